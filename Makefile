@@ -1,0 +1,28 @@
+# Everything starts from Python 3.11 and make; the environment comes from the hash-pinned lock.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint lock clean
+
+.venv: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch .venv
+
+demo: .venv
+	$(BIN)/python -m medclip_keras.fit
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: .venv lint
+	$(BIN)/python -m pytest
+
+lock:
+	uv pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" --extra dev --extra notebooks pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv workdir

@@ -1,0 +1,62 @@
+"""What every source yields: light rows that name an image or a report without reading it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from medclip_keras.knowledge.states import LabelState
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image of an archive, by name only: pixels are read later, where the shard is written.
+
+    Attributes:
+        image_id: unique within the source.
+        study_id: the examination; joins an image with its own report.
+        patient_id: splits are made by it.
+        path: the image file, as `Source.read_image` opens it.
+        view: "frontal", "lateral" or "" where the archive does not say.
+        labels: state of each concept that the archive's table speaks of, by concept name.
+        split: "train", "valid" or "test" where the archive publishes a split, else "".
+    """
+
+    image_id: str
+    study_id: str
+    patient_id: str
+    path: str
+    view: str = ""
+    labels: Mapping[str, LabelState] = field(default_factory=dict)
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One report of an archive; `content` holds what the expansion had to read anyway (a table's cell).
+
+    Attributes:
+        report_id: unique within the source.
+        study_id: the examination; joins a report with its own images.
+        patient_id: splits are made by it.
+        path: the report file, or the archive that holds it.
+        content: the raw report where it is not a file of its own, else None.
+        split: "train", "valid" or "test" where the archive publishes a split, else "".
+    """
+
+    report_id: str
+    study_id: str
+    patient_id: str
+    path: str
+    content: bytes | None = field(default=None, repr=False)
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A named part of a report. The name is lower case: "findings", "impression", "indication", …"""
+
+    name: str
+    text: str = field(repr=False)
+
+
+class BadRowError(ValueError):
+    """A row that cannot be read. The message carries no report text and no identifier."""
