@@ -1,0 +1,1 @@
+"""What training and serving share, in the graph: images and text."""
