@@ -1,0 +1,115 @@
+"""Draws patients: who is examined how often, and what each examination shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+EVALUATED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+FURTHER = ("Pneumothorax", "Nodule", "Fracture", "Support Devices", "Emphysema")
+FINDINGS = EVALUATED + FURTHER
+
+_TOGETHER = (  # findings that one disease brings along
+    ("Cardiomegaly", "Edema"),
+    ("Cardiomegaly", "Edema", "Pleural Effusion"),
+    ("Edema", "Pleural Effusion"),
+    ("Atelectasis", "Pleural Effusion"),
+    ("Atelectasis", "Consolidation"),
+    ("Consolidation", "Pleural Effusion"),
+    ("Atelectasis", "Cardiomegaly"),
+    ("Cardiomegaly", "Consolidation"),
+)
+_FURTHER_RATES = (0.09, 0.11, 0.09, 0.16, 0.09)
+_MIDLINE = ("Cardiomegaly", "Support Devices")
+_BILATERAL = ("Edema", "Emphysema")
+
+
+@dataclass(frozen=True)
+class PhantomFinding:
+    """One finding of one study.
+
+    Attributes:
+        name: its name in the concept table.
+        side: "left", "right", "bilateral", or "" for what lies in the middle.
+        severity: 0 (slight) to 1 (severe).
+        zone: "upper", "mid" or "lower".
+    """
+
+    name: str
+    side: str
+    severity: float
+    zone: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One examination of one patient.
+
+    Attributes:
+        study_id: unique in the archive.
+        patient_id: unique for the patient.
+        findings: what is there.
+        resolved: names of findings that the patient's previous study had and this one has not.
+        number: 0 for the patient's first study.
+    """
+
+    study_id: str
+    patient_id: str
+    findings: tuple[PhantomFinding, ...]
+    resolved: tuple[str, ...] = ()
+    number: int = 0
+
+
+def draw_studies(rng: np.random.Generator, num_studies: int, prefix: str) -> Iterator[Study]:
+    """Draws patients with one to four studies each until `num_studies` are there."""
+    study, patient = 0, 0
+    while study < num_studies:
+        patient_id = f"{prefix}p{patient:05d}"
+        previous: tuple[PhantomFinding, ...] = ()
+        for number in range(rng.choice(4, p=(0.55, 0.25, 0.13, 0.07)) + 1):
+            if study == num_studies:
+                return
+            findings = _next_findings(rng, previous) if number else _first_findings(rng)
+            names = {finding.name for finding in findings}
+            resolved = tuple(finding.name for finding in previous if finding.name not in names)
+            yield Study(f"{prefix}s{study:05d}", patient_id, findings, resolved, number)
+            previous = findings
+            study += 1
+        patient += 1
+
+
+def _first_findings(rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
+    kind = rng.random()
+    if kind < 0.27:
+        names = ["Support Devices"] if rng.random() < 0.1 else []
+        return tuple(_draw_finding(rng, name) for name in names)
+    names = []
+    if kind < 0.55:
+        names.append(EVALUATED[rng.integers(5)])
+    elif kind < 0.85:
+        names.extend(_TOGETHER[rng.integers(len(_TOGETHER))])
+    rates = np.array(_FURTHER_RATES) * (1 if names else 3)
+    names.extend(name for name, rate in zip(FURTHER, rates, strict=True) if rng.random() < rate)
+    names = names or [FURTHER[rng.integers(5)]]
+    return tuple(_draw_finding(rng, name) for name in names)
+
+
+def _next_findings(
+    rng: np.random.Generator, previous: tuple[PhantomFinding, ...]
+) -> tuple[PhantomFinding, ...]:
+    """Half of the time a fresh draw; else the previous findings, changed a little, some of them gone."""
+    if rng.random() < 0.5 or not previous:
+        return _first_findings(rng)
+    kept = [finding for finding in previous if rng.random() < 0.65]
+    changed = np.clip([f.severity + rng.normal(0, 0.2) for f in kept], 0, 1)
+    return tuple(replace(f, severity=float(s)) for f, s in zip(kept, changed, strict=True))
+
+
+def _draw_finding(rng: np.random.Generator, name: str) -> PhantomFinding:
+    side = str(rng.choice(("left", "right", "bilateral"), p=(0.4, 0.4, 0.2)))
+    if name in _MIDLINE:
+        side = ""
+    elif name in _BILATERAL:
+        side = "bilateral"
+    zone = str(rng.choice(("upper", "mid", "lower")))
+    return PhantomFinding(name, side, float(rng.random()), zone)

@@ -1,0 +1,354 @@
+"""Draws a frontal chest radiograph from a list of findings: NumPy on one small canvas.
+
+Coordinates of the drawing: x from -1 (the patient's right, at the image's left) to 1, y from -1 (top) to 1.
+Intensities are film-like: 0 is air (black), 1 is metal or bone (white).
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from medclip_keras.sources.phantom.cohort import PhantomFinding
+
+HILUM = (0.17, -0.02)  # |x|, y of the place where the vessels enter a lung
+SIDE_SIGN = {"right": -1, "left": 1}
+
+
+def draw_radiograph(
+    findings: Sequence[PhantomFinding], rng: np.random.Generator, image_size: int
+) -> np.ndarray:
+    """Draws one image.
+
+    Args:
+        findings: what is to be seen; the order does not matter.
+        rng: decides everything that the findings leave open.
+        image_size: side in pixels.
+
+    Returns:
+        uint8 (image_size, image_size), 0 is black.
+    """
+    by_name = {finding.name: finding for finding in findings}
+    canvas = _Canvas(rng, image_size)
+    body = _Anatomy.draw(rng, by_name)
+    film = _Film(canvas, body)
+    film.draw_chest(by_name)
+    for name, draw in _DRAWERS.items():
+        if name in by_name:
+            draw(film, by_name[name])
+    return film.develop()
+
+
+class _Canvas:
+    """The pixel grid in patient coordinates: rotated, moved, scaled."""
+
+    def __init__(self, rng: np.random.Generator, image_size: int):
+        self.rng, self.size = rng, image_size
+        line = (np.arange(image_size, dtype=np.float32) + 0.5) * (2.0 / image_size) - 1.0
+        angle = np.deg2rad(rng.uniform(-9, 9))
+        zoom = rng.uniform(0.92, 1.18)
+        shift = rng.uniform(-0.11, 0.11, 2)
+        aspect = rng.uniform(0.92, 1.08)
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        u, v = (line - shift[0])[None, :], (line - shift[1])[:, None]
+        self.x = ((cos * u + sin * v) * aspect).astype(np.float32)
+        self.y = ((-sin * u + cos * v) / aspect).astype(np.float32)
+
+    def smooth_noise(self, sigma: float) -> np.ndarray:
+        """Noise of unit deviation whose grains are `sigma` wide, in patient units."""
+        white = self.rng.standard_normal((self.size, self.size), dtype=np.float32)
+        pixels = sigma * self.size / 2
+        field = ndimage.gaussian_filter(white, pixels, mode="wrap", truncate=2.5)
+        return field / (field.std() + 1e-6)
+
+    def blob(self, x: float, y: float, width: float, height: float) -> np.ndarray:
+        """A Gaussian hill of height 1."""
+        return np.exp(-0.5 * (((self.x - x) / width) ** 2 + ((self.y - y) / height) ** 2))
+
+    def disc(self, x: float, y: float, width: float, height: float, edge: float = 0.05) -> np.ndarray:
+        """An ellipse with an edge `edge` wide."""
+        radius = np.sqrt(((self.x - x) / width) ** 2 + ((self.y - y) / height) ** 2)
+        return ramp((1 - radius) * min(width, height), edge)
+
+    def stroke(self, x0: float, y0: float, x1: float, y1: float, width: float) -> np.ndarray:
+        """A straight line with round ends."""
+        dx, dy = x1 - x0, y1 - y0
+        along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
+        square = (self.x - x0 - along * dx) ** 2 + (self.y - y0 - along * dy) ** 2
+        return np.exp(-0.5 * square / width**2)
+
+    def path(self, points: Sequence[tuple[float, float]], width: float) -> np.ndarray:
+        """A line through several points."""
+        strokes = [self.stroke(*a, *b, width) for a, b in itertools.pairwise(points)]
+        return np.maximum.reduce(strokes)
+
+
+def ramp(distance: np.ndarray, edge: float) -> np.ndarray:
+    """0 outside, 1 inside, linear over an edge of the given width around distance 0."""
+    return np.clip(distance / edge + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class _Anatomy:
+    """The measures of one chest; index 0 of a pair is the patient's right, 1 the left."""
+
+    lung_x: tuple[float, float]
+    lung_width: tuple[float, float]
+    apex: float
+    base: tuple[float, float]  # top of the dome of the diaphragm
+    dome: float  # how much lower the diaphragm lies at its edges
+    heart: tuple[float, float, float, float]  # x, y, half width, half height
+    lung_darkness: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, by_name: dict[str, PhantomFinding]) -> "_Anatomy":
+        width = rng.uniform(0.27, 0.34)
+        base = rng.uniform(0.24, 0.5) + rng.uniform(-0.07, 0.07, 2)
+        dome, dark = rng.uniform(0.1, 0.22), rng.uniform(0.3, 0.42)
+        heart_half = rng.uniform(0.19, 0.26)
+        heart_x = rng.uniform(0.03, 0.12)
+        if "Emphysema" in by_name:
+            base, dome, dark = base + 0.14, rng.uniform(0.0, 0.04), dark + 0.08
+            width, heart_half = width * 1.08, heart_half * 0.85
+        if "Cardiomegaly" in by_name:
+            heart_half = rng.uniform(0.37, 0.41) + 0.1 * by_name["Cardiomegaly"].severity
+            heart_x += 0.05
+        if "Atelectasis" in by_name:  # the lung has lost volume
+            for side in sides(by_name["Atelectasis"]):
+                base[(side + 1) // 2] -= rng.uniform(0.04, 0.12)
+        return cls(
+            lung_x=(-rng.uniform(0.40, 0.46), rng.uniform(0.40, 0.46)),
+            lung_width=(width * rng.uniform(0.95, 1.05), width * rng.uniform(0.95, 1.05)),
+            apex=rng.uniform(-0.82, -0.7),
+            base=(float(base[0]), float(base[1])),
+            dome=dome,
+            heart=(heart_x, float(base.mean()) - 0.14, heart_half, rng.uniform(0.24, 0.32)),
+            lung_darkness=dark,
+        )
+
+
+def sides(finding: PhantomFinding) -> tuple[int, ...]:
+    """-1 for the patient's right, 1 for the left; both where the finding is bilateral."""
+    return (-1, 1) if finding.side == "bilateral" else (SIDE_SIGN[finding.side],)
+
+
+class _Film:
+    """The picture while it is drawn: what each layer of tissue adds."""
+
+    def __init__(self, canvas: _Canvas, body: _Anatomy):
+        self.canvas, self.body, self.rng = canvas, body, canvas.rng
+        self.lungs = {side: self._lung(side) for side in (-1, 1)}
+        self.lung = np.maximum(self.lungs[-1], self.lungs[1])
+        self.opacity = np.zeros_like(canvas.x)  # 0 air, 1 as dense as soft tissue; in the lungs alone
+        self.over = np.zeros_like(canvas.x)  # added on top of everything: bone, metal, skin
+
+    def _lung(self, side: int) -> np.ndarray:
+        c, b, i = self.canvas, self.body, (side + 1) // 2
+        u = np.abs((c.x - b.lung_x[i]) / b.lung_width[i])
+        above = np.maximum((0.05 - c.y) / (0.05 - b.apex), 0)
+        inside = 1 - (u**2.2 + above**2.6)
+        floor = b.base[i] + b.dome * u**2 - c.y
+        return np.minimum(ramp(inside, 0.25), ramp(floor, 0.05))
+
+    def draw_chest(self, by_name: dict[str, PhantomFinding]):
+        """Everything that a healthy chest shows; the ribs know of a fracture."""
+        c, b, rng = self.canvas, self.body, self.rng
+        arms = 0.35 * np.maximum(-0.5 - c.y, 0)  # the outline widens towards the shoulders
+        torso = ramp(rng.uniform(0.84, 0.95) + arms - np.abs(c.x), 0.08)
+        shoulders = ramp(c.y + 1.06 - 0.5 * np.maximum(np.abs(c.x) - 0.2, 0) ** 1.5, 0.1)
+        neck = ramp(0.24 - np.abs(c.x), 0.1)
+        self.tissue = np.minimum(torso, np.maximum(shoulders, neck)) * 0.52
+        spine = ramp(0.09 - np.abs(c.x), 0.06) * (0.85 + 0.15 * np.sin(c.y * rng.uniform(26, 32)))
+        trunk = ramp(0.15 + 0.05 * np.cos(3 * c.y) - np.abs(c.x - 0.02), 0.08)
+        x, y, width, height = b.heart
+        self.heart = c.disc(x, y, width, height, 0.07)
+        self.tissue += 0.07 * spine + 0.07 * np.maximum(trunk, self.heart)
+        vessels = sum(c.blob(side * HILUM[0], HILUM[1], 0.09, 0.14) for side in (-1, 1))
+        grain = np.abs(c.smooth_noise(0.035))
+        self.opacity += rng.uniform(0.15, 0.35) * vessels * (0.5 + 0.5 * grain)
+        self._draw_bones(by_name)
+        if rng.random() < 0.5:  # air in the stomach, under the left diaphragm
+            bubble = c.disc(rng.uniform(0.28, 0.45), b.base[1] + 0.22, 0.13, 0.07)
+            self.tissue -= 0.2 * bubble
+        if rng.random() < 0.4:  # breast shadows
+            for side in (-1, 1):
+                self.over += 0.06 * c.disc(side * 0.48, 0.25, 0.34, 0.24, 0.1)
+
+    def _draw_bones(self, by_name: dict[str, PhantomFinding]):
+        c, rng = self.canvas, self.rng
+        y = c.y
+        breaks = []
+        if "Fracture" in by_name:
+            for side in sides(by_name["Fracture"]):
+                place = (side * rng.uniform(0.42, 0.62), rng.uniform(-0.4, 0.25))
+                breaks.append(place)
+                window = (np.abs(c.x) > abs(place[0])) & (np.sign(c.x) == side)
+                y = y + 0.09 * window * np.exp(-0.5 * ((c.y - place[1]) / 0.15) ** 2)
+        spacing = rng.uniform(0.17, 0.22)
+        slope = rng.uniform(0.45, 0.8)
+        phase = (y + slope * (np.abs(c.x) - 0.4) ** 2 * np.sign(0.4 - np.abs(c.x)) + rng.random()) / spacing
+        wave = np.maximum(np.cos(2 * np.pi * phase), 0) ** 3
+        cage = ramp(0.82 - np.abs(c.x), 0.1) * ramp(0.5 - c.y, 0.2) * ramp(c.y + 0.8, 0.2)
+        self.over += rng.uniform(0.05, 0.11) * wave * cage
+        for side in (-1, 1):
+            tip = rng.uniform(-0.84, -0.72)
+            self.over += 0.16 * c.stroke(side * 0.08, -0.62, side * 0.72, tip, 0.03)
+        for x_break, y_break in breaks:
+            tilt = rng.uniform(-0.04, 0.04)
+            self.over += 0.45 * c.stroke(
+                x_break - 0.07, y_break - 0.05, x_break - 0.01, y_break + tilt, 0.028
+            )
+            self.over += 0.45 * c.stroke(x_break + 0.04, y_break + 0.07, x_break + 0.1, y_break + 0.1, 0.028)
+            self.over -= 0.3 * c.stroke(x_break + 0.01, y_break + 0.07, x_break + 0.02, y_break - 0.02, 0.014)
+
+    def develop(self) -> np.ndarray:
+        """Adds up the layers, then exposes, blurs, and adds grain."""
+        c, rng = self.canvas, self.rng
+        air = self.lung * (1 - np.clip(self.opacity, -0.4, 1)) * (1 - 0.92 * self.heart)
+        film = self.tissue - self.body.lung_darkness * air + self.over
+        film = np.maximum(film, 0)
+        shade = rng.uniform(-0.1, 0.1, 2)
+        film = film + shade[0] * c.x + shade[1] * c.y
+        film = ndimage.gaussian_filter(film, rng.uniform(0.3, 0.75) * c.size / 80, truncate=3.0)
+        film = np.clip(film, 0, 1.2) ** rng.uniform(0.8, 1.3)
+        film = (film - 0.4) * rng.uniform(0.8, 1.3) + rng.uniform(0.32, 0.5)
+        film = film + rng.uniform(0.008, 0.025) * rng.standard_normal(film.shape, dtype=np.float32)
+        return (np.clip(film, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+    def place(self, side: int, zone: str) -> tuple[float, float]:
+        """A point in the lung of that side, within the upper, mid or lower zone."""
+        b, i = self.body, (side + 1) // 2
+        top, bottom = b.apex + 0.15, b.base[i] - 0.04
+        third = (bottom - top) / 3
+        y = top + third * ({"upper": 0, "mid": 1, "lower": 2}[zone] + self.rng.uniform(0.15, 0.85))
+        reach = 0.45 if zone == "upper" else 0.6
+        return b.lung_x[i] + self.rng.uniform(-reach, reach) * b.lung_width[i], y
+
+
+def _draw_atelectasis(film: _Film, finding: PhantomFinding):
+    """Dense bands across a lung, nearly level."""
+    for side in sides(finding):
+        x, y = film.place(side, finding.zone)
+        for _ in range(film.rng.integers(1, 3) + (finding.severity > 0.6)):
+            half, tilt = film.rng.uniform(0.17, 0.27), film.rng.uniform(-0.5, 0.5)
+            band = film.canvas.stroke(x - half, y + half * tilt, x + half, y - half * tilt, 0.028)
+            film.opacity += (0.75 + 0.35 * finding.severity) * band
+            x, y = x + film.rng.uniform(-0.1, 0.1), y + film.rng.choice((-1, 1)) * film.rng.uniform(0.1, 0.17)
+
+
+def _draw_consolidation(film: _Film, finding: PhantomFinding):
+    """A cloud with ragged edges, and air-filled bronchi as dark lines in it."""
+    c, rng = film.canvas, film.rng
+    for side in sides(finding):
+        x, y = film.place(side, finding.zone)
+        spread = 0.09 + 0.07 * finding.severity
+        cloud = np.zeros_like(c.x)
+        for dx, dy in rng.normal(0, spread, (6, 2)):
+            cloud = np.maximum(cloud, c.blob(x + dx, y + dy, spread, spread))
+        cloud = ramp(cloud + 0.16 * c.smooth_noise(0.045) - 0.5, 0.35)
+        bronchi = np.zeros_like(c.x)
+        for angle in rng.uniform(0, 2 * np.pi, 3):
+            bronchi = np.maximum(
+                bronchi, c.stroke(x, y, x + 0.2 * np.cos(angle), y + 0.2 * np.sin(angle), 0.016)
+            )
+        film.opacity += cloud * (1 - 0.55 * bronchi) * rng.uniform(0.85, 1.05)
+
+
+def _draw_edema(film: _Film, finding: PhantomFinding):
+    """Mottled haze around both hila, and short level lines at the outer edges."""
+    c, rng = film.canvas, film.rng
+    strength = 0.28 + 0.25 * finding.severity
+    mottle = 0.55 + 0.6 * c.smooth_noise(0.028)
+    for side in (-1, 1):
+        reach = rng.uniform(0.2, 0.32)
+        wing = c.blob(side * (HILUM[0] + 0.12), HILUM[1] + rng.uniform(-0.1, 0.15), reach, 1.3 * reach)
+        film.opacity += strength * (0.35 + wing) * mottle
+        edge = film.body.lung_x[(side + 1) // 2] + side * film.body.lung_width[(side + 1) // 2] * 0.8
+        for y in rng.uniform(-0.3, 0.25, 4):
+            film.opacity += 0.5 * c.stroke(edge - side * 0.14, y, edge, y, 0.012)
+
+
+def _draw_effusion(film: _Film, finding: PhantomFinding):
+    """Fluid in the base of a hemithorax; its surface climbs along the outer wall."""
+    c, b = film.canvas, film.body
+    for side in sides(finding):
+        i = (side + 1) // 2
+        outward = (c.x - b.lung_x[i]) * side / b.lung_width[i]  # -1 at the mediastinum, 1 at the wall
+        level = b.base[i] - 0.02 - 0.42 * finding.severity - film.rng.uniform(0, 0.06)
+        surface = (
+            level
+            + b.dome * 0.5
+            - film.rng.uniform(0.16, 0.26) * np.maximum(outward, -0.4) ** 2 * np.sign(outward)
+        )
+        film.opacity += film.rng.uniform(0.95, 1.15) * ramp(c.y - surface, 0.07) * (np.sign(c.x) == side)
+
+
+def _draw_pneumothorax(film: _Film, finding: PhantomFinding):
+    """Black space without vessels outside a thin white pleural line."""
+    c, b = film.canvas, film.body
+    for side in sides(finding):
+        i = (side + 1) // 2
+        shrink = 0.82 - 0.3 * finding.severity
+        x = b.lung_x[i] - side * b.lung_width[i] * (1 - shrink)
+        top = b.apex + (1 - shrink) * 0.7
+        u = np.abs((c.x - x) / (b.lung_width[i] * shrink * 0.95))
+        above = np.maximum((0.05 - c.y) / (0.05 - top), 0)
+        inside = 1 - np.sqrt(u**2.2 + above**2.6)
+        free = film.lungs[side] * ramp(-inside, 0.06) * (side * (c.x - x) > -0.5 * b.lung_width[i])
+        film.opacity = film.opacity * (1 - free) - 0.4 * free
+        film.over -= 0.05 * free
+        film.opacity += 0.7 * np.exp(-0.5 * (inside / 0.05) ** 2) * film.lungs[side]
+
+
+def _draw_nodule(film: _Film, finding: PhantomFinding):
+    """One to three small round shadows with a sharp edge."""
+    for side in sides(finding):
+        for _ in range(film.rng.integers(1, 3)):
+            x, y = film.place(side, finding.zone)
+            radius = 0.055 + 0.035 * finding.severity
+            film.opacity += 0.95 * film.canvas.disc(x, y, radius, radius, 0.03)
+
+
+def _draw_emphysema(film: _Film, finding: PhantomFinding):
+    """Bullae, black with a thin wall; the anatomy is already overinflated."""
+    for side in (-1, 1):
+        for _ in range(film.rng.integers(2, 4)):
+            x, y = film.place(side, film.rng.choice(("upper", "mid")))
+            radius = film.rng.uniform(0.08, 0.13)
+            bulla = film.canvas.disc(x, y, radius, radius, 0.03)
+            wall = bulla - film.canvas.disc(x, y, radius - 0.03, radius - 0.03, 0.03)
+            film.opacity = film.opacity * (1 - bulla) - 0.35 * bulla
+            film.opacity += (0.45 + 0.2 * finding.severity) * np.maximum(wall, 0)
+
+
+def _draw_devices(film: _Film, finding: PhantomFinding):
+    """Metal and plastic: one or two of a tube, a venous line, a pacemaker, a stomach tube."""
+    c, rng = film.canvas, film.rng
+    kinds = rng.choice(4, size=1 + int(finding.severity > 0.5), replace=False)
+    for kind in kinds:
+        side = rng.choice((-1, 1))
+        if kind == 0:  # endotracheal tube
+            shape = c.path([(0.02, -1.05), (0.0, -0.6), (0.01, rng.uniform(-0.4, -0.25))], 0.016)
+        elif kind == 1:  # central venous line
+            shape = c.path([(side * 0.75, -0.75), (side * 0.3, -0.7), (-0.1, -0.45), (-0.13, -0.05)], 0.014)
+        elif kind == 2:  # pacemaker with its lead
+            shape = c.disc(side * 0.58, -0.55, 0.13, 0.1, 0.03)
+            lead = [(side * 0.5, -0.5), (side * 0.2, -0.62), (-0.08, -0.3), (0.0, 0.12), (0.22, 0.25)]
+            shape = np.maximum(shape, c.path(lead, 0.014))
+        else:  # stomach tube
+            shape = c.path([(0.03, -1.05), (0.0, -0.2), (0.06, 0.4), (0.3, 0.62)], 0.014)
+        film.over += 0.5 * shape
+
+
+_DRAWERS = {  # in the order in which they cover one another; Cardiomegaly and Fracture are in the anatomy
+    "Edema": _draw_edema,
+    "Emphysema": _draw_emphysema,
+    "Consolidation": _draw_consolidation,
+    "Nodule": _draw_nodule,
+    "Atelectasis": _draw_atelectasis,
+    "Pneumothorax": _draw_pneumothorax,
+    "Pleural Effusion": _draw_effusion,
+    "Support Devices": _draw_devices,
+}

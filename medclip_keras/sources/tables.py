@@ -1,0 +1,56 @@
+"""Reads the comma-separated tables that archives come with."""
+
+import csv
+import difflib
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.states import LabelState
+
+# CheXpert's coding of a label column (Irvin et al., AAAI 2019).
+STATE_OF_CODE = {
+    "": LabelState.NOT_MENTIONED,
+    "1": LabelState.POSITIVE,
+    "0": LabelState.NEGATIVE,
+    "-1": LabelState.UNCERTAIN,
+}
+CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
+
+
+def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yields the rows of a table by column name.
+
+    Args:
+        path: a file of comma-separated values with a header, UTF-8 with or without a byte-order mark.
+        columns: the columns that must be there.
+
+    Raises:
+        ValueError: no such file, or a column is missing; at the first `next()`.
+    """
+    require(epath.Path(path).is_file(), "path", "a table of comma-separated values", str(path))
+    with epath.Path(path).open("r", encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        require_columns(reader.fieldnames or (), columns, str(path))
+        yield from reader
+
+
+def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> None:
+    """Raises the error sentence, with the near names, for the first missing column."""
+    for column in columns:
+        near = difflib.get_close_matches(column.lower(), [name.lower() for name in found], 3, 0.5)
+        advice = f"Near names: {', '.join(near)}." if near else f"Columns: {', '.join(found)}."
+        require(column in found, column, f"a column of {path}", list(found), advice)
+
+
+def state_of_code(code: str | None, column: str) -> LabelState:
+    """The state that a table's cell means; "1.0" is read as "1".
+
+    Raises:
+        ValueError: another code.
+    """
+    text = (code or "").strip().removesuffix(".0")
+    text = "0" if text == "-0" else text
+    require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, "Code the labels as CheXpert does.")
+    return STATE_OF_CODE[text]
