@@ -30,7 +30,7 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
         ValueError: no such file, or a column is missing; at the first `next()`.
     """
     require(epath.Path(path).is_file(), "path", "a table of comma-separated values", str(path))
-    with epath.Path(path).open("r", encoding="utf-8-sig", newline="") as file:
+    with epath.Path(path).open("r", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         require_columns(reader.fieldnames or (), columns, str(path))
         yield from reader
