@@ -4,10 +4,15 @@ Two value ranges occur. Stored images are uint8 in [0, 255], one channel, black 
 `(x / 255 - 0.5863) / 0.2795`, the statistics of MedCLIP's released code.
 """
 
+import math
+
 import tensorflow as tf
+
+from medclip_keras.config import AugmentConfig
 
 MEAN = 0.5863
 STANDARD_DEVIATION = 0.2795
+STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
 
 
 def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
@@ -49,6 +54,134 @@ def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
         file_bytes,
         fn_output_signature=tf.TensorSpec((size, size, 1), tf.uint8),
     )
+
+
+def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Brings stored images to the encoder's size and statistics, without any random change.
+
+    Args:
+        images: (B, S, S, 1) uint8 in [0, 255].
+        image_size: side that the encoder sees; where it differs from S, a bicubic antialiased resize.
+
+    Returns:
+        (B, image_size, image_size, 1) float32, normalised.
+
+    Example: a black and a white image; with nothing to resize only the statistics act.
+
+    >>> import tensorflow as tf
+    >>> images = tf.stack([tf.zeros((3, 3, 1), tf.uint8), 255 * tf.ones((3, 3, 1), tf.uint8)])
+    >>> [f"{x:.4f}" for x in for_evaluation(images, 3)[:, 0, 0, 0].numpy()]
+    ['-2.0977', '1.4801']
+    """
+    return normalise(_resize(images, image_size))
+
+
+def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf.Tensor) -> tf.Tensor:
+    """Changes training images at random: flip, affine map, crop, then brightness and contrast.
+
+    With u_1 … u_9 uniform in [0, 1), drawn per image from its own seed, and c the image's centre, the pixel
+    at p of the result is read (bilinear, black outside) at
+
+        q = c + R(angle)^-1 (p + o - c - t) / k,   mirrored where u < flip
+
+    where o is the crop's corner, t the translation and k the scale. Then, x in [0, 1] and m its mean,
+
+        x' = clip(f (x - m) + m + b, 0, 1).
+
+    So an image's result is a pure function of the image and its seed, whatever the batch around it.
+
+    Follows: the transforms of MedCLIP's released code (values of `AugmentConfig`).
+    Departs: flip, affine map and crop are one projective transform, so pixels are resampled once and not
+        twice; colour changes come last, on the crop, and brightness adds where torchvision multiplies.
+
+    Args:
+        images: (B, S, S, 1) uint8 in [0, 255].
+        image_size: side that the encoder sees, at most S. With `config.crop` it is that of a random window
+            of the stored image, which is first resized, as in `for_evaluation`, where it is more than 256/224
+            times as large; without, the whole image is resized to it.
+        config: ranges of the random values.
+        seeds: (B, 2) int32, one seed an image.
+
+    Returns:
+        (B, image_size, image_size, 1) float32, normalised.
+    """
+    side = min(images.shape[1], round(image_size * STORED_PER_CROP)) if config.crop else image_size
+    images = _resize(images, side)  # (B, side, side, 1)
+    draws = _uniform_per_image(seeds, 9)  # (B, 9)
+    transforms = _crop_transforms(draws[:, :7], side, image_size, config)  # (B, 8)
+    images = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=[image_size, image_size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )  # (B, image_size, image_size, 1)
+    shift = 255.0 * config.brightness * (2.0 * draws[:, 7] - 1.0)
+    factor = 1.0 + config.contrast * (2.0 * draws[:, 8] - 1.0)
+    return normalise(_change_colours(images, shift, factor))
+
+
+def normalise(images: tf.Tensor) -> tf.Tensor:
+    """Maps values in [0, 255] to `(x / 255 - mean) / standard deviation`.
+
+    Args:
+        images: any shape, uint8 or float32 in [0, 255].
+
+    Returns:
+        The same shape, float32.
+    """
+    scale = 1.0 / (255.0 * STANDARD_DEVIATION)
+    return tf.cast(images, tf.float32) * scale - MEAN / STANDARD_DEVIATION
+
+
+def _resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    if images.shape[1] == image_size and images.shape[2] == image_size:
+        return tf.cast(images, tf.float32)
+    resized = tf.image.resize(images, (image_size, image_size), method="bicubic", antialias=True)
+    return tf.clip_by_value(resized, 0.0, 255.0)  # bicubic overshoots at edges
+
+
+def _uniform_per_image(seeds: tf.Tensor, num_values: int) -> tf.Tensor:
+    # A generator per image, not one per batch: a batch's composition must not matter.
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform((num_values,), seed, alg="philox"),
+        seeds,
+        fn_output_signature=tf.TensorSpec((num_values,), tf.float32),
+    )  # (B, num_values)
+
+
+def _crop_transforms(draws: tf.Tensor, side: int, image_size: int, config: AugmentConfig) -> tf.Tensor:
+    """The map from the result's pixels to the stored image's, as ImageProjectiveTransformV3 wants it."""
+    mirrored = draws[:, 0] < config.flip
+    angle = math.radians(config.rotation_degrees) * (2.0 * draws[:, 1] - 1.0)
+    shift_x, shift_y = (config.translation * side * (2.0 * draws[:, column] - 1.0) for column in (2, 3))
+    smallest, largest = config.scale
+    scale = smallest + (largest - smallest) * draws[:, 4]
+    corner_x, corner_y = (tf.floor(draws[:, column] * (side - image_size + 1)) for column in (5, 6))
+
+    centre = (side - 1) / 2.0
+    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    offset_x, offset_y = corner_x - centre - shift_x, corner_y - centre - shift_y
+    # q_x = cosine * (x + offset_x) + sine * (y + offset_y) + centre, and the mirror image of it.
+    sign = tf.where(mirrored, -1.0, 1.0)
+    rows = [
+        sign * cosine,
+        sign * sine,
+        sign * (cosine * offset_x + sine * offset_y) + centre,
+        -sine,
+        cosine,
+        -sine * offset_x + cosine * offset_y + centre,
+        tf.zeros_like(angle),
+        tf.zeros_like(angle),
+    ]
+    return tf.stack(rows, axis=1)  # (B, 8)
+
+
+def _change_colours(images: tf.Tensor, shift: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)  # (B, 1, 1, 1)
+    shift, factor = shift[:, None, None, None], factor[:, None, None, None]
+    return tf.clip_by_value(factor * images + ((1.0 - factor) * mean + shift), 0.0, 255.0)
 
 
 def _decode_jpeg(file_bytes: tf.Tensor) -> tf.Tensor:

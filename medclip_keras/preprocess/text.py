@@ -1,0 +1,188 @@
+"""Sentences to word pieces, in the graph; training and serving share the tokeniser.
+
+A vocabulary folder holds `wordpieces.txt` (one piece a line, its line number is its id) and `tokenizer.json`
+(lower-casing, length, SHA-256): Bio_ClinicalBERT's pieces are cased while BERT-base-uncased's are not, so the
+two belong together.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+from etils import epath
+from tensorflow_text.tools.wordpiece_vocab import bert_vocab_from_dataset
+
+from medclip_keras.config import require
+
+PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+REQUIRED_PIECES = (PAD, UNKNOWN, START, END)
+MIN_PIECE_COUNT = 5  # a rarer piece is spelled out: it teaches little, and may be somebody's name
+WORDPIECES_FILE = "wordpieces.txt"
+SETTINGS_FILE = "tokenizer.json"
+
+
+class Tokenizer(tf.Module):
+    """BERT's WordPiece: `[CLS] pieces [SEP] [PAD] …`, always `max_tokens` long; too long a text is cut.
+
+    Args:
+        vocabulary: the pieces, each at its id; `##` begins a piece that continues a word.
+        lower_case: lower the case and strip accents first, as uncased vocabularies want.
+        max_tokens: length of the result, the two special tokens included.
+
+    Raises:
+        ValueError: a special piece is missing, or a piece occurs twice or is empty.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], *, lower_case: bool, max_tokens: int):
+        super().__init__(name="tokenizer")
+        check_vocabulary(vocabulary)
+        require(max_tokens >= 3, "max_tokens", "at least 3 ([CLS], a word, [SEP])", max_tokens)
+        self.vocabulary = tuple(vocabulary)
+        self.lower_case = lower_case
+        self.max_tokens = max_tokens
+        self.pad_id, self.start_id, self.end_id = (self.vocabulary.index(p) for p in (PAD, START, END))
+        self._pieces = tf_text.FastBertTokenizer(
+            list(vocabulary),
+            token_out_type=tf.int32,
+            unknown_token=UNKNOWN,
+            lower_case_nfd_strip_accents=lower_case,
+        )
+
+    def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Cuts texts into word pieces.
+
+        Args:
+            texts: (B,) string.
+
+        Returns:
+            {"token_ids": (B, max_tokens) int32, "padding_mask": (B, max_tokens) int32, 1 where not [PAD]}.
+        """
+        pieces = self._pieces.tokenize(texts)[:, : self.max_tokens - 2]  # (B, ragged)
+        starts = tf.fill([pieces.nrows(), 1], self.start_id)
+        ends = tf.fill([pieces.nrows(), 1], self.end_id)
+        sequences = tf.concat([starts, pieces, ends], axis=1)  # (B, ragged)
+        token_ids = sequences.to_tensor(self.pad_id, shape=(None, self.max_tokens))  # (B, max_tokens)
+        mask = tf.sequence_mask(sequences.row_lengths(), self.max_tokens, dtype=tf.int32)
+        return {"token_ids": token_ids, "padding_mask": mask}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `wordpieces.txt`."""
+        return hashlib.sha256(_to_lines(self.vocabulary).encode()).hexdigest()
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Writes the vocabulary folder; `load_tokenizer` reads it back."""
+        directory = epath.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / WORDPIECES_FILE).write_text(_to_lines(self.vocabulary), encoding="utf-8")
+        settings = {
+            "lower_case": self.lower_case,
+            "max_tokens": self.max_tokens,
+            "sha256": self.fingerprint,
+        }
+        (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
+    """Reads the vocabulary folder that `Tokenizer.save` wrote.
+
+    Raises:
+        ValueError: a file is missing, or the pieces are not the ones that were saved.
+    """
+    directory = epath.Path(directory)
+    settings_path = directory / SETTINGS_FILE
+    require(settings_path.exists(), "directory", f"a folder with {SETTINGS_FILE}", str(directory))
+    settings = json.loads(settings_path.read_text())
+    tokenizer = Tokenizer(
+        read_vocabulary(directory / WORDPIECES_FILE),
+        lower_case=settings["lower_case"],
+        max_tokens=settings["max_tokens"],
+    )
+    require(
+        tokenizer.fingerprint == settings["sha256"],
+        str(directory / WORDPIECES_FILE),
+        f"the file whose SHA-256 {SETTINGS_FILE} names ({settings['sha256']})",
+        tokenizer.fingerprint,
+        "The vocabulary was changed after it was saved; the weights know the old one.",
+    )
+    return tokenizer
+
+
+def read_vocabulary(path: epath.PathLike) -> list[str]:
+    """Reads a word piece file, such as BERT's `vocab.txt`.
+
+    Raises:
+        ValueError: the path does not exist.
+    """
+    path = epath.Path(path)
+    require(path.exists(), "vocabulary", "an existing word piece file, one piece a line", str(path))
+    text = path.read_text(encoding="utf-8").removesuffix("\n")
+    return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would cut at U+2028 too
+
+
+def check_vocabulary(vocabulary: Sequence[str]) -> None:
+    """Refuses pieces that the tokeniser's operations crash on or misread.
+
+    >>> check_vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lung"])
+
+    Raises:
+        ValueError: a special piece is missing, or a piece occurs twice or is empty.
+    """
+    missing = [piece for piece in REQUIRED_PIECES if piece not in vocabulary]
+    require(
+        not missing,
+        "vocabulary",
+        f"a list that holds {', '.join(REQUIRED_PIECES)}",
+        f"{len(vocabulary)} pieces without {', '.join(missing)}",
+        "Give the vocabulary file that belongs to the text weights.",
+    )
+    first_line = {}
+    for line, piece in enumerate(vocabulary, start=1):
+        require(bool(piece), "vocabulary", "free of empty lines", f"nothing in line {line}")
+        earlier = first_line.setdefault(piece, line)
+        require(
+            earlier == line,
+            "vocabulary",
+            "free of duplicates",
+            f"{piece!r} in lines {earlier} and {line}",
+            "Replace the second one by an unused piece, so that the ids after it stay.",
+        )
+
+
+def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[str]:
+    """Learns word pieces from texts; the same texts in any order give the same list.
+
+    Follows: tensorflow-text's top-down WordPiece learner.
+
+    Args:
+        texts: sentences, read once.
+        size: number of pieces to aim for. The result may be smaller, where the texts do not hold so many, or
+            a little larger, where many pieces are equally frequent.
+        lower_case: as the tokeniser that will use the list.
+
+    Returns:
+        The pieces, special ones first.
+
+    Raises:
+        ValueError: there is no text.
+    """
+    remaining = iter(texts)
+    first = next(remaining, None)
+    require(first is not None, "texts", "at least one text", "none")
+    dataset = tf.data.Dataset.from_generator(
+        lambda: itertools.chain([first], remaining), output_signature=tf.TensorSpec((), tf.string)
+    )
+    return bert_vocab_from_dataset.bert_vocab_from_dataset(
+        dataset.batch(1024),
+        vocab_size=size,
+        reserved_tokens=[*REQUIRED_PIECES, MASK],
+        bert_tokenizer_params={"lower_case": lower_case},
+        learn_params={"lower_thresh": MIN_PIECE_COUNT},
+    )
+
+
+def _to_lines(vocabulary: Sequence[str]) -> str:
+    return "".join(f"{piece}\n" for piece in vocabulary)

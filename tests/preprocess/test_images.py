@@ -1,0 +1,250 @@
+"""Pixels: decoding is one function for files of every kind, and random changes are what their seeds say."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from medclip_keras.config import AugmentConfig
+from medclip_keras.preprocess.images import (
+    MEAN,
+    STANDARD_DEVIATION,
+    augment,
+    decode_all_to_squares,
+    decode_to_square,
+    for_evaluation,
+    normalise,
+)
+
+STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
+
+
+def picture(height, width, seed=0):
+    """A smooth random picture: noise of a coarse grid, enlarged."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 5), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
+
+
+def encode(pixels, file_format, mode=None, **options):
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def files():
+    portrait, landscape = picture(50, 30), picture(28, 40, seed=1)
+    colour = np.stack([portrait, portrait[::-1], portrait[:, ::-1]], axis=-1)
+    return {
+        "png_portrait": encode(portrait, "PNG"),
+        "png_landscape": encode(landscape, "PNG"),
+        "png_16_bit": encode(portrait.astype(np.uint16) * 257, "PNG"),
+        "png_colour": encode(colour, "PNG"),
+        "png_palette": encode(colour, "PNG", "P"),
+        "png_alpha": encode(colour, "PNG", "RGBA"),
+        "jpeg_portrait": encode(portrait, "JPEG"),
+        "jpeg_landscape": encode(landscape, "JPEG", quality=60),
+        "jpeg_colour": encode(colour, "JPEG"),
+        "jpeg_progressive": encode(portrait, "JPEG", progressive=True),
+    }
+
+
+def seeds_of(num_images, start=0):
+    return tf.stack([tf.fill([num_images], 7), tf.range(start, start + num_images)], axis=1)
+
+
+def test_png_of_the_stored_size_keeps_every_value():
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for depth in (pixels, pixels.astype(np.uint16) * 257):
+        decoded = decode_to_square(encode(depth, "PNG"), 16)
+        np.testing.assert_array_equal(decoded[..., 0], pixels)
+    assert decoded.dtype == tf.uint8
+
+
+def test_16_bit_values_are_divided_by_257_and_rounded():
+    pixels = np.array([[0, 128, 129, 65535], [256, 257, 30000, 385], [386, 1, 2, 3], [9, 8, 7, 6]], np.uint16)
+    decoded = decode_to_square(encode(pixels, "PNG"), 4)[..., 0]
+    np.testing.assert_array_equal(decoded, np.round(pixels / 257))
+
+
+def test_picture_is_centred_on_black():
+    white = np.full((3, 6), 255, np.uint8)  # the odd row of padding goes below
+    decoded = decode_to_square(encode(white, "PNG"), 6)[..., 0].numpy()
+    np.testing.assert_array_equal(decoded.mean(axis=1), [0, 255, 255, 255, 0, 0])
+    decoded = decode_to_square(encode(white.T.copy(), "PNG"), 6)[..., 0].numpy()
+    np.testing.assert_array_equal(decoded.mean(axis=0), [0, 255, 255, 255, 0, 0])
+
+
+def test_resize_agrees_with_pillow_s_antialiased_bicubic():
+    pixels = picture(120, 90)
+    padded = np.pad(pixels, ((0, 0), (15, 15)))
+    expected = np.asarray(Image.fromarray(padded).resize((48, 48), Image.BICUBIC)).astype(int)
+    decoded = decode_to_square(encode(pixels, "PNG"), 48).numpy()[..., 0].astype(int)
+    assert np.abs(decoded - expected).max() <= 1  # Pillow rounds between its two passes
+    plain = tf.image.resize(padded[..., None], (48, 48), method="bicubic", antialias=False)
+    assert np.abs(plain.numpy()[..., 0] - expected).max() > 3  # so the test can tell
+
+
+def test_bicubic_overshoot_is_clipped_not_wrapped():
+    edge = np.repeat(np.uint8([[0, 0, 255, 255]]), 4, axis=0)
+    decoded = decode_to_square(encode(edge, "PNG"), 16).numpy()[:, :, 0]
+    assert decoded[:, :4].max() < 30
+    assert decoded[:, -4:].min() > 225
+
+
+def test_jpeg_colour_becomes_luminance():
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    for file_format in ("JPEG", "PNG"):
+        decoded = decode_to_square(encode(red, file_format), 16).numpy()
+        assert 40 <= decoded.min() <= decoded.max() <= 62  # .2126 x 200 (libpng) to .299 x 200 (JPEG)
+
+
+def test_file_decodes_alike_one_by_one_batched_and_in_a_graph():
+    contents = list(files().values())
+    singles = np.stack([decode_to_square(content, 24) for content in contents])
+    assert (
+        len({single.tobytes() for single in singles}) == 7
+    )  # 16 bit, alpha and progressive equal their plain twins
+    np.testing.assert_array_equal(decode_all_to_squares(tf.constant(contents), 24), singles)
+    graph = tf.function(lambda batch: decode_all_to_squares(batch, 24))
+    np.testing.assert_array_equal(graph(tf.constant(contents)), singles)
+    mapped = tf.data.Dataset.from_tensor_slices(contents).map(lambda content: decode_to_square(content, 24))
+    assert mapped.element_spec.shape == (24, 24, 1)
+    np.testing.assert_array_equal(np.stack(list(mapped)), singles)
+
+
+@pytest.mark.parametrize("name", ["png_portrait", "png_16_bit", "jpeg_portrait", "jpeg_colour"])
+@pytest.mark.parametrize("missing", [1, 12, 200])
+def test_truncated_file_is_an_invalid_argument(name, missing):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_to_square(files()[name][:-missing], 24)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        encode(picture(9, 9), "BMP"),
+        encode(picture(9, 9), "GIF"),
+    ],
+)
+def test_file_that_is_no_jpeg_or_png_is_an_invalid_argument(content):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_to_square(content, 24)
+
+
+def test_corrupt_png_is_an_invalid_argument():
+    content = bytearray(files()["png_portrait"])
+    content[len(content) // 2] ^= 4
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_to_square(bytes(content), 24)
+
+
+def test_normalise_uses_the_released_statistics():
+    values = normalise(tf.constant([0, 51, 255], tf.uint8))
+    np.testing.assert_allclose(values, [(v - 0.5863) / 0.2795 for v in (0, 0.2, 1)], rtol=1e-6)
+
+
+def test_evaluation_resizes_and_clips():
+    images = np.stack([picture(32, 32, seed)[..., None] for seed in range(3)])
+    small = for_evaluation(images, 28)
+    assert small.shape == (3, 28, 28, 1)
+    expected = np.asarray(Image.fromarray(images[1, ..., 0]).resize((28, 28), Image.BICUBIC)) / 255
+    np.testing.assert_allclose(small[1, ..., 0] * STANDARD_DEVIATION + MEAN, expected, atol=1.5 / 255)
+    edges = np.tile(np.uint8([0] * 8 + [255] * 8), (1, 16, 1))[..., None]
+    values = for_evaluation(edges, 14) * STANDARD_DEVIATION + MEAN
+    assert values.numpy().min() > -1e-6
+    assert values.numpy().max() < 1 + 1e-6
+
+
+def test_augment_without_ranges_is_evaluation():
+    images = np.stack([picture(24, 24, seed)[..., None] for seed in range(3)])
+    np.testing.assert_allclose(augment(images, 24, STILL, seeds_of(3)), for_evaluation(images, 24), atol=1e-5)
+    resized = augment(images, 20, dataclasses.replace(STILL, crop=False), seeds_of(3))
+    np.testing.assert_allclose(resized, for_evaluation(images, 20), atol=1e-5)
+
+
+def test_flip_mirrors_left_and_right_with_its_probability():
+    images = np.repeat(picture(20, 20)[None, ..., None], 200, axis=0)
+    flipped = augment(images[:2], 20, dataclasses.replace(STILL, flip=1.0), seeds_of(2))
+    np.testing.assert_allclose(flipped, for_evaluation(images[:2, :, ::-1], 20), atol=1e-5)
+    some = augment(images, 20, dataclasses.replace(STILL, flip=0.25), seeds_of(200))
+    share = np.mean([np.allclose(one, flipped[0], atol=1e-4) for one in some])
+    assert 0.25 - 3 * 0.031 < share < 0.25 + 3 * 0.031  # three standard errors of 200 draws
+
+
+def test_crop_is_a_window_of_the_stored_image_anywhere():
+    image = np.arange(16 * 16, dtype=np.uint8).reshape(1, 16, 16, 1)
+    images = np.repeat(image, 300, axis=0)
+    crops = augment(images, 14, STILL, seeds_of(300)).numpy()
+    corners = set()
+    for crop in crops:
+        values = np.round(255 * (crop * STANDARD_DEVIATION + MEAN)).astype(int)[..., 0]
+        row, column = divmod(values[0, 0], 16)
+        np.testing.assert_array_equal(values, image[0, row : row + 14, column : column + 14, 0])
+        corners.add((row, column))
+    assert corners == {(row, column) for row in range(3) for column in range(3)}
+
+
+def test_crop_of_a_much_larger_image_is_of_the_image_made_smaller():
+    images = picture(128, 128)[None, ..., None]
+    crops = augment(np.repeat(images, 40, axis=0), 28, STILL, seeds_of(40)).numpy()
+    shrunk = for_evaluation(images, 32)[0].numpy()  # 28 of 32 is 224 of 256
+    windows = [shrunk[y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+    for crop in crops:
+        assert min(np.abs(crop - window).max() for window in windows) < 1e-4
+
+
+def test_affine_map_turns_shifts_and_scales_about_the_centre():
+    """A bright spot at (row, column) goes where the formula, inverted, sends it."""
+    row, column, side = 30, 44, 64
+    images = np.zeros((40, side, side, 1), np.uint8)
+    images[:, row - 1 : row + 2, column - 1 : column + 2] = 255
+    config = dataclasses.replace(STILL, rotation_degrees=20.0, translation=0.1, scale=(0.8, 1.2))
+    seeds = seeds_of(40)
+    results = augment(images, side, config, seeds).numpy()[..., 0] * STANDARD_DEVIATION + MEAN
+    draws = np.stack([tf.random.stateless_uniform((9,), seed, alg="philox") for seed in seeds]).astype(float)
+    angle = np.radians(20) * (2 * draws[:, 1] - 1)
+    shift = 0.1 * side * (2 * draws[:, 2:4] - 1)
+    scale = 0.8 + 0.4 * draws[:, 4]
+    x, y = column - 31.5, row - 31.5
+    expected_x = 31.5 + shift[:, 0] + scale * (np.cos(angle) * x - np.sin(angle) * y)
+    expected_y = 31.5 + shift[:, 1] + scale * (np.sin(angle) * x + np.cos(angle) * y)
+    weights = results / results.sum(axis=(1, 2), keepdims=True)
+    rows, columns = np.mgrid[:side, :side]
+    np.testing.assert_allclose((weights * columns).sum(axis=(1, 2)), expected_x, atol=0.15)
+    np.testing.assert_allclose((weights * rows).sum(axis=(1, 2)), expected_y, atol=0.15)
+    assert np.abs(expected_x - column).max() > 5  # the spot did move
+
+
+def test_colours_change_about_the_mean_within_their_ranges():
+    image = np.uint8([[100, 120], [130, 150]])[None, ..., None]  # mean 125
+    images = np.repeat(image, 200, axis=0)
+    config = dataclasses.replace(STILL, brightness=0.2, contrast=0.4)
+    values = 255 * (augment(images, 2, config, seeds_of(200)).numpy() * STANDARD_DEVIATION + MEAN)[..., 0]
+    shift = values.mean(axis=(1, 2)) - 125
+    factor = (values[:, 1, 1] - values[:, 0, 0]) / 50
+    np.testing.assert_allclose(values[:, 0, 1], 125 + shift - 5 * factor, atol=1e-3)
+    for drawn, centre, width in ((shift, 0, 51), (factor, 1, 0.4)):
+        assert centre - width <= drawn.min() < centre - 0.9 * width
+        assert centre + 0.9 * width < drawn.max() <= centre + width
+
+
+def test_constant_images_stay_finite():
+    assert np.isfinite(augment(np.zeros((2, 16, 16, 1), np.uint8), 14, AugmentConfig(), seeds_of(2))).all()
+
+
+def test_augment_depends_on_image_and_seed_alone():
+    images = np.stack([picture(32, 32, seed)[..., None] for seed in range(5)])
+    together = augment(images, 28, AugmentConfig(), seeds_of(5))
+    alone = [augment(images[i : i + 1], 28, AugmentConfig(), seeds_of(1, start=i))[0] for i in range(5)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    graph = tf.function(lambda batch, seeds: augment(batch, 28, AugmentConfig(), seeds))
+    np.testing.assert_allclose(graph(images, seeds_of(5)), together, atol=1e-5)
+    same_image = augment(np.repeat(images[:1], 2, axis=0), 28, AugmentConfig(), seeds_of(2))
+    assert np.abs(same_image[0] - same_image[1]).max() > 0.1

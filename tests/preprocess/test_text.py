@@ -1,0 +1,151 @@
+"""Word pieces derived by hand from a vocabulary of a dozen pieces."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, load_tokenizer, read_vocabulary
+
+#             0        1        2        3        4      5       6        7       8      9     10      11
+VOCABULARY = ["[CLS]", "[PAD]", "[UNK]", "[SEP]", "no", "lung", "##s", "clear", "are", "s", "Lung", "."]
+
+
+@pytest.fixture
+def tokenizer():
+    return Tokenizer(VOCABULARY, lower_case=True, max_tokens=7)
+
+
+def test_tokens_of_a_sentence_are_the_ones_found_by_hand(tokenizer):
+    tokens = tokenizer(tf.constant(["Lungs are clear.", "no", ""]))
+    expected_ids = [
+        [0, 5, 6, 8, 7, 11, 3],  # [CLS] lung ##s are clear . [SEP]
+        [0, 4, 3, 1, 1, 1, 1],
+        [0, 3, 1, 1, 1, 1, 1],
+    ]
+    expected_mask = [[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(tokens["token_ids"], expected_ids)
+    np.testing.assert_array_equal(tokens["padding_mask"], expected_mask)
+    assert tokens["token_ids"].dtype == tokens["padding_mask"].dtype == tf.int32
+
+
+def test_case_is_kept_by_a_cased_tokenizer():
+    cased = Tokenizer(VOCABULARY, lower_case=False, max_tokens=4)
+    np.testing.assert_array_equal(cased(tf.constant(["Lung", "lung"]))["token_ids"][:, 1], [10, 5])
+    uncased = Tokenizer(VOCABULARY, lower_case=True, max_tokens=4)
+    np.testing.assert_array_equal(uncased(tf.constant(["Lung", "lung"]))["token_ids"][:, 1], [5, 5])
+
+
+def test_accents_are_stripped_with_the_case_only():
+    texts = tf.constant(["cléar"])
+    uncased = Tokenizer(VOCABULARY, lower_case=True, max_tokens=4)
+    assert uncased(texts)["token_ids"][0, 1] == VOCABULARY.index("clear")
+    cased = Tokenizer(VOCABULARY, lower_case=False, max_tokens=4)
+    assert cased(texts)["token_ids"][0, 1] == VOCABULARY.index("[UNK]")
+
+
+def test_truncation_keeps_the_end_piece():
+    short = Tokenizer(VOCABULARY, lower_case=True, max_tokens=4)
+    tokens = short(tf.constant(["lungs are clear"]))
+    np.testing.assert_array_equal(tokens["token_ids"], [[0, 5, 6, 3]])
+    np.testing.assert_array_equal(tokens["padding_mask"], [[1, 1, 1, 1]])
+
+
+def test_graph_batch_and_single_tokens_are_equal(tokenizer):
+    texts = ["no lungs", "clear . . . . . . . .", "unknown lung"]
+    batched = tokenizer(tf.constant(texts))
+    in_graph = tf.function(tokenizer.__call__)(tf.constant(texts))
+    singles = [tokenizer(tf.constant([text])) for text in texts]
+    for name, value in batched.items():
+        np.testing.assert_array_equal(value, in_graph[name])
+        np.testing.assert_array_equal(value, tf.concat([single[name] for single in singles], 0))
+
+
+def test_saved_model_needs_no_vocabulary_file(tokenizer, tmp_path):
+    module = tf.Module()
+    module.tokenizer = tokenizer
+    module.tokenize = tf.function(
+        lambda texts: tokenizer(texts), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    tf.saved_model.save(module, tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    texts = tf.constant(["lungs clear"])
+    loaded = tf.saved_model.load(tmp_path / "elsewhere").tokenize(texts)
+    np.testing.assert_array_equal(loaded["token_ids"], [[0, 5, 6, 7, 3, 1, 1]])
+    np.testing.assert_array_equal(loaded["padding_mask"], tokenizer(texts)["padding_mask"])
+
+
+def test_load_gives_what_was_saved(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.vocabulary == tuple(VOCABULARY)
+    assert (loaded.lower_case, loaded.max_tokens) == (True, 7)
+    assert loaded.fingerprint == tokenizer.fingerprint
+
+
+def test_load_refuses_changed_wordpieces(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / "wordpieces.txt").write_text("\n".join([*VOCABULARY[:4], "heart", *VOCABULARY[5:]]) + "\n")
+    with pytest.raises(ValueError, match=r"wordpieces.txt` must be .* SHA-256"):
+        load_tokenizer(tmp_path)
+
+
+def test_load_refuses_a_folder_without_a_tokenizer(tmp_path):
+    with pytest.raises(ValueError, match=r"`directory` must be a folder with tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_case_setting_travels_with_the_vocabulary(tmp_path):
+    Tokenizer(VOCABULARY, lower_case=False, max_tokens=9).save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["lower_case"] is False
+    assert load_tokenizer(tmp_path)(tf.constant(["Lung"]))["token_ids"][0, 1] == 10
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "sentence"),
+    [
+        ([*VOCABULARY, "lung"], r"must be free of duplicates. Received: \"'lung' in lines 6 and 13\""),
+        ([*VOCABULARY, ""], "must be free of empty lines. Received: 'nothing in line 13'"),
+        (VOCABULARY[:3] + VOCABULARY[4:], r"must be a list that holds .*11 pieces without \[SEP\]"),
+    ],
+)
+def test_vocabulary_that_would_crash_is_refused(vocabulary, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Tokenizer(vocabulary, lower_case=True, max_tokens=7)
+
+
+def test_read_vocabulary_keeps_line_numbers(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes("[PAD]\r\nlung\u2028\n##s\n".encode())
+    assert read_vocabulary(tmp_path / "vocab.txt") == ["[PAD]", "lung\u2028", "##s"]
+    with pytest.raises(ValueError, match="`vocabulary` must be an existing word piece file"):
+        read_vocabulary(tmp_path / "absent.txt")
+
+
+def test_learned_vocabulary_is_deterministic_and_covers_its_texts():
+    texts = ["The lungs are clear."] * 6 + ["Left lung opacity."] * 7 + ["Smith"]
+    learned = learn_vocabulary(iter(texts), size=60, lower_case=True)
+    assert learned == learn_vocabulary(reversed(texts), size=60, lower_case=True)
+    assert learned[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert {"clear", "left", "opacity"} <= set(learned)
+    assert "smith" not in learned  # once only: spelled out
+    assert "Left" in learn_vocabulary(iter(texts), size=60, lower_case=False)
+    tokenizer = Tokenizer(learned, lower_case=True, max_tokens=20)
+    token_ids = tokenizer(tf.constant(texts))["token_ids"]
+    assert not np.any(token_ids == learned.index("[UNK]"))
+
+
+def test_learning_needs_a_text():
+    with pytest.raises(ValueError, match=r"`texts` must be at least one text\. Received: 'none'"):
+        learn_vocabulary(iter([]), size=60, lower_case=True)
+
+
+def test_bert_vocabulary_loads_and_keeps_its_ids(medclip_data):
+    vocabulary = read_vocabulary(medclip_data / "bert_vocab" / "vocab.txt")
+    assert len(vocabulary) == 30522
+    tokenizer = Tokenizer(vocabulary, lower_case=True, max_tokens=12)
+    tokens = tokenizer(tf.constant(["No pneumothorax"]))
+    pieces = [vocabulary[i] for i in tokens["token_ids"][0, : int(tf.reduce_sum(tokens["padding_mask"]))]]
+    assert tokens["token_ids"][0, 0] == 101
+    assert pieces[:2] == ["[CLS]", "no"]
+    assert "".join(pieces[2:-1]).replace("##", "") == "pneumothorax"
