@@ -1,0 +1,1 @@
+"""Report text to labels: concept tables, sections, sentences, mentions, states. No TensorFlow."""

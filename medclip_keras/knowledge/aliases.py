@@ -1,0 +1,122 @@
+"""What an alias of a concept table may say, and the words it is matched by.
+
+    pleural effusion            this phrase
+    (left|right) effusion       each of the alternatives
+    heart + enlarged            both, in either order, a few words apart in one clause
+    !pericardial effusion       a phrase that holds another alias and is not this concept
+    ~heart size is normal       a phrase that says the concept is absent
+
+Phrases are compared word by word after `normalise`: lower case, singular, American spelling, no hyphens.
+"""
+
+import functools
+import itertools
+import re
+from dataclasses import dataclass
+
+PRESENT, ABSENT, EXCLUDED = "present", "absent", "excluded"
+
+# Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
+_WORD = re.compile(
+    r"\b(?:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<=\s)-(?=\s)"
+)
+_BRITISH = (
+    ("oedema", "edema"),
+    ("haem", "hem"),
+    ("tumour", "tumor"),
+    ("oesophag", "esophag"),
+    ("centre", "center"),
+    ("fibre", "fiber"),
+    ("catheteris", "catheteriz"),
+    ("visualis", "visualiz"),
+    ("localis", "localiz"),
+    ("aneurism", "aneurysm"),
+    ("paed", "ped"),
+)
+_IRREGULAR = {
+    "pneumothoraces": "pneumothorax",
+    "hydropneumothoraces": "hydropneumothorax",
+    "vertebrae": "vertebra",
+    "bullae": "bulla",
+    "atelectases": "atelectasis",
+    "metastases": "metastasis",
+    "diagnoses": "diagnosis",
+    "bases": "base",
+    "bronchiectases": "bronchiectasis",
+    "apices": "apex",
+    "hila": "hilum",
+    "does": "do",
+    "has": "has",
+    "was": "was",
+    "lens": "lens",
+}
+
+
+@functools.lru_cache(maxsize=100_000)
+def normalise(word: str) -> str:
+    """A word's matched form: lower case, singular (verbs lose their s as well), American spelling.
+
+    >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
+    ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
+    """
+    word = word.lower().replace("’", "'")
+    for british, american in _BRITISH:
+        word = word.replace(british, american)
+    word = word.removesuffix("'s")
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 4 and word.endswith(("sses", "xes", "shes", "ches")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "as", "'s")):
+        return word[:-1]
+    return word
+
+
+def words_of(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The normalised words and marks of a text, and their character offsets."""
+    matches = list(_WORD.finditer(text))
+    return [normalise(match[0]) for match in matches], [match.span() for match in matches]
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A parsed alias: one or more parts, each a set of phrases, of which one of each must be there."""
+
+    role: str  # PRESENT, ABSENT or EXCLUDED
+    parts: tuple[tuple[str, ...], ...]
+    text: str
+
+
+def parse_alias(text: str) -> Alias:
+    """Parses the signs of an alias.
+
+    >>> parse_alias("(heart|cardiac silhouette) + enlarged").parts
+    (('heart', 'cardiac silhouette'), ('enlarged',))
+
+    Raises:
+        ValueError: an alias without a word, or with a bracket that does not close.
+    """
+    role = {"!": EXCLUDED, "~": ABSENT}.get(text[:1], PRESENT)
+    bare = text.lstrip("!~").strip()
+    parts = tuple(alternatives(part.strip()) for part in bare.split(" + "))
+    if not all(words_of(phrase)[0] for part in parts for phrase in part):
+        raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")
+    return Alias(role, parts, text)
+
+
+def alternatives(phrase: str) -> tuple[str, ...]:
+    """The phrases that a phrase with alternatives stands for.
+
+    >>> alternatives("(is|are|) not seen")
+    ('is not seen', 'are not seen', 'not seen')
+
+    Raises:
+        ValueError: a bracket that does not close, or alternatives without brackets.
+    """
+    pieces = re.split(r"(\([^()]*\))", phrase)
+    if any(sign in piece for piece in pieces if not piece.startswith("(") for sign in "()|"):
+        raise ValueError(f"`aliases` must write alternatives as (one|two). Received: {phrase!r}.")
+    choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
+    return tuple(" ".join("".join(choice).split()) for choice in itertools.product(*choices))

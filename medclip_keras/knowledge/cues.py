@@ -1,0 +1,222 @@
+"""The words by which a report denies, doubts or dates a finding, by the way their scope runs.
+
+Phrases use the alternatives of `knowledge.aliases`: `(not|never) seen`, an empty alternative is optional.
+"Likely" and "probable" are no cues: a radiologist who writes them asserts the finding, and people who code
+reports read them so. "May represent", "cannot exclude", "versus" and their kin leave it open.
+"""
+
+_SEEN = (
+    "seen|identified|visualized|present|evident|appreciated|demonstrated|noted|observed|detected|apparent|"
+    "found|visible|shown|recognized|discernible|suspected|suggested|depicted|delineated|discerned|indicated|"
+    "enlarged|increased|widened|blunted"
+)
+_ADVERB = (
+    "|definitely|clearly|convincingly|currently|now|readily|definitively|obviously|acutely|grossly|really"
+)
+
+# Deny what follows them in the clause.
+NEGATIVE_BEFORE = (
+    "no",
+    "not",
+    "non",
+    "n't",
+    "without",
+    "w/o",
+    "negative for",
+    "negative (chest|exam|study) for",
+    "(free|clear|devoid|cleared) of",
+    "(absence|lack|exclusion) of",
+    "absent",
+    "lacks",
+    "nor",
+    "neither",
+    "denies",
+    "rules out",
+    "excludes",
+    "never",
+    "none of",
+    "(unlikely|improbable) to (represent|be|reflect)",
+    "(argues|arguing) against",
+    "rather than",
+    "instead of",
+    "(fails|failed) to (show|demonstrate|reveal)",
+    "(does|do|did|is|are) not",
+    "nothing to suggest",
+)
+
+# Deny what stands before them in the clause.
+NEGATIVE_AFTER = (
+    f"not ({_ADVERB}) ({_SEEN})",
+    f"(can not|cannot|could not) be ({_ADVERB}) ({_SEEN})",
+    f"no longer ({_ADVERB}) ({_SEEN})",
+    "not (any|at all)",
+    f"never ({_SEEN})",
+    f"nowhere (to be|) ({_SEEN})",
+    "(is|are|was|were|remain|remains) (absent|negative|excluded|ruled out|lacking|unlikely|"
+    "improbable|missing)",
+    "(is|are) (very|highly|considered|felt to be|thought) (unlikely|improbable)",
+    "(has|have) been (ruled out|excluded)",
+    "ruled out",
+    "unlikely",
+    "absent",
+    ": (none|no|absent|negative|nil)",
+    "none",
+    "(fails|failed) to (appear|show)",
+)
+
+# The finding was there and is gone.
+RESOLVED_BEFORE = (
+    "(resolution|clearing|clearance|disappearance|resorption) of",
+    "(resolved|cleared)",
+    "interval (resolution|clearing|removal) of",
+    "(removal|withdrawal|extraction|explantation) of",
+    "(removed|extubated)",
+)
+RESOLVED_AFTER = (
+    "(has|have|had|is|are|) (now|since|completely|entirely|fully|been|subsequently|) "
+    "(resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|cleared up)",
+    "(has|have) been (completely|entirely|interval|since|) (removed|withdrawn|taken out|"
+    "discontinued|evacuated)",
+    "(has|have) (completely|entirely|now|since) (resolved|cleared|disappeared)",
+    "(removed|withdrawn)",
+    "no longer",
+    "(shows|showing|with) (complete|interval) (resolution|clearing)",
+)
+
+# Leave open what follows them in the clause.
+UNCERTAIN_BEFORE = (
+    "(possible|possibly|potential|potentially|questionable|questionably|equivocal|perhaps|maybe|"
+    "conceivable|conceivably)",
+    "(can not|cannot|could not|can't|couldn't|unable to|difficult to|not able to|impossible to) "
+    "(entirely|completely|definitively|definitely|fully|reliably|confidently|absolutely|) "
+    "(exclude|rule out|be excluded|differentiate|distinguish|discount)",
+    "(does|do|did|would) not (entirely|completely|definitively|) (exclude|rule out)",
+    "not (excluding|ruling out)",
+    "without excluding",
+    "(may|might|could|can|would) (also|well|possibly|potentially|simply|just|) "
+    "(represent|be|reflect|indicate|relate to|be related to|be due to|be secondary to|suggest|correspond to|"
+    "have|be from|signify|mean|include|be caused by|be compatible with|be consistent with|be explained by|"
+    "be associated with|be seen with|be seen in|reveal|result from|mask|obscure|mimic)",
+    "(may|might|could)",
+    "(question|question of|questioned|query|queried|raises the question of|raise the question of)",
+    "(raises|raise|raising) (the|) (possibility|concern|suspicion) (of|for|)",
+    "(concern|suspicion|suspicious|concerning|worrisome|worry|worrying) (for|of|about)",
+    "(suspected|suspect|suspicious|suspicion)",
+    "(suggest|suggests|suggesting|suggested|suggestive|suggestion) (of|that|)",
+    "(consider|considered|considering|consideration of|considerations include|to be considered)",
+    "(differential|differential diagnosis|differential considerations|differential possibilities) "
+    "(include|includes|including|would include|is|of|:|)",
+    "(possibility|chance) of",
+    "(evaluate|evaluation|assess|assessed|assessment|check|screen) for",
+    "(to exclude|to rule out|r/o|rule out|exclude)",
+    "if (there is|) (clinical|high clinical|a clinical|) (concern|suspicion|question|evidence|signs|"
+    "symptoms) (for|of|)",
+    "(clinical|clinically) (correlation|correlate|concern|suspected|suspicion|correlation is "
+    "recommended) (for|with|)",
+    "(in the appropriate|in the right|in the proper|given the appropriate) clinical (setting|context)",
+    "(indeterminate|uncertain|unclear|doubtful) (for|if|whether|)",
+    "whether",
+    "(not certain|not sure|unsure) (if|whether)",
+)
+UNCERTAIN_AFTER = (
+    "(can not|cannot|could not|can't|couldn't|may not) be (entirely|completely|definitively|definitely|fully|"
+    "reliably|confidently|absolutely|totally|) (excluded|ruled out|discounted|differentiated)",
+    "(is|are) (not|difficult to|hard to|impossible to) (entirely|completely|definitively|definitely|fully|) "
+    "(excluded|exclude|ruled out|rule out)",
+    "not (entirely|completely|definitively|definitely|fully|) (excluded|ruled out)",
+    "(is|are|remains|remain|also|would be|seems|thought) (a|also|still|) "
+    "(possible|questionable|questioned|suspected|equivocal|possibility|consideration|concern|conceivable|"
+    "considered|uncertain|suggested|raised|queried|indeterminate|in question)",
+    "(should|could|might|may|must|can) (also|) be (considered|present|suspected|questioned|there|"
+    "entertained)",
+    "(possible|questionable|suspected|questioned|equivocal|conceivable)",
+    "?",
+    "(may|might|could) (also|) (exist|coexist|be present)",
+)
+# Leave open what stands on both sides of them.
+UNCERTAIN_BETWEEN = ("versus", "vs", "and/or")
+
+# The past of the patient, not this image.
+HISTORICAL_BEFORE = (
+    "(history of|h/o|hx of|past history of|known history of|prior history of)",
+    "(status post|s/p)",
+    "(previous|prior|previously|earlier)",
+    "(previously|prior) (seen|noted|described|identified|demonstrated|reported|visualized|"
+    "questioned|mentioned)",
+)
+# What makes a finding of the past one of the present.
+PRESENT_AFTER = (
+    "(unchanged|stable|persists|persist|persistent|persisting|remains|remain|again|residual|still|"
+    "redemonstrated)",
+    "(improved|improving|decreased|decreasing|increased|increasing|smaller|larger|worse|worsened|worsening)",
+    "(enlarged|progressed|similar|resolving|clearing|diminished|reduced|partially|grown|not changed)",
+)
+
+# Phrases that hold a cue and are none.
+NO_CUE = (
+    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|) "
+    "(interval|significant|) (change|changes|increase|decrease|improvement|worsening|progression|"
+    "enlargement) (in|of|from|since|)",
+    "(not|n't) (significantly|appreciably|substantially|markedly|) (changed|increased|decreased|"
+    "improved|worsened|altered)",
+    "without (significant|appreciable|interval|definite|substantial|) (interval|) (change|changes|"
+    "progression|improvement) (in|of|from|since|)",
+    "no (doubt|comparison|comparisons|prior|priors|previous|old|earlier)",
+    "no (comparison|prior|previous|old) (exam|examination|study|studies|film|films|radiograph|image)",
+    "(not|never) (only|limited to|just|necessarily)",
+    "(not|n't) (well|fully|completely|entirely|included|optimally|adequately) "
+    "(seen|visualized|evaluated|assessed|imaged|included|defined|demonstrated|)",
+    "(prior|previous|earlier|comparison|recent) (exam|examination|study|radiograph|film|chest|image|"
+    "ct|imaging|report|x ray|one|scan)",
+    "(compared|comparison|compare) (to|with) (the|a|) (prior|previous|earlier)",
+    "(since|from) (the|) (prior|previous|earlier)",
+    "(partial|partially|incomplete|incompletely|near|nearly|almost|not|without|some|slight|mild) "
+    "(interval|complete|completely|) (resolution|resolved|clearing|cleared|removal)",
+    "(as|if) (clinically|) (indicated|warranted|needed)",
+    "(suggest|consider|recommend) (clinical|follow|followup|further|short|repeat|ct|chest|dedicated|"
+    "correlation)",
+    "(post|status post) (surgical|operative|sternotomy|thoracotomy|median|cabg|coronary|op|"
+    "procedural|inflammatory|traumatic|obstructive|biopsy)",
+    "may be (due|secondary|related|accentuated|exaggerated|attributed) (to|by)",
+    "history of (present|) illness",
+)
+
+# Words at which every scope ends.
+STOPS = (
+    "but",
+    "however",
+    "although",
+    "though",
+    "except",
+    "aside from",
+    "apart from",
+    "other than",
+    "yet",
+    "whereas",
+    "while",
+    "despite",
+    "besides",
+    "nevertheless",
+    "still",
+    "otherwise",
+    "which",
+    "who",
+    "because",
+    "secondary to",
+    "in addition",
+    "in the setting of",
+)
+
+KINDS = {
+    "negative_before": NEGATIVE_BEFORE,
+    "negative_after": NEGATIVE_AFTER,
+    "resolved_before": RESOLVED_BEFORE,
+    "resolved_after": RESOLVED_AFTER,
+    "uncertain_before": UNCERTAIN_BEFORE,
+    "uncertain_after": UNCERTAIN_AFTER,
+    "uncertain_between": UNCERTAIN_BETWEEN,
+    "historical_before": HISTORICAL_BEFORE,
+    "present_after": PRESENT_AFTER,
+    "no_cue": NO_CUE,
+    "stop": STOPS,
+}

@@ -1,0 +1,201 @@
+"""Report text in, mentions out: which concepts a text names, where, and whether it asserts them.
+
+Three steps a sentence, on spaCy's PhraseMatcher over `spacy.blank("en")`: the table's aliases and the cues
+are found in one pass over the normalised words; aliases of several parts are put together and the longest
+reading wins; `knowledge.assertion` decides by the scope of the cues.
+"""
+
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import spacy
+from spacy.matcher import PhraseMatcher
+from spacy.tokens import Doc
+
+from medclip_keras.knowledge import assertion as assertions
+from medclip_keras.knowledge.aliases import ABSENT, EXCLUDED, Alias, alternatives, parse_alias, words_of
+from medclip_keras.knowledge.assertion import Cue, Scopes
+from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
+from medclip_keras.knowledge.cues import KINDS
+from medclip_keras.knowledge.sections import split_sentences
+
+MAX_GAP = 5  # words between the parts of an alias such as `heart + enlarged`
+_APART = frozenset({",", ";", ":", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A concept in a text: text[start:end] says it."""
+
+    cui: str
+    name: str
+    section: str
+    start: int
+    end: int
+    assertion: str  # "positive", "negative", "uncertain" or "historical" (of the past, or resolved)
+    cue: str  # the words that decided the assertion, "" where none did
+    rule: str  # the alias that matched
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A possible reading of words[start:end]; `parts` are the word spans that were matched."""
+
+    concept: int
+    role: str
+    start: int
+    end: int
+    parts: tuple[tuple[int, int], ...]
+    rule: str
+
+
+class Extractor:
+    """Finds the concepts of a table in report text.
+
+    Args:
+        table: the concepts and their aliases.
+        cache_size: how many different sentences are remembered; reports repeat themselves.
+
+    Raises:
+        ValueError: an alias that cannot be parsed.
+
+    >>> from medclip_keras.knowledge.concepts import load_table
+    >>> extractor = Extractor(load_table("chest21"))
+    >>> [(m.name, m.assertion) for m in extractor.mentions("Enlarged heart, no pleural fluid.", "findings")]
+    [('Cardiomegaly', 'positive'), ('Pleural Effusion', 'negative')]
+    """
+
+    def __init__(self, table: ConceptTable, cache_size: int = 50_000):
+        self.table = table
+        self._vocab = spacy.blank("en").vocab
+        self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
+        self._uses: dict[int, list[tuple]] = defaultdict(list)  # matcher key → what the phrase may be
+        self._combinations: list[tuple[int, Alias]] = []
+        for position, concept in enumerate(table.concepts):
+            for text in (concept.name, *concept.aliases):
+                self._learn_alias(position, parse_alias(text))
+        for kind, phrases in KINDS.items():
+            for phrase in phrases:
+                for alternative in alternatives(phrase):
+                    self._learn(alternative, ("cue", kind))
+        self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
+
+    def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
+        """All mentions of a section's text, in reading order, offsets into `text`."""
+        return tuple(
+            mention
+            for start, end in split_sentences(text)
+            for mention in self.sentence_mentions(text[start:end], section, start)
+        )
+
+    def sentence_mentions(self, sentence: str, section: str, offset: int = 0) -> list[Mention]:
+        """The mentions of one sentence that begins at `offset` of its section."""
+        return [
+            replace(mention, section=section, start=mention.start + offset, end=mention.end + offset)
+            for mention in self._read(sentence)
+        ]
+
+    def _learn_alias(self, position: int, alias: Alias) -> None:
+        if len(alias.parts) == 1:
+            for phrase in alias.parts[0]:
+                self._learn(phrase, ("concept", position, alias.role, alias.text))
+            return
+        for number, part in enumerate(alias.parts):
+            for phrase in part:
+                self._learn(phrase, ("part", len(self._combinations), number))
+        self._combinations.append((position, alias))
+
+    def _learn(self, phrase: str, use: tuple) -> None:
+        words, _ = words_of(phrase)
+        key = " ".join(words)
+        uses = self._uses[self._vocab.strings.add(key)]
+        if not uses:
+            self._matcher.add(key, [Doc(self._vocab, words=words)])
+        if use not in uses:
+            uses.append(use)
+
+    def _read_sentence(self, sentence: str) -> tuple[Mention, ...]:
+        words, offsets = words_of(sentence)
+        if not words:
+            return ()
+        candidates, cues = self._match(words)
+        candidates = _best_readings(candidates)
+        scopes = Scopes(words, cues, [(c.start, c.end) for c in candidates])
+        found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
+        return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
+
+    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[Cue]]:
+        candidates, cues = [], []
+        parts: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for key, start, end in self._matcher(Doc(self._vocab, words=words)):
+            for kind, *use in self._uses[key]:
+                if kind == "cue":
+                    cues.append(Cue(use[0], start, end, " ".join(words[start:end])))
+                elif kind == "part":
+                    parts[use[0]][use[1]].append((start, end))
+                else:
+                    position, role, rule = use
+                    candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
+        for number, found in parts.items():
+            position, alias = self._combinations[number]
+            if len(found) == len(alias.parts):
+                candidates += _combine(position, alias, found, words)
+        return candidates, cues
+
+    def _assert(self, candidate: _Candidate, scopes: Scopes, offsets) -> Mention | None:
+        name = self.table.names[candidate.concept]
+        decided, cue = assertions.POSITIVE, ""
+        if name != NO_FINDING:  # "no acute disease" holds its own negation
+            readings = [scopes.assertion(start, end) for start, end in candidate.parts]
+            decided, cue = next((r for r in readings if r[0] == assertions.NEGATIVE), None) or next(
+                (r for r in readings if r[0] != assertions.POSITIVE), readings[0]
+            )
+            if candidate.role == ABSENT:
+                if decided == assertions.NEGATIVE:
+                    return None  # "not normal in size" says too little
+                decided = assertions.NEGATIVE
+        return Mention(
+            cui=self.table.cuis[candidate.concept],
+            name=name,
+            section="",
+            start=offsets[candidate.start][0],
+            end=offsets[candidate.end - 1][1],
+            assertion=decided,
+            cue=cue,
+            rule=candidate.rule,
+        )
+
+
+def _combine(position: int, alias: Alias, found: dict, words: list[str]) -> Iterable[_Candidate]:
+    """Readings of an alias of several parts: close together, in any order, within one clause."""
+    for spans in itertools.product(*(found[number] for number in range(len(alias.parts)))):
+        ordered = sorted(spans)
+        gaps = [words[left[1] : right[0]] for left, right in itertools.pairwise(ordered)]
+        apart = any(left[1] > right[0] for left, right in itertools.pairwise(ordered))
+        if apart or any(len(gap) > MAX_GAP or _APART.intersection(gap) for gap in gaps):
+            continue
+        yield _Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+
+
+def _best_readings(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Drops readings that a longer phrase explains, of the same concept or another, and excluded ones."""
+    return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
+
+
+def _explains(longer: _Candidate, shorter: _Candidate) -> bool:
+    """Whether the words of `shorter` are only a piece of what `longer` matched."""
+    if longer is shorter:
+        return False
+    same = longer.concept == shorter.concept
+    if longer.role == EXCLUDED and not same:
+        return False
+    if same and longer.start <= shorter.start and shorter.end <= longer.end:
+        wider = longer.end - longer.start > shorter.end - shorter.start
+        return wider or (longer.role, longer.rule) < (shorter.role, shorter.rule)
+    return any(
+        start <= shorter.start and shorter.end <= end and end - start > shorter.end - shorter.start
+        for start, end in longer.parts
+    )

@@ -1,0 +1,99 @@
+"""Sections to label states: a vector a sentence and a vector a report, over the table's concepts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
+from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, ConceptTable
+from medclip_keras.knowledge.extractor import Extractor, Mention
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.rows import Section
+
+_STATES = {
+    POSITIVE: LabelState.POSITIVE,
+    UNCERTAIN: LabelState.UNCERTAIN,
+    NEGATIVE: LabelState.NEGATIVE,
+    HISTORICAL: LabelState.NEGATIVE,  # what is past or resolved is not on this image
+}
+# Of several mentions the first of these decides.
+_PRECEDENCE = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE)
+
+
+@dataclass(frozen=True)
+class LabelledSentence:
+    """A sentence of the findings or impression with its own states."""
+
+    section: str
+    text: str
+    states: np.ndarray  # (num_findings,) int8, `LabelState`
+
+
+@dataclass(frozen=True)
+class ReportLabels:
+    """What a report says.
+
+    Attributes:
+        sentences: of findings, impression and text under no heading, in order.
+        states: (num_findings,) int8 of the whole report, no closure over parents.
+        mentions: where the states come from; offsets into the section's text.
+        usable: False where the report has no text of that kind.
+    """
+
+    sentences: tuple[LabelledSentence, ...]
+    states: np.ndarray
+    mentions: tuple[Mention, ...]
+    usable: bool
+
+
+class ReportLabeller:
+    """Labels reports by the concepts of a table.
+
+    Several mentions of a concept: positive before uncertain before negative. Historical and resolved count as
+    negative. `No Finding` is positive where normality is stated overall and nothing but support devices is
+    positive or uncertain, and is left unmentioned elsewhere.
+
+    >>> from medclip_keras.knowledge.concepts import load_table
+    >>> labeller = ReportLabeller(load_table("chexpert14"))
+    >>> labels = labeller.label([Section("impression", "Normal chest. No pneumothorax.")])
+    >>> {name: LabelState(s).name for name, s in zip(labeller.table.names, labels.states) if s}
+    {'No Finding': 'POSITIVE', 'Pneumothorax': 'NEGATIVE'}
+    """
+
+    def __init__(self, table: ConceptTable):
+        self.table = table
+        self._extractor = Extractor(table)
+        self._positions = {name: position for position, name in enumerate(table.names)}
+
+    def label(self, sections: Sequence[Section]) -> ReportLabels:
+        """Labels a report's sections; other sections than findings, impression and body say nothing."""
+        sentences, mentions = [], []
+        for section in sections:
+            if section.name not in CONTENT_SECTIONS:
+                continue
+            for start, end in split_sentences(section.text):
+                text = section.text[start:end]
+                found = self._extractor.sentence_mentions(text, section.name, start)
+                mentions += found
+                sentences.append(LabelledSentence(section.name, text, self.states(found)))
+        return ReportLabels(tuple(sentences), self.states(mentions), tuple(mentions), bool(sentences))
+
+    def states(self, mentions: Iterable[Mention]) -> np.ndarray:
+        """(num_findings,) int8 of what some mentions say together."""
+        said: list[set] = [set() for _ in self.table.names]
+        for mention in mentions:
+            said[self._positions[mention.name]].add(_STATES[mention.assertion])
+        states = np.array(
+            [next((s for s in _PRECEDENCE if s in one), LabelState.NOT_MENTIONED) for one in said], np.int8
+        )
+        if NO_FINDING in self._positions:
+            abnormal = any(
+                states[position] in (LabelState.POSITIVE, LabelState.UNCERTAIN)
+                for name, position in self._positions.items()
+                if name not in (NO_FINDING, SUPPORT_DEVICES)
+            )
+            if abnormal:
+                states[self._positions[NO_FINDING]] = LabelState.NOT_MENTIONED
+        return states

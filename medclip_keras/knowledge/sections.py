@@ -1,0 +1,173 @@
+"""Report text to sections, and section text to sentences.
+
+Headings may stand on a line of their own, before their text on the same line, several on one line, in upper
+or mixed case, or not at all. Their many wordings come out as few names: `findings`, `impression`,
+`indication`, `comparison`, `technique`, `examination`, `recommendation`, `addendum`, `signature`; text under
+no heading is `body`, or `preamble` where it stands before a report's own findings.
+"""
+
+import re
+
+from medclip_keras.sources.rows import Section
+
+CONTENT_SECTIONS = frozenset({"findings", "impression", "body", "addendum"})  # what is said of this chest
+
+_HEADINGS = {
+    "findings": "findings|finding|report|chest findings|radiographic findings|description|observations|"
+    "findings and impression|findings/impression|findings impression|impression and findings|"
+    "wet read|preliminary report",
+    "impression": "impression|impressions|conclusion|conclusions|opinion|interpretation|summary|assessment|"
+    "diagnosis|diagnoses|final diagnosis|radiological diagnosis|imp|impression/recommendations|"
+    "impression and recommendation|impression and recommendations|conclusion/impression",
+    "indication": "indication|indications|history|clinical history|clinical information|clinical indication|"
+    "clinical indications|clinical data|clinical details|clinical statement|reason for exam|"
+    "reason for examination|reason for study|reason for the exam|reason for this examination|reason|"
+    "history/indication|indication/history|medical history|patient history|underlying medical condition|"
+    "medical condition|clinical question|symptoms",
+    "comparison": "comparison|comparisons|comparison study|comparison studies|comparison exam|"
+    "comparison made|prior study|prior studies|prior exams|previous exams|compared to",
+    "technique": "technique|techniques|procedure|views|number of views|protocol|technical factors|"
+    "exposure|procedure comments",
+    "examination": "examination|examinations|exam|exam type|type of exam|study|title|procedure performed|"
+    "exam date|study date|date|date of exam|accession|accession number|modality|final report|"
+    "final examination|radiology report",
+    "recommendation": "recommendation|recommendations|follow-up|follow up|notification|notifications|"
+    "communication|critical result|critical results",
+    "addendum": "addendum",
+    "signature": "signed by|electronically signed by|dictated by|read by|reported by|transcribed by|"
+    "attending|signature|signed|dictated|approved by",
+}
+_NAMES = {heading: name for name, headings in _HEADINGS.items() for heading in headings.split("|")}
+_HEADING = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in sorted(_NAMES, key=len, reverse=True))
+_BARE = "findings|impression|indication|comparison|technique|history|conclusion|examination|addendum"
+_OPENING = re.compile(
+    # a heading with a colon (or a dash, at the line's start), wherever a sentence may begin;
+    rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{_HEADING})[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
+    # a heading alone on its line;
+    rf"|^[ \t#*_]*(?P<alone>{_HEADING})[ \t*_]*[.]?[ \t\r]*$"
+    # an upper-case heading that starts a line of mixed case.
+    rf"|^[ \t]*(?P<bare>(?-i:{_BARE.upper()}))[ \t]+(?=(?-i:[A-Z][a-z]|[A-Z] [a-z]))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+# Sections that end at a blank line where the report has no heading for its findings.
+_SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examination"})
+
+
+def split_sections(text: str) -> tuple[Section, ...]:
+    """Splits a report at its headings; sections without text are left out.
+
+    >>> [(s.name, s.text) for s in split_sections("HISTORY: Cough. FINDINGS: Large heart. IMPRESSION: CHF.")]
+    [('indication', 'Cough.'), ('findings', 'Large heart.'), ('impression', 'CHF.')]
+    """
+    marks = [(match.start(), match.end(), _name_of(match)) for match in _OPENING.finditer(text)]
+    has_findings = any(name == "findings" for _, _, name in marks)
+    first = marks[0][0] if marks else len(text)
+    parts = [("preamble" if has_findings else "body", text[:first])]
+    ends = [start for start, _, _ in marks[1:]] + [len(text)]
+    for (_, start, name), end in zip(marks, ends[: len(marks)], strict=True):
+        body = text[start:end]
+        blank = _BLANK_LINE.search(body.lstrip("\n \t\r"))
+        if name in _SHORT_SECTIONS and not has_findings and blank:
+            lead = len(body) - len(body.lstrip("\n \t\r"))
+            parts += [(name, body[: lead + blank.start()]), ("body", body[lead + blank.end() :])]
+        else:
+            parts.append((name, body))
+    return tuple(Section(name, part.strip()) for name, part in parts if re.search(r"\w", part))
+
+
+def _name_of(match: re.Match) -> str:
+    heading = match["colon"] or match["alone"] or match["bare"]
+    return _NAMES[re.sub(r"\s+", " ", heading.lower())]
+
+
+_ABBREVIATIONS = frozenset(
+    (
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "jr",
+        "sr",
+        "vs",
+        "approx",
+        "ca",
+        "eg",
+        "ie",
+        "etc",
+        "cf",
+        "resp",
+        "incl",
+        "fig",
+        "no",
+        "nos",
+        "ca",
+        "dept",
+        "min",
+        "max",
+        "avg",
+        "est",
+        "e.g",
+        "i.e",
+        "a.m",
+        "p.m",
+        "a.p",
+        "p.a",
+    )
+)
+_ENDS_LIST_ONLY = frozenset({"etc", "jr", "sr", "a.m", "p.m", "a.p", "p.a", "no", "nos", "min", "max", "st"})
+_BREAK = re.compile(
+    r"(?P<stop>[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
+    r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
+    # a blank line, an item of a list, a label
+    r"|(?P<line>\n[ \t\r]*(?:\n\s*|(?=[-*•·‣]\s|\d{1,2}[.)]\s|[A-Z][A-Za-z ]{2,30}:)))"
+    r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
+    r"|(?P<semi>;(?=\s))"
+)
+_LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=\s)\s*")
+
+
+def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
+    """Character offsets (start, end) of the sentences; list marks are left out, decimals and titles survive.
+
+    >>> text = "1. Nodule of 1.5 cm, told to Dr. Lee. 2. No effusion"
+    >>> [text[start:end] for start, end in split_sentences(text)]
+    ['Nodule of 1.5 cm, told to Dr. Lee.', 'No effusion']
+    """
+    spans, start = [], 0
+    for match in _BREAK.finditer(text):
+        if match.start() < start or not _breaks(text, start, match):
+            continue
+        spans.append((start, match.end()))
+        start = match.end()
+    spans.append((start, len(text)))
+    return tuple(span for span in (_trim(text, *span) for span in spans) if span)
+
+
+def _breaks(text: str, start: int, match: re.Match) -> bool:
+    """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
+    if not match["stop"] or not match["stop"].startswith("."):
+        return True
+    before = text[start : match.start()]
+    if re.fullmatch(r"\s*\(?(?:\d{1,2}|[a-hA-H])", before):  # "2." opens an item
+        return False
+    word = re.search(r"[\w.]*$", before)[0].lower().rstrip(".")
+    following = re.match(r"\s*(\S?)", text[match.end() :])[1]
+    if word in _ABBREVIATIONS:
+        if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
+            return not following.isdigit()
+        return word in _ENDS_LIST_ONLY and (following.isupper() or not following)
+    return not re.search(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$", before)  # "Dr. J. Smith"
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """The span without list mark and white space; None where no word is left."""
+    mark = _LIST_MARK.match(text, start, end)
+    start = mark.end() if mark else start
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and (text[end - 1].isspace() or text[end - 1] == ";"):
+        end -= 1
+    return (start, end) if re.search(r"\w", text[start:end]) else None
