@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, read_prompts
+from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
+from medclip_keras.knowledge.concepts import load_table
+
+
+def test_every_concept_has_ten_distinct_prompts():
+    assert set(SHIPPED_PROMPTS) == set(load_table("chest21").names)
+    assert {len(prompts) for prompts in SHIPPED_PROMPTS.values()} == {10}
+    texts = [text for prompts in SHIPPED_PROMPTS.values() for text in prompts]
+    assert len({text.lower() for text in texts}) == 210
+
+
+def test_finding_prompts_are_limited_and_in_the_order_of_the_findings():
+    config = EvaluationConfig(findings=("Mass", "Edema"), num_prompts=3)
+    prompts = finding_prompts(config)
+    assert list(prompts) == ["Mass", "Edema"]
+    assert prompts["Edema"] == SHIPPED_PROMPTS["Edema"][:3]
+
+
+def test_multi_label_has_normal_prompts_and_none_for_abnormal():
+    config = EvaluationConfig(task="multi_label", findings=("Abnormal", "Edema"))
+    assert list(finding_prompts(config)) == ["Edema", "No Finding"]
+
+
+def test_prompts_are_read_from_a_file(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"Edema": ["wet lung"], "Mass": ["a lump", "a tumour"]}))
+    config = EvaluationConfig(findings=("Mass", "Edema"), prompts=str(path))
+    flat = ClassPrompts.of(finding_prompts(config))
+    assert flat.texts == ("a lump", "a tumour", "wet lung")
+    assert flat.class_index.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "which is not JSON"),
+        ("[1]", "an object"),
+        ("{}", "at least one class"),
+        ('{"Edema": []}', r"`prompts\['Edema'\]` must be a list of at least one"),
+        ('{"Edema": ["ok", " "]}', "non-empty string"),
+        ('{"Edema": "wet"}', "a list of"),
+    ],
+)
+def test_prompt_files_of_another_shape_are_refused(tmp_path, content, sentence):
+    path = tmp_path / "prompts.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        read_prompts(str(path))
+
+
+def test_a_missing_prompt_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`prompts` must be a JSON file"):
+        read_prompts(str(tmp_path / "none.json"))
+
+
+def test_a_finding_without_prompts_is_refused_with_near_names():
+    with pytest.raises(ValueError, match=r"Pleural Effusion.*Received: 'Plural Effusion'"):
+        finding_prompts(EvaluationConfig(findings=("Plural Effusion", "Edema")))

@@ -1,0 +1,67 @@
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from medclip_keras.evaluation.figures import draw
+from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.table import rows, terminal_table
+
+
+def test_report_holds_every_figure_in_itself(measured, tmp_path):
+    write({"phantom": measured}, tmp_path, {"run": "test run", "seed": 3})
+    names = {path.stem for path in (tmp_path / "figures" / "phantom").glob("*.png")}
+    assert names == {"similarity", "confusion", "roc", "embedding", "retrieval", "retrieval_similarity"}
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(names)
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "Evaluation of test run" in page
+    assert "1.000 [1.000, 1.000]" in page
+
+
+def test_report_holds_no_sentence_of_a_report(measured, world, tmp_path):
+    write({"phantom": measured}, tmp_path, {"run": "test run"})
+    texts = [text.decode() for batch in world.sentence_batches() for text in batch["text"]]
+    written = (tmp_path / "report.html").read_text() + (tmp_path / "metrics.json").read_text()
+    assert not [text for text in texts if text in written]
+
+
+def test_metrics_file_holds_what_was_measured(measured, tmp_path):
+    returned = write({"phantom": measured}, tmp_path, {"run": "test run", "seed": 3})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == returned
+    assert returned["data"]["phantom"] == measured.metrics
+    assert returned["seed"] == 3
+
+
+def test_names_are_escaped(measured, tmp_path):
+    write({"a<b": measured}, tmp_path, {"run": "<script>"})
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>" not in page
+    assert "a&lt;b" in page
+
+
+def test_rows_show_trained_untrained_and_chance(measured):
+    found = {row.name: row for row in rows(measured.metrics)}
+    row = found["zero-shot accuracy, ensemble"]
+    assert row.trained.value == 1.0
+    assert row.chance == pytest.approx(1 / 3)
+    assert row.untrained.value == measured.metrics["zero_shot"]["untrained"]["ensemble"]["accuracy"]["value"]
+    assert len([name for name in found if name.startswith("image → text precision@")]) == 4
+
+
+def test_terminal_table_fits_100_columns(measured):
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal_table("phantom", measured.metrics))
+    text = console.export_text()
+    assert "1.000 [1.000, 1.000]" in text
+    assert "…" not in text
+
+
+def test_figures_are_drawn_without_an_untrained_model(world, config):
+    from medclip_keras.evaluation.run import evaluate
+
+    images = {"world": world.image_batches()}
+    result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names)["world"]
+    assert len(draw(result)) == 6
+    assert all(row.untrained is None for row in rows(result.metrics))

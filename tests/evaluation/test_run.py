@@ -1,0 +1,177 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from medclip_keras.evaluation.run import evaluate
+
+
+@pytest.mark.parametrize("mode", ["single", "ensemble"])
+def test_an_oracle_scores_one_in_zero_shot(measured, mode):
+    figures = measured.metrics["zero_shot"]["trained"][mode]
+    assert figures["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert figures["auroc"]["value"] == 1.0
+    assert all(f["auroc"]["value"] == 1.0 for f in figures["by_class"].values())
+
+
+def test_an_oracle_scores_one_in_retrieval(measured):
+    figures = measured.metrics["retrieval"]["trained"]
+    assert {k: v["value"] for k, v in figures.items()} == {f"precision_at_{k}": 1.0 for k in (1, 2, 5, 10)}
+
+
+@pytest.mark.parametrize("mode", ["single", "ensemble"])
+def test_a_blind_model_scores_chance_within_its_interval(measured, mode):
+    metrics = measured.metrics["zero_shot"]
+    for key, chance in metrics["chance"].items():
+        found = metrics["untrained"][mode][key]
+        assert found["low"] < chance < found["high"]
+        assert found["high"] - found["low"] < 0.4
+
+
+def test_a_blind_model_retrieves_at_chance(measured):
+    metrics = measured.metrics["retrieval"]
+    assert metrics["chance"] == {f"precision_at_{k}": pytest.approx(1 / 3) for k in (1, 2, 5, 10)}
+    found = metrics["untrained"]["precision_at_10"]
+    assert found["low"] < 1 / 3 < found["high"]
+
+
+def test_only_images_with_exactly_one_of_the_findings_are_classified(measured, world):
+    states = np.concatenate([b["label_states"] for b in world.image_batches()])
+    columns = [world.names.index(name) for name in world.findings]
+    expected = {
+        name: int(((states[:, columns] == 1).sum(axis=1) == 1)[states[:, column] == 1].sum())
+        for name, column in zip(world.findings, columns, strict=True)
+    }
+    assert measured.metrics["zero_shot"]["num_positive"] == expected
+    assert measured.metrics["retrieval"]["num_queries"] == sum(expected.values())
+
+
+def test_metrics_are_json(measured):
+    assert json.loads(json.dumps(measured.metrics, allow_nan=False)) == measured.metrics
+
+
+def test_figures_do_not_depend_on_the_order_or_batches_of_the_records(config, measured, world):
+    rows = {k: np.concatenate([b[k] for b in world.image_batches()]) for k in world.image_batches()[0]}
+    order = np.random.default_rng(1).permutation(len(rows["images"]))
+    batches = [{k: v[order[i : i + 33]] for k, v in rows.items()} for i in range(0, len(order), 33)]
+    again = evaluate(
+        world.oracle, {"world": batches}, world.sentence_batches(), config, world.names, untrained=world.blind
+    )["world"]
+    for who in ("trained", "untrained"):
+        assert again.metrics["zero_shot"][who] == measured.metrics["zero_shot"][who]
+        assert again.metrics["retrieval"][who] == measured.metrics["retrieval"][who]
+
+
+def test_exchanging_two_labels_ruins_an_oracle(config, world):
+    batches = world.image_batches()
+    for batch in batches:
+        batch["label_states"] = batch["label_states"][:, [0, 2, 1, 3, 4, 5]]
+    metrics = evaluate(world.oracle, {"w": batches}, world.sentence_batches(), config, world.names)[
+        "w"
+    ].metrics
+    by_class = metrics["zero_shot"]["trained"]["ensemble"]["by_class"]
+    assert {name: figures["accuracy"]["value"] for name, figures in by_class.items()} == {
+        "Edema": 0.0,
+        "Cardiomegaly": 0.0,
+        "Pleural Effusion": 1.0,
+    }
+    assert metrics["retrieval"]["trained"]["precision_at_1"]["value"] < 0.6
+
+
+def test_multi_label_measures_abnormal_against_normal_prompts(config, world, tmp_path):
+    prompts = {"Edema": ["edema"], "Mass": ["mass", "a mass"], "Hernia": ["hernia"], "No Finding": ["normal"]}
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps(prompts))
+    config = dataclasses.replace(
+        config, task="multi_label", findings=("Abnormal", "Edema", "Mass", "Hernia"), prompts=str(path)
+    )
+    metrics = evaluate(
+        world.oracle, {"w": world.image_batches()}, world.sentence_batches(), config, world.names
+    )["w"].metrics
+    zero_shot = metrics["zero_shot"]
+    assert zero_shot["num_images"] == 240
+    assert zero_shot["chance"] == {"auroc": 0.5}
+    for mode in ("single", "ensemble"):
+        by_class = zero_shot["trained"][mode]["by_class"]
+        # "Abnormal" has images with Cardiomegaly or an effusion too, of which no prompt here speaks.
+        assert {name: by_class[name]["auroc"]["value"] for name in by_class} == {
+            "Abnormal": 1.0,
+            "Edema": 1.0,
+            "Mass": 1.0,
+            "Hernia": 1.0,
+        }
+    assert set(metrics["retrieval"]["num_candidates"]) == {"Edema", "Mass", "Hernia"}
+
+
+def test_data_sets_are_measured_by_themselves(config, world):
+    blank = [{**b, "label_states": np.full_like(b["label_states"], 2)} for b in world.image_batches(60)]
+    results = evaluate(
+        world.oracle,
+        {"w": world.image_batches(), "blank": blank},
+        world.sentence_batches(),
+        config,
+        world.names,
+    )
+    assert results["blank"].metrics == {}
+    assert results["w"].metrics["zero_shot"]["trained"]["single"]["accuracy"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("tasks", [("zero_shot",), ("retrieval",)])
+def test_only_the_tasks_that_were_asked_for_are_done(config, tasks, world):
+    config = dataclasses.replace(config, tasks=tasks)
+    result = evaluate(
+        world.oracle, {"w": world.image_batches()}, world.sentence_batches(), config, world.names
+    )["w"]
+    assert tuple(result.metrics) == tasks
+
+
+def test_without_sentences_there_is_no_retrieval(config, world):
+    assert set(
+        evaluate(world.oracle, {"w": world.image_batches()}, [], config, world.names)["w"].metrics
+    ) == {"zero_shot"}
+
+
+@pytest.mark.parametrize(
+    ("findings", "task", "expected"),
+    [
+        (("Edema", "Effusion"), "single_finding", "Pleural Effusion"),
+        (("Edema", "Abnormal"), "single_finding", "concepts of the table"),
+        (("Edema", "No Finding"), "multi_label", "Abnormal"),
+        (("Edema",), "single_finding", "at least 2"),
+    ],
+)
+def test_findings_that_cannot_be_measured_are_refused(config, findings, task, expected, world):
+    config = dataclasses.replace(config, findings=findings, task=task)
+    with pytest.raises(
+        ValueError, match=rf"(?s)`evaluation.findings` must be .*{expected}.*Received|Received.*{expected}"
+    ):
+        evaluate(world.oracle, {}, [], config, world.names)
+
+
+def test_nothing_to_evaluate_is_refused(config, world):
+    blank = [{**b, "label_states": np.zeros_like(b["label_states"])} for b in world.image_batches(60)]
+    with pytest.raises(ValueError, match="`images` must be a data set with held-out images"):
+        evaluate(world.oracle, {"blank": blank}, [], config, world.names)
+
+
+def test_batches_in_another_order_the_second_time_are_refused(config, world):
+    class Restless:
+        def __init__(self):
+            self.reads = 0
+
+        def __iter__(self):
+            self.reads += 1
+            return iter(world.image_batches(seed=self.reads))
+
+    with pytest.raises(ValueError, match="same order"):
+        evaluate(world.oracle, {"w": Restless()}, [], config, world.names)
+
+
+def test_embeddings_that_are_not_numbers_are_refused(config, world):
+    class Broken(type(world.oracle)):
+        def embed_images(self, images):
+            return np.full((len(images), len(world.names)), np.nan, np.float32)
+
+    with pytest.raises(ValueError, match="`scores` must be finite"):
+        evaluate(Broken(), {"w": world.image_batches()}, [], config, world.names)

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from medclip_keras.evaluation.embedder import ImageTable
+from medclip_keras.evaluation.prompts import ClassPrompts
+from medclip_keras.evaluation.zero_shot import (
+    class_scores,
+    confusion,
+    figures,
+    first_of_each_class,
+    multi_label_task,
+    single_finding_task,
+)
+
+NAMES = ("No Finding", "Edema", "Mass")
+
+
+def table(states):
+    n = len(states)
+    keys = np.array([f"k{(7 * i) % n}" for i in range(n)])
+    return ImageTable(keys, np.array([f"p{i}" for i in range(n)]), np.array(states, np.int8))
+
+
+def test_single_is_the_maximum_and_ensemble_the_mean_of_the_prompts():
+    prompts = ClassPrompts.of({"Edema": ["a", "b", "c"], "Mass": ["d"]})
+    logits = np.array([[1.0, 5.0, 0.0, 3.0], [2.0, 2.0, 5.0, 4.0]])
+    np.testing.assert_array_equal(
+        class_scores(logits, prompts, ["Edema", "Mass"], "single"), [[5, 3], [5, 4]]
+    )
+    np.testing.assert_array_equal(
+        class_scores(logits, prompts, ["Mass", "Edema"], "ensemble"), [[3, 2], [4, 3]]
+    )
+
+
+def test_scores_are_the_distance_to_the_normal_prompts():
+    prompts = ClassPrompts.of({"Edema": ["a", "b"], "Mass": ["c"], "No Finding": ["d", "e"]})
+    logits = np.array([[1.0, 3.0, 6.0, 2.0, 1.0]])
+    classes = ["Abnormal", "Edema", "Mass"]
+    np.testing.assert_allclose(class_scores(logits, prompts, classes, "single"), [[6 - 2, 3 - 2, 6 - 2]])
+    np.testing.assert_allclose(
+        class_scores(logits, prompts, classes, "ensemble"), [[10 / 3 - 1.5, 2 - 1.5, 6 - 1.5]]
+    )
+
+
+def test_single_finding_task_takes_the_smallest_keys_of_each_class():
+    states = [[2, 1, 0], [2, 1, 2], [2, 1, 1], [1, 2, 2], [2, 1, 3], [2, 0, 1]]
+    task = single_finding_task(table(states), ("Mass", "Edema"), NAMES, per_class=2)
+    # Keys are k0, k1, … in this order; rows 0, 1 and 4 have Edema alone, row 5 Mass alone.
+    assert task.rows.tolist() == [5, 0, 1]
+    assert task.class_index.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(task.labels, [[1, 0], [0, 1], [0, 1]])
+    assert task.patient_ids.tolist() == ["p5", "p0", "p1"]
+
+
+def test_first_of_each_class_orders_by_key_not_by_row():
+    classes, keys = np.array([1, 0, 1, 1]), np.array(["d", "a", "c", "b"])
+    assert first_of_each_class(classes, keys, 2).tolist() == [1, 3, 2]
+
+
+def test_multi_label_task_does_not_know_what_is_uncertain():
+    states = [[1, 2, 0], [2, 1, 3], [3, 0, 2]]
+    task = multi_label_task(table(states), ("Abnormal", "Edema", "Mass"), NAMES)
+    np.testing.assert_array_equal(task.labels, [[0, 0, 0], [1, 1, np.nan], [1, 0, 0]])
+    assert task.rows.tolist() == [0, 1, 2]
+
+
+def test_accuracy_and_confusion_are_counted_by_hand():
+    states = [[2, 1, 0]] * 3 + [[2, 0, 1]] * 2
+    task = single_finding_task(table(states), ("Edema", "Mass"), NAMES, per_class=10)
+    scores = np.array([[2.0, 1.0], [1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    found = figures(task, scores, bootstrap=0, seed=0)
+    assert found["accuracy"]["value"] == 3 / 5
+    assert found["by_class"]["Edema"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert found["by_class"]["Mass"]["accuracy"]["value"] == 1 / 2
+    assert confusion(task, scores).tolist() == [[2, 1], [1, 1]]
+    # Differences Edema - Mass: positives 1, -1, 3, negatives -1, 1: 4 of 6 pairs, two ties counted half.
+    assert found["auroc"]["value"] == pytest.approx(4 / 6)
+
+
+def test_a_constant_added_to_an_image_changes_no_single_finding_figure():
+    rng = np.random.default_rng(0)
+    states = np.eye(3, dtype=np.int8)[rng.integers(1, 3, 30)]
+    task = single_finding_task(table(states), ("Edema", "Mass"), NAMES, per_class=30)
+    scores = rng.normal(size=(30, 2))
+    shifted = scores + 10 * rng.normal(size=(30, 1))
+    assert figures(task, scores, 50, 0) == figures(task, shifted, 50, 0)
+
+
+def test_a_class_without_images_has_no_figure():
+    task = single_finding_task(table([[2, 1, 0]] * 4), ("Edema", "Mass"), NAMES, per_class=10)
+    found = figures(task, np.tile([1.0, 0.0], (4, 1)), bootstrap=20, seed=0)
+    assert found["by_class"]["Mass"] == {
+        key: {"value": None, "low": None, "high": None} for key in ("accuracy", "auroc")
+    }
