@@ -1,0 +1,1 @@
+"""The Apache Beam jobs, each a command: from raw files to records."""

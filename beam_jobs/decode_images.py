@@ -1,0 +1,246 @@
+"""Image files → records of decoded pixels.
+
+    python -m beam_jobs.decode_images --source nih_chestxray14 --input PATH --output DIR --image_size 256
+        [--concepts NAME or FILE] [--reports DIR] [Beam options]
+
+A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
+(`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
+its own study, where there are any, and their labels where the archive has none of its own for the image. Only
+keys and report rows are joined and grouped: pixels are decoded in the step that writes their shard.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from apache_beam.io.tfrecordio import ReadAllFromTFRecord
+from etils import epath
+
+from beam_jobs.job import Job, recorded_options, rows_of, run_job
+from beam_jobs.options import JobOptions, new_parser, run_or_exit
+from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
+from medclip_keras.config import require
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.preprocess import images
+from medclip_keras.records.manifest import Manifest, read_manifest, verify
+from medclip_keras.records.schema import parse, report_features
+from medclip_keras.sources import get_source
+from medclip_keras.sources.rows import BadRowError, ImageRow
+
+WITH_SENTENCES = "images_with_sentences"
+WITH_LABELS = "images_with_labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(JobOptions):
+    """`JobOptions`, the side of the stored images in pixels, and the report records to join ("": none)."""
+
+    image_size: int = 256
+    reports: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.image_size >= 16, "image_size", "at least 16 pixels", self.image_size)
+
+
+class DecodeImage:
+    """Decodes one image and brings its labels into the table's order."""
+
+    def __init__(self, read_image: Callable[[ImageRow], bytes], table: ConceptTable, image_size: int):
+        self._read_image, self._names, self._image_size = read_image, table.names, image_size
+
+    def __call__(self, keyed: KeyedRow) -> Outcome:
+        """The record of an image.
+
+        Raises:
+            BadRowError: the file cannot be read or decoded.
+        """
+        file_bytes = self._read_image(keyed.row)
+        try:
+            image = images.decode_to_square(tf.constant(file_bytes), self._image_size)
+        except tf.errors.InvalidArgumentError:
+            raise BadRowError("not a whole JPEG or PNG file") from None
+        sentences, states = own_report(keyed.reports, len(self._names))
+        if keyed.row.labels:
+            states = label_states(keyed.row.labels, self._names)
+        record = {
+            "record_key": keyed.record_key,
+            "study_id": keyed.study_id,
+            "patient_id": keyed.patient_id,
+            "split": keyed.split,
+            "view": keyed.row.view,
+            "image": image.numpy(),
+            "label_states": states,
+            "sentences": sentences,
+        }
+        said = {WITH_SENTENCES: bool(sentences), WITH_LABELS: bool(states.any())}
+        return Outcome(record, tuple(state for state, holds in said.items() if holds))
+
+
+def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.ndarray:
+    """(num_findings,) int8 of an archive's labels; names that the table does not have are left out."""
+    return np.array([labels.get(name, LabelState.NOT_MENTIONED) for name in names], np.int8)
+
+
+def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The sentences and states of a study's report records together, in the order of their keys.
+
+    Args:
+        serialized: report records; mostly one, or none.
+        num_findings: concepts in the table.
+
+    Returns:
+        Sentences as `schema.encode` takes them, and (num_findings,) int8: of several reports positive decides
+        before uncertain before negative.
+    """
+    features = report_features(num_findings)
+    records = [tfds.as_numpy(parse(features, one)) for one in serialized]
+    states = np.zeros(num_findings, np.int8)
+    sentences = []
+    for record in sorted(records, key=lambda record: record["record_key"]):
+        own = record["sentences"]
+        for text, section, said in zip(own["text"], own["section"], own["label_states"], strict=True):
+            sentences.append({"text": text.decode(), "section": section.decode(), "label_states": said})
+    for state in (LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE):
+        for record in records:
+            states[record["label_states"] == state] = state
+    return sentences, states
+
+
+class JoinReports(beam.PTransform):
+    """{"rows": keyed rows, "reports": serialized report records} → keyed rows with their study's reports."""
+
+    def expand(self, inputs):
+        """Adds the steps."""
+        by_study = {
+            "rows": inputs["rows"] | "StudyOfRow" >> beam.Map(lambda keyed: (keyed.study_id, keyed)),
+            "reports": inputs["reports"] | "StudyOfReport" >> beam.Map(lambda one: (study_of(one), one)),
+        }
+        return by_study | "GroupByStudy" >> beam.CoGroupByKey() | "TakeReports" >> beam.FlatMap(_take_reports)
+
+
+def study_of(serialized: bytes) -> str:
+    """The study of a serialized record."""
+    example = tf.train.Example.FromString(serialized)
+    return example.features.feature["study_id"].bytes_list.value[0].decode()
+
+
+def _take_reports(element) -> Iterator[KeyedRow]:
+    _, joined = element
+    reports = tuple(joined["reports"])
+    for keyed in joined["rows"]:
+        yield replace(keyed, reports=reports)
+
+
+class DecodeImages(beam.PTransform):
+    """{"rows": image rows[, "reports": serialized report records]} → decoded shards, and "bad".
+
+    It reads and writes by the functions it is given.
+
+    Args:
+        options: of the job.
+        table: the findings.
+        read_image: a source's.
+        write: see `MakeShards`.
+    """
+
+    def __init__(self, options: DecodeOptions, table: ConceptTable, read_image: Callable, write: Callable):
+        super().__init__()
+        self._options, self._write = options, write
+        self._start = functools.partial(DecodeImage, read_image, table, options.image_size)
+
+    def expand(self, inputs):
+        """Adds the steps."""
+        keyed = inputs["rows"] | "KeyRows" >> KeyRows(self._options)
+        if "reports" in inputs:
+            keyed = {"rows": keyed, "reports": inputs["reports"]} | "JoinReports" >> JoinReports()
+        return keyed | "MakeShards" >> MakeShards(self._start, self._write, self._options.records_per_shard)
+
+
+def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
+    """The manifest of the report records.
+
+    Raises:
+        ValueError: not report records, a damaged shard, or keys, splits or concepts that do not fit.
+    """
+    advice = "Label the reports again with the options of this job."
+    reports = read_manifest(options.reports)
+    require(reports.kind == "reports", "reports", "records of label_reports", reports.kind)
+    of_table = reports.concepts_sha256 == table.fingerprint
+    require(of_table, "reports", f"records of the concepts {table.name}", reports.concept_table, advice)
+    mine, theirs = recorded_options(options), reports.made_from["options"]
+    for name in ("key_salt", "keep_ids", "split_salt", "split_fractions"):
+        require(
+            mine[name] == theirs[name], "reports", f"records made with the same {name}", theirs[name], advice
+        )
+    verify(options.reports)
+    return reports
+
+
+def read_reports(pipeline: beam.Pipeline, directory: str, manifest: Manifest) -> beam.PCollection:
+    """Adds the reading of report records to a pipeline."""
+    names = [shard["name"] for split in manifest.splits.values() for shard in split["shards"]]
+    return (
+        pipeline
+        | "ReportShards" >> beam.Create([str(epath.Path(directory) / name) for name in names])
+        | "ReadReports" >> ReadAllFromTFRecord()
+    )
+
+
+def run(*, source: str, input: str, output: str, **options) -> Manifest:
+    """Decodes images; `options` are the fields of `DecodeOptions`.
+
+    Returns:
+        The manifest of the records at `output`.
+
+    Raises:
+        ValueError: before any work, where an option, the input or the reports cannot be used; after it, where
+            more rows than `max_bad_fraction` were bad.
+    """
+    told = DecodeOptions(source=source, input=input, output=output, **options)
+    archive, table = get_source(source), load_table(told.concepts)
+    reports = open_reports(told, table) if told.reports else None
+
+    def build(rows, write):
+        inputs = {"rows": rows}
+        if reports is not None:
+            inputs["reports"] = read_reports(rows.pipeline, told.reports, reports)
+        read_image = archive.read_image
+        return inputs | "DecodeImages" >> DecodeImages(told, table, read_image, write)
+
+    job = Job(
+        name="decode_images",
+        kind="images",
+        options=told,
+        source=archive,
+        table=table,
+        rows=rows_of(archive, "images"),
+        build=build,
+        modules=(images, sys.modules[__name__]),
+        image_size=told.image_size,
+        states=(WITH_LABELS, WITH_SENTENCES),
+        reports_sha256=reports.fingerprint if reports else "",
+    )
+    return run_job(job)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the job from a command line; a wrong argument gives its sentence and exit status 1."""
+    parser = new_parser("decode_images", __doc__)
+    parser.add_argument("--image_size", type=int, default=256, help="side of the stored images (default 256)")
+    parser.add_argument("--reports", default="", help="records of label_reports, to be joined by study")
+    run_or_exit(run, parser, argv)
+
+
+if __name__ == "__main__":
+    # Under its own name, so that other processes can import what they are sent.
+    from beam_jobs import decode_images
+
+    decode_images.main()

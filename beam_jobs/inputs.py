@@ -1,0 +1,74 @@
+"""What a job's result depends on, as fingerprints: unchanged inputs, options and code need no second run."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+from etils import epath
+
+_PACKAGES = ("medclip_keras", "apache-beam", "numpy", "spacy", "tensorflow", "tensorflow-datasets")
+
+
+def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
+    """SHA-256 of the names, sizes and times of change of the input's files; their content is not read.
+
+    Args:
+        input_path: a folder, which is listed with all that is below it, or a file.
+        row_paths: the files that the rows name; they are looked at where the input is one local file, a
+            table, as they may lie anywhere.
+    """
+    if epath.Path(input_path).is_dir():
+        return sha256_of(sorted(_list_folder(input_path)))
+    paths = [input_path] if "://" in input_path else sorted({input_path, *row_paths})
+    return sha256_of([_describe(path) for path in paths])
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 of a value of JSON types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def code_sha256(modules: Iterable[ModuleType]) -> str:
+    """SHA-256 of the source files of modules and packages: what another version may do in another way."""
+    digest = hashlib.sha256()
+    for module in modules:
+        file = pathlib.Path(module.__file__)
+        for path in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that had a part in the records."""
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}}
+
+
+def _list_folder(folder: str) -> Iterator[tuple[str, int, float]]:
+    root = folder.rstrip("/") + "/"
+    if "://" not in folder:  # FileSystems.match would take "[" in a local name for a pattern
+        for parent, _, names in os.walk(root, followlinks=True):
+            for name in names:
+                path = os.path.join(parent, name)
+                yield path.removeprefix(root), *_describe(path)[1:]
+        return
+    (match,) = FileSystems.match([f"{root}**"])
+    for found in match.metadata_list:
+        yield found.path.removeprefix(root), found.size_in_bytes, found.last_updated_in_seconds
+
+
+def _describe(path: str) -> tuple[str, int, float]:
+    if "://" in path:
+        (match,) = FileSystems.match([path])
+        return path, *((m.size_in_bytes, m.last_updated_in_seconds) for m in match.metadata_list)
+    try:
+        found = os.stat(path)
+    except OSError:  # a missing file is a bad row; its coming is a change
+        return path, -1, 0
+    return path, found.st_size, found.st_mtime_ns

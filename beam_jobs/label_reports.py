@@ -1,0 +1,175 @@
+"""Reports → records of labelled sentences.
+
+    python -m beam_jobs.label_reports --source openi --input PATH --output DIR [--concepts NAME or FILE]
+        [--mentions DIR2] [Beam options]
+
+A record a report, with its sentences and their label states (`medclip_keras.records.schema`). A report
+without text under findings, impression or no heading is counted as `unusable_reports` and gives no record;
+one that cannot be read goes to `bad_records.jsonl`.
+
+`--mentions` also writes JSON lines, one a readable report, by the source's own report identifiers.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from beam_jobs.job import Job, rows_of, run_job
+from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
+from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
+from medclip_keras import knowledge
+from medclip_keras.config import require
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.records.manifest import Manifest
+from medclip_keras.sources import get_source
+from medclip_keras.sources.rows import ReportRow, Section
+
+UNUSABLE = "unusable_reports"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(JobOptions):
+    """`JobOptions`, and where to write the mentions ("": nowhere)."""
+
+    mentions: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("input", "output"):
+            apart = not self.mentions or not lies_within(self.mentions, getattr(self, name))
+            require(apart, "mentions", f"a folder outside of the {name}", self.mentions)
+
+
+class LabelReport:
+    """Labels one report; it holds the labeller, which is made once a worker process."""
+
+    def __init__(
+        self,
+        read_report: Callable[[ReportRow], tuple[Section, ...]],
+        table: ConceptTable,
+        with_mentions: bool = False,
+    ):
+        self._read_report, self._with_mentions = read_report, with_mentions
+        self._labeller = ReportLabeller(table)
+        self._names = table.names
+
+    def __call__(self, keyed: KeyedRow) -> Outcome:
+        """The record of a report, or the state "unusable_reports".
+
+        Raises:
+            BadRowError: the report cannot be read.
+        """
+        labels = self._labeller.label(self._read_report(keyed.row))
+        mentions = mentions_line(keyed.row.report_id, labels, self._names) if self._with_mentions else None
+        if not labels.usable:
+            return Outcome(None, (UNUSABLE,), mentions)
+        return Outcome(report_record(keyed, labels), (), mentions)
+
+
+def report_record(keyed: KeyedRow, labels: ReportLabels) -> dict[str, Any]:
+    """The fields of `schema.report_features`."""
+    return {
+        "record_key": keyed.record_key,
+        "study_id": keyed.study_id,
+        "patient_id": keyed.patient_id,
+        "split": keyed.split,
+        "label_states": labels.states,
+        "sentences": [
+            {"text": sentence.text, "section": sentence.section, "label_states": sentence.states}
+            for sentence in labels.sentences
+        ],
+    }
+
+
+def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
+    """A report's line of the mentions file: states by finding, and mentions without their text."""
+    said = np.flatnonzero(labels.states)
+    return {
+        "report_id": report_id,
+        "findings": {names[k]: LabelState(labels.states[k]).name.lower() for k in said},
+        "mentions": [
+            {
+                "cui": mention.cui,
+                "name": mention.name,
+                "section": mention.section,
+                "start": mention.start,
+                "end": mention.end,
+                "assertion": mention.assertion,
+            }
+            for mention in labels.mentions
+        ],
+    }
+
+
+class LabelReports(beam.PTransform):
+    """Report rows → labelled shards, and "bad"; reads and writes by the functions it is given.
+
+    Args:
+        options: of the job.
+        table: the findings.
+        read_report: a source's.
+        write: see `MakeShards`.
+    """
+
+    def __init__(self, options: LabelOptions, table: ConceptTable, read_report: Callable, write: Callable):
+        super().__init__()
+        self._options, self._write = options, write
+        self._start = functools.partial(LabelReport, read_report, table, bool(options.mentions))
+
+    def expand(self, rows):
+        """Adds the steps."""
+        keyed = rows | "KeyRows" >> KeyRows(self._options)
+        return keyed | "MakeShards" >> MakeShards(self._start, self._write, self._options.records_per_shard)
+
+
+def run(*, source: str, input: str, output: str, **options) -> Manifest:
+    """Labels reports; `options` are the fields of `LabelOptions`.
+
+    Returns:
+        The manifest of the records at `output`.
+
+    Raises:
+        ValueError: before any work, where an option or the input cannot be used; after it, where more rows
+            than `max_bad_fraction` were bad.
+    """
+    told = LabelOptions(source=source, input=input, output=output, **options)
+    archive, table = get_source(source), load_table(told.concepts)
+    read_report = getattr(archive, "read_report", None)
+
+    def build(rows, write):
+        return rows | "LabelReports" >> LabelReports(told, table, read_report, write)
+
+    job = Job(
+        name="label_reports",
+        kind="reports",
+        options=told,
+        source=archive,
+        table=table,
+        rows=rows_of(archive, "reports"),
+        build=build,
+        modules=(knowledge, sys.modules[__name__]),
+        states=(UNUSABLE,),
+        mentions=told.mentions,
+    )
+    return run_job(job)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the job from a command line; a wrong argument gives its sentence and exit status 1."""
+    parser = new_parser("label_reports", __doc__)
+    parser.add_argument("--mentions", default="", help="folder for mentions, as JSON lines")
+    run_or_exit(run, parser, argv)
+
+
+if __name__ == "__main__":
+    # Under its own name, so that other processes can import what they are sent.
+    from beam_jobs import label_reports
+
+    label_reports.main()

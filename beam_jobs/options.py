@@ -1,0 +1,166 @@
+"""Options that the jobs share: their own, and those that pass through to Apache Beam.
+
+Locally the jobs run on Beam's FnApiRunner, in this process and without a network. Beam's own options follow
+the job's, for example
+
+- `--direct_num_workers=4 --direct_running_mode=multi_processing`: four local processes;
+- `--runner=DataflowRunner --project=… --region=… --temp_location=gs://…
+  --extra_package=dist/medclip_keras-0.1.0.tar.gz`:
+  Google Dataflow, with `--input` and `--output` on a bucket.
+"""
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.records.shards import RECORDS_PER_SHARD
+from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
+
+LOCAL_RUNNER = "FnApiRunner"
+# These ask a job server for more options, so that a name unknown here may be known there.
+_RUNNERS_WITH_OPTIONS_OF_THEIR_OWN = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What both jobs are told; `add_arguments` says what each means."""
+
+    source: str
+    input: str
+    output: str
+    concepts: str = "chest21"
+    split_fractions: tuple[float, ...] = DEFAULT_FRACTIONS
+    split_salt: str = ""
+    key_salt: str = "medclip_keras"
+    keep_ids: bool = False
+    max_bad_fraction: float = 0.01
+    records_per_shard: int = RECORDS_PER_SHARD
+    beam_options: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        require_fractions(self.split_fractions)
+        require(0 <= self.max_bad_fraction <= 1, "max_bad_fraction", "in [0, 1]", self.max_bad_fraction)
+        require(self.records_per_shard >= 1, "records_per_shard", "at least 1", self.records_per_shard)
+        require(bool(self.output), "output", "a folder", self.output)
+        require(epath.Path(self.input).exists(), "input", "a file or folder that exists", self.input)
+        require(
+            not lies_within(self.output, self.input),
+            "output",
+            "a folder outside of the input",
+            self.output,
+            "What the job writes there would count as changed input.",
+        )
+        _require_known(self.beam_options, [field.name for field in dataclasses.fields(self)])
+        pipeline_options(self.beam_options)
+
+
+def lies_within(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or below it."""
+    path, folder = epath.Path(path).resolve(), epath.Path(folder).resolve()
+    return path == folder or folder in path.parents
+
+
+def new_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of `JobOptions`."""
+    parser = argparse.ArgumentParser(
+        name,
+        description=description,
+        epilog=f"Beam options: {__doc__.partition('.')[2].strip()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--source", required=True, help="name of the archive's layout: openi, nih_chestxray14, csv, …")
+    add("--input", required=True, help="file or folder that holds the archive")
+    add("--output", required=True, help="folder for the records")
+    add("--concepts", default="chest21", help="a shipped concept table, or a .jsonl file")
+    add(
+        "--split_fractions",
+        type=_fractions,
+        default=DEFAULT_FRACTIONS,
+        metavar="TRAIN,VALID,TEST",
+        help="shares of the patients, where the archive publishes no split (default 0.8,0.1,0.1)",
+    )
+    add("--split_salt", default="", help="another salt divides the patients in another way")
+    add(
+        "--key_salt",
+        default="medclip_keras",
+        help="identifiers become SHA-256 keys under this salt. Choose your own and keep it to yourself: with "
+        "a known salt, short identifiers are found again by trying them all. Jobs that are to be joined need "
+        "the same one",
+    )
+    add("--keep_ids", action="store_true", help="write the archive's identifiers instead of keys")
+    add(
+        "--max_bad_fraction",
+        type=float,
+        default=0.01,
+        help="the job fails where more of the rows cannot be read (default 0.01)",
+    )
+    add(
+        "--records_per_shard",
+        type=int,
+        default=RECORDS_PER_SHARD,
+        help="about so many (default 2000); small splits get up to four shards all the same",
+    )
+    return parser
+
+
+def run_or_exit(
+    run: Callable[..., object], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> None:
+    """Runs a job with what `argv` says; what the parser does not know goes to Beam.
+
+    Raises:
+        SystemExit: with the sentence of a `ValueError`, which needs no traceback.
+    """
+    known, beam_options = parser.parse_known_args(argv)
+    try:
+        run(**vars(known), beam_options=tuple(beam_options))
+    except ValueError as error:
+        raise SystemExit(f"{parser.prog}: {error}") from None
+
+
+def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
+    """Beam's options, on the local runner where they name none.
+
+    Raises:
+        ValueError: the DaskRunner, which loses data without a word.
+    """
+    options = PipelineOptions(list(beam_options))
+    standard = options.view_as(StandardOptions)
+    standard.runner = standard.runner or LOCAL_RUNNER
+    require(
+        "dask" not in standard.runner.lower(),
+        "runner",
+        "one that keeps all the data",
+        standard.runner,
+        f"Beam's DaskRunner drops outputs silently; {LOCAL_RUNNER} with --direct_num_workers runs locally.",
+    )
+    return options
+
+
+def _require_known(beam_options: Sequence[str], own_names: Sequence[str]) -> None:
+    """Refuses options that neither the job nor Beam knows; Beam itself would drop them."""
+    beam_names = PipelineOptions([]).get_all_options()
+    given = PipelineOptions(list(beam_options)).get_all_options(retain_unknown_options=True)
+    if given["runner"] in _RUNNERS_WITH_OPTIONS_OF_THEIR_OWN:
+        return
+    for name in given.keys() - beam_names.keys():
+        near = difflib.get_close_matches(name, [*own_names, *beam_names], 3)
+        advice = f"Near names: {', '.join('--' + n for n in near)}." if near else "See --help."
+        require(False, f"--{name}", "an option of the job or of Apache Beam", given[name], advice)
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        fractions = tuple(float(share) for share in text.split(","))
+        require_fractions(fractions)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return fractions

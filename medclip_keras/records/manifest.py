@@ -1,0 +1,181 @@
+"""The manifest that makes a folder of shards a dataset: counts, sizes, checksums, and what it was made from.
+
+A dataset folder holds the shards, `concepts.jsonl`, TFDS' `features.json` and `dataset_info.json`,
+`bad_records.jsonl`, and `manifest.json`, which is written last: a folder without it is not a dataset.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.records.schema import features_of
+
+MANIFEST_NAME = "manifest.json"
+CONCEPTS_NAME = "concepts.jsonl"
+_READ_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset holds.
+
+    Attributes:
+        kind: "images" or "reports".
+        source: the archive's name.
+        image_size: side of the stored images in pixels; 0 for reports.
+        concept_table: its name; the table itself lies beside the manifest.
+        concepts_sha256: `ConceptTable.fingerprint`; records of different tables are never mixed.
+        num_findings: concepts in the table.
+        splits: for each of train, valid, test: `num_records`; `shards`, a list of {name, num_records,
+            num_bytes, sha256}; `positives`, the number of records positive for each finding; `num_sentences`;
+            `sentence_positives`, the number of sentences positive for each finding.
+        counts: rows, records, bad_rows and the counted states of the job.
+        reports_sha256: `fingerprint` of the report dataset whose sentences were joined in, else "".
+        made_from: the job, its input and options, its code and the versions it ran under.
+    """
+
+    kind: str
+    source: str
+    image_size: int
+    concept_table: str
+    concepts_sha256: str
+    num_findings: int
+    splits: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    reports_sha256: str = ""
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the records are; where they came from is not in it."""
+        content = dataclasses.asdict(self)
+        del content["made_from"], content["counts"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def num_records(self) -> int:
+        """Records of all splits."""
+        return sum(split["num_records"] for split in self.splits.values())
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        """What `schema.parse` needs."""
+        return features_of(self.kind, self.image_size, self.num_findings)
+
+
+def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
+    """Writes the manifest; the folder is a dataset from then on."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True) + "\n"
+    unfinished = epath.Path(directory) / f"{MANIFEST_NAME}.unfinished"
+    unfinished.write_text(text)
+    unfinished.replace(epath.Path(directory) / MANIFEST_NAME)
+
+
+def read_manifest(directory: epath.PathLike) -> Manifest:
+    """Reads a dataset's manifest.
+
+    Raises:
+        ValueError: no such folder, or no manifest in it: not a dataset, or the job did not finish.
+    """
+    path = epath.Path(directory) / MANIFEST_NAME
+    require(
+        path.exists(),
+        "directory",
+        f"a folder of records with a {MANIFEST_NAME}",
+        str(directory),
+        "Make one with beam_jobs.label_reports or decode_images; a job that did not finish leaves none.",
+    )
+    try:
+        return Manifest(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError):
+        raise ValueError(
+            f"`directory` must be a folder of records whose {MANIFEST_NAME} this version can read. "
+            f"Received: {str(directory)!r}. Run the Beam job again."
+        ) from None
+
+
+def load_concepts(directory: epath.PathLike) -> ConceptTable:
+    """The concept table of a dataset.
+
+    Raises:
+        ValueError: not a dataset, or the table is not the one that the manifest names.
+    """
+    manifest = read_manifest(directory)
+    path = epath.Path(directory) / CONCEPTS_NAME
+    table = dataclasses.replace(load_table(str(path)), name=manifest.concept_table)
+    require(
+        table.fingerprint == manifest.concepts_sha256,
+        CONCEPTS_NAME,
+        f"the concept table of the records (SHA-256 {manifest.concepts_sha256})",
+        table.fingerprint,
+        f"Run the Beam job that made {directory} again.",
+    )
+    return table
+
+
+def verify(directory: epath.PathLike) -> None:
+    """Compares every shard with the manifest.
+
+    Raises:
+        ValueError: not a dataset, or a shard is missing, of another size or of another checksum.
+    """
+    directory = epath.Path(directory)
+    for split in read_manifest(directory).splits.values():
+        for shard in split["shards"]:
+            path = directory / shard["name"]
+            advice = f"Run the Beam job that made {directory} again."
+            require(
+                path.exists(), "directory", f"complete: {shard['name']} is missing", str(directory), advice
+            )
+            require(
+                path.stat().length == shard["num_bytes"],
+                shard["name"],
+                f"{shard['num_bytes']} bytes long",
+                path.stat().length,
+                advice,
+            )
+            digest = file_sha256(path)
+            requirement = f"of the manifest's SHA-256 {shard['sha256']}"
+            require(digest == shard["sha256"], shard["name"], requirement, digest, advice)
+
+
+def file_sha256(path: epath.PathLike) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with epath.Path(path).open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_tfds_metadata(
+    directory: epath.PathLike, manifest: Manifest, *, citation: str, licence: str
+) -> None:
+    """Writes the files by which `tfds.builder_from_directory` opens the folder."""
+    split_infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[shard["num_records"] for shard in split["shards"]],
+            num_bytes=sum(shard["num_bytes"] for shard in split["shards"]),
+        )
+        for name, split in manifest.splits.items()
+        if split["num_records"]
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=manifest.features,
+        split_infos=split_infos,
+        check_data=False,
+        description=f"{manifest.kind} of {manifest.source} as medclip_keras records",
+        citation=citation,
+        license=licence,
+    )

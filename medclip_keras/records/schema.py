@@ -1,0 +1,129 @@
+"""The one schema of our records: what an image and a report record hold, encode and parse side by side.
+
+| field | image record | report record |
+|---|---|---|
+| record_key, study_id, patient_id | text; salted hashes unless the job kept the identifiers | the same |
+| split | "train", "valid" or "test" | the same |
+| view | "frontal", "lateral" or "" | – |
+| image | uint8 (S, S, 1) in [0, 255], gray, black 0 | – |
+| label_states | int8 (num_findings,), `LabelState` | the same |
+| sentences | its study's, in order, often none: {text, section, label_states} | the report's |
+
+The features are TFDS', so that `tfds.builder_from_directory` reads the shards without this project.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+
+def image_features(image_size: int, num_findings: int) -> tfds.features.FeaturesDict:
+    """Features of an image record.
+
+    Args:
+        image_size: side of the stored images, pixels.
+        num_findings: concepts in the table.
+    """
+    image = tfds.features.Tensor(shape=(image_size, image_size, 1), dtype=np.uint8, encoding="bytes")
+    return tfds.features.FeaturesDict(
+        {**_shared_features(num_findings), "view": tfds.features.Text(), "image": image}
+    )
+
+
+def report_features(num_findings: int) -> tfds.features.FeaturesDict:
+    """Features of a report record.
+
+    Args:
+        num_findings: concepts in the table.
+    """
+    return tfds.features.FeaturesDict(_shared_features(num_findings))
+
+
+def features_of(kind: str, image_size: int, num_findings: int) -> tfds.features.FeaturesDict:
+    """Features of the records of a manifest's kind, "images" or "reports"."""
+    return image_features(image_size, num_findings) if kind == "images" else report_features(num_findings)
+
+
+def encode(features: tfds.features.FeaturesDict, row: dict[str, Any]) -> bytes:
+    """Serializes one record as a `tf.train.Example`; equal rows give equal bytes, in every process.
+
+    Args:
+        features: of `image_features` or `report_features`.
+        row: a value for each field; sentences are a list of dicts.
+    """
+    # TFDS serializes a map in an order that changes from process to process; shards must not.
+    example = tf.train.Example.FromString(features.serialize_example(row))
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> dict[str, Any]:
+    """The inverse of `encode`, in the graph.
+
+    Args:
+        features: those it was encoded with.
+        serialized: () string.
+
+    Returns:
+        A tensor for each field; `sentences` is a dict of text (N,), section (N,), label_states
+        (N, num_findings), with N = 0 where there are none.
+    """
+    return features.deserialize_example(serialized)
+
+
+def parse_batch(
+    features: tfds.features.FeaturesDict, serialized: tf.Tensor, fields: Sequence[str]
+) -> dict[str, Any]:
+    """Parses some fields of a batch of records; what `parse` gives of each, several times as fast.
+
+    Args:
+        features: those they were encoded with; for `sentences` and `label_states` those of a report serve
+            image records too.
+        serialized: (B,) string.
+        fields: names of the wanted fields; the others are not touched.
+
+    Returns:
+        A tensor (B, …) for each field; `sentences` is a dict of ragged text (B, N), section (B, N) and
+        label_states (B, N, num_findings).
+    """
+    num_findings = features["label_states"].shape[0]
+    wanted = {}
+    for name in fields:
+        if name == "sentences":
+            for part, dtype in (("text", tf.string), ("section", tf.string), ("label_states", tf.int64)):
+                wanted[f"sentences/{part}"] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+        elif name == "label_states":
+            wanted[name] = tf.io.FixedLenFeature((num_findings,), tf.int64)
+        else:
+            wanted[name] = tf.io.FixedLenFeature((), tf.string)
+    batch = tf.io.parse_example(serialized, wanted)
+    if "label_states" in batch:
+        batch["label_states"] = tf.cast(batch["label_states"], tf.int8)
+    if "image" in batch:
+        pixels = tf.io.decode_raw(batch["image"], tf.uint8)
+        batch["image"] = tf.reshape(pixels, (-1, *features["image"].shape))  # (B, S, S, 1)
+    if "sentences" in fields:
+        texts = batch.pop("sentences/text")
+        states = tf.reshape(batch.pop("sentences/label_states").values, (-1, num_findings))
+        batch["sentences"] = {
+            "text": texts,
+            "section": batch.pop("sentences/section"),
+            "label_states": texts.with_values(tf.cast(states, tf.int8)),
+        }
+    return batch
+
+
+def _shared_features(num_findings: int) -> dict[str, Any]:
+    label_states = tfds.features.Tensor(shape=(num_findings,), dtype=np.int8)
+    return {
+        "record_key": tfds.features.Text(),
+        "study_id": tfds.features.Text(),
+        "patient_id": tfds.features.Text(),
+        "split": tfds.features.Text(),
+        "label_states": label_states,
+        "sentences": tfds.features.Sequence(
+            {"text": tfds.features.Text(), "section": tfds.features.Text(), "label_states": label_states}
+        ),
+    }
