@@ -47,8 +47,8 @@ class _Canvas:
     def __init__(self, rng: np.random.Generator, image_size: int):
         self.rng, self.size = rng, image_size
         line = (np.arange(image_size, dtype=np.float32) + 0.5) * (2.0 / image_size) - 1.0
-        angle = np.deg2rad(rng.uniform(-9, 9))
-        zoom = rng.uniform(0.92, 1.18)
+        angle = np.deg2rad(rng.uniform(-8, 8))
+        zoom = rng.uniform(0.94, 1.15)
         shift = rng.uniform(-0.11, 0.11, 2)
         aspect = rng.uniform(0.92, 1.08)
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
@@ -117,7 +117,7 @@ class _Anatomy:
             heart_x += 0.05
         if "Atelectasis" in by_name:  # the lung has lost volume
             for side in sides(by_name["Atelectasis"]):
-                base[(side + 1) // 2] -= rng.uniform(0.04, 0.12)
+                base[(side + 1) // 2] -= rng.uniform(0.02, 0.08)
         return cls(
             lung_x=(-rng.uniform(0.40, 0.46), rng.uniform(0.40, 0.46)),
             lung_width=(width * rng.uniform(0.95, 1.05), width * rng.uniform(0.95, 1.05)),
@@ -212,7 +212,7 @@ class _Film:
         shade = rng.uniform(-0.1, 0.1, 2)
         film = film + shade[0] * c.x + shade[1] * c.y
         film = ndimage.gaussian_filter(film, rng.uniform(0.3, 0.75) * c.size / 80, truncate=3.0)
-        film = np.clip(film, 0, 1.2) ** rng.uniform(0.8, 1.3)
+        film = np.clip(film, 0, 1.2) ** rng.uniform(0.85, 1.2)
         film = (film - 0.4) * rng.uniform(0.8, 1.3) + rng.uniform(0.32, 0.5)
         film = film + rng.uniform(0.008, 0.025) * rng.standard_normal(film.shape, dtype=np.float32)
         return (np.clip(film, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -223,19 +223,23 @@ class _Film:
         top, bottom = b.apex + 0.15, b.base[i] - 0.04
         third = (bottom - top) / 3
         y = top + third * ({"upper": 0, "mid": 1, "lower": 2}[zone] + self.rng.uniform(0.15, 0.85))
-        reach = 0.45 if zone == "upper" else 0.6
-        return b.lung_x[i] + self.rng.uniform(-reach, reach) * b.lung_width[i], y
+        near = {"upper": 0.3, "mid": 0.45, "lower": 0.15}[zone]  # the heart hides more of the lower zone
+        return b.lung_x[i] + side * self.rng.uniform(-near, 0.5) * b.lung_width[i], y
 
 
 def _draw_atelectasis(film: _Film, finding: PhantomFinding):
-    """Dense bands across a lung, nearly level."""
+    """Two or three dense bands across a lung, nearly level and parallel."""
+    rng = film.rng
     for side in sides(finding):
         x, y = film.place(side, finding.zone)
-        for _ in range(film.rng.integers(1, 3) + (finding.severity > 0.6)):
-            half, tilt = film.rng.uniform(0.17, 0.27), film.rng.uniform(-0.5, 0.5)
-            band = film.canvas.stroke(x - half, y + half * tilt, x + half, y - half * tilt, 0.028)
-            film.opacity += (0.75 + 0.35 * finding.severity) * band
-            x, y = x + film.rng.uniform(-0.1, 0.1), y + film.rng.choice((-1, 1)) * film.rng.uniform(0.1, 0.17)
+        half, tilt = rng.uniform(0.22, 0.3), rng.uniform(-0.45, 0.45)
+        thickness, gap = rng.uniform(0.038, 0.05), rng.uniform(0.16, 0.21)
+        for step in range(2 + int(finding.severity > 0.5)):
+            band_y = y + gap * (step - 0.5)
+            band = film.canvas.stroke(
+                x - half, band_y + half * tilt, x + half, band_y - half * tilt, thickness
+            )
+            film.opacity += (1.15 + 0.3 * finding.severity) * band
 
 
 def _draw_consolidation(film: _Film, finding: PhantomFinding):
@@ -243,17 +247,16 @@ def _draw_consolidation(film: _Film, finding: PhantomFinding):
     c, rng = film.canvas, film.rng
     for side in sides(finding):
         x, y = film.place(side, finding.zone)
-        spread = 0.09 + 0.07 * finding.severity
+        spread = 0.14 + 0.05 * finding.severity
         cloud = np.zeros_like(c.x)
-        for dx, dy in rng.normal(0, spread, (6, 2)):
+        for dx, dy in rng.normal(0, 0.75 * spread, (7, 2)):
             cloud = np.maximum(cloud, c.blob(x + dx, y + dy, spread, spread))
-        cloud = ramp(cloud + 0.16 * c.smooth_noise(0.045) - 0.5, 0.35)
+        cloud = ramp(cloud + 0.14 * c.smooth_noise(0.045) - 0.45, 0.35)
         bronchi = np.zeros_like(c.x)
-        for angle in rng.uniform(0, 2 * np.pi, 3):
-            bronchi = np.maximum(
-                bronchi, c.stroke(x, y, x + 0.2 * np.cos(angle), y + 0.2 * np.sin(angle), 0.016)
-            )
-        film.opacity += cloud * (1 - 0.55 * bronchi) * rng.uniform(0.85, 1.05)
+        for angle in rng.uniform(0, 2 * np.pi) + np.array((0, 1.3, 2.9, 4.4)):
+            tip = (x + 0.26 * np.cos(angle), y + 0.26 * np.sin(angle))
+            bronchi = np.maximum(bronchi, c.stroke(x, y, *tip, 0.02))
+        film.opacity += cloud * (1 - 0.65 * bronchi) * rng.uniform(0.95, 1.1)
 
 
 def _draw_edema(film: _Film, finding: PhantomFinding):
@@ -276,13 +279,13 @@ def _draw_effusion(film: _Film, finding: PhantomFinding):
     for side in sides(finding):
         i = (side + 1) // 2
         outward = (c.x - b.lung_x[i]) * side / b.lung_width[i]  # -1 at the mediastinum, 1 at the wall
-        level = b.base[i] - 0.02 - 0.42 * finding.severity - film.rng.uniform(0, 0.06)
+        level = b.base[i] - 0.1 - 0.38 * finding.severity - film.rng.uniform(0, 0.06)
         surface = (
             level
             + b.dome * 0.5
             - film.rng.uniform(0.16, 0.26) * np.maximum(outward, -0.4) ** 2 * np.sign(outward)
         )
-        film.opacity += film.rng.uniform(0.95, 1.15) * ramp(c.y - surface, 0.07) * (np.sign(c.x) == side)
+        film.opacity += film.rng.uniform(1.1, 1.3) * ramp(c.y - surface, 0.07) * (np.sign(c.x) == side)
 
 
 def _draw_pneumothorax(film: _Film, finding: PhantomFinding):
@@ -305,10 +308,10 @@ def _draw_pneumothorax(film: _Film, finding: PhantomFinding):
 def _draw_nodule(film: _Film, finding: PhantomFinding):
     """One to three small round shadows with a sharp edge."""
     for side in sides(finding):
-        for _ in range(film.rng.integers(1, 3)):
+        for _ in range(film.rng.integers(1, 4)):
             x, y = film.place(side, finding.zone)
-            radius = 0.055 + 0.035 * finding.severity
-            film.opacity += 0.95 * film.canvas.disc(x, y, radius, radius, 0.03)
+            radius = 0.05 + 0.035 * finding.severity
+            film.opacity += 1.4 * film.canvas.disc(x, y, radius, radius, 0.03)
 
 
 def _draw_emphysema(film: _Film, finding: PhantomFinding):
