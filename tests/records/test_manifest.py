@@ -1,0 +1,118 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from medclip_keras.knowledge.concepts import Concept, ConceptTable
+from medclip_keras.records import manifest as manifests
+from medclip_keras.records.manifest import Manifest, load_concepts, read_manifest, verify, write_manifest
+from medclip_keras.records.schema import encode, report_features
+from medclip_keras.records.shards import Shard, write_shard
+
+TABLE = ConceptTable("two", (Concept("C0000001", "Edema"), Concept("C0000002", "Mass", ("lump",))))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset of two train shards, of 3 and 2 records, and no other records."""
+    shards = []
+    for index, count in enumerate((3, 2)):
+        rows = (
+            {**_keys(index, number), "label_states": np.array([1, 0], np.int8)} for number in range(count)
+        )
+        records = (encode(report_features(2), {**row, "sentences": []}) for row in rows)
+        shards.append(write_shard(tmp_path, Shard("train", index, 2).file_name("some_reports"), records))
+    empty = {"num_records": 0, "shards": [], "positives": [0, 0]}
+    train = {"num_records": 5, "shards": [dataclasses.asdict(s) for s in shards], "positives": [5, 0]}
+    manifest = Manifest(
+        kind="reports",
+        source="some",
+        image_size=0,
+        concept_table="two",
+        concepts_sha256=TABLE.fingerprint,
+        num_findings=2,
+        splits={"train": train, "valid": empty, "test": empty},
+        counts={"rows": 5},
+        made_from={"input": "somewhere"},
+    )
+    (tmp_path / "concepts.jsonl").write_text(TABLE.to_jsonl())
+    manifests.write_tfds_metadata(tmp_path, manifest, citation="Some et al.", licence="CC0")
+    write_manifest(tmp_path, manifest)
+    return tmp_path, manifest
+
+
+def _keys(index, number):
+    return {"record_key": f"{index}{number}", "study_id": "s", "patient_id": "p", "split": "train"}
+
+
+def test_read_manifest_inverts_write_manifest(dataset):
+    directory, manifest = dataset
+    assert read_manifest(directory) == manifest
+    assert read_manifest(directory).fingerprint == manifest.fingerprint
+    assert manifest.num_records == 5
+
+
+def test_fingerprint_is_of_the_records_not_of_their_making(dataset):
+    _, manifest = dataset
+    assert dataclasses.replace(manifest, made_from={"input": "elsewhere"}).fingerprint == manifest.fingerprint
+    shard = {**manifest.splits["train"]["shards"][1], "sha256": "0"}
+    train = {**manifest.splits["train"], "shards": [manifest.splits["train"]["shards"][0], shard]}
+    other = dataclasses.replace(manifest, splits={**manifest.splits, "train": train})
+    assert other.fingerprint != manifest.fingerprint
+    assert dataclasses.replace(manifest, concepts_sha256="0").fingerprint != manifest.fingerprint
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_folder_without_manifest_gets_the_sentence(tmp_path, name):
+    with pytest.raises(
+        ValueError, match=r"`directory` must be a folder of records with a manifest.json. Received"
+    ):
+        read_manifest(tmp_path / name)
+
+
+def test_manifest_of_another_version_gets_the_sentence(dataset):
+    directory, _ = dataset
+    content = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps({**content, "surprise": 1}))
+    with pytest.raises(ValueError, match=r"this version can read.*Run the Beam job again"):
+        read_manifest(directory)
+
+
+def test_verify_accepts_what_was_written(dataset):
+    verify(dataset[0])
+
+
+def test_verify_names_the_shard_with_one_changed_bit(dataset):
+    directory, manifest = dataset
+    name = manifest.splits["train"]["shards"][1]["name"]
+    content = bytearray((directory / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (directory / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"`{name}` must be of the manifest's SHA-256"):
+        verify(directory)
+
+
+def test_verify_names_the_shard_that_is_shorter_or_missing(dataset):
+    directory, manifest = dataset
+    name = manifest.splits["train"]["shards"][0]["name"]
+    content = (directory / name).read_bytes()
+    (directory / name).write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ValueError, match=f"`{name}` must be {len(content)} bytes long"):
+        verify(directory)
+    (directory / name).unlink()
+    with pytest.raises(ValueError, match=f"`directory` must be complete: {name} is missing"):
+        verify(directory)
+
+
+def test_load_concepts_gives_the_table_and_refuses_another(dataset):
+    directory, _ = dataset
+    assert load_concepts(directory) == TABLE
+    (directory / "concepts.jsonl").write_text(TABLE.to_jsonl().replace("lump", "bump"))
+    with pytest.raises(ValueError, match=r"`concepts.jsonl` must be the concept table of the records"):
+        load_concepts(directory)
+
+
+def test_write_manifest_leaves_no_second_file(dataset):
+    directory, _ = dataset
+    assert not [path for path in directory.iterdir() if "unfinished" in path.name]

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from medclip_keras.records.schema import encode, features_of, image_features, parse, report_features
+
+SENTENCES = [
+    {"text": "Größe unauffällig.", "section": "findings", "label_states": np.array([0, 2, 1], np.int8)},
+    {"text": "", "section": "", "label_states": np.array([3, 0, 0], np.int8)},
+]
+
+
+def record(sentences, **more):
+    keys = {"record_key": "a1", "study_id": "b2", "patient_id": "c3", "split": "valid"}
+    return {**keys, "label_states": np.array([1, 0, 3], np.int8), "sentences": sentences, **more}
+
+
+def image_record(sentences):
+    image = np.random.default_rng(5).integers(0, 256, (16, 16, 1), np.uint8)
+    return record(sentences, view="lateral", image=image)
+
+
+def assert_same(parsed, row):
+    parsed = tfds.as_numpy(parsed)
+    assert parsed.keys() == row.keys()
+    for name in row.keys() - {"image", "label_states", "sentences"}:
+        assert parsed[name].decode() == row[name]
+    for name in row.keys() & {"image", "label_states"}:
+        assert parsed[name].dtype == row[name].dtype
+        np.testing.assert_array_equal(parsed[name], row[name])
+    sentences = parsed["sentences"]
+    assert sentences["label_states"].dtype == np.int8
+    assert sentences["label_states"].shape == (len(row["sentences"]), 3)
+    assert [text.decode() for text in sentences["text"]] == [s["text"] for s in row["sentences"]]
+    assert [name.decode() for name in sentences["section"]] == [s["section"] for s in row["sentences"]]
+    for states, sentence in zip(sentences["label_states"], row["sentences"], strict=True):
+        np.testing.assert_array_equal(states, sentence["label_states"])
+
+
+@pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], []], ids=["two", "one", "none"])
+@pytest.mark.parametrize(
+    ("features", "make"), [(image_features(16, 3), image_record), (report_features(3), record)]
+)
+def test_parse_inverts_encode(features, make, sentences):
+    assert_same(parse(features, encode(features, make(sentences))), make(sentences))
+
+
+def test_parse_in_the_graph_is_parse():
+    features = image_features(16, 3)
+    rows = [image_record(SENTENCES), image_record([])]
+    data = tf.data.Dataset.from_tensor_slices([encode(features, row) for row in rows])
+    for parsed, row in zip(data.map(lambda one: parse(features, one)), rows, strict=True):
+        assert_same(parsed, row)
+
+
+def test_encode_writes_fields_in_one_order():
+    # TFDS alone writes them in the order of a hash map, which differs from process to process.
+    serialized = encode(image_features(16, 3), image_record(SENTENCES))
+    example = tf.train.Example.FromString(serialized)
+    positions = [
+        serialized.index(b"\n" + bytes([len(name)]) + name.encode())
+        for name in sorted(example.features.feature)
+    ]
+    assert positions == sorted(positions)
+
+
+def test_features_of_follows_the_kind():
+    assert "image" in features_of("images", 16, 3)
+    assert "image" not in features_of("reports", 0, 3)
