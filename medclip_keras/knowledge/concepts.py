@@ -51,12 +51,12 @@ class ConceptTable:
     def __len__(self) -> int:
         return len(self.concepts)
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Concept names, in the order of the label vector."""
         return tuple(concept.name for concept in self.concepts)
 
-    @property
+    @functools.cached_property
     def cuis(self) -> tuple[str, ...]:
         """UMLS concept unique identifiers, in the order of the label vector."""
         return tuple(concept.cui for concept in self.concepts)

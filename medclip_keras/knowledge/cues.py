@@ -134,7 +134,7 @@ UNCERTAIN_AFTER = (
     "(may|might|could) (also|) (exist|coexist|be present)",
 )
 # Leave open what stands on both sides of them.
-UNCERTAIN_BETWEEN = ("versus", "vs", "and/or")
+UNCERTAIN_BETWEEN = ("versus", "vs")
 
 # The past of the patient, not this image.
 HISTORICAL_BEFORE = (

@@ -12,14 +12,20 @@ from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import Section
 
-_STATES = {
-    POSITIVE: LabelState.POSITIVE,
-    UNCERTAIN: LabelState.UNCERTAIN,
-    NEGATIVE: LabelState.NEGATIVE,
-    HISTORICAL: LabelState.NEGATIVE,  # what is past or resolved is not on this image
+_STATES = {  # plain ints: looked up for every mention
+    POSITIVE: int(LabelState.POSITIVE),
+    UNCERTAIN: int(LabelState.UNCERTAIN),
+    NEGATIVE: int(LabelState.NEGATIVE),
+    HISTORICAL: int(LabelState.NEGATIVE),  # what is past or resolved is not on this image
 }
-# Of several mentions the first of these decides.
-_PRECEDENCE = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE)
+# Of several mentions of a concept the highest rank decides.
+_RANKS = {
+    int(LabelState.NOT_MENTIONED): 0,
+    int(LabelState.NEGATIVE): 1,
+    int(LabelState.UNCERTAIN): 2,
+    int(LabelState.POSITIVE): 3,
+}
+_ABNORMAL_RANK = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class ReportLabeller:
         self.table = table
         self._extractor = Extractor(table)
         self._positions = {name: position for position, name in enumerate(table.names)}
+        self._no_finding = self._positions.get(NO_FINDING)
+        self._abnormal = [k for name, k in self._positions.items() if name not in (NO_FINDING, SUPPORT_DEVICES)]
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Labels a report's sections; other sections than findings, impression and body say nothing."""
@@ -82,18 +90,11 @@ class ReportLabeller:
 
     def states(self, mentions: Iterable[Mention]) -> np.ndarray:
         """(num_findings,) int8 of what some mentions say together."""
-        said: list[set] = [set() for _ in self.table.names]
+        states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
         for mention in mentions:
-            said[self._positions[mention.name]].add(_STATES[mention.assertion])
-        states = np.array(
-            [next((s for s in _PRECEDENCE if s in one), LabelState.NOT_MENTIONED) for one in said], np.int8
-        )
-        if NO_FINDING in self._positions:
-            abnormal = any(
-                states[position] in (LabelState.POSITIVE, LabelState.UNCERTAIN)
-                for name, position in self._positions.items()
-                if name not in (NO_FINDING, SUPPORT_DEVICES)
-            )
-            if abnormal:
-                states[self._positions[NO_FINDING]] = LabelState.NOT_MENTIONED
-        return states
+            position, state = self._positions[mention.name], _STATES[mention.assertion]
+            if _RANKS[state] > _RANKS[states[position]]:
+                states[position] = state
+        if self._no_finding is not None and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
+            states[self._no_finding] = int(LabelState.NOT_MENTIONED)
+        return np.array(states, np.int8)
