@@ -23,7 +23,7 @@ def require(condition: bool, argument: str, requirement: str, received: Any, adv
 
 @dataclass(frozen=True)
 class RawInput:
-    """Raw files of one archive, from which the pipeline makes records. `$MEDCLIP_DATA` is expanded in paths."""
+    """Raw files of one archive, of which the pipeline makes records; `$MEDCLIP_DATA` in a path is expanded."""
 
     __pydantic_config__ = _STRICT
     source: str
@@ -32,14 +32,27 @@ class RawInput:
 
 
 @dataclass(frozen=True)
+class PhantomConfig:
+    """How many synthetic studies the pipeline draws before it starts; see `sources.phantom`."""
+
+    __pydantic_config__ = _STRICT
+    num_paired: int = 1200
+    num_image_only: int = 400
+    num_text_only: int = 400
+    image_size: int = 80  # side of the drawn images
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which records, and how batches are made of them."""
 
     __pydantic_config__ = _STRICT
-    raw: tuple[RawInput, ...] = ()  # what `pipeline` starts from
+    phantom: PhantomConfig | None = None  # synthetic studies that `pipeline` makes
+    raw: tuple[RawInput, ...] = ()  # raw archives that `pipeline` starts from
     images: tuple[str, ...] = ()  # folders of image records
     texts: tuple[str, ...] = ()  # folders of report records
     concepts: str = "chest21"  # a concept table's name or file
+    split_fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)  # train, valid, test; by patient
     stored_image_size: int = 256  # side of the decoded images in the shards
     balance: bool = True  # repeat-factor draws, so that rare findings are seen as often as common ones
     shuffle_buffer: int = 2048  # records held in memory to shuffle
@@ -53,6 +66,12 @@ class DataConfig:
 
     def __post_init__(self):
         require(self.stored_image_size >= 16, "data.stored_image_size", "at least 16", self.stored_image_size)
+        require(
+            min(self.split_fractions) >= 0 and abs(sum(self.split_fractions) - 1) < 1e-6,
+            "data.split_fractions",
+            "three shares that sum to 1",
+            self.split_fractions,
+        )
         require(self.shuffle_buffer >= 1, "data.shuffle_buffer", "at least 1", self.shuffle_buffer)
         require(self.max_tokens >= 3, "data.max_tokens", "at least 3 ([CLS], a word, [SEP])", self.max_tokens)
 
@@ -246,9 +265,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
 def _field_paths(values: dict, prefix: str = "") -> list[str]:
     paths = []
     for name, value in values.items():
-        paths += (
-            _field_paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
-        )
+        paths += _field_paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return paths
 
 

@@ -130,6 +130,8 @@ class ImageEncoder(keras.Model):
         Returns:
             float (B, projection_dim), not normalised.
         """
-        features = self.backbone(ops.repeat(images, 3, axis=-1), training=training)  # (B, h, w, C) or (B, N, C)
+        features = self.backbone(
+            ops.repeat(images, 3, axis=-1), training=training
+        )  # (B, h, w, C) or (B, N, C)
         pooled = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))  # (B, C)
         return self.projection(pooled)  # (B, projection_dim)

@@ -91,5 +91,7 @@ class TextEncoder(keras.Model):
         if self.pooling == "padded_mean":
             return self.projection(ops.mean(hidden, axis=1))
         weights = ops.cast(mask, hidden.dtype)[..., None]  # (B, T, 1)
-        pooled = ops.sum(hidden * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1)  # (B, hidden_dim)
+        pooled = ops.sum(hidden * weights, axis=1) / ops.maximum(
+            ops.sum(weights, axis=1), 1
+        )  # (B, hidden_dim)
         return self.projection(pooled)  # (B, projection_dim)

@@ -1,0 +1,1 @@
+"""The losses: a function is its equation."""

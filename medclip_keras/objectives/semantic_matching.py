@@ -1,7 +1,8 @@
-"""The semantic matching loss of MedCLIP: what an image and a sentence share decides how close they must be."""
+"""The semantic matching loss of MedCLIP: what image and sentence share says how close they must be."""
 
 from typing import NamedTuple
 
+import keras
 from keras import ops
 
 
@@ -10,8 +11,8 @@ class SemanticMatching(NamedTuple):
 
     Attributes:
         loss: scalar, the mean of both directions.
-        kl: scalar, the mean Kullback-Leibler divergence of the prediction from the soft target. It is the loss
-            less the targets' entropy, which no model can remove: 0 is perfect.
+        kl: scalar, the mean Kullback-Leibler divergence of the prediction from the soft target: the loss less
+            the targets' entropy, which no model can remove. 0 is perfect.
         logits: (num_images, num_texts).
         similarity: (num_images, num_texts), that of the labels.
     """
@@ -141,4 +142,4 @@ def semantic_matching(
 
 def _at_least_float32(x):
     x = ops.convert_to_tensor(x)
-    return x if str(x.dtype).endswith("float64") else ops.cast(x, "float32")
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

@@ -1,0 +1,1 @@
+"""From batches to checkpoints: the Keras model with its train_step, replicas, callbacks."""

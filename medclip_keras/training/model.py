@@ -12,9 +12,9 @@ from medclip_keras.training.replicas import gather, num_replicas, sum_over_repli
 class MedCLIP(DualEncoder):
     """A dual encoder that trains with the semantic matching loss.
 
-    Every replica embeds its share of the batch, gathers the embeddings and labels of all, and computes the very
-    same loss on the global batch. The gradient of (loss / num_replicas), summed over replicas, is then the
-    gradient that one device would have: gathering's backward pass sums over the replicas already.
+    Every replica embeds its share of the batch, gathers the embeddings and labels of all, and computes the
+    very same loss on the global batch. The gradient of (loss / num_replicas), summed over replicas, is then
+    the gradient that one device would have: gathering's backward pass sums over the replicas already.
 
     Args:
         config: the run.

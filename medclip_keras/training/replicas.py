@@ -17,15 +17,14 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if name == "one_device" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
-    require(
-        len(devices) > 1, "train.strategy", "mirrored only where there are two devices or more", devices
-    )
+    require(len(devices) > 1, "train.strategy", "mirrored only where there are two devices or more", devices)
     return tf.distribute.MirroredStrategy(devices)
 
 
 def num_replicas() -> int:
-    """How many replicas compute this step together."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    """How many replicas compute this step together; 1 outside of a step (validation, export)."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def gather(x: tf.Tensor) -> tf.Tensor:
