@@ -82,9 +82,9 @@ def real_unpaired_64px() -> RunConfig:
     """Real radiographs and real reports that never met: Open-i sentences, NIH and Kermany images, 64 px.
 
     Command: `MEDCLIP_DATA=FOLDER python -m medclip_keras.fit --run real_unpaired_64px`, where FOLDER holds
-    openi/NLMCXR_reports_dev.tgz (Open-i's report archive, https://openi.nlm.nih.gov), nih_chestxray14/ (images/
-    and Data_Entry_2017_v2020.csv of the NIH Clinical Center's ChestX-ray14) and kermany_pneumonia/ (NORMAL/ and
-    PNEUMONIA/ of Kermany et al., Cell 2018).
+    openi/NLMCXR_reports_dev.tgz (Open-i's report archive, https://openi.nlm.nih.gov), nih_chestxray14/
+    (images/ and Data_Entry_2017_v2020.csv of the NIH Clinical Center's ChestX-ray14) and kermany_pneumonia/
+    (NORMAL/ and PNEUMONIA/ of Kermany et al., Cell 2018).
     """
     return RunConfig(
         name="real_unpaired_64px",
@@ -125,11 +125,11 @@ def medclip_resnet50() -> RunConfig:
     """MedCLIP-ResNet with the paper's settings, on image and report records of your own.
 
     Command: `python -m medclip_keras.fit --run medclip_resnet50 --images DIR … --texts DIR …
-    --set model.text.preset=FOLDER --set model.image.preset=resnet_50_imagenet --set train.precision=mixed_bfloat16`,
+    --set model.text.preset=FOLDER model.image.preset=resnet_50_imagenet train.precision=mixed_bfloat16`,
     FOLDER being Bio_ClinicalBERT's. Records are 256 px decodings of MIMIC-CXR and CheXpert.
-    Hardware: the paper's authors trained for 8 hours on one RTX 3090; this run needs a GPU and was not run here.
-    Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5476 (ensemble .5712),
-    MIMIC-5x200 .5022 (.5430).
+    Hardware: a GPU. Time: not measured, for this run needs data that its authors did not have.
+    Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5476 (ensemble
+    .5712), MIMIC-5x200 .5022 (.5430).
     """
     return RunConfig(
         name="medclip_resnet50",
@@ -144,9 +144,9 @@ def medclip_swin_tiny() -> RunConfig:
     """MedCLIP-ViT (a Swin Transformer, tiny) with the paper's settings, on records of your own.
 
     Command: as `medclip_resnet50`, with `--run medclip_swin_tiny` and
-    `--set model.image.preset=swin_tiny_224`. Hardware: a GPU; not run here.
-    Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble .5942),
-    MIMIC-5x200 .5006 (.5024).
+    `--set model.image.preset=swin_tiny_224`. Hardware: a GPU. Time: not measured.
+    Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble
+    .5942), MIMIC-5x200 .5006 (.5024).
     """
     return RunConfig(
         name="medclip_swin_tiny",

@@ -1,0 +1,129 @@
+"""The main job: `python -m medclip_keras.fit` turns records into a trained dual encoder.
+
+Without arguments it needs no data: the run `phantom_tiny` draws its own radiographs and reports, labels and
+decodes them with Apache Beam, trains, evaluates, exports, and says where everything is.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import RunConfig, override
+from medclip_keras.runs import RUNS, get_run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    arguments = _parse(argv)
+    console = Console()
+    try:
+        config = override(get_run(arguments.run), arguments.assignments)
+        workdir = epath.Path(arguments.workdir or f"workdir/{config.name}")
+        data = config.data
+        if arguments.images or arguments.texts:
+            data = dataclasses.replace(data, images=tuple(arguments.images), texts=tuple(arguments.texts))
+            config = dataclasses.replace(config, data=data)
+        if data.images or data.texts:
+            return fit_records(config, workdir, console)
+        return fit_raw(config, workdir, console)
+    except (ValueError, FloatingPointError) as error:
+        print(f"medclip_keras.fit: {error}", file=sys.stderr)
+        return 1
+
+
+def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> int:
+    """Trains on record folders and evaluates; the shards' checksums are compared first.
+
+    Returns:
+        The exit status: 0, or 130 where Ctrl-C ended training early.
+    """
+    for directory in (*config.data.images, *config.data.texts):
+        _verify(directory, console)
+    from medclip_keras.evaluate import evaluate_workdir
+    from medclip_keras.training.train import train
+
+    outcome = train(config, workdir, console)
+    if not outcome.finished:
+        return _interrupted(outcome.step, outcome.total_steps, console)
+    evaluate_workdir(workdir, console=console)
+    _say_where(workdir, console)
+    console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
+    return 0
+
+
+def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> int:
+    """All stages of a run that starts from raw files.
+
+    Returns:
+        The exit status: 0, or 130 where Ctrl-C ended training early.
+    """
+    from medclip_keras.pipeline import Interrupted, Pipeline
+
+    if config.data.phantom:
+        console.print(
+            f"Run {config.name}: synthetic radiographs and reports, good for learning the tool and not "
+            "for any claim about medicine.",
+            highlight=False,
+        )
+    pipeline = Pipeline(config, workdir, console=console)
+    try:
+        pipeline.run()
+    except Interrupted as interrupted:
+        return _interrupted(interrupted.step, interrupted.total_steps, console)
+    _say_where(workdir, console)
+    return 0
+
+
+def _verify(directory: str, console: Console) -> None:
+    from medclip_keras.records.manifest import verify
+
+    verify(directory)
+    console.print(f"{directory}: every shard is as its manifest says.", highlight=False)
+
+
+def _interrupted(step: int, total_steps: int, console: Console) -> int:
+    console.print(f"Stopped after step {step} of {total_steps}; the checkpoint is saved.", highlight=False)
+    console.print("The same command goes on from there.")
+    return 130
+
+
+def _say_where(workdir: epath.Path, console: Console) -> None:
+    places = {
+        "figures": workdir / "evaluation" / "report.html",
+        "numbers": workdir / "evaluation" / "metrics.json",
+        "model": workdir / "export",
+        "curves": f"tensorboard --logdir {workdir / 'tensorboard'}",
+    }
+    for name, place in places.items():
+        if not isinstance(place, epath.Path) or place.exists():
+            console.print(f"{name:>8}  {place}", highlight=False, soft_wrap=True)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m medclip_keras.fit", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--run",
+        default="phantom_tiny",
+        help=f"a run.json, or one of {', '.join(RUNS)} (default phantom_tiny)",
+    )
+    parser.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of image records")
+    parser.add_argument("--texts", nargs="+", default=[], metavar="DIR", help="folders of report records")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="a.b=c",
+        dest="assignments",
+        help="changes a field of the run, as train.steps=100",
+    )
+    parser.add_argument("--workdir", default="", help="default: workdir/RUN")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

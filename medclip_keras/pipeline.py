@@ -1,0 +1,307 @@
+"""All stages of a run, from raw files to a served model: `python -m medclip_keras.pipeline --run NAME`.
+
+    phantom → label_reports → decode_images → train → evaluate → export
+
+Each stage leaves `stages/NAME.json`, with the fingerprints of what it read and wrote. A stage whose inputs
+did not change, and whose outputs are there, is not run again.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import RawInput, RunConfig, override, require, to_dict
+from medclip_keras.runs import RUNS, get_run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        name: unique within a run.
+        inputs: what decides the stage's result, as JSON types with fingerprints in them.
+        output: the file or folder whose presence, with `inputs`, shows that there is nothing to do.
+        work: does it; returns counts for the stage's file.
+    """
+
+    name: str
+    inputs: dict
+    output: epath.Path
+    work: Callable[[], dict]
+
+
+class Pipeline:
+    """A run and its workdir; `run` brings every stage up to date.
+
+    Args:
+        config: the run, with `data.phantom` or `data.raw`.
+        workdir: receives raw/, records/, stages/ and all that training, evaluation and export leave.
+        beam_options: passed on to Apache Beam.
+        console: where it says what it does.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: epath.PathLike,
+        beam_options: Sequence[str] = (),
+        console: Console | None = None,
+    ):
+        require(
+            bool(config.data.raw or config.data.phantom),
+            "data.raw",
+            f"named in a run that starts from raw files (of the named ones: {', '.join(_raw_runs())})",
+            config.name,
+            "With records of your own, call medclip_keras.fit with --images and --texts.",
+        )
+        self.config, self.workdir = config, epath.Path(workdir)
+        self.beam_options, self.console = tuple(beam_options), console or Console()
+        self.ran: list[str] = []
+
+    def run(self, until: str = "") -> list[str]:
+        """Runs what is not up to date; returns the names of the stages that ran.
+
+        Args:
+            until: the kind of the last stage wanted, one of `KINDS`; empty: all.
+
+        Raises:
+            ValueError: an unknown stage, a missing archive; before any work.
+        """
+        require(until in ("", *KINDS), "--until", f"one of {', '.join(KINDS)}", until)
+        wanted = KINDS[: KINDS.index(until) + 1] if until else KINDS
+        raw = self._find_raw()
+        for kind in wanted:
+            if kind == "phantom" and not self.config.data.phantom:
+                continue
+            for stage in getattr(self, f"_{kind}")(raw):
+                self._bring_up_to_date(stage)
+        return self.ran
+
+    @property
+    def trained(self) -> RunConfig:
+        """The run with the record folders that its stages made."""
+        raw = self._find_raw()
+        images = tuple(str(self._records("images", k)) for k, r in enumerate(raw) if r.images)
+        texts = tuple(str(self._records("reports", k)) for k, r in enumerate(raw) if r.reports)
+        data = dataclasses.replace(self.config.data, images=images, texts=texts)
+        return dataclasses.replace(self.config, data=data)
+
+    def _find_raw(self) -> list[RawInput]:
+        found = []
+        if self.config.data.phantom:
+            made = str(self.workdir / "raw" / "phantom")
+            found.append(RawInput("phantom", images=made, reports=made))
+        for number, raw in enumerate(self.config.data.raw):
+            paths = {k: os.path.expandvars(getattr(raw, k)) for k in ("images", "reports")}
+            for path in filter(None, paths.values()):
+                require(
+                    "$" not in path,
+                    f"data.raw[{number}]",
+                    "a path whose environment variables are set",
+                    path,
+                    "Set MEDCLIP_DATA to the folder that holds the public downloads; the docstring of "
+                    f"medclip_keras.runs.{self.config.name} names them and their layout.",
+                )
+                require(epath.Path(path).exists(), f"data.raw[{number}]", "a path that exists", path)
+            found.append(dataclasses.replace(raw, **paths))
+        return found
+
+    def _records(self, kind: str, number: int) -> epath.Path:
+        return self.workdir / "records" / f"{kind}-{number}"
+
+    def _phantom(self, raw):
+        from medclip_keras.sources import phantom
+
+        target, options = epath.Path(raw[0].images), dataclasses.asdict(self.config.data.phantom)
+
+        def work():
+            target.rmtree(missing_ok=True)
+            phantom.write_phantom(target, seed=self.config.seed, **options)
+            return options
+
+        yield Stage("phantom", {"seed": self.config.seed, **options}, target / "reports.csv", work)
+
+    def _label_reports(self, raw):
+        from beam_jobs import label_reports
+
+        for number, archive in enumerate(raw):
+            if archive.reports:
+                yield self._beam_stage("label_reports", label_reports, "reports", number, archive)
+
+    def _decode_images(self, raw):
+        from beam_jobs import decode_images
+
+        for number, archive in enumerate(raw):
+            if archive.images:
+                options = {"image_size": self.config.data.stored_image_size}
+                if archive.reports:
+                    options["reports"] = str(self._records("reports", number))
+                yield self._beam_stage("decode_images", decode_images, "images", number, archive, **options)
+
+    def _beam_stage(self, job_name, job, kind, number, archive, **options) -> Stage:
+        output = self._records(kind, number)
+        source, path = archive.source, getattr(archive, kind)
+        options |= {
+            "concepts": self.config.data.concepts,
+            "split_fractions": self.config.data.split_fractions,
+        }
+
+        def work():
+            manifest = job.run(
+                source=source, input=path, output=str(output), beam_options=self.beam_options, **options
+            )
+            return {"fingerprint": manifest.fingerprint, **manifest.counts}
+
+        inputs = {"source": source, "files": _files_sha256(path), "options": _json(options)}
+        if "reports" in options:
+            inputs["reports"] = _fingerprint(options["reports"])
+        return Stage(f"{job_name}-{number}", inputs, output / "manifest.json", work)
+
+    def _train(self, raw):
+        from medclip_keras.training.train import train
+
+        config = self.trained
+        inputs = {"config": to_dict(config), "records": self._record_fingerprints(config)}
+        done = self.workdir / "checkpoints" / "last" / "checkpoint"
+
+        def work():
+            run_json = self.workdir / "run.json"
+            if run_json.exists() and _differs(run_json, inputs):
+                for name in ("run.json", "checkpoints", "tensorboard", "vocabulary"):
+                    _remove(self.workdir / name)
+            outcome = train(config, self.workdir, self.console)
+            if not outcome.finished:
+                raise Interrupted(outcome.step, outcome.total_steps)
+            return {"steps": outcome.step}
+
+        yield Stage("train", inputs, done, work)
+
+    def _evaluate(self, raw):
+        from medclip_keras.evaluate import evaluate_workdir
+
+        def work():
+            evaluate_workdir(self.workdir, console=self.console)
+            return {}
+
+        inputs = {"weights": self._weights_sha256(), "records": self._record_fingerprints(self.trained)}
+        yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
+
+    def _export(self, raw):
+        from medclip_keras.export import export
+
+        def work():
+            return {"version": export(self.workdir, self.workdir / "export", console=self.console).name}
+
+        yield Stage("export", {"weights": self._weights_sha256()}, self.workdir / "export", work)
+
+    def _weights_sha256(self) -> str:
+        return _files_sha256(str(self.workdir / "checkpoints"))
+
+    def _record_fingerprints(self, config: RunConfig) -> list[str]:
+        return [_fingerprint(path) for path in (*config.data.images, *config.data.texts)]
+
+    def _bring_up_to_date(self, stage: Stage) -> None:
+        from beam_jobs.inputs import sha256_of
+
+        file = self.workdir / "stages" / f"{stage.name}.json"
+        inputs = sha256_of(stage.inputs)
+        if (
+            file.exists()
+            and stage.output.exists()
+            and json.loads(file.read_text())["inputs_sha256"] == inputs
+        ):
+            self.console.print(f"[dim]{stage.name}: up to date[/dim]", highlight=False)
+            return
+        self.console.rule(stage.name, align="left", style="dim")
+        file.unlink(missing_ok=True)
+        started = time.monotonic()
+        counts = stage.work()
+        from medclip_keras.training.provenance import versions
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made = {
+            "inputs_sha256": inputs,
+            "inputs": stage.inputs,
+            "counts": counts,
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": versions(),
+        }
+        file.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
+        self.ran.append(stage.name)
+
+
+KINDS = ("phantom", "label_reports", "decode_images", "train", "evaluate", "export")
+
+
+class Interrupted(RuntimeError):  # noqa: N818 - it is what the user did, not an error
+    """Training ended early because the user asked; `step` of `total_steps` are saved."""
+
+    def __init__(self, step: int, total_steps: int):
+        super().__init__(f"Stopped after step {step} of {total_steps}; the checkpoint is saved.")
+
+
+def _raw_runs() -> list[str]:
+    runs = {name: make() for name, make in RUNS.items()}
+    return [name for name, run in runs.items() if run.data.raw or run.data.phantom]
+
+
+def _fingerprint(records: str) -> str:
+    from medclip_keras.records.manifest import read_manifest
+
+    return read_manifest(records).fingerprint
+
+
+def _files_sha256(path: str) -> str:
+    from beam_jobs.inputs import input_sha256
+
+    return input_sha256(path, ())
+
+
+def _differs(run_json: epath.Path, inputs: dict) -> bool:
+    earlier = json.loads(run_json.read_text())
+    return earlier["config"] != inputs["config"] or list(earlier["records"].values()) != inputs["records"]
+
+
+def _json(values: dict) -> dict:
+    return json.loads(json.dumps(values))
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser("medclip_keras.pipeline", description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help=f"{', '.join(_raw_runs())}, or a run.json")
+    parser.add_argument("--set", action="extend", default=[], metavar="a.b=c", dest="assignments", nargs="+")
+    parser.add_argument("--workdir", default="", help="default: workdir/RUN")
+    parser.add_argument("--until", default="", help=f"the last stage: {', '.join(KINDS)}")
+    arguments, beam_options = parser.parse_known_args(argv)
+    try:
+        config = override(get_run(arguments.run), arguments.assignments)
+        workdir = arguments.workdir or f"workdir/{config.name}"
+        Pipeline(config, workdir, beam_options).run(arguments.until)
+    except (ValueError, FloatingPointError) as error:
+        print(f"medclip_keras.pipeline: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as interrupted:
+        print(f"{interrupted} The same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
