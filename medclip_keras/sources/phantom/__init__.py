@@ -11,7 +11,7 @@ Layout:
     images/*.png      8-bit gray
     reports/*.txt     sections under headings
     images.csv        image_id, study_id, patient_id, path, view, then a column a finding: what was drawn
-    reports.csv       report_id, study_id, patient_id, path, then a column a finding: what the text says
+    reports.csv       report_id, study_id, patient_id, path, late, then a column a finding: what the text says
 
 Labels are in CheXpert's codes: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
 """

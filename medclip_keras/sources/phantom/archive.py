@@ -9,16 +9,16 @@ from etils import epath
 from PIL import Image
 
 from medclip_keras.config import require
+from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.phantom.cohort import FINDINGS, Study, draw_studies
+from medclip_keras.sources.phantom.cohort import Study, draw_studies
 from medclip_keras.sources.phantom.drawing import draw_radiograph
-from medclip_keras.sources.phantom.grammar import write_report
+from medclip_keras.sources.phantom.grammar import LABELS, write_report
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
 from medclip_keras.sources.tables import CODE_OF_STATE, read_table, state_of_code
 
-LABELS = (*FINDINGS, "No Finding")
 _IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view")
-_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path")
+_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "late")
 _PARTS = ("paired", "image", "text")  # the order is part of the seed
 
 
@@ -85,7 +85,8 @@ def _write_report(directory: epath.Path, study: Study, rng: np.random.Generator)
     path = f"reports/{study.study_id}.txt"
     (directory / path).write_text(report.text, encoding="utf-8")
     codes = (CODE_OF_STATE[report.states[name]] for name in LABELS)
-    return (f"{study.study_id}r", study.study_id, study.patient_id, path, *codes)
+    late = str(int(report.late))
+    return (f"{study.study_id}r", study.study_id, study.patient_id, path, late, *codes)
 
 
 def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
@@ -133,8 +134,6 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     Raises:
         BadRowError: the file cannot be read.
     """
-    from medclip_keras.knowledge.sections import split_sections
-
     try:
         text = epath.Path(row.path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

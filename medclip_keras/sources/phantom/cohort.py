@@ -60,6 +60,16 @@ class Study:
     number: int = 0
 
 
+def device_kinds(finding: PhantomFinding) -> tuple[str, ...]:
+    """Which devices a finding of Support Devices means: they are drawn and written of alike.
+
+    >>> device_kinds(PhantomFinding("Support Devices", "", 0.9, "lower"))
+    ('pacemaker', 'stomach tube')
+    """
+    first = {"upper": "endotracheal tube", "mid": "venous line", "lower": "pacemaker"}[finding.zone]
+    return (first, "stomach tube") if finding.severity > 0.6 else (first,)
+
+
 def draw_studies(rng: np.random.Generator, num_studies: int, prefix: str) -> Iterator[Study]:
     """Draws patients with one to four studies each until `num_studies` are there."""
     study, patient = 0, 0

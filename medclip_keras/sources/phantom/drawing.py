@@ -5,13 +5,13 @@ Intensities are film-like: 0 is air (black), 1 is metal or bone (white).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from medclip_keras.sources.phantom.cohort import PhantomFinding
+from medclip_keras.sources.phantom.cohort import PhantomFinding, device_kinds
 
 HILUM = (0.17, -0.02)  # |x|, y of the place where the vessels enter a lung
 SIDE_SIGN = {"right": -1, "left": 1}
@@ -226,37 +226,52 @@ class _Film:
         near = {"upper": 0.3, "mid": 0.45, "lower": 0.15}[zone]  # the heart hides more of the lower zone
         return b.lung_x[i] + side * self.rng.uniform(-near, 0.5) * b.lung_width[i], y
 
+    def best_placed(self, side: int, finding: PhantomFinding, draw: Callable[..., np.ndarray]) -> np.ndarray:
+        """What `draw` makes at that one of three places where the heart and the edges hide least of it."""
+        lung = self.lungs[side] * (1 - self.heart)
+        shadows = [draw(self, finding, *self.place(side, finding.zone)) for _ in range(3)]
+        return max(shadows, key=lambda shadow: float((shadow * lung).sum()))
+
 
 def _draw_atelectasis(film: _Film, finding: PhantomFinding):
     """Two or three dense bands across a lung, nearly level and parallel."""
-    rng = film.rng
     for side in sides(finding):
-        x, y = film.place(side, finding.zone)
-        half, tilt = rng.uniform(0.22, 0.3), rng.uniform(-0.45, 0.45)
-        thickness, gap = rng.uniform(0.038, 0.05), rng.uniform(0.16, 0.21)
-        for step in range(2 + int(finding.severity > 0.5)):
-            band_y = y + gap * (step - 0.5)
-            band = film.canvas.stroke(
-                x - half, band_y + half * tilt, x + half, band_y - half * tilt, thickness
-            )
-            film.opacity += (1.15 + 0.3 * finding.severity) * band
+        bands = film.best_placed(side, finding, _bands)
+        film.opacity += (1.15 + 0.3 * finding.severity) * bands
+
+
+def _bands(film: _Film, finding: PhantomFinding, x: float, y: float) -> np.ndarray:
+    rng = film.rng
+    half, tilt = rng.uniform(0.22, 0.3), rng.uniform(-0.4, 0.4)
+    thickness, gap = rng.uniform(0.038, 0.05), rng.uniform(0.16, 0.21)
+    count = 2 + int(finding.severity > 0.5)
+    middles = y + gap * (np.arange(count) - (count - 1) / 2)
+    strokes = [
+        film.canvas.stroke(x - half, m + half * tilt, x + half, m - half * tilt, thickness) for m in middles
+    ]
+    return np.maximum.reduce(strokes)
 
 
 def _draw_consolidation(film: _Film, finding: PhantomFinding):
     """A cloud with ragged edges, and air-filled bronchi as dark lines in it."""
-    c, rng = film.canvas, film.rng
     for side in sides(finding):
-        x, y = film.place(side, finding.zone)
-        spread = 0.14 + 0.05 * finding.severity
-        cloud = np.zeros_like(c.x)
-        for dx, dy in rng.normal(0, 0.75 * spread, (7, 2)):
-            cloud = np.maximum(cloud, c.blob(x + dx, y + dy, spread, spread))
-        cloud = ramp(cloud + 0.14 * c.smooth_noise(0.045) - 0.45, 0.35)
-        bronchi = np.zeros_like(c.x)
-        for angle in rng.uniform(0, 2 * np.pi) + np.array((0, 1.3, 2.9, 4.4)):
-            tip = (x + 0.26 * np.cos(angle), y + 0.26 * np.sin(angle))
-            bronchi = np.maximum(bronchi, c.stroke(x, y, *tip, 0.02))
-        film.opacity += cloud * (1 - 0.65 * bronchi) * rng.uniform(0.95, 1.1)
+        film.opacity += film.best_placed(side, finding, _cloud) * film.rng.uniform(0.95, 1.1)
+
+
+def _cloud(film: _Film, finding: PhantomFinding, x: float, y: float) -> np.ndarray:
+    c, rng = film.canvas, film.rng
+    spread = 0.14 + 0.05 * finding.severity
+    cloud = np.zeros_like(c.x)
+    for dx, dy in rng.normal(0, 0.75 * spread, (6, 2)):
+        cloud = np.maximum(cloud, c.blob(x + dx, y + dy, spread, spread))
+    cloud = ramp(cloud + 0.14 * c.smooth_noise(0.045) - 0.45, 0.35)
+    bronchi = np.zeros_like(c.x)
+    outward = np.arctan2(y - HILUM[1], x - np.sign(x) * HILUM[0])
+    root = (x - 0.2 * np.cos(outward), y - 0.2 * np.sin(outward))
+    for angle in outward + rng.uniform(-0.15, 0.15) + np.array((-0.6, 0, 0.6)):
+        tip = (root[0] + 0.45 * np.cos(angle), root[1] + 0.45 * np.sin(angle))
+        bronchi = np.maximum(bronchi, c.stroke(*root, *tip, 0.018))
+    return cloud * (1 - 0.65 * bronchi)
 
 
 def _draw_edema(film: _Film, finding: PhantomFinding):
@@ -327,20 +342,18 @@ def _draw_emphysema(film: _Film, finding: PhantomFinding):
 
 
 def _draw_devices(film: _Film, finding: PhantomFinding):
-    """Metal and plastic: one or two of a tube, a venous line, a pacemaker, a stomach tube."""
+    """Metal and plastic."""
     c, rng = film.canvas, film.rng
-    kinds = rng.choice(4, size=1 + int(finding.severity > 0.5), replace=False)
-    for kind in kinds:
-        side = rng.choice((-1, 1))
-        if kind == 0:  # endotracheal tube
+    side = rng.choice((-1, 1))
+    for kind in device_kinds(finding):
+        if kind == "endotracheal tube":
             shape = c.path([(0.02, -1.05), (0.0, -0.6), (0.01, rng.uniform(-0.4, -0.25))], 0.016)
-        elif kind == 1:  # central venous line
+        elif kind == "venous line":
             shape = c.path([(side * 0.75, -0.75), (side * 0.3, -0.7), (-0.1, -0.45), (-0.13, -0.05)], 0.014)
-        elif kind == 2:  # pacemaker with its lead
-            shape = c.disc(side * 0.58, -0.55, 0.13, 0.1, 0.03)
+        elif kind == "pacemaker":
             lead = [(side * 0.5, -0.5), (side * 0.2, -0.62), (-0.08, -0.3), (0.0, 0.12), (0.22, 0.25)]
-            shape = np.maximum(shape, c.path(lead, 0.014))
-        else:  # stomach tube
+            shape = np.maximum(c.disc(side * 0.58, -0.55, 0.13, 0.1, 0.03), c.path(lead, 0.014))
+        else:
             shape = c.path([(0.03, -1.05), (0.0, -0.2), (0.06, 0.4), (0.3, 0.62)], 0.014)
         film.over += 0.5 * shape
 
