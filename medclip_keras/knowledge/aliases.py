@@ -18,7 +18,7 @@ PRESENT, ABSENT, EXCLUDED = "present", "absent", "excluded"
 
 # Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
 _WORD = re.compile(
-    r"\b(?:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<=\s)-(?=\s)"
+    r"\b(?:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
 _BRITISH = (
     ("oedema", "edema"),

@@ -190,9 +190,9 @@ class Scopes:
         return list(self._words[start:end])
 
     def _is_clause(self, start: int, first: str) -> bool:
-        """Whether "and heart is enlarged" follows rather than "and effusion"."""
+        """Whether "and small effusions persist" follows rather than "and effusion"."""
         segment = self._segment(start)
-        return first in ("heart", "cardiac", "lung", "mediastinum") and bool(_VERBS.intersection(segment))
+        return first in _NEW_SUBJECTS and bool(_VERBS.intersection(segment)) and not _OR.intersection(segment)
 
     def _opens_clause(self, start: int) -> bool:
         """Whether a new statement begins after a comma, rather than the next item of a list."""

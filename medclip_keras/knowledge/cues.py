@@ -24,7 +24,7 @@ NEGATIVE_BEFORE = (
     "w/o",
     "negative for",
     "negative (chest|exam|study) for",
-    "(free|clear|devoid|cleared) of",
+    "(free|clear|devoid|cleared) (of|from)",
     "(absence|lack|exclusion) of",
     "absent",
     "lacks",
@@ -33,6 +33,7 @@ NEGATIVE_BEFORE = (
     "denies",
     "rules out",
     "excludes",
+    "(cannot|can not|could not|can't|do not|did not) (see|identify|detect|find|appreciate|demonstrate)",
     "never",
     "none of",
     "(unlikely|improbable) to (represent|be|reflect)",
@@ -40,7 +41,6 @@ NEGATIVE_BEFORE = (
     "rather than",
     "instead of",
     "(fails|failed) to (show|demonstrate|reveal)",
-    "(does|do|did|is|are) not",
     "nothing to suggest",
 )
 
@@ -48,7 +48,6 @@ NEGATIVE_BEFORE = (
 NEGATIVE_AFTER = (
     f"not ({_ADVERB}) ({_SEEN})",
     f"(can not|cannot|could not) be ({_ADVERB}) ({_SEEN})",
-    f"no longer ({_ADVERB}) ({_SEEN})",
     "not (any|at all)",
     f"never ({_SEEN})",
     f"nowhere (to be|) ({_SEEN})",
@@ -59,7 +58,7 @@ NEGATIVE_AFTER = (
     "ruled out",
     "unlikely",
     "absent",
-    ": (none|no|absent|negative|nil)",
+    "(:|-) (none|absent|negative|nil|no .|not seen|not present)",
     "none",
     "(fails|failed) to (appear|show)",
 )
@@ -68,17 +67,19 @@ NEGATIVE_AFTER = (
 RESOLVED_BEFORE = (
     "(resolution|clearing|clearance|disappearance|resorption) of",
     "(resolved|cleared)",
+    "no longer (any|a|)",
     "interval (resolution|clearing|removal) of",
     "(removal|withdrawal|extraction|explantation) of",
     "(removed|extubated)",
 )
 RESOLVED_AFTER = (
-    "(has|have|had|is|are|) (now|since|completely|entirely|fully|been|subsequently|) "
+    "(has|have|had|is|are|) (now|since|both|all|completely|entirely|fully|been|subsequently|) "
     "(resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|cleared up)",
-    "(has|have) been (completely|entirely|interval|since|) (removed|withdrawn|taken out|"
+    "(has|have) (both|all|now|since|) been (completely|entirely|since|) (removed|withdrawn|taken out|"
     "discontinued|evacuated)",
     "(has|have) (completely|entirely|now|since) (resolved|cleared|disappeared)",
     "(removed|withdrawn)",
+    f"no longer ({_ADVERB}) ({_SEEN})",
     "no longer",
     "(shows|showing|with) (complete|interval) (resolution|clearing)",
 )
@@ -87,7 +88,8 @@ RESOLVED_AFTER = (
 UNCERTAIN_BEFORE = (
     "(possible|possibly|potential|potentially|questionable|questionably|equivocal|perhaps|maybe|"
     "conceivable|conceivably)",
-    "(can not|cannot|could not|can't|couldn't|unable to|difficult to|not able to|impossible to) "
+    "(can not|cannot|could not|can't|couldn't|unable to|difficult to|hard to|not able to|not "
+    "possible to|impossible to) "
     "(entirely|completely|definitively|definitely|fully|reliably|confidently|absolutely|) "
     "(exclude|rule out|be excluded|differentiate|distinguish|discount)",
     "(does|do|did|would) not (entirely|completely|definitively|) (exclude|rule out)",
@@ -114,19 +116,22 @@ UNCERTAIN_BEFORE = (
     "(clinical|clinically) (correlation|correlate|concern|suspected|suspicion|correlation is "
     "recommended) (for|with|)",
     "(in the appropriate|in the right|in the proper|given the appropriate) clinical (setting|context)",
-    "(indeterminate|uncertain|unclear|doubtful) (for|if|whether|)",
+    "(indeterminate|uncertain|unclear) (for|if|whether)",
+    "doubtful",
+    "?",
     "whether",
     "(not certain|not sure|unsure) (if|whether)",
 )
 UNCERTAIN_AFTER = (
     "(can not|cannot|could not|can't|couldn't|may not) be (entirely|completely|definitively|definitely|fully|"
     "reliably|confidently|absolutely|totally|) (excluded|ruled out|discounted|differentiated)",
-    "(is|are) (not|difficult to|hard to|impossible to) (entirely|completely|definitively|definitely|fully|) "
+    "(is|are|would be|remain|) (not|difficult to|hard to|impossible to) (entirely|completely|"
+    "definitively|definitely|fully|) "
     "(excluded|exclude|ruled out|rule out)",
     "not (entirely|completely|definitively|definitely|fully|) (excluded|ruled out)",
     "(is|are|remains|remain|also|would be|seems|thought) (a|also|still|) "
     "(possible|questionable|questioned|suspected|equivocal|possibility|consideration|concern|conceivable|"
-    "considered|uncertain|suggested|raised|queried|indeterminate|in question)",
+    "considered|uncertain|suggested|raised|queried|in question)",
     "(should|could|might|may|must|can) (also|) be (considered|present|suspected|questioned|there|"
     "entertained)",
     "(possible|questionable|suspected|questioned|equivocal|conceivable)",

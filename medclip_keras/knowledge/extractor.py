@@ -23,7 +23,7 @@ from medclip_keras.knowledge.cues import KINDS
 from medclip_keras.knowledge.sections import split_sentences
 
 MAX_GAP = 5  # words between the parts of an alias such as `heart + enlarged`
-_APART = frozenset({",", ";", ":", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
+_APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
 @dataclass(frozen=True)

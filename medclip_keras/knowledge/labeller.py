@@ -26,6 +26,9 @@ _RANKS = {
     int(LabelState.POSITIVE): 3,
 }
 _ABNORMAL_RANK = 2
+# "The lungs are clear" denies the first, "the heart is of normal size" one of the second.
+_LUNGS = frozenset({"Lung Opacity"})
+_HEART = frozenset({"Cardiomegaly", "Enlarged Cardiomediastinum"})
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class ReportLabeller:
     """Labels reports by the concepts of a table.
 
     Several mentions of a concept: positive before uncertain before negative. Historical and resolved count as
-    negative. `No Finding` is positive where normality is stated overall and nothing but support devices is
-    positive or uncertain, and is left unmentioned elsewhere.
+    negative. `No Finding` is positive where normality is stated overall, or of lungs and heart alike, and
+    nothing but support devices is positive or uncertain; it is left unmentioned elsewhere.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> labeller = ReportLabeller(load_table("chexpert14"))
@@ -73,7 +76,11 @@ class ReportLabeller:
         self._extractor = Extractor(table)
         self._positions = {name: position for position, name in enumerate(table.names)}
         self._no_finding = self._positions.get(NO_FINDING)
-        self._abnormal = [k for name, k in self._positions.items() if name not in (NO_FINDING, SUPPORT_DEVICES)]
+        self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
+        self._heart = [k for name, k in self._positions.items() if name in _HEART]
+        self._abnormal = [
+            k for name, k in self._positions.items() if name not in (NO_FINDING, SUPPORT_DEVICES)
+        ]
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Labels a report's sections; other sections than findings, impression and body say nothing."""
@@ -95,6 +102,15 @@ class ReportLabeller:
             position, state = self._positions[mention.name], _STATES[mention.assertion]
             if _RANKS[state] > _RANKS[states[position]]:
                 states[position] = state
-        if self._no_finding is not None and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
-            states[self._no_finding] = int(LabelState.NOT_MENTIONED)
+        if self._no_finding is not None:
+            states[self._no_finding] = self._normality(states)
         return np.array(states, np.int8)
+
+    def _normality(self, states: Sequence[int]) -> int:
+        """The state of `No Finding`: said of all, or of lungs and heart alike, and nothing against it."""
+        if any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
+            return int(LabelState.NOT_MENTIONED)
+        denied = int(LabelState.NEGATIVE)
+        if any(states[k] == denied for k in self._lungs) and any(states[k] == denied for k in self._heart):
+            return int(LabelState.POSITIVE)
+        return states[self._no_finding]

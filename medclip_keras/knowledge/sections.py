@@ -119,7 +119,7 @@ _ABBREVIATIONS = frozenset(
 )
 _ENDS_LIST_ONLY = frozenset({"etc", "jr", "sr", "a.m", "p.m", "a.p", "p.a", "no", "nos", "min", "max", "st"})
 _BREAK = re.compile(
-    r"(?P<stop>[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
+    r"(?P<stop>(?<=\S)[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
     # a blank line, an item of a list, a label
     r"|(?P<line>\n[ \t\r]*(?:\n\s*|(?=[-*•·‣]\s|\d{1,2}[.)]\s|[A-Z][A-Za-z ]{2,30}:)))"
