@@ -66,7 +66,11 @@ class Tokenizer(tf.Module):
         sequences = tf.concat([starts, pieces, ends], axis=1)  # (B, ragged)
         token_ids = sequences.to_tensor(self.pad_id, shape=(None, self.max_tokens))  # (B, max_tokens)
         mask = tf.sequence_mask(sequences.row_lengths(), self.max_tokens, dtype=tf.int32)
-        return {"token_ids": token_ids, "padding_mask": mask}
+        shape = (texts.shape[0], self.max_tokens)
+        return {
+            "token_ids": tf.ensure_shape(token_ids, shape),
+            "padding_mask": tf.ensure_shape(mask, shape),
+        }
 
     @property
     def fingerprint(self) -> str:

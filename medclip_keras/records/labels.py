@@ -1,0 +1,99 @@
+"""Label states to label vectors: the policies that a run applies when its batches are made, in the graph."""
+
+import numpy as np
+import tensorflow as tf
+
+from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
+from medclip_keras.knowledge.states import LabelState
+
+_CODES = {"multi_hot": {"positive": 1.0, "negative": 0.0}, "signed": {"positive": 1.0, "negative": -1.0}}
+
+
+def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Codes label states as numbers.
+
+    | state | multi_hot | signed |
+    |---|---|---|
+    | positive | 1 | 1 |
+    | negative | 0 | -1 |
+    | not mentioned | 0 | 0 |
+    | uncertain: positive, negative | as that state | as that state |
+    | uncertain: half | 0.5 | 0.5 |
+    | uncertain: ignored | 0, not known | 0, not known |
+
+    Args:
+        states: (..., num_findings) int8, `LabelState`.
+        uncertain: "positive", "negative", "half" or "ignored".
+        coding: "multi_hot" as in the paper, or "signed", which tells a negation from silence.
+
+    Returns:
+        labels (..., num_findings) float32, and known (..., num_findings) float32: 0 where the finding leaves
+        the comparison, else 1.
+
+    >>> labels, known = code_labels(tf.constant([[0, 1], [2, 3], [3, 3]], tf.int8), "half", "signed")
+    >>> labels.numpy().tolist()
+    [[0.0, 1.0], [-1.0, 0.5], [0.5, 0.5]]
+    """
+    codes = _CODES[coding]
+    values = np.zeros(len(LabelState), np.float32)
+    values[LabelState.POSITIVE] = codes["positive"]
+    values[LabelState.NEGATIVE] = codes["negative"]
+    values[LabelState.UNCERTAIN] = {**codes, "half": 0.5, "ignored": 0.0}[uncertain]
+    known = np.ones(len(LabelState), np.float32)
+    known[LabelState.UNCERTAIN] = uncertain != "ignored"
+    positions = tf.cast(states, tf.int32)
+    return tf.gather(values, positions), tf.gather(known, positions)
+
+
+def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
+    """Closes label states over the table's parents; `knowledge.concepts.close_over_parents` in the graph.
+
+    Args:
+        states: (..., num_findings) int8, `LabelState`.
+        table: the findings and their parents.
+
+    Returns:
+        (..., num_findings) int8.
+    """
+    below = _descendants(table)  # (num_findings, num_findings): row k has the descendants of k, and k
+
+    def among(state: LabelState, relatives: np.ndarray) -> tf.Tensor:
+        return tf.reduce_any((states == state)[..., None, :] & relatives, axis=-1)  # (..., num_findings)
+
+    positive = among(LabelState.POSITIVE, below)
+    uncertain = among(LabelState.UNCERTAIN, below) & ~positive
+    # What is below a negative that stays negative holds neither, so the order of the two passes is kept.
+    negative_before = (states == LabelState.NEGATIVE) & ~positive & ~uncertain
+    negative = tf.reduce_any(negative_before[..., None, :] & below.T, axis=-1) & ~positive & ~uncertain
+    closed = (
+        LabelState.POSITIVE * tf.cast(positive, tf.int8)
+        + LabelState.UNCERTAIN * tf.cast(uncertain, tf.int8)
+        + LabelState.NEGATIVE * tf.cast(negative, tf.int8)
+    )
+    return closed
+
+
+def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
+    """Makes No Finding positive where no finding is positive or uncertain, as MedCLIP's released code does.
+
+    Args:
+        states: (..., num_findings) int8, `LabelState`.
+        table: has No Finding; where it has not, nothing changes.
+
+    Returns:
+        (..., num_findings) int8.
+    """
+    if NO_FINDING not in table.names:
+        return states
+    present = (states == LabelState.POSITIVE) | (states == LabelState.UNCERTAIN)
+    nothing = ~tf.reduce_any(present, axis=-1, keepdims=True)  # (..., 1)
+    is_no_finding = np.array(table.names) == NO_FINDING  # (num_findings,)
+    return tf.where(nothing & is_no_finding, np.int8(LabelState.POSITIVE), states)
+
+
+def _descendants(table: ConceptTable) -> np.ndarray:
+    below = np.eye(len(table), dtype=bool)
+    for child in reversed(table.order):
+        for parent in table.concepts[child].parents:
+            below[table.index(parent)] |= below[child]
+    return below

@@ -1,0 +1,183 @@
+"""Folders of records to streams of serialized records: the checks at the door, and the order they come in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+from etils import epath
+
+from medclip_keras.config import DataConfig, require
+from medclip_keras.records.manifest import Manifest, read_manifest
+
+_PARALLEL_SHARDS = 16  # shards that are read in turn, so that a buffer holds records of many of them
+
+
+@dataclass(frozen=True)
+class RecordFolder:
+    """A dataset on disk."""
+
+    directory: str
+    manifest: Manifest
+
+    def files(self, split: str) -> list[str]:
+        """Paths of a split's shards, in their order."""
+        shards = self.manifest.splits.get(split, {}).get("shards", ())
+        return [str(epath.Path(self.directory) / shard["name"]) for shard in shards]
+
+    def count(self, split: str, what: str = "num_records") -> int:
+        """Records of a split, or what else the manifest counts: "num_sentences"."""
+        return self.manifest.splits.get(split, {}).get(what, 0)
+
+
+def image_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
+    """The folders that a run draws images from, after the checks at the door.
+
+    Raises:
+        ValueError: none is given, one is not of images or misses a shard, they differ in stored size or
+            concept table, or the split is empty.
+    """
+    require(bool(data.images), "data.images", "at least one folder of image records", list(data.images))
+    images, _ = _checked_folders(data)
+    _require_split(images, split, "num_records", "data.images", "records")
+    return images
+
+
+def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
+    """The folders that a run draws sentences from, after the checks at the door.
+
+    These are the report records, and those image records that carry their own reports' sentences, unless
+    these reports are among the report records anyway: no sentence counts twice.
+
+    Raises:
+        ValueError: no folder has sentences, one is not of reports or misses a shard, they differ in concept
+            table from each other or the images, or the split is empty.
+    """
+    images, texts = _checked_folders(data)
+    known = {folder.manifest.fingerprint for folder in texts}
+    paired = tuple(folder for folder in images if folder.manifest.reports_sha256 not in {"", *known})
+    require(
+        bool(texts or paired),
+        "data.texts",
+        "at least one folder of report records, unless image records have sentences",
+        list(data.texts),
+    )
+    _require_split(texts + paired, split, "num_sentences", "data.texts", "sentences")
+    return texts + paired
+
+
+def count(folders: Sequence[RecordFolder], split: str, what: str = "num_records") -> int:
+    """Records of a split in all folders, or "num_sentences"."""
+    return sum(folder.count(split, what) for folder in folders)
+
+
+def read_records(folders: Sequence[RecordFolder], split: str) -> tf.data.Dataset:
+    """Serialized records, in the order of folders, shards and keys; for evaluation."""
+    return tf.data.TFRecordDataset(_files(folders, split))
+
+
+def shuffled_records(folders: Sequence[RecordFolder], split: str, seed: tf.Tensor) -> tf.data.Dataset:
+    """One pass over the serialized records: shards in random order, sixteen at a time, a record each in turn.
+
+    Follow it by `shuffle`, which mixes the records themselves.
+
+    Args:
+        folders: of `image_folders` or `sentence_folders`.
+        split: "train", "valid" or "test".
+        seed: (2,) int32; decides the order alone, whatever TensorFlow's global seed is.
+
+    Returns:
+        A dataset of () strings.
+    """
+    files = _files(folders, split)
+    order = tf.random.experimental.stateless_shuffle(tf.constant(files), seed)
+    return tf.data.Dataset.from_tensor_slices(order).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(len(files), _PARALLEL_SHARDS),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """`Dataset.shuffle` in an order that depends on `seed` alone; tf.data's depends on the global seed too.
+
+    Args:
+        dataset: anything.
+        buffer_size: elements held in memory.
+        seed: (2,) int32.
+
+    Returns:
+        The elements, each once, in another order; the same one at every iteration.
+    """
+    seeds = tf.random.stateless_uniform((2,), seed, 1, 2**31 - 1, tf.int64, alg="philox")
+    shapes = [spec.shape for spec in tf.nest.flatten(dataset.element_spec)]
+    types = [spec.dtype for spec in tf.nest.flatten(dataset.element_spec)]
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=tf.constant(buffer_size, tf.int64),
+        seed=seeds[0],
+        seed2=seeds[1],
+        output_types=types,
+        output_shapes=shapes,
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(variant, dataset.element_spec)
+
+
+def _files(folders: Sequence[RecordFolder], split: str) -> list[str]:
+    return [path for folder in folders for path in folder.files(split)]
+
+
+def _checked_folders(data: DataConfig) -> tuple[tuple[RecordFolder, ...], tuple[RecordFolder, ...]]:
+    images = _read_folders(data.images, "images", "data.images")
+    texts = _read_folders(data.texts, "reports", "data.texts")
+    for folder in images:
+        require(
+            folder.manifest.image_size == data.stored_image_size,
+            "data.images",
+            f"records of images stored at data.stored_image_size ({data.stored_image_size} px)",
+            f"{folder.directory} ({folder.manifest.image_size} px)",
+            "Set data.stored_image_size, or run beam_jobs.decode_images with that --image_size.",
+        )
+    for folder in (*images, *texts)[1:]:
+        _require_same_concepts((*images, *texts)[0], folder)
+    return images, texts
+
+
+def _read_folders(directories: Sequence[str], kind: str, argument: str) -> tuple[RecordFolder, ...]:
+    folders = tuple(RecordFolder(str(directory), read_manifest(directory)) for directory in directories)
+    for folder in folders:
+        received = f"{folder.directory} ({folder.manifest.kind})"
+        require(folder.manifest.kind == kind, argument, f"folders of {kind}' records", received)
+    return folders
+
+
+def _require_same_concepts(first: RecordFolder, other: RecordFolder) -> None:
+    one, two = first.manifest, other.manifest
+    require(
+        one.concepts_sha256 == two.concepts_sha256,
+        "data.images and data.texts",
+        "records of one concept table",
+        f"{first.directory} ({one.concept_table}), {other.directory} ({two.concept_table})",
+        "Run the Beam jobs with the same --concepts.",
+    )
+
+
+def _require_split(folders: Sequence[RecordFolder], split: str, what: str, argument: str, noun: str) -> None:
+    require(
+        count(folders, split, what) > 0,
+        argument,
+        f"folders that have {noun} in the split {split!r}",
+        ", ".join(folder.directory for folder in folders),
+    )
+    for folder in folders:
+        for shard in folder.manifest.splits.get(split, {}).get("shards", ()):
+            path = epath.Path(folder.directory) / shard["name"]
+            length = path.stat().length if path.exists() else 0
+            require(
+                length == shard["num_bytes"],
+                argument,
+                f"complete: {shard['name']} has {shard['num_bytes']} bytes in its manifest",
+                f"{folder.directory} ({length} bytes)",
+                "Run the Beam job that made it again.",
+            )

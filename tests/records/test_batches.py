@@ -1,0 +1,259 @@
+"""Batches of images whose pixels are their number, and of sentences whose word is theirs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medclip_keras.config import (
+    AugmentConfig,
+    DataConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+from medclip_keras.preprocess.images import MEAN, STANDARD_DEVIATION
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records.batches import evaluation_images, evaluation_sentences, training_batches
+
+NUM_IMAGES, NUM_SENTENCES, BATCH = 24, 40, 4
+STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
+SILENT, NORMAL, OPACITY, PNEUMONIA = [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 2, 1]
+
+
+def sentence(number, states=SILENT):
+    return (f"w{number} w{number} w{number}", states)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    words = [f"w{number}" for number in range(100)]
+    return Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words], lower_case=True, max_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, write_dataset, image_row, report_row):
+    """24 images, two of them with pneumonia, six opaque; 20 reports of two sentences, and some short ones."""
+    directory = tmp_path_factory.mktemp("records")
+    states = [PNEUMONIA] * 2 + [OPACITY] * 6 + [SILENT] * 16
+    images = [image_row(number, states[number]) for number in range(NUM_IMAGES)]
+    write_dataset(directory / "images", "images", {"train": images, "test": images[:5]}, num_shards=3)
+    paired = [image_row(n, SILENT, [sentence(50 + 2 * n), sentence(51 + 2 * n)]) for n in range(3)]
+    paired += [image_row(n, SILENT, [("w99", SILENT)] if n == 3 else []) for n in range(3, 8)]
+    write_dataset(directory / "paired", "images", {"train": paired}, reports_sha256="another")
+    said = [PNEUMONIA] * 2 + [NORMAL] * 6 + [SILENT] * 32
+    reports = [
+        report_row(f"r{n}", SILENT, [sentence(k, said[k]) for k in (n, n + 20)] + [("w98 w98", PNEUMONIA)])
+        for n in range(20)
+    ]
+    write_dataset(directory / "reports", "reports", {"train": reports, "test": reports[:3]}, num_shards=3)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def config(directory):
+    return RunConfig(
+        "test",
+        seed=5,
+        data=DataConfig(
+            images=(str(directory / "images"),),
+            texts=(str(directory / "reports"),),
+            stored_image_size=16,
+            balance=False,
+            shuffle_buffer=16,
+        ),
+        augment=STILL,
+        model=ModelConfig(image=ImageEncoderConfig(image_size=16)),
+        train=TrainConfig(batch_size=BATCH),
+    )
+
+
+@pytest.fixture(scope="module")
+def two_epochs(config, tokenizer):
+    """12 batches, six an epoch."""
+    return take(config, tokenizer, 12)
+
+
+@pytest.fixture(scope="module")
+def long_epoch(config, tokenizer):
+    """150 batches of one epoch."""
+    return take(config, tokenizer, 150, steps_per_epoch=150)
+
+
+def with_data(config, **values):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **values))
+
+
+def take(config, tokenizer, num_steps, start_step=0, steps_per_epoch=6):
+    stream = training_batches(config, tokenizer, steps_per_epoch=steps_per_epoch, start_step=start_step)
+    return list(stream.take(num_steps).as_numpy_iterator())
+
+
+def numbers(batches):
+    """The image numbers, read off the pixels."""
+    pixels = np.concatenate([batch["images"] for batch in batches])[:, 0, 0, 0]
+    return np.round(255 * (pixels * STANDARD_DEVIATION + MEAN)).astype(int).tolist()
+
+
+def words(batches):
+    """The sentence numbers, read off the first word piece after [CLS]."""
+    return (np.concatenate([batch["token_ids"] for batch in batches])[:, 1] - 4).tolist()
+
+
+def labels_by(found, batches, name):
+    labels = np.concatenate([batch[name] for batch in batches]).tolist()
+    return dict(zip(found(batches), labels, strict=True))
+
+
+def assert_equal(one, two):
+    assert len(one) == len(two)
+    for batch, other in zip(one, two, strict=True):
+        assert batch.keys() == other.keys()
+        for name, value in batch.items():
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_batch_has_the_contract_s_shapes(config, tokenizer):
+    spec = training_batches(config, tokenizer, steps_per_epoch=6).element_spec
+    shapes = {name: (tuple(value.shape), value.dtype.name) for name, value in spec.items()}
+    assert shapes == {
+        "images": ((4, 16, 16, 1), "float32"),
+        "image_labels": ((4, 3), "float32"),
+        "image_known": ((4, 3), "float32"),
+        "token_ids": ((4, 6), "int32"),
+        "padding_mask": ((4, 6), "int32"),
+        "text_labels": ((4, 3), "float32"),
+        "text_known": ((4, 3), "float32"),
+    }
+
+
+def test_every_record_is_seen_once_an_epoch(two_epochs):
+    first, second = numbers(two_epochs[:6]), numbers(two_epochs[6:])
+    assert sorted(first) == sorted(second) == list(range(NUM_IMAGES))
+    assert first != second != list(range(NUM_IMAGES))
+
+
+def test_every_sentence_is_seen_once_a_pass_without_the_short_ones(long_epoch):
+    seen = words(long_epoch)
+    assert sorted(seen[:NUM_SENTENCES]) == list(range(NUM_SENTENCES))
+    assert sorted(seen[NUM_SENTENCES : 2 * NUM_SENTENCES]) == list(range(NUM_SENTENCES))
+    assert seen[:NUM_SENTENCES] != seen[NUM_SENTENCES : 2 * NUM_SENTENCES]
+
+
+def test_labels_belong_to_their_images_and_sentences(config, tokenizer):
+    config = with_data(config, coding="signed")
+    batches = take(config, tokenizer, 10, steps_per_epoch=10)
+    codes = {tuple(PNEUMONIA): [0, -1, 1], tuple(OPACITY): [0, 1, 0], tuple(NORMAL): [1, 0, 0]}
+    images = [PNEUMONIA] * 2 + [OPACITY] * 6 + [SILENT] * 16
+    texts = [PNEUMONIA] * 2 + [NORMAL] * 6 + [SILENT] * 32
+    for found, states, name in ((numbers, images, "image_labels"), (words, texts, "text_labels")):
+        expected = [codes.get(tuple(states[number]), SILENT) for number in found(batches)]
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), expected)
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_resumed_batches_equal_the_unbroken_ones(config, tokenizer, balance):
+    config = dataclasses.replace(with_data(config, balance=balance), augment=AugmentConfig())
+    whole = take(config, tokenizer, 10, steps_per_epoch=5)
+    for start in (2, 5, 8):  # in the middle of an epoch, at its end, in the middle of the next
+        resumed = take(config, tokenizer, 10 - start, start_step=start, steps_per_epoch=5)
+        assert_equal(whole[start:], resumed)
+
+
+def test_batches_are_a_function_of_the_seed_alone(config, tokenizer):
+    config = dataclasses.replace(config, augment=AugmentConfig())
+    first = take(config, tokenizer, 4)
+    tf.random.set_seed(99)
+    assert_equal(first, take(from_dict(to_dict(config)), tokenizer, 4))
+    other = take(dataclasses.replace(config, seed=6), tokenizer, 4)
+    assert words(first) != words(other)
+    assert not np.array_equal(first[0]["images"], other[0]["images"])
+
+
+def test_same_image_is_augmented_differently_each_time(config, tokenizer, two_epochs):
+    config = dataclasses.replace(config, augment=dataclasses.replace(STILL, brightness=0.2))
+    means = np.concatenate([batch["images"].mean(axis=(1, 2, 3)) for batch in take(config, tokenizer, 12)])
+    bright = [mean for mean, number in zip(means, numbers(two_epochs), strict=True) if number == 20]
+    assert len(bright) == 2
+    assert abs(bright[0] - bright[1]) > 1e-3
+
+
+def test_images_and_sentences_are_drawn_independently(config, tokenizer):
+    seen = {}
+    for number, word in zip(*(found(take(config, tokenizer, 60)) for found in (numbers, words)), strict=True):
+        seen.setdefault(number, []).append(word)
+    assert all(len(set(met)) >= 6 for met in seen.values())  # ten epochs, 40 sentences
+
+
+def test_balance_draws_findings_equally_often(config, tokenizer, long_epoch):
+    batches = take(with_data(config, balance=True), tokenizer, 150, steps_per_epoch=150)
+    # Images: 2 with pneumonia, 6 opaque, 16 of neither, 24 in all: each class a third.
+    drawn = np.array(numbers(batches))
+    shares = [np.mean(drawn < 2), np.mean((drawn >= 2) & (drawn < 8)), np.mean(drawn >= 8)]
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.06)
+    assert set(drawn) == set(range(NUM_IMAGES))
+    # Sentences: the manifest counts the 20 short ones with pneumonia too, 22 of 60; 6 normal; 32 of neither,
+    # 80 % of the 40 long ones. So factors 20/22, 20/6 and 60/(3 * .8 * 60), and draws 2 * .91, 20, 13.
+    said = np.array(words(batches))
+    assert 0.5 < np.mean((said >= 2) & (said < 8)) < 0.65
+    unbalanced = np.array(words(long_epoch))
+    assert 0.1 < np.mean((unbalanced >= 2) & (unbalanced < 8)) < 0.2
+
+
+def test_own_report_pairs_an_image_with_its_own_sentence(config, tokenizer, directory):
+    config = with_data(config, images=(str(directory / "paired"),), pairing="own_report")
+    batches = take(config, tokenizer, 40)
+    own = {0: {50, 51}, 1: {52, 53}, 2: {54, 55}}
+    met = {}
+    for number, word in zip(numbers(batches), words(batches), strict=True):
+        met.setdefault(number, set()).add(word)
+    assert {number: met[number] for number in own} == own
+    for number in range(3, 8):  # no own sentence, or one of a single word
+        assert len(met[number]) > 5
+        assert 99 not in met[number]
+
+
+def test_paired_sentences_are_drawn_unless_their_reports_are(config, tokenizer, directory):
+    paired = with_data(config, images=(str(directory / "paired"),))
+    seen = set(words(take(paired, tokenizer, 30, steps_per_epoch=30)))
+    assert seen == {*range(NUM_SENTENCES), *range(50, 56)}
+    alone = with_data(paired, texts=())
+    assert set(words(take(alone, tokenizer, 6))) == set(range(50, 56))
+
+
+def test_closure_and_uncertainty_reach_the_labels(config, tokenizer):
+    config = with_data(config, closure=True, unlabelled_sentence="no_finding")
+    batches = take(config, tokenizer, 10, steps_per_epoch=10)
+    labels = labels_by(numbers, batches, "image_labels")
+    assert labels[0] == [0, 1, 1]  # pneumonia makes the opacity that the states deny
+    said = labels_by(words, batches, "text_labels")
+    assert said[30] == [1, 0, 0]
+    assert said[1] == [0, 1, 1]
+
+
+def test_sentences_all_too_short_are_refused(config, tokenizer):
+    with pytest.raises(ValueError, match=r"`data.min_words` must be small enough to leave a sentence"):
+        take(with_data(config, min_words=4), tokenizer, 1)
+
+
+def test_evaluation_images_come_in_order_with_their_keys(config):
+    batches = list(evaluation_images(config, "test", batch_size=2).as_numpy_iterator())
+    assert [len(batch["images"]) for batch in batches] == [2, 2, 1]
+    keys = [key.decode() for batch in batches for key in batch["record_key"]]
+    assert keys == ["i0", "i3", "i1", "i4", "i2"]
+    images = np.concatenate([batch["images"] for batch in batches])
+    assert images.dtype == np.uint8
+    assert images[:, 5, 5, 0].tolist() == [0, 3, 1, 4, 2]
+    assert batches[0]["label_states"].tolist() == [PNEUMONIA, OPACITY]
+    assert batches[0]["patient_id"].tolist() == [b"p-i0", b"p-i3"]
+
+
+def test_evaluation_sentences_are_the_long_ones_in_order(config):
+    [batch] = evaluation_sentences(config, "test").as_numpy_iterator()
+    assert batch["text"].tolist() == [sentence(n)[0].encode() for n in (0, 20, 1, 21, 2, 22)]
+    assert batch["record_key"].tolist() == [b"r0", b"r0", b"r1", b"r1", b"r2", b"r2"]
+    assert batch["label_states"].tolist() == [PNEUMONIA, SILENT, PNEUMONIA, SILENT, NORMAL, SILENT]
