@@ -1,0 +1,94 @@
+"""python -m medclip_keras.export: a trained model to a validated version for TensorFlow Serving."""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import require
+from medclip_keras.serving.signatures import RUN_FILE, Endpoints, export_model
+from medclip_keras.serving.validate import TOLERANCE, validate
+from medclip_keras.training.restore import LoadedModel, load_model
+
+
+def export(
+    workdir: epath.PathLike,
+    output: epath.PathLike,
+    *,
+    loaded: LoadedModel | None = None,
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Writes the next version of a model; a version that the validation refuses never appears.
+
+    The SavedModel is written under a temporary name, asked in a clean process, and renamed when its answers
+    equal the trained model's.
+
+    Args:
+        workdir: of the trained run.
+        output: the folder of the versions, on a local file system; TensorFlow Serving's model base path.
+        loaded: the workdir's model where the caller has it already.
+        console: where progress is printed.
+
+    Returns:
+        output/<version>, the largest integer version there plus 1.
+
+    Raises:
+        ValueError: no trained model in the workdir, or the SavedModel does not answer as the model does.
+    """
+    require("://" not in str(output), "output", "a local folder (a bucket has no atomic rename)", str(output))
+    console, output = console or Console(), pathlib.Path(output)
+    loaded = loaded or load_model(workdir)
+    run = json.loads((epath.Path(workdir) / RUN_FILE).read_text())
+    output.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".exporting-", dir=output))
+    try:
+        written = temporary / "model"
+        export_model(loaded.model, loaded.tokenizer, loaded.table, written, {**run, "step": loaded.step})
+        difference = validate(str(written), Endpoints(loaded.model, loaded.tokenizer))
+        version = _push(written, output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    console.print(
+        f"Exported {version}; in a clean process it differs from the trained model by {difference:.1e} "
+        f"(allowed: {TOLERANCE:.0e}).",
+        highlight=False,
+    )
+    return version
+
+
+def next_version(output: pathlib.Path) -> int:
+    """The largest integer among the folder's entries plus 1; 1 for an empty folder."""
+    return 1 + max((int(entry.name) for entry in output.iterdir() if entry.name.isdigit()), default=0)
+
+
+def _push(written: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
+    while True:
+        version = output / str(next_version(output))
+        try:
+            os.rename(written, version)
+            return version
+        except OSError:
+            if not version.exists():  # else another export was faster: take the next number
+                raise
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m medclip_keras.export", description=__doc__)
+    parser.add_argument("--workdir", required=True, help="folder of the trained run")
+    parser.add_argument("--output", required=True, help="folder of the versions (MODELS_DIR)")
+    options = parser.parse_args(argv)
+    try:
+        export(options.workdir, options.output)
+    except ValueError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

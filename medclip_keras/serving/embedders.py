@@ -1,0 +1,71 @@
+"""What `evaluation` measures: a model in this process or a SavedModel, through the same graph."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401 (registers the operations of encode_text)
+from etils import epath
+
+from medclip_keras.config import RunConfig, from_dict, require
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, Endpoints
+from medclip_keras.training.model import MedCLIP
+
+
+class GraphEmbedder:
+    """An embedder of compiled endpoints.
+
+    Args:
+        endpoints: endpoint → function of keyword tensors.
+        logit_scale: of the model.
+    """
+
+    def __init__(self, endpoints: dict[str, Callable], logit_scale: float):
+        self._endpoints, self.logit_scale = endpoints, logit_scale
+
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
+        answer = self._endpoints["encode_stored_images"](stored_images=tf.constant(images))
+        return answer["image_embeddings"].numpy()
+
+    def embed_files(self, contents: list[bytes]) -> np.ndarray:
+        """Image files, JPEG or PNG, to float32 (B, D)."""
+        answer = self._endpoints["encode_image"](image_bytes=tf.constant(contents))
+        return answer["image_embeddings"].numpy()
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Sentences (N,) to float32 (N, D)."""
+        return self._endpoints["encode_text"](texts=tf.constant(texts))["text_embeddings"].numpy()
+
+
+def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:
+    """The embedder of a model in this process."""
+    return GraphEmbedder(Endpoints(model, tokenizer).functions(), float(model.logit_scale()))
+
+
+def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunConfig, ConceptTable]:
+    """The embedder of a SavedModel, with the run and the concepts that it was exported with.
+
+    Args:
+        directory: a version's folder, as `medclip_keras.export` wrote it.
+
+    Raises:
+        ValueError: no such folder, or not one of ours.
+    """
+    directory = epath.Path(directory)
+    for file in ("saved_model.pb", f"{EXTRA}/{RUN_FILE}", f"{EXTRA}/{CONCEPTS_FILE}"):
+        require(
+            (directory / file).exists(),
+            "saved_model",
+            f"a version's folder as medclip_keras.export wrote it, with {file}",
+            str(directory),
+            "Name the folder of the version, such as MODELS_DIR/1.",
+        )
+    run = json.loads((directory / EXTRA / RUN_FILE).read_text())
+    loaded = tf.saved_model.load(str(directory))
+    embedder = GraphEmbedder(dict(loaded.signatures), run["logit_scale"])
+    embedder.loaded = loaded  # the signatures do not keep their variables alive
+    return embedder, from_dict(run["config"]), load_table(str(directory / EXTRA / CONCEPTS_FILE))

@@ -1,0 +1,126 @@
+"""The endpoints of the SavedModel; the training model is evaluated through the very same functions.
+
+| endpoint | inputs | outputs |
+|---|---|---|
+| encode_image (serving_default) | image_bytes string (B,), JPEG or PNG files | image_embeddings (B, D) |
+| encode_text | texts string (B,), sentences | text_embeddings (B, D) |
+| encode_tokens | token_ids, padding_mask int32 (B, T), T at most max_tokens | text_embeddings (B, D) |
+| zero_shot | image_bytes, prompts string (P,), prompt_class int32 (P,) | logits_single, _ensemble (B, C) |
+| encode_stored_images | stored_images uint8 (B, S, S, 1), those of records | image_embeddings (B, D) |
+
+Embeddings are float32 of unit length. encode_tokens has no text operations, for servers whose tensorflow-text
+lags behind; `assets.extra/` holds the word pieces for its clients. In zero_shot, prompt p speaks for class
+prompt_class[p], C is the largest one plus 1, and the logits are logit_scale times the maximum (single) or the
+mean (ensemble) of a class's cosines, as in `evaluation.zero_shot`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+from etils import epath
+
+from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.preprocess.images import decode_all_to_squares, for_evaluation
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.training.model import MedCLIP
+
+EXTRA = "assets.extra"  # TensorFlow Serving leaves this folder alone
+RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
+
+
+class Endpoints:
+    """The endpoints as compiled functions of fixed dtypes and free batch size.
+
+    They call each other as compiled functions too, so each encoder is traced once.
+
+    Args:
+        model: the dual encoder.
+        tokenizer: its tokeniser.
+    """
+
+    def __init__(self, model: MedCLIP, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
+        self.image_size = model.run.model.image.image_size
+        self.stored_image_size = model.run.data.stored_image_size
+        for name, inputs in self._inputs().items():
+            specs = [tf.TensorSpec(shape, dtype, argument) for argument, (shape, dtype) in inputs.items()]
+            setattr(self, name, tf.function(getattr(self, name), input_signature=specs))
+
+    def encode_image(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Image files (B,) to embeddings."""
+        return self.encode_stored_images(decode_all_to_squares(image_bytes, self.stored_image_size))
+
+    def encode_stored_images(self, stored_images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images of records (B, S, S, 1) to embeddings."""
+        images = for_evaluation(stored_images, self.image_size)  # (B, image_size, image_size, 1)
+        return {"image_embeddings": self.model.encode_images(images)}
+
+    def encode_text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Sentences (B,) to embeddings."""
+        return self.encode_tokens(**self.tokenizer(texts))
+
+    def encode_tokens(self, token_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Word pieces and their mask (B, T) to embeddings."""
+        return {"text_embeddings": self.model.encode_tokens(token_ids, padding_mask)}
+
+    def zero_shot(
+        self, image_bytes: tf.Tensor, prompts: tf.Tensor, prompt_class: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Image files (B,) against prompts (P,) of classes prompt_class (P,), to logits (B, C)."""
+        images = self.encode_image(image_bytes)["image_embeddings"]
+        texts = self.encode_text(prompts)["text_embeddings"]
+        logits = self.model.logit_scale() * tf.matmul(texts, images, transpose_b=True)  # (P, B)
+        num_classes = tf.reduce_max(prompt_class) + 1
+        aggregated = {
+            "logits_single": tf.math.unsorted_segment_max(logits, prompt_class, num_classes),
+            "logits_ensemble": tf.math.unsorted_segment_mean(logits, prompt_class, num_classes),
+        }
+        return {name: tf.transpose(values) for name, values in aggregated.items()}  # (B, C)
+
+    def functions(self) -> dict[str, Callable]:
+        """Endpoint → function; the first is serving_default."""
+        return {name: getattr(self, name) for name in self._inputs()}
+
+    def _inputs(self) -> dict[str, dict[str, tuple]]:
+        """Endpoint → argument → shape and dtype."""
+        side = self.stored_image_size
+        image_bytes = {"image_bytes": ((None,), tf.string)}
+        tokens = ((None, None), tf.int32)
+        return {
+            "encode_image": image_bytes,
+            "encode_text": {"texts": ((None,), tf.string)},
+            "encode_tokens": {"token_ids": tokens, "padding_mask": tokens},
+            "zero_shot": {
+                **image_bytes,
+                "prompts": ((None,), tf.string),
+                "prompt_class": ((None,), tf.int32),
+            },
+            "encode_stored_images": {"stored_images": ((None, side, side, 1), tf.uint8)},
+        }
+
+
+def export_model(
+    model: MedCLIP, tokenizer: Tokenizer, table: ConceptTable, destination: epath.PathLike, run: Mapping
+) -> None:
+    """Writes a SavedModel with all endpoints, and beside the graph what evaluating it needs.
+
+    Args:
+        model: the trained dual encoder.
+        tokenizer: its tokeniser.
+        table: the concepts of its records.
+        destination: a folder that does not exist yet.
+        run: the content of the workdir's run.json.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.track(tokenizer)
+    for name, function in Endpoints(model, tokenizer).functions().items():
+        archive.add_endpoint(name, function)
+    archive.write_out(str(destination), verbose=False)
+    extra = epath.Path(destination) / EXTRA
+    tokenizer.save(extra)
+    (extra / CONCEPTS_FILE).write_text(table.to_jsonl())
+    written = {**run, "logit_scale": float(model.logit_scale())}
+    (extra / RUN_FILE).write_text(json.dumps(written, indent=2) + "\n")

@@ -1,0 +1,124 @@
+"""Before a SavedModel is served: does it answer as the trained model does, without this project's code?"""
+
+import base64
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from medclip_keras.config import require
+from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
+from medclip_keras.serving import clean_process
+from medclip_keras.serving.signatures import Endpoints
+
+TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of logits, per unit of logit_scale
+
+Requests = dict[str, dict[str, tf.Tensor]]
+
+
+def validate(saved_model: str, endpoints: Endpoints) -> float:
+    """Asks every endpoint in a clean process and compares with the model in this one.
+
+    Args:
+        saved_model: folder of the SavedModel.
+        endpoints: of the model that was exported.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        ValueError: the SavedModel does not load or answer there, or answers otherwise.
+    """
+    requests = make_requests(endpoints)
+    answers = _ask_in_clean_process(saved_model, requests)
+    largest = 0.0
+    scale = float(endpoints.model.logit_scale())
+    for endpoint, function in endpoints.functions().items():
+        for output, expected in function(**requests[endpoint]).items():
+            unit = scale if output.startswith("logits") else 1.0
+            difference = _difference(expected.numpy(), answers[f"{endpoint}/{output}"]) / unit
+            require(
+                difference <= TOLERANCE,
+                f"{endpoint}/{output}",
+                f"equal to the trained model's within {TOLERANCE}, and finite",
+                difference,
+                "The SavedModel was not pushed.",
+            )
+            largest = max(largest, difference)
+    return largest
+
+
+def make_requests(endpoints: Endpoints) -> Requests:
+    """Pictures of several sizes and formats, and the shipped prompts: a request for each endpoint."""
+    files = tf.constant(_picture_files())
+    texts = tf.constant([texts[n] for n, texts in enumerate(list(SHIPPED_PROMPTS.values())[:10])])
+    side = endpoints.stored_image_size
+    stored = np.random.default_rng(1).integers(0, 256, (3, side, side, 1), np.uint8)
+    return {
+        "encode_image": {"image_bytes": files},
+        "encode_text": {"texts": texts},
+        "encode_tokens": endpoints.tokenizer(texts),
+        "zero_shot": {
+            "image_bytes": files,
+            "prompts": texts,
+            "prompt_class": tf.constant(np.arange(len(texts)) % 3, tf.int32),
+        },
+        "encode_stored_images": {"stored_images": tf.constant(stored)},
+    }
+
+
+def _picture_files() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    gray, colour = (rng.integers(0, 256, shape, np.uint8) for shape in ((61, 47, 1), (40, 90, 3)))
+    deep = rng.integers(0, 1 << 16, (33, 50, 1), np.uint16)
+    files = [
+        tf.io.encode_png(gray),
+        tf.io.encode_jpeg(colour),
+        tf.io.encode_png(deep),
+        tf.io.encode_jpeg(gray),
+    ]
+    return [file.numpy() for file in files]
+
+
+def _ask_in_clean_process(saved_model: str, requests: Requests) -> dict[str, np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        requests_path, answers_path = (
+            pathlib.Path(folder, "requests.json"),
+            pathlib.Path(folder, "answers.npz"),
+        )
+        requests_path.write_text(json.dumps(_to_json(requests)))
+        command = [sys.executable, "-I", clean_process.__file__, str(saved_model)]
+        done = subprocess.run(
+            [*command, str(requests_path), str(answers_path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise ValueError(
+                "`saved_model` must load and answer in a process without this project. Received: "
+                f"{done.stderr.strip().splitlines()[-1:]}. The SavedModel was not pushed."
+            )
+        with np.load(answers_path) as answers:
+            return dict(answers)
+
+
+def _to_json(requests: Requests) -> dict:
+    def value(tensor: tf.Tensor) -> dict:
+        array = tensor.numpy()
+        if array.dtype == object:
+            return {"base64": [base64.b64encode(item).decode() for item in array]}
+        return {"dtype": str(array.dtype), "values": array.tolist()}
+
+    return {
+        endpoint: {name: value(tensor) for name, tensor in arguments.items()}
+        for endpoint, arguments in requests.items()
+    }
+
+
+def _difference(expected: np.ndarray, answer: np.ndarray) -> float:
+    """Largest absolute difference; infinite where shapes differ or a value is not finite."""
+    if expected.shape != answer.shape or not np.isfinite(answer).all():
+        return float("inf")
+    return float(np.max(np.abs(expected - answer)))

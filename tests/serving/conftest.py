@@ -1,0 +1,62 @@
+import types
+
+import keras
+import pytest
+
+from medclip_keras.config import (
+    DataConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    RunConfig,
+    TextEncoderConfig,
+    to_dict,
+)
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.serving.signatures import Endpoints, export_model
+from medclip_keras.training.model import MedCLIP
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "edema",
+    "heart",
+    "lung",
+    *LETTERS,
+    *(f"##{c}" for c in LETTERS),
+]
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A small dual encoder with random weights, its endpoints, tokeniser and concept table."""
+    keras.utils.set_random_seed(3)
+    config = RunConfig(
+        "tiny",
+        data=DataConfig(stored_image_size=40, max_tokens=16),
+        model=ModelConfig(
+            image=ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8),
+            text=TextEncoderConfig(num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32),
+            projection_dim=16,
+        ),
+    )
+    tokenizer = Tokenizer(VOCABULARY, lower_case=True, max_tokens=16)
+    model = MedCLIP(config, len(VOCABULARY)).build_towers()
+    return types.SimpleNamespace(
+        model=model,
+        tokenizer=tokenizer,
+        table=load_table("chest21"),
+        endpoints=Endpoints(model, tokenizer),
+        config=config,
+    )
+
+
+@pytest.fixture(scope="session")
+def saved_model(tiny, tmp_path_factory):
+    """The SavedModel of `tiny`."""
+    path = tmp_path_factory.mktemp("models") / "1"
+    export_model(tiny.model, tiny.tokenizer, tiny.table, path, {"config": to_dict(tiny.config)})
+    return path

@@ -1,0 +1,104 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from medclip_keras.preprocess.images import decode_to_square
+from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
+
+TEXTS = ["Edema.", "The heart is large and the lung is wet, wet, wet.", "Lung"]
+
+
+def png(seed, shape=(50, 37)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_image_file_and_its_record_have_equal_embeddings(tiny):
+    files = [png(0), png(1, (20, 64)), png(2, (33, 33, 3))]
+    stored = tf.stack([decode_to_square(tf.constant(file), 40) for file in files])
+    of_files = tiny.endpoints.encode_image(tf.constant(files))["image_embeddings"]
+    of_records = tiny.endpoints.encode_stored_images(stored)["image_embeddings"]
+    np.testing.assert_allclose(of_files, of_records, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(of_files, axis=1), 1, atol=1e-5)
+    assert np.abs(np.diff(of_files, axis=0)).max() > 1e-3
+
+
+def test_one_by_one_equals_batched(tiny):
+    files = [png(0), png(1, (20, 64))]
+    batched = tiny.endpoints.encode_image(tf.constant(files))["image_embeddings"]
+    single = [tiny.endpoints.encode_image(tf.constant([f]))["image_embeddings"][0] for f in files]
+    np.testing.assert_allclose(batched, single, atol=1e-6)
+
+
+def test_tokens_without_their_padding_equal_the_text(tiny):
+    of_text = tiny.endpoints.encode_text(tf.constant(TEXTS))["text_embeddings"]
+    tokens = tiny.tokenizer(tf.constant(TEXTS))
+    length = int(tf.reduce_sum(tokens["padding_mask"][0]))
+    assert length < 16
+    alone = tiny.endpoints.encode_tokens(
+        token_ids=tokens["token_ids"][:1, :length], padding_mask=tokens["padding_mask"][:1, :length]
+    )
+    np.testing.assert_allclose(alone["text_embeddings"], of_text[:1], atol=1e-6)
+
+
+def test_zero_shot_aggregates_the_prompts_of_each_class(tiny):
+    files, classes = tf.constant([png(0), png(1), png(2)]), tf.constant([1, 0, 1])
+    found = tiny.endpoints.zero_shot(files, tf.constant(TEXTS), classes)
+    images = tiny.endpoints.encode_image(files)["image_embeddings"].numpy()
+    texts = tiny.endpoints.encode_text(tf.constant(TEXTS))["text_embeddings"].numpy()
+    logits = float(tiny.model.logit_scale()) * images @ texts.T  # (3 images, 3 prompts)
+    ones, zeros = logits[:, [0, 2]], logits[:, 1]
+    np.testing.assert_allclose(found["logits_single"], np.stack([zeros, ones.max(axis=1)], axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        found["logits_ensemble"], np.stack([zeros, ones.mean(axis=1)], axis=1), atol=1e-4
+    )
+
+
+def test_saved_model_has_the_documented_endpoints_and_defaults_to_images(saved_model):
+    signatures = tf.saved_model.load(str(saved_model)).signatures
+    described = {
+        name: (
+            {k: (s.dtype.name, s.shape.rank) for k, s in f.structured_input_signature[1].items()},
+            sorted(f.structured_outputs),
+        )
+        for name, f in signatures.items()
+    }
+    images = ({"image_bytes": ("string", 1)}, ["image_embeddings"])
+    tokens = {"token_ids": ("int32", 2), "padding_mask": ("int32", 2)}
+    prompts = {"image_bytes": ("string", 1), "prompts": ("string", 1), "prompt_class": ("int32", 1)}
+    assert described == {
+        "serving_default": images,
+        "encode_image": images,
+        "encode_text": ({"texts": ("string", 1)}, ["text_embeddings"]),
+        "encode_tokens": (tokens, ["text_embeddings"]),
+        "zero_shot": (prompts, ["logits_ensemble", "logits_single"]),
+        "encode_stored_images": ({"stored_images": ("uint8", 4)}, ["image_embeddings"]),
+    }
+
+
+def test_encode_tokens_has_no_text_operation(saved_model):
+    graph = tf.saved_model.load(str(saved_model)).signatures["encode_tokens"].graph.as_graph_def()
+    operations = {node.op for node in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
+    assert "MatMul" in operations
+    assert not [op for op in operations if "Bert" in op or "Wordpiece" in op or "Utf8" in op]
+
+
+def test_saved_model_embeds_as_the_model_does(tiny, saved_model):
+    here = model_embedder(tiny.model, tiny.tokenizer)
+    loaded, config, table = saved_model_embedder(saved_model)
+    stored = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 1), np.uint8)
+    np.testing.assert_allclose(loaded.embed_images(stored), here.embed_images(stored), atol=1e-6)
+    np.testing.assert_allclose(loaded.embed_files([png(0)]), here.embed_files([png(0)]), atol=1e-6)
+    np.testing.assert_allclose(loaded.embed_texts(TEXTS), here.embed_texts(TEXTS), atol=1e-6)
+    assert loaded.logit_scale == pytest.approx(1 / 0.07)
+    assert config == tiny.config
+    assert table.fingerprint == tiny.table.fingerprint
+
+
+def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`saved_model` must be a version's folder.*saved_model.pb"):
+        saved_model_embedder(tmp_path)

@@ -1,0 +1,44 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medclip_keras.serving import clean_process
+from medclip_keras.serving.validate import TOLERANCE, validate
+
+
+def test_saved_model_answers_in_a_process_without_this_project(tiny, saved_model):
+    assert 0 <= validate(saved_model, tiny.endpoints) <= TOLERANCE
+
+
+def test_a_saved_model_of_other_weights_is_refused(tiny, saved_model):
+    projection = tiny.model.text_encoder.projection.kernel
+    before = projection.numpy()
+    projection.assign(before * np.linspace(0.999, 1.001, before.shape[1]))
+    try:
+        with pytest.raises(ValueError, match=r"`encode_text/text_embeddings` must be equal .* not pushed"):
+            validate(saved_model, tiny.endpoints)
+    finally:
+        projection.assign(before)
+
+
+def test_a_saved_model_that_does_not_load_is_refused(tiny, saved_model, tmp_path):
+    broken = tmp_path / "1"
+    shutil.copytree(saved_model, broken)
+    (broken / "variables" / "variables.index").unlink()
+    with pytest.raises(
+        ValueError, match="`saved_model` must load and answer in a process without this project"
+    ):
+        validate(broken, tiny.endpoints)
+
+
+def test_the_clean_process_cannot_import_this_project():
+    code = (
+        f"import runpy, sys; names = runpy.run_path({clean_process.__file__!r}); "
+        "sys.meta_path.insert(0, names['Refuse']()); import medclip_keras.config"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "medclip_keras must not be needed" in done.stderr

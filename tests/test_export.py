@@ -1,0 +1,83 @@
+import json
+import pathlib
+
+import pytest
+
+from medclip_keras import export as export_module
+from medclip_keras.export import export, main, next_version
+
+
+class Loaded:
+    model = tokenizer = table = None
+    step = 12
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A workdir whose export writes one file and whose validation finds no difference."""
+
+    def write(model, tokenizer, table, destination, run):
+        destination.mkdir()
+        (destination / "saved_model.pb").write_text(json.dumps(run))
+
+    monkeypatch.setattr(export_module, "export_model", write)
+    monkeypatch.setattr(export_module, "Endpoints", lambda *_: None)
+    monkeypatch.setattr(export_module, "validate", lambda *_: 0.0)
+    folder = tmp_path / "workdir"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"config": {"name": "r"}}')
+    return folder
+
+
+def test_versions_count_up_from_the_largest(workdir, tmp_path):
+    models = tmp_path / "models"
+    (models / "9").mkdir(parents=True)
+    (models / "10").mkdir()
+    (models / "notes").mkdir()
+    version = export(workdir, models, loaded=Loaded)
+    assert version == models / "11"
+    assert json.loads((version / "saved_model.pb").read_text()) == {"config": {"name": "r"}, "step": 12}
+    assert sorted(p.name for p in models.iterdir()) == ["10", "11", "9", "notes"]
+
+
+def test_first_version_is_one(tmp_path):
+    assert next_version(tmp_path) == 1
+
+
+def test_a_refused_model_leaves_nothing(workdir, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("`encode_text` must be equal")
+
+    monkeypatch.setattr(export_module, "validate", refuse)
+    with pytest.raises(ValueError, match="must be equal"):
+        export(workdir, tmp_path / "models", loaded=Loaded)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_the_version_appears_only_after_the_validation(workdir, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        export_module,
+        "validate",
+        lambda path, _: seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir()) or 0.0,
+    )
+    export(workdir, tmp_path / "models", loaded=Loaded)
+    assert len(seen) == 1
+    assert seen[0].startswith(".exporting-")
+
+
+def test_a_version_taken_meanwhile_is_not_overwritten(workdir, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    numbers = iter([1, 2])
+    monkeypatch.setattr(export_module, "next_version", lambda _: next(numbers))
+    (models / "1").mkdir(parents=True)
+    (models / "1" / "theirs").write_text("")
+    assert export(workdir, models, loaded=Loaded) == models / "2"
+    assert [p.name for p in (models / "1").iterdir()] == ["theirs"]
+
+
+def test_a_bucket_and_an_untrained_workdir_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`output` must be a local folder .* Received: 'gs://models'"):
+        export(tmp_path, "gs://models")
+    with pytest.raises(SystemExit, match="`workdir` must be a folder in which a run was trained"):
+        main(["--workdir", str(tmp_path), "--output", str(tmp_path / "models")])
