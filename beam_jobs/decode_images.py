@@ -186,11 +186,38 @@ def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
 
 def read_reports(pipeline: beam.Pipeline, directory: str, manifest: Manifest) -> beam.PCollection:
     """Adds the reading of report records to a pipeline."""
-    names = [shard["name"] for split in manifest.splits.values() for shard in split["shards"]]
-    return (
-        pipeline
-        | "ReportShards" >> beam.Create([str(epath.Path(directory) / name) for name in names])
-        | "ReadReports" >> ReadAllFromTFRecord()
+    paths = [str(epath.Path(directory) / name) for name in manifest.shard_names]
+    return pipeline | "ReportShards" >> beam.Create(paths) | "ReadReports" >> ReadAllFromTFRecord()
+
+
+def make_job(options: DecodeOptions) -> Job:
+    """The job that some options describe.
+
+    Raises:
+        ValueError: an unknown source or concept table, a source without images, or reports that do not fit.
+    """
+    archive, table = get_source(options.source), load_table(options.concepts)
+    reports = open_reports(options, table) if options.reports else None
+
+    def build(rows, write):
+        inputs = {"rows": rows}
+        if reports is not None:
+            inputs["reports"] = read_reports(rows.pipeline, options.reports, reports)
+        read_image = archive.read_image
+        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write)
+
+    return Job(
+        name="decode_images",
+        kind="images",
+        options=options,
+        source=archive,
+        table=table,
+        rows=rows_of(archive, "images"),
+        build=build,
+        modules=(images, sys.modules[__name__]),
+        image_size=options.image_size,
+        states=(WITH_LABELS, WITH_SENTENCES),
+        reports_sha256=reports.fingerprint if reports else "",
     )
 
 
@@ -204,31 +231,7 @@ def run(*, source: str, input: str, output: str, **options) -> Manifest:
         ValueError: before any work, where an option, the input or the reports cannot be used; after it, where
             more rows than `max_bad_fraction` were bad.
     """
-    told = DecodeOptions(source=source, input=input, output=output, **options)
-    archive, table = get_source(source), load_table(told.concepts)
-    reports = open_reports(told, table) if told.reports else None
-
-    def build(rows, write):
-        inputs = {"rows": rows}
-        if reports is not None:
-            inputs["reports"] = read_reports(rows.pipeline, told.reports, reports)
-        read_image = archive.read_image
-        return inputs | "DecodeImages" >> DecodeImages(told, table, read_image, write)
-
-    job = Job(
-        name="decode_images",
-        kind="images",
-        options=told,
-        source=archive,
-        table=table,
-        rows=rows_of(archive, "images"),
-        build=build,
-        modules=(images, sys.modules[__name__]),
-        image_size=told.image_size,
-        states=(WITH_LABELS, WITH_SENTENCES),
-        reports_sha256=reports.fingerprint if reports else "",
-    )
-    return run_job(job)
+    return run_job(make_job(DecodeOptions(source=source, input=input, output=output, **options)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

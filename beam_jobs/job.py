@@ -233,6 +233,7 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
     """
     summary = json.loads((workplace / _SUMMARY_NAME).read_text())
     made = sorted(summary["shards"], key=lambda shard: (shard["split"], shard["index"]))
+    dataset = workplace / "dataset"
     counts = count_rows(made, summary["bad"], job.states)
     refuse_bad_rows(job, counts, summary["bad"])
     manifest = Manifest(
@@ -247,7 +248,8 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
         reports_sha256=job.reports_sha256,
         made_from={**made_from, "mentions": {k: v for one in made for k, v in one["mentions"].items()}},
     )
-    dataset = workplace / "dataset"
+    for name in {one["shard"]["name"] for one in made}.difference(manifest.shard_names):
+        (dataset / name).unlink()
     (dataset / CONCEPTS_NAME).write_text(job.table.to_jsonl())
     write_bad_records(dataset / BAD_RECORDS_NAME, summary["bad"])
     citation, licence = getattr(job.source, "CITATION", ""), getattr(job.source, "LICENCE", "")
@@ -273,13 +275,14 @@ def count_rows(made: list[Mapping[str, Any]], bad: list, states: tuple[str, ...]
 def describe_split(split: str, made: list[Mapping[str, Any]], num_findings: int) -> dict[str, Any]:
     """A split's entry in the manifest; one without records has no shards."""
     own = [one for one in made if one["split"] == split]
+    num_records = sum(one["shard"]["num_records"] for one in own)
 
     def total(name: str) -> list[int]:
         return [sum(values) for values in zip([0] * num_findings, *(one[name] for one in own), strict=True)]
 
     return {
-        "num_records": sum(one["shard"]["num_records"] for one in own),
-        "shards": [one["shard"] for one in own],
+        "num_records": num_records,
+        "shards": [one["shard"] for one in own] if num_records else [],
         "positives": total("positives"),
         "num_sentences": sum(one["num_sentences"] for one in own),
         "sentence_positives": total("sentence_positives"),

@@ -129,6 +129,32 @@ class LabelReports(beam.PTransform):
         return keyed | "MakeShards" >> MakeShards(self._start, self._write, self._options.records_per_shard)
 
 
+def make_job(options: LabelOptions) -> Job:
+    """The job that some options describe.
+
+    Raises:
+        ValueError: an unknown source or concept table, or a source without reports.
+    """
+    archive, table = get_source(options.source), load_table(options.concepts)
+    read_report = getattr(archive, "read_report", None)
+
+    def build(rows, write):
+        return rows | "LabelReports" >> LabelReports(options, table, read_report, write)
+
+    return Job(
+        name="label_reports",
+        kind="reports",
+        options=options,
+        source=archive,
+        table=table,
+        rows=rows_of(archive, "reports"),
+        build=build,
+        modules=(knowledge, sys.modules[__name__]),
+        states=(UNUSABLE,),
+        mentions=options.mentions,
+    )
+
+
 def run(*, source: str, input: str, output: str, **options) -> Manifest:
     """Labels reports; `options` are the fields of `LabelOptions`.
 
@@ -139,26 +165,7 @@ def run(*, source: str, input: str, output: str, **options) -> Manifest:
         ValueError: before any work, where an option or the input cannot be used; after it, where more rows
             than `max_bad_fraction` were bad.
     """
-    told = LabelOptions(source=source, input=input, output=output, **options)
-    archive, table = get_source(source), load_table(told.concepts)
-    read_report = getattr(archive, "read_report", None)
-
-    def build(rows, write):
-        return rows | "LabelReports" >> LabelReports(told, table, read_report, write)
-
-    job = Job(
-        name="label_reports",
-        kind="reports",
-        options=told,
-        source=archive,
-        table=table,
-        rows=rows_of(archive, "reports"),
-        build=build,
-        modules=(knowledge, sys.modules[__name__]),
-        states=(UNUSABLE,),
-        mentions=told.mentions,
-    )
-    return run_job(job)
+    return run_job(make_job(LabelOptions(source=source, input=input, output=output, **options)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -105,9 +105,13 @@ class MakeShards(beam.PTransform):
             | "SplitOfRow" >> beam.Map(lambda row: row.split)
             | "CountRowsOfSplit" >> beam.combiners.Count.PerElement()
         )
+        with_shard = keyed | "AssignShard" >> beam.Map(
+            _with_shard, beam.pvalue.AsDict(num_rows), self._records_per_shard
+        )
+        every_shard = num_rows | "EveryShard" >> beam.FlatMap(_every_shard, self._records_per_shard)
         return (
-            keyed
-            | "AssignShard" >> beam.Map(_with_shard, beam.pvalue.AsDict(num_rows), self._records_per_shard)
+            (with_shard, every_shard)
+            | "AddEveryShard" >> beam.Flatten()
             | "GroupByShard" >> beam.GroupByKey()
             | "MakeShard"
             >> beam.ParDo(MakeShardFn(self._start, self._write)).with_outputs("bad", main="shards")
@@ -140,9 +144,17 @@ def _with_shard(keyed, num_rows, records_per_shard):
     return (shard.split, shard.index, shard.num_shards), keyed  # a key that every runner can group by
 
 
-def _outcomes(keyed_rows: Iterable[KeyedRow], make, bad: list) -> Iterator[Outcome]:
+def _every_shard(element, records_per_shard):
+    split, num_rows = element
+    # A shard that no key falls into is an empty file: readers count on every number up to the last.
+    num_shards = num_shards_of(num_rows, records_per_shard)
+    for index in range(num_shards):
+        yield (split, index, num_shards), None
+
+
+def _outcomes(keyed_rows: Iterable[KeyedRow | None], make, bad: list) -> Iterator[Outcome]:
     before = None
-    for keyed in sorted(keyed_rows, key=_order):
+    for keyed in sorted(filter(None, keyed_rows), key=_order):
         try:
             if keyed.position == before:
                 raise BadRowError("another row has the same identifier")

@@ -67,6 +67,11 @@ class Manifest:
         return sum(split["num_records"] for split in self.splits.values())
 
     @property
+    def shard_names(self) -> list[str]:
+        """File names of all shards, split by split."""
+        return [shard["name"] for split in self.splits.values() for shard in split["shards"]]
+
+    @property
     def features(self) -> tfds.features.FeaturesDict:
         """What `schema.parse` needs."""
         return features_of(self.kind, self.image_size, self.num_findings)
@@ -168,7 +173,7 @@ def write_tfds_metadata(
             num_bytes=sum(shard["num_bytes"] for shard in split["shards"]),
         )
         for name, split in manifest.splits.items()
-        if split["num_records"]
+        if split["shards"]
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=directory,

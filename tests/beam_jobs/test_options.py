@@ -1,0 +1,98 @@
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from beam_jobs.options import JobOptions, new_parser, pipeline_options, run_or_exit
+
+
+def options(tmp_path, **more):
+    return JobOptions(**{"source": "csv", "input": str(tmp_path), "output": str(tmp_path) + "-out", **more})
+
+
+def test_local_runner_is_the_one_that_needs_no_download():
+    assert pipeline_options(()).view_as(StandardOptions).runner == "FnApiRunner"
+
+
+def test_beam_options_pass_through():
+    told = pipeline_options(("--runner=DataflowRunner", "--direct_num_workers=3"))
+    assert told.view_as(StandardOptions).runner == "DataflowRunner"
+    assert told.view_as(DirectOptions).direct_num_workers == 3
+
+
+def test_dask_runner_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`runner` must be one that keeps all the data. Received: 'DaskRunner'"
+    ):
+        pipeline_options(("--runner=DaskRunner",))
+
+
+@pytest.mark.parametrize(
+    ("flag", "near"),
+    [
+        ("--concept=x", "--concepts"),
+        ("--direct_num_worker=2", "--direct_num_workers"),
+        ("--keep_id", "--keep_ids"),
+    ],
+)
+def test_unknown_option_gets_the_near_names(tmp_path, flag, near):
+    with pytest.raises(
+        ValueError, match=f"`{flag.partition('=')[0]}` must be an option .*Near names: .*{near}"
+    ):
+        options(tmp_path, beam_options=(flag,))
+
+
+def test_runner_with_a_job_server_may_know_more_options(tmp_path):
+    options(tmp_path, beam_options=("--runner=PortableRunner", "--job_endpoint=embed", "--surprise=1"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("input", "/nowhere", "`input` must be a file or folder that exists. Received: '/nowhere'"),
+        ("output", "", "`output` must be a folder"),
+        ("split_fractions", (0.5, 0.4, 0.2), "`split_fractions` must be three shares"),
+        ("max_bad_fraction", 1.5, r"`max_bad_fraction` must be in \[0, 1\]"),
+        ("records_per_shard", 0, "`records_per_shard` must be at least 1"),
+    ],
+)
+def test_wrong_option_gets_the_sentence(tmp_path, field, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        options(tmp_path, **{field: value})
+
+
+def test_output_inside_the_input_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`output` must be a folder outside of the input"):
+        options(tmp_path, output=str(tmp_path / "records"))
+
+
+def test_command_line_gives_the_fields_of_the_options(tmp_path):
+    seen = {}
+    argv = [
+        "--source=csv",
+        f"--input={tmp_path}",
+        "--output",
+        f"{tmp_path}-out",
+        "--split_fractions=0.5,0.25,0.25",
+    ]
+    run_or_exit(seen.update, new_parser("job", "Does."), [*argv, "--keep_ids", "--runner", "FnApiRunner"])
+    told = JobOptions(**seen)
+    assert told.split_fractions == (0.5, 0.25, 0.25)
+    assert told.keep_ids
+    assert told.beam_options == ("--runner", "FnApiRunner")
+    assert told.concepts == "chest21"
+
+
+def test_command_line_ends_with_the_sentence_and_no_traceback():
+    def run(**_):
+        raise ValueError("`x` must be y. Received: z.")
+
+    argv = ["--source=csv", "--input=a", "--output=b"]
+    with pytest.raises(SystemExit, match=r"job: `x` must be y. Received: z."):
+        run_or_exit(run, new_parser("job", "Does."), argv)
+
+
+def test_command_line_refuses_fractions_that_are_none(capsys):
+    with pytest.raises(SystemExit):
+        new_parser("job", "Does.").parse_args(
+            ["--source=a", "--input=b", "--output=c", "--split_fractions=a,b"]
+        )
+    assert "--split_fractions" in capsys.readouterr().err
