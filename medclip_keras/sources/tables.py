@@ -9,6 +9,23 @@ from etils import epath
 from medclip_keras.config import require
 from medclip_keras.knowledge.states import LabelState
 
+CHEXPERT_OBSERVATIONS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Lesion",
+    "Lung Opacity",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
 # CheXpert's coding of a label column (Irvin et al., AAAI 2019).
 STATE_OF_CODE = {
     "": LabelState.NOT_MENTIONED,
@@ -29,7 +46,7 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
     Raises:
         ValueError: no such file, or a column is missing; at the first `next()`.
     """
-    require(epath.Path(path).is_file(), "path", "a table of comma-separated values", str(path))
+    require(epath.Path(path).is_file(), "input", "a table of comma-separated values", str(path))
     with epath.Path(path).open("r", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         require_columns(reader.fieldnames or (), columns, str(path))

@@ -1,0 +1,96 @@
+"""Kermany et al.: chest X-rays of children of one to five years, with and without pneumonia.
+
+Layout on disk, either as published (https://data.mendeley.com/datasets/rscbjbr9sj, folder `chest_xray`)
+    train/NORMAL/IM-0115-0001.jpeg            test/NORMAL/NORMAL2-IM-0035-0001.jpeg, …
+    train/PNEUMONIA/person1_bacteria_1.jpeg   test/PNEUMONIA/person1_virus_6.jpeg, … (some copies add val/)
+or a part of it
+    NORMAL/*.jpeg  PNEUMONIA/*.jpeg           and perhaps manifest.csv: file, label, subtype, patient
+
+Counts of the release: 5,856 images, 1,583 normal and 4,273 with pneumonia (2,780 bacterial, 1,493 viral).
+
+Labels come from the folder: Pneumonia positive or negative, No Finding the other way round; nothing is said
+of other findings. The patient is the manifest's, else what stands before the last parts of the file name
+(`person1`, `IM-0115`, `NORMAL2-IM-0035`). The same numbers recur in train/ and test/, and the release does
+not say whether they are the same child: so the folders are not taken as a split, patients stay together.
+Never mix these children with adults of another archive as two classes: a model tells the archives apart.
+"""
+
+import re
+from collections.abc import Iterator
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.tables import read_table
+
+CITATION = (
+    "Kermany et al., Identifying medical diagnoses and treatable diseases by image-based deep learning, "
+    "Cell 172(5), 2018"
+)
+LICENCE = "CC BY 4.0"
+
+FOLDERS = ("NORMAL", "PNEUMONIA")
+MANIFEST = "manifest.csv"
+_PATIENT = re.compile(r"(person\d+|(?:[A-Z]+\d*-)?IM-\d+)", re.IGNORECASE)
+_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The images of both classes, in the order of their names.
+
+    Args:
+        path: the folder that holds NORMAL and PNEUMONIA, or train and test.
+
+    Raises:
+        ValueError: no such folders, or a manifest without its columns.
+    """
+    root = epath.Path(path)
+    parts = [root, *(root / name for name in ("train", "val", "test"))]
+    parts = [part for part in parts if any((part / folder).is_dir() for folder in FOLDERS)]
+    requirement = "a folder that holds NORMAL and PNEUMONIA, or train/ and test/ with them"
+    advice = "Download it from https://data.mendeley.com/datasets/rscbjbr9sj."
+    require(bool(parts), "input", requirement, str(path), advice)
+    for part in parts:
+        if (part / MANIFEST).is_file():
+            yield from _manifest_rows(part)
+        else:
+            yield from _folder_rows(root, part)
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The JPEG file."""
+    return epath.Path(row.path).read_bytes()
+
+
+def _manifest_rows(part: epath.Path) -> Iterator[ImageRow]:
+    for row in read_table(part / MANIFEST, ("file", "label", "patient")):
+        folder = row["label"].upper()
+        require(folder in FOLDERS, "label", "normal or pneumonia", row["label"])
+        yield _row(part / folder / row["file"], f"{folder}/{row['file']}", folder, row["patient"])
+
+
+def _folder_rows(root: epath.Path, part: epath.Path) -> Iterator[ImageRow]:
+    prefix = "" if part == root else f"{part.name}/"
+    for folder in FOLDERS:
+        files = sorted((part / folder).iterdir()) if (part / folder).is_dir() else []
+        for file in files:
+            if file.suffix.lower() in _SUFFIXES and not file.name.startswith("."):
+                match = _PATIENT.match(file.name)
+                patient = match.group(1) if match else file.stem
+                yield _row(file, f"{prefix}{folder}/{file.name}", folder, patient)
+
+
+def _row(file: epath.Path, image_id: str, folder: str, patient: str) -> ImageRow:
+    sick, well = (LabelState.POSITIVE, LabelState.NEGATIVE)
+    if folder == "NORMAL":
+        sick, well = well, sick
+    return ImageRow(
+        image_id=image_id,
+        study_id=image_id,
+        patient_id=patient,
+        path=str(file),
+        view="frontal",
+        labels={"Pneumonia": sick, "No Finding": well},
+    )
