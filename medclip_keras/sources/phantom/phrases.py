@@ -22,38 +22,156 @@ NOUNS = {
             "subsegmental atelectasis",
             "linear atelectasis",
             "atelectatic change|atelectatic changes",
-        )
+        ),
+        late=(
+            "plate-like atelectasis",
+            "segmental collapse",
+        ),
     ),
-    "Cardiomegaly": Entries(("cardiomegaly", "cardiac enlargement", "enlargement of the heart")),
+    "Cardiomegaly": Entries(
+        (
+            "cardiomegaly",
+            "cardiac enlargement",
+            "enlargement of the heart",
+        ),
+        late=("cardiac silhouette enlargement",),
+    ),
     "Consolidation": Entries(
         (
             "consolidation",
             "airspace consolidation",
             "focal consolidation",
             "consolidative opacity|consolidative opacities",
-        )
+        ),
+        late=(
+            "lobar consolidation",
+            "alveolar consolidation",
+        ),
     ),
-    "Edema": Entries(("pulmonary edema", "interstitial edema", "alveolar edema")),
+    "Edema": Entries(
+        (
+            "pulmonary edema",
+            "interstitial edema",
+            "alveolar edema",
+        ),
+        late=("pulmonary oedema",),
+    ),
     "Pleural Effusion": Entries(
-        ("pleural effusion|pleural effusions", "effusion|effusions", "pleural fluid")
+        (
+            "pleural effusion|pleural effusions",
+            "effusion|effusions",
+            "pleural fluid",
+        ),
+        late=(
+            "pleural fluid collection|pleural fluid collections",
+            "hydrothorax|hydrothoraces",
+        ),
     ),
-    "Pneumothorax": Entries(("pneumothorax|pneumothoraces", "apical pneumothorax|apical pneumothoraces")),
-    "Nodule": Entries(("pulmonary nodule|pulmonary nodules", "lung nodule|lung nodules", "nodule|nodules")),
-    "Fracture": Entries(("rib fracture|rib fractures", "displaced rib fracture|displaced rib fractures")),
-    "Emphysema": Entries(("emphysema", "emphysematous change|emphysematous changes", "bullous emphysema")),
+    "Pneumothorax": Entries(
+        (
+            "pneumothorax|pneumothoraces",
+            "apical pneumothorax|apical pneumothoraces",
+        ),
+        late=("basilar pneumothorax|basilar pneumothoraces",),
+    ),
+    "Nodule": Entries(
+        (
+            "pulmonary nodule|pulmonary nodules",
+            "lung nodule|lung nodules",
+            "nodule|nodules",
+        ),
+        late=(
+            "nodular density|nodular densities",
+            "parenchymal nodule|parenchymal nodules",
+        ),
+    ),
+    "Fracture": Entries(
+        (
+            "rib fracture|rib fractures",
+            "displaced rib fracture|displaced rib fractures",
+        ),
+        late=("fractured rib|fractured ribs",),
+    ),
+    "Emphysema": Entries(
+        (
+            "emphysema",
+            "emphysematous change|emphysematous changes",
+            "bullous emphysema",
+        ),
+        late=("emphysematous lung disease",),
+    ),
 }
 
 # Nouns that fit a denial ("no focal consolidation") where the nouns above would sound odd or say less.
 DENIED = {
-    "Atelectasis": Entries(("atelectasis", "subsegmental atelectasis")),
-    "Cardiomegaly": Entries(("cardiomegaly", "cardiac enlargement")),
-    "Consolidation": Entries(("focal consolidation", "consolidation", "airspace consolidation")),
-    "Edema": Entries(("pulmonary edema", "interstitial edema", "edema")),
-    "Pleural Effusion": Entries(("pleural effusion", "effusion", "pleural fluid")),
-    "Pneumothorax": Entries(("pneumothorax",)),
-    "Nodule": Entries(("pulmonary nodule", "suspicious nodule", "lung nodule")),
-    "Fracture": Entries(("rib fracture", "displaced fracture", "acute fracture")),
-    "Emphysema": Entries(("emphysema", "emphysematous change")),
+    "Atelectasis": Entries(
+        (
+            "atelectasis",
+            "subsegmental atelectasis",
+        ),
+        late=("lobar collapse",),
+    ),
+    "Cardiomegaly": Entries(
+        (
+            "cardiomegaly",
+            "cardiac enlargement",
+        ),
+        late=("enlargement of the cardiac silhouette",),
+    ),
+    "Consolidation": Entries(
+        (
+            "focal consolidation",
+            "consolidation",
+            "airspace consolidation",
+        ),
+        late=("lobar consolidation",),
+    ),
+    "Edema": Entries(
+        (
+            "pulmonary edema",
+            "interstitial edema",
+            "edema",
+        ),
+        late=("pulmonary oedema",),
+    ),
+    "Pleural Effusion": Entries(
+        (
+            "pleural effusion",
+            "effusion",
+            "pleural fluid",
+        ),
+        late=(
+            "layering pleural effusion",
+            "pleural fluid collection",
+        ),
+    ),
+    "Pneumothorax": Entries(("pneumothorax",), late=("tension pneumothorax",)),
+    "Nodule": Entries(
+        (
+            "pulmonary nodule",
+            "suspicious nodule",
+            "lung nodule",
+        ),
+        late=(
+            "discrete nodule",
+            "nodular density",
+        ),
+    ),
+    "Fracture": Entries(
+        (
+            "rib fracture",
+            "displaced fracture",
+            "acute fracture",
+        ),
+        late=("fractured rib",),
+    ),
+    "Emphysema": Entries(
+        (
+            "emphysema",
+            "emphysematous change",
+        ),
+        late=("emphysematous disease",),
+    ),
 }
 
 # Sentences that assert one finding without a noun of it.
@@ -63,7 +181,11 @@ STATEMENTS = {
             "The heart is {degree} enlarged.",
             "The cardiac silhouette is {degree} enlarged.",
             "Heart size is {degree} enlarged.",
-        )
+        ),
+        late=(
+            "The heart appears {degree} enlarged.",
+            "The cardiothoracic ratio is {degree} increased.",
+        ),
     ),
 }
 
@@ -75,7 +197,11 @@ NORMAL_STATEMENTS = {
             "Heart size is within normal limits.",
             "The cardiac silhouette is normal in size.",
             "The heart is not enlarged.",
-        )
+        ),
+        late=(
+            "The heart does not appear enlarged.",
+            "The cardiothoracic ratio is normal.",
+        ),
     ),
 }
 
@@ -84,26 +210,30 @@ DEVICES = {
         (
             "Endotracheal tube tip projects {n} cm above the carina.",
             "The endotracheal tube is in good position.",
-        )
+        ),
+        late=("The ET tube terminates {n} cm above the carina.",),
     ),
     "venous line": Entries(
         (
             "A central venous catheter terminates in the superior vena cava.",
             "The central venous catheter tip overlies the cavoatrial junction.",
             "PICC line ends in the upper superior vena cava.",
-        )
+        ),
+        late=("Right internal jugular catheter tip is in the right atrium.",),
     ),
     "pacemaker": Entries(
         (
             "A dual lead pacemaker is in place.",
             "Pacemaker leads are in the expected positions.",
-        )
+        ),
+        late=("Left-sided AICD with intact leads.",),
     ),
     "stomach tube": Entries(
         (
             "A nasogastric tube courses below the diaphragm.",
             "The nasogastric tube ends in the stomach.",
-        )
+        ),
+        late=("The enteric tube tip lies in the gastric body.",),
     ),
 }
 
@@ -111,7 +241,8 @@ REMOVED_DEVICES = Entries(
     (
         "The endotracheal tube has been removed.",
         "Interval removal of the nasogastric tube.",
-    )
+    ),
+    late=("Support lines have been removed since the previous study.",),
 )
 
 POSITIVE = Entries(
@@ -128,7 +259,15 @@ POSITIVE = Entries(
         "The study shows {phrase}.",
         "{phrase} {is} not significantly changed.",
         "There has been interval increase in {phrase}.",
-    )
+    ),
+    late=(
+        "Redemonstration of {phrase}.",
+        "{phrase} {is} visualized.",
+        "Note is made of {phrase}.",
+        "Worsening {phrase}.",
+        "{phrase} without interval improvement.",
+        "Again demonstrated {is} {phrase}.",
+    ),
 )
 
 NEGATIVE = Entries(
@@ -143,7 +282,14 @@ NEGATIVE = Entries(
         "The chest is without {noun}.",
         "No radiographic evidence of {noun}.",
         "No new {noun}.",
-    )
+    ),
+    late=(
+        "No sign of {noun}.",
+        "No appreciable {noun}.",
+        "{noun} is absent.",
+        "The examination fails to show {noun}.",
+        "There is nothing to suggest {noun}.",
+    ),
 )
 
 NEGATIVE_SEVERAL = Entries(
@@ -154,7 +300,12 @@ NEGATIVE_SEVERAL = Entries(
         "No {noun}, {also}, or {third} is seen.",
         "Neither {noun} nor {also} is identified.",
         "The chest is free of {noun} and {also}.",
-    )
+    ),
+    late=(
+        "{noun} and {also} are absent.",
+        "No {noun}, no {also}, and no {third}.",
+        "Absence of {noun} or {also}.",
+    ),
 )
 
 UNCERTAIN = Entries(
@@ -167,7 +318,13 @@ UNCERTAIN = Entries(
         "Appearance is suspicious for {phrase}.",
         "Increased density could represent {phrase}.",
         "Probable {phrase}.",
-    )
+    ),
+    late=(
+        "{phrase} {is} not excluded.",
+        "Cannot rule out {phrase}.",
+        "{phrase} {is} suspected.",
+        "Findings raise concern for {phrase}.",
+    ),
 )
 
 HISTORICAL = Entries(
@@ -176,30 +333,43 @@ HISTORICAL = Entries(
         "Interval resolution of {noun}.",
         "The prior {noun} is no longer seen.",
         "Previously noted {noun} has cleared.",
-    )
+    ),
+    late=(
+        "The {noun} seen previously has disappeared.",
+        "{noun} has completely resolved since the prior examination.",
+    ),
 )
 
 POSITIVE_BOTH = Entries(
-    (  # two findings that are there
+    (
         "There {is} {a_phrase} and {also}.",
         "{phrase} with {also}.",
         "{phrase} {is} seen along with {also}.",
-    )
+    ),
+    late=(
+        "{phrase}, accompanied by {also}.",
+        "{phrase} as well as {also}.",
+    ),
 )
 
 POSITIVE_THEN_NEGATIVE = Entries(
-    (  # the first is there, the second is not
+    (
         "{phrase} without {also}.",
         "There {is} {a_phrase} but no {also}.",
         "{phrase} {is} seen, with no evidence of {also}.",
-    )
+    ),
+    late=(
+        "{phrase}; no {also}.",
+        "{phrase} in the absence of {also}.",
+    ),
 )
 
 OTHER_SIDE = Entries(
-    (  # the finding is there, but not on this side
+    (
         "No {side} {noun} is seen.",
         "There is no {side} {noun}.",
-    )
+    ),
+    late=("The {side} hemithorax shows no {noun}.",),
 )
 
 NORMAL = Entries(
@@ -210,10 +380,21 @@ NORMAL = Entries(
         "No acute cardiopulmonary process.",
         "Unremarkable chest radiograph.",
         "Normal chest.",
-    )
+    ),
+    late=(
+        "The chest is normal.",
+        "No radiographic evidence of acute cardiopulmonary disease.",
+        "Normal examination of the chest.",
+    ),
 )
 
-NOT_ACUTE = Entries(("No acute cardiopulmonary abnormality.", "No acute cardiopulmonary process."))
+NOT_ACUTE = Entries(
+    (
+        "No acute cardiopulmonary abnormality.",
+        "No acute cardiopulmonary process.",
+    ),
+    late=("No acute intrathoracic process.",),
+)
 
 FILLERS = Entries(
     (
@@ -225,7 +406,13 @@ FILLERS = Entries(
         "Pulmonary vascularity is within normal limits.",
         "The upper abdomen is unremarkable.",
         "Atherosclerotic calcification of the aortic arch is present.",
-    )
+    ),
+    late=(
+        "The thoracic aorta is calcified.",
+        "The visualized soft tissues are unremarkable.",
+        "Lung volumes are low.",
+        "The patient is rotated.",
+    ),
 )
 
 EXAMS = ("Chest, two views.", "Portable AP chest radiograph.", "PA and lateral views of the chest.")
@@ -240,24 +427,90 @@ INDICATIONS = Entries(
         "Fall, question {noun}.",
         "Dyspnea in a patient with known {noun}.",
         "Preoperative evaluation.",
-    )
+    ),
+    late=(
+        "Concern for {noun}.",
+        "Status post treatment of {noun}.",
+        "Rule out {noun} or pneumonia.",
+        "Previous {noun} on an outside film.",
+    ),
 )
 
 COMPARISONS = ("None.", "None available.", "Chest radiograph of the previous day.", "Prior chest radiograph.")
 
 # Severity in three steps.
-SIZES = (Entries(("small", "tiny")), Entries(("moderate",)), Entries(("large",)))
-DEGREES = (Entries(("mild", "minimal")), Entries(("moderate",)), Entries(("severe", "marked")))
-ADVERBS = (Entries(("mildly",)), Entries(("moderately",)), Entries(("severely", "markedly")))
+SIZES = (
+    Entries(
+        (
+            "small",
+            "tiny",
+        ),
+        late=("trace",),
+    ),
+    Entries(("moderate",), late=("medium-sized",)),
+    Entries(("large",), late=("massive",)),
+)
+DEGREES = (
+    Entries(
+        (
+            "mild",
+            "minimal",
+        ),
+        late=("slight",),
+    ),
+    Entries(("moderate",)),
+    Entries(
+        (
+            "severe",
+            "marked",
+        ),
+        late=("pronounced",),
+    ),
+)
+ADVERBS = (
+    Entries(("mildly",), late=("slightly",)),
+    Entries(("moderately",)),
+    Entries(
+        (
+            "severely",
+            "markedly",
+        ),
+        late=("grossly",),
+    ),
+)
 ZONES = {
-    "upper": Entries(("upper lobe", "upper lung")),
+    "upper": Entries(
+        (
+            "upper lobe",
+            "upper lung",
+        ),
+        late=("apex",),
+    ),
     "mid": Entries(("mid lung", "mid zone")),
-    "lower": Entries(("lower lobe", "lung base")),
+    "lower": Entries(
+        (
+            "lower lobe",
+            "lung base",
+        ),
+        late=("base",),
+    ),
 }
 HEADINGS = {
-    "exam": Entries(("EXAM", "EXAMINATION")),
-    "indication": Entries(("INDICATION", "HISTORY")),
+    "exam": Entries(
+        (
+            "EXAM",
+            "EXAMINATION",
+        ),
+        late=("STUDY",),
+    ),
+    "indication": Entries(
+        (
+            "INDICATION",
+            "HISTORY",
+        ),
+        late=("REASON FOR EXAM",),
+    ),
     "comparison": Entries(("COMPARISON",)),
     "findings": Entries(("FINDINGS",)),
-    "impression": Entries(("IMPRESSION",)),
+    "impression": Entries(("IMPRESSION",), late=("CONCLUSION",)),
 }
