@@ -100,7 +100,7 @@ def parse_alias(text: str) -> Alias:
     """
     role = {"!": EXCLUDED, "~": ABSENT}.get(text[:1], PRESENT)
     bare = text.lstrip("!~").strip()
-    parts = tuple(alternatives(part.strip()) for part in bare.split(" + "))
+    parts = tuple(alternatives(part.strip()) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
     if not all(words_of(phrase)[0] for part in parts for phrase in part):
         raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")
     return Alias(role, parts, text)
@@ -116,7 +116,8 @@ def alternatives(phrase: str) -> tuple[str, ...]:
         ValueError: a bracket that does not close, or alternatives without brackets.
     """
     pieces = re.split(r"(\([^()]*\))", phrase)
-    if any(sign in piece for piece in pieces if not piece.startswith("(") for sign in "()|"):
+    plain = "".join(piece for piece in pieces if not re.fullmatch(r"\([^()]*\)", piece))
+    if any(sign in plain for sign in "()|"):
         raise ValueError(f"`aliases` must write alternatives as (one|two). Received: {phrase!r}.")
     choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
     return tuple(" ".join("".join(choice).split()) for choice in itertools.product(*choices))

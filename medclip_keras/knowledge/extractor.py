@@ -70,6 +70,7 @@ class Extractor:
 
     def __init__(self, table: ConceptTable, cache_size: int = 50_000):
         self.table = table
+        self._cache_size = cache_size
         self._vocab = spacy.blank("en").vocab
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
         self._uses: dict[int, list[tuple]] = defaultdict(list)  # matcher key → what the phrase may be
@@ -82,6 +83,10 @@ class Extractor:
                 for alternative in alternatives(phrase):
                     self._learn(alternative, ("cue", kind))
         self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
+
+    def __reduce__(self):
+        """Travels to a worker as its table, and is built there."""
+        return Extractor, (self.table, self._cache_size)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """All mentions of a section's text, in reading order, offsets into `text`."""

@@ -45,6 +45,8 @@ _OPENING = re.compile(
     rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{_HEADING})[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
     # a heading alone on its line;
     rf"|^[ \t#*_]*(?P<alone>{_HEADING})[ \t*_]*[.]?[ \t\r]*$"
+    # an upper-case heading with a colon, after text without a full stop;
+    rf"|(?<=\s)(?P<upper>(?-i:{_BARE.upper()})):"
     # an upper-case heading that starts a line of mixed case.
     rf"|^[ \t]*(?P<bare>(?-i:{_BARE.upper()}))[ \t]+(?=(?-i:[A-Z][a-z]|[A-Z] [a-z]))",
     re.IGNORECASE | re.MULTILINE,
@@ -77,7 +79,7 @@ def split_sections(text: str) -> tuple[Section, ...]:
 
 
 def _name_of(match: re.Match) -> str:
-    heading = match["colon"] or match["alone"] or match["bare"]
+    heading = match["colon"] or match["alone"] or match["upper"] or match["bare"]
     return _NAMES[re.sub(r"\s+", " ", heading.lower())]
 
 

@@ -72,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--part", choices=["tune", "rest", "all"], default="all")
     part = parser.parse_args().part
-    folder = pathlib.Path(os.environ["MEDCLIP_DATA"]) / "openi"
+    folder = pathlib.Path(os.environ.get("MEDCLIP_DATA", "")) / "openi"
+    if not (folder / "gold14_dev.csv").is_file():
+        parser.error("`MEDCLIP_DATA` must be a folder that holds openi/gold14_dev.csv.")
     gold_by_id = read_gold(folder, part)
     states_by_id, reports_per_second = label_reports(folder, gold_by_id)
     keys = sorted(gold_by_id.keys() & states_by_id.keys())

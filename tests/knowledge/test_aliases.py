@@ -1,0 +1,52 @@
+import pytest
+
+from medclip_keras.knowledge.aliases import ABSENT, EXCLUDED, PRESENT, alternatives, parse_alias, words_of
+
+
+def test_words_are_compared_in_one_form():
+    text = "Air-space opacities, w/o oedema - tumours (1.5 cm)"
+    words, offsets = words_of(text)
+    assert words == [
+        *("air", "space", "opacity", ",", "w/o", "edema", "-", "tumor", "(", "1.5", "cm", ")"),
+    ]
+    assert [text[start:end] for start, end in offsets][:3] == ["Air", "space", "opacities"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("pneumothoraces", "Pneumothorax"),
+        ("HAEMOTHORAX", "hemothorax"),
+        ("masses", "mass"),
+        ("bases", "base"),
+        ("represents", "represent"),
+        ("catheters", "catheter"),
+    ],
+)
+def test_inflections_and_spellings_meet(one, other):
+    assert words_of(one)[0] == words_of(other)[0]
+
+
+@pytest.mark.parametrize("word", ["atelectasis", "was", "thickness", "focus", "this"])
+def test_an_s_that_is_no_ending_stays(word):
+    assert words_of(word)[0] == [word]
+
+
+def test_signs_of_an_alias():
+    assert parse_alias("!joint effusion").role == EXCLUDED
+    assert parse_alias("~heart is normal").role == ABSENT
+    alias = parse_alias("(big|large|) heart + (seen|noted)")
+    assert alias.role == PRESENT
+    assert alias.parts == (("big heart", "large heart", "heart"), ("seen", "noted"))
+
+
+@pytest.mark.parametrize("text", ["", "!", "heart + ", "a (b|) + (|c)"])
+def test_aliases_without_a_word_are_refused(text):
+    with pytest.raises(ValueError, match="must have a word in every part"):
+        parse_alias(text)
+
+
+@pytest.mark.parametrize("text", ["(left|right effusion", "left|right effusion", "left) effusion"])
+def test_open_brackets_are_refused(text):
+    with pytest.raises(ValueError, match=r"alternatives as \(one\|two\)"):
+        alternatives(text)

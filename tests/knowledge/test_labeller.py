@@ -1,0 +1,145 @@
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
+from medclip_keras.knowledge.highlight import highlight
+from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.rows import Section
+
+
+@pytest.fixture(scope="module")
+def labeller():
+    return ReportLabeller(load_table("chest21"))
+
+
+def named(labeller, states):
+    pairs = zip(labeller.table.names, states, strict=True)
+    return {name: LabelState(state).name for name, state in pairs if state != LabelState.NOT_MENTIONED}
+
+
+def test_sentences_and_report_have_their_own_states(labeller):
+    labels = labeller.label(
+        [
+            Section("indication", "Pneumothorax?"),
+            Section("findings", "The heart is large. No effusion. Chest is slim."),
+            Section("impression", "Possible pneumothorax."),
+        ]
+    )
+    assert [(s.section, s.text, named(labeller, s.states)) for s in labels.sentences] == [
+        ("findings", "The heart is large.", {"Cardiomegaly": "POSITIVE"}),
+        ("findings", "No effusion.", {"Pleural Effusion": "NEGATIVE"}),
+        ("findings", "Chest is slim.", {}),
+        ("impression", "Possible pneumothorax.", {"Pneumothorax": "UNCERTAIN"}),
+    ]
+    assert named(labeller, labels.states) == {
+        "Cardiomegaly": "POSITIVE",
+        "Pleural Effusion": "NEGATIVE",
+        "Pneumothorax": "UNCERTAIN",
+    }
+    assert labels.usable
+    assert labels.states.dtype == np.int8
+    assert labels.states.shape == (21,)
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("No effusion. Possible effusion. Small effusion.", "POSITIVE"),
+        ("Small effusion. No effusion.", "POSITIVE"),
+        ("No effusion. Possible effusion.", "UNCERTAIN"),
+        ("Prior effusion has resolved.", "NEGATIVE"),
+        ("History of effusion.", "NEGATIVE"),
+        ("No effusion.", "NEGATIVE"),
+    ],
+)
+def test_positive_before_uncertain_before_negative(labeller, text, state):
+    states = labeller.label([Section("findings", text)]).states
+    assert named(labeller, states) == {"Pleural Effusion": state}
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Normal chest.", True),
+        ("No acute cardiopulmonary abnormality.", True),
+        ("No acute cardiopulmonary abnormality. Tip of the PICC line in the SVC.", True),
+        ("The lungs are clear. The heart is normal in size.", True),
+        ("The lungs are clear.", False),
+        ("No pneumothorax.", False),
+        ("Normal chest. Small effusion.", False),
+        ("Normal chest. Possible small effusion.", False),
+        ("Otherwise normal chest.", False),
+    ],
+)
+def test_no_finding_needs_normality_and_nothing_against_it(labeller, text, normal):
+    states = labeller.label([Section("findings", text)]).states
+    expected = LabelState.POSITIVE if normal else LabelState.NOT_MENTIONED
+    assert states[labeller.table.index("No Finding")] == expected
+
+
+def test_a_sentence_of_normality_keeps_its_state_in_an_abnormal_report(labeller):
+    labels = labeller.label([Section("impression", "No acute disease. Old rib fracture.")])
+    column = labeller.table.index("No Finding")
+    assert [s.states[column] for s in labels.sentences] == [LabelState.POSITIVE, LabelState.NOT_MENTIONED]
+    assert labels.states[column] == LabelState.NOT_MENTIONED
+
+
+def test_closure_is_not_applied(labeller):
+    states = labeller.label([Section("findings", "Pneumonia.")]).states
+    assert named(labeller, states) == {"Pneumonia": "POSITIVE"}
+
+
+@pytest.mark.parametrize("sections", [(), (Section("indication", "Effusion."),), (Section("findings", "…"),)])
+def test_report_without_findings_is_unusable(labeller, sections):
+    labels = labeller.label(sections)
+    assert not labels.usable
+    assert labels.sentences == ()
+    assert labels.mentions == ()
+    assert not labels.states.any()
+
+
+def test_text_without_headings_is_labelled(labeller):
+    labels = labeller.label(split_sections("Large heart. No effusion."))
+    assert named(labeller, labels.states) == {"Cardiomegaly": "POSITIVE", "Pleural Effusion": "NEGATIVE"}
+
+
+def test_mentions_point_into_their_sections(labeller):
+    sections = [Section("findings", "Lungs show edema."), Section("impression", "Edema.")]
+    mentions = labeller.label(sections).mentions
+    texts = {section.name: section.text for section in sections}
+    assert [(m.section, texts[m.section][m.start : m.end]) for m in mentions] == [
+        ("findings", "edema"),
+        ("impression", "Edema"),
+    ]
+
+
+def test_a_table_without_no_finding_works():
+    labeller = ReportLabeller(ConceptTable("one", (Concept("C0032227", "Effusion"),)))
+    assert labeller.label([Section("findings", "No effusions.")]).states.tolist() == [LabelState.NEGATIVE]
+
+
+def test_highlight_marks_and_escapes(labeller):
+    sections = [Section("findings", "Nodule < 3 mm; no effusion.")]
+    page = highlight(sections, labeller.label(sections).mentions)
+    assert "&lt; 3 mm" in page
+    assert page.count("<mark") == 2
+    assert 'title="Pleural Effusion: negative (no)">effusion</mark>' in page
+
+
+def test_labels_agree_with_people_on_open_i(medclip_data):
+    path = pathlib.Path(__file__).parents[1] / "benchmarks" / "labels.py"
+    spec = importlib.util.spec_from_file_location("labels", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    gold = benchmark.read_gold(medclip_data / "openi", "all")
+    found, _ = benchmark.label_reports(medclip_data / "openi", gold)
+    keys = sorted(gold)
+    positive = np.stack([found[key] == LabelState.POSITIVE for key in keys])
+    _, _, f1 = benchmark.score(np.stack([gold[key] for key in keys]), positive)
+    assert len(keys) == 3080
+    assert f1 > 0.88
