@@ -6,7 +6,7 @@ own as a JSON file of the same shape and name it in `evaluation.prompts`.
 
 SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
     "No Finding": (
-        "Normal chest radiograph.",
+        "A normal chest film with no abnormality.",
         "Unremarkable chest x-ray with no acute cardiopulmonary abnormality.",
         "The lungs are clear and the heart is normal in size.",
         "Both lungs are well expanded and clear.",
@@ -43,7 +43,7 @@ SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
     ),
     "Lung Lesion": (
         "A focal lung lesion is identified.",
-        "There is a suspicious pulmonary lesion.",
+        "There is an irregular pulmonary lesion.",
         "Discrete lesion within the lung parenchyma.",
         "A solitary lesion projects over the lung.",
         "Cavitary lesion in the upper lobe.",
@@ -51,7 +51,7 @@ SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
         "The film shows a rounded lesion of the lung.",
         "Multiple pulmonary lesions are seen.",
         "A new lung lesion has appeared since the previous examination.",
-        "Coin lesion of the lung.",
+        "A cystic lung lesion.",
     ),
     "Lung Opacity": (
         "There is an opacity in the lung.",
@@ -97,7 +97,7 @@ SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
         "Acute pneumonia of the lung base.",
         "The radiograph shows pneumonia.",
         "An infectious infiltrate, pneumonia, is present.",
-        "Airspace disease due to pneumonia.",
+        "Aspiration pneumonia is seen.",
         "Pneumonia involving the middle lobe.",
         "Chest film of a patient with pneumonia.",
     ),
@@ -118,12 +118,12 @@ SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
         "A pneumothorax with a visible pleural line.",
         "Apical pneumothorax is present.",
         "Air in the pleural space, pneumothorax.",
-        "There is a large pneumothorax with collapse of the lung.",
+        "There is a large pneumothorax on one side.",
         "A small pneumothorax persists.",
         "Radiograph showing a pneumothorax.",
         "Tension pneumothorax with mediastinal shift.",
         "A pneumothorax separates the lung edge from the chest wall.",
-        "Hydropneumothorax is identified.",
+        "The visceral pleural edge is visible, a pneumothorax.",
     ),
     "Pleural Effusion": (
         "Pleural effusion is demonstrated on this study.",
@@ -193,7 +193,7 @@ SHIPPED_PROMPTS: dict[str, tuple[str, ...]] = {
         "The radiograph shows a mass in the lung.",
         "A rounded mass projects over the hilum.",
         "Mass of several centimeters in the lung.",
-        "A suspicious mass occupies the upper lung.",
+        "A bulky mass occupies the upper lung.",
         "Perihilar mass with lobulated margins.",
         "A well-circumscribed mass is visible.",
     ),

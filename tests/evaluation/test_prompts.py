@@ -5,7 +5,15 @@ import pytest
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, read_prompts
 from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
-from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.concepts import NO_FINDING, load_table
+from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import phantom
+from medclip_keras.sources.rows import Section
+
+
+def normalised(sentence):
+    return " ".join(sentence.casefold().replace(",", " ").split()).rstrip(".")
 
 
 def test_every_concept_has_ten_distinct_prompts():
@@ -62,3 +70,32 @@ def test_a_missing_prompt_file_is_refused(tmp_path):
 def test_a_finding_without_prompts_is_refused_with_near_names():
     with pytest.raises(ValueError, match=r"Pleural Effusion.*Received: 'Plural Effusion'"):
         finding_prompts(EvaluationConfig(findings=("Plural Effusion", "Edema")))
+
+
+def test_prompts_are_not_sentences_of_the_phantom_grammar(tmp_path):
+    phantom.write_phantom(tmp_path, seed=1, num_paired=1, num_image_only=1, num_text_only=400)
+    reports = [phantom.read_report(row) for row in phantom.report_rows(str(tmp_path))]
+    written = {normalised(sentence) for report in reports for s in report for sentence in s.text.split(". ")}
+    assert len(written) > 200
+    prompts = {normalised(prompt) for prompts in SHIPPED_PROMPTS.values() for prompt in prompts}
+    assert not prompts & written
+
+
+def test_prompts_state_their_own_finding_and_no_other_of_the_default_five():
+    table = load_table("chest21")
+    labeller = ReportLabeller(table)
+    five = EvaluationConfig().findings
+    stated = []
+    for name, prompts in SHIPPED_PROMPTS.items():
+        for prompt in prompts:
+            states = labeller.label((Section("findings", prompt),)).states
+            own = states[table.index(name)]
+            assert own != LabelState.NEGATIVE
+            stated.append(own == LabelState.POSITIVE)
+            if name in five:
+                others = [other for other in five if other != name]
+                positive = [other for other in others if states[table.index(other)] == LabelState.POSITIVE]
+                assert not positive, prompt
+            if name == NO_FINDING:
+                assert not (states[1:] == LabelState.POSITIVE).any()
+    assert sum(stated) >= 0.9 * len(stated)

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+
+from medclip_keras.evaluation.image_manifest import embed_files, read_image_manifest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(bytes([n]))
+    (tmp_path / "prompts.json").write_text(json.dumps({"covid": ["covid"], "normal": ["normal", "healthy"]}))
+    return tmp_path
+
+
+def read(folder, table, prompts="prompts.json"):
+    (folder / "images.csv").write_text(table)
+    return read_image_manifest(str(folder / "images.csv"), str(folder / prompts) if prompts else "")
+
+
+def test_one_class_an_image_makes_a_single_finding_task(folder):
+    manifest = read(folder, "path,covid,normal\n0.png,1,0\n1.png,0,1\n2.png,0,1\n")
+    assert manifest.name == "images"
+    assert manifest.task.name == "single_finding"
+    assert manifest.task.classes == ("covid", "normal")
+    assert manifest.task.class_index.tolist() == [0, 1, 1]
+    assert len(set(manifest.task.patient_ids)) == 3
+    assert dict(manifest.prompts) == {"covid": ("covid",), "normal": ("normal", "healthy")}
+
+
+@pytest.mark.parametrize(
+    "table", ["path,covid,normal\n0.png,1,1\n1.png,0,1\n", "path,covid,normal\n0.png,0,0\n1.png,0,1\n"]
+)
+def test_several_or_no_classes_make_a_multi_label_task(folder, table):
+    assert read(folder, table).task.name == "multi_label"
+
+
+def test_patients_are_read_where_there_are_any(folder):
+    manifest = read(folder, "path,patient_id,covid,normal\n0.png,a,1,0\n1.png,a,0,1\n2.png,b,0,1\n")
+    assert manifest.task.patient_ids.tolist() == ["a", "a", "b"]
+    assert manifest.task.classes == ("covid", "normal")
+
+
+def test_shipped_prompts_serve_their_own_classes(folder):
+    manifest = read(folder, "path,Pneumonia\n0.png,1\n1.png,0\n", prompts="")
+    assert list(manifest.prompts) == ["Pneumonia", "No Finding"]
+    assert len(manifest.prompts["Pneumonia"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("file,covid,normal\n0.png,1,0\n", "first column is `path`"),
+        ("path,covid,covid\n0.png,1,0\n", "each once"),
+        ("path\n0.png\n", "at least one class column"),
+        ("path,covid,normal\n", "at least one row"),
+        ("path,covid,normal\n0.png,1,yes\n", "0 or 1 in column 'normal', line 2. Received: 'yes'"),
+        ("path,covid,normal\n0.png,1\n", "0 or 1 in column 'normal', line 2. Received: None"),
+        ("path,covid,normal\n0.png,1,0\nnone.png,1,0\n", "1 of 2 missing, the first in line 3"),
+        ("path,covid,flu\n0.png,1,0\n", "`prompts` must be a file with the class 'flu'"),
+        ("path,covid\n0.png,1\n1.png,0\n", "`prompts` must be a file of the manifest's classes"),
+    ],
+)
+def test_bad_tables_are_refused(folder, table, sentence):
+    with pytest.raises(ValueError, match="Received") as raised:
+        read(folder, table)
+    assert sentence in str(raised.value)
+
+
+def test_missing_files_are_refused_without_their_names(folder):
+    with pytest.raises(ValueError, match="missing") as raised:
+        read(folder, "path,covid,normal\nsmith_john.png,1,0\n")
+    assert "smith" not in str(raised.value)
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`manifest` must be a CSV file"):
+        read_image_manifest(str(tmp_path / "none.csv"))
+
+
+def embed(contents):
+    if b"\x01" in contents:
+        raise RuntimeError("not an image")
+    return np.array([[float(content[0])] for content in contents], np.float32)
+
+
+def test_files_are_embedded_in_their_order(folder):
+    manifest = read(folder, "path,covid,normal\n2.png,1,0\n0.png,0,1\n")
+    assert embed_files(embed, manifest).tolist() == [[2.0], [0.0]]
+
+
+def test_a_broken_image_is_named_by_its_line(folder):
+    manifest = read(folder, "path,covid,normal\n2.png,1,0\n1.png,0,1\n0.png,0,1\n")
+    with pytest.raises(ValueError, match=r"line\(s\) 3\."):
+        embed_files(embed, manifest)

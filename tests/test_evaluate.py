@@ -1,0 +1,199 @@
+import csv
+import json
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from beam_jobs import decode_images, label_reports
+from medclip_keras.config import (
+    DataConfig,
+    EvaluationConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    RunConfig,
+    TextEncoderConfig,
+)
+from medclip_keras.evaluate import evaluate_workdir, find_records, main
+from medclip_keras.export import export
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records.batches import evaluation_images
+from medclip_keras.records.manifest import load_concepts
+from medclip_keras.sources.phantom import write_phantom
+from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.train import write_run_json
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{c}" for c in LETTERS)]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Phantom records, a workdir whose model has random weights, its evaluation, and its SavedModel."""
+    root = tmp_path_factory.mktemp("evaluate")
+    write_phantom(root / "raw", seed=0, num_paired=60, num_image_only=30, num_text_only=30, image_size=48)
+    options = {"source": "phantom", "input": str(root / "raw"), "split_fractions": (0.3, 0.1, 0.6)}
+    label_reports.run(output=str(root / "records" / "reports"), **options)
+    decode_images.run(output=str(root / "records" / "images"), image_size=40, **options)
+    config = RunConfig(
+        "tiny",
+        data=DataConfig(
+            images=(str(root / "records" / "images"),),
+            texts=(str(root / "records" / "reports"),),
+            stored_image_size=40,
+            max_tokens=48,
+        ),
+        model=ModelConfig(
+            image=ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8),
+            text=TextEncoderConfig(num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32),
+            projection_dim=16,
+        ),
+        evaluation=EvaluationConfig(bootstrap=50),
+    )
+    workdir = root / "workdir"
+    write_run_json(config, workdir)
+    Tokenizer(VOCABULARY, lower_case=True, max_tokens=48).save(workdir / "vocabulary")
+    table = load_concepts(config.data.images[0])
+    (workdir / "vocabulary" / "concepts.jsonl").write_text(table.to_jsonl())
+    keras.utils.set_random_seed(config.seed + 1)  # other weights than the untrained model's
+    model = MedCLIP(config, len(VOCABULARY)).build_towers()
+    Checkpoints(workdir / "checkpoints", model, resumable=False).save(7)
+    metrics = evaluate_workdir(workdir)
+    return types.SimpleNamespace(
+        root=root,
+        workdir=workdir,
+        config=config,
+        metrics=metrics,
+        saved_model=export(workdir, root / "models"),
+    )
+
+
+def values(node, path=()):
+    """Every number of nested metrics, by its path."""
+    if isinstance(node, dict):
+        return {k: v for name, child in node.items() for k, v in values(child, (*path, name)).items()}
+    return {path: node} if isinstance(node, int | float) else {}
+
+
+def test_workdir_gives_figures_of_both_tasks_beside_chance_and_the_untrained_model(run):
+    zero_shot, retrieval = (run.metrics["data"]["phantom"][task] for task in ("zero_shot", "retrieval"))
+    assert zero_shot["num_images"] >= 10
+    assert zero_shot["chance"]["accuracy"] == pytest.approx(0.2)
+    assert retrieval["num_queries"] == zero_shot["num_images"]
+    for who in ("trained", "untrained"):
+        assert 0 <= zero_shot[who]["single"]["accuracy"]["value"] <= 1
+        assert 0 <= retrieval[who]["precision_at_10"]["value"] <= 1
+    assert zero_shot["trained"] != zero_shot["untrained"]
+    assert json.loads((run.workdir / "evaluation" / "metrics.json").read_text()) == run.metrics
+    assert (run.workdir / "evaluation" / "report.html").stat().st_size > 10_000
+
+
+def test_saved_model_gives_the_figures_of_the_workdir(run, tmp_path, capsys):
+    records = [str(run.root / "records")]
+    main(["--saved_model", str(run.saved_model), "--records", *records, "--output", str(tmp_path)])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    of_workdir = {k: v for k, v in values(run.metrics["data"]).items() if "untrained" not in k}
+    of_saved_model = values(found["data"])
+    assert of_saved_model == pytest.approx(of_workdir, abs=1e-5)
+    assert len(of_workdir) > 60
+    assert found["records"] == run.metrics["records"]
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_figures_lie_beside_the_first_records_unless_told_otherwise(run):
+    arguments = ["--saved_model", str(run.saved_model), "--records", *run.config.data.images]
+    main([*arguments, "--tasks", "zero_shot"])
+    metrics = json.loads((run.root / "records" / "images" / "evaluation" / "metrics.json").read_text())
+    assert list(metrics["data"]["phantom"]) == ["zero_shot"]
+
+
+@pytest.fixture
+def own_images(run, tmp_path):
+    """The phantom test images with exactly one of two findings as PNG files, a table and prompts."""
+    names = load_concepts(run.config.data.images[0]).names
+    columns = {name: names.index(name) for name in ("Cardiomegaly", "Pleural Effusion")}
+    rows = []
+    for batch in evaluation_images(run.config, "test").as_numpy_iterator():
+        for image, states in zip(batch["images"], batch["label_states"], strict=True):
+            labels = [int(states[column] == 1) for column in columns.values()]
+            if sum(labels) == 1:
+                Image.fromarray(image[..., 0]).save(tmp_path / f"{len(rows)}.png")
+                rows.append([f"{len(rows)}.png", *labels])
+    table = tmp_path / "mine.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["path", *columns], *rows])
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({name: [f"There is {name}.", f"{name} again"] for name in columns}))
+    return types.SimpleNamespace(table=table, prompts=prompts, rows=rows, folder=tmp_path)
+
+
+@pytest.mark.parametrize("way", ["workdir", "saved_model"])
+def test_own_images_are_evaluated(run, own_images, way, tmp_path):
+    model = str(run.workdir if way == "workdir" else run.saved_model)
+    arguments = ["--manifest", str(own_images.table), "--prompts", str(own_images.prompts)]
+    main([f"--{way}", model, *arguments, "--output", str(tmp_path / "out")])
+    data = json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]
+    assert set(data) == ({"phantom", "mine"} if way == "workdir" else {"mine"})
+    found = data["mine"]["zero_shot"]
+    assert found["num_images"] == len(own_images.rows)
+    assert found["num_positive"] == {
+        "Cardiomegaly": sum(row[1] for row in own_images.rows),
+        "Pleural Effusion": sum(row[2] for row in own_images.rows),
+    }
+    assert found["chance"]["accuracy"] == 0.5
+    if way == "workdir":
+        assert data["phantom"] == run.metrics["data"]["phantom"]
+
+
+def test_a_file_that_is_no_image_is_named_by_its_line(run, own_images):
+    (own_images.folder / own_images.rows[1][0]).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+    arguments = ["--manifest", str(own_images.table), "--prompts", str(own_images.prompts)]
+    with pytest.raises(SystemExit, match=r"cannot be decoded in line\(s\) 3\."):
+        main(["--saved_model", str(run.saved_model), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--tasks", "probe"],
+            "`--tasks` must be a list of zero_shot, retrieval. Received: 'probe'. The linear",
+        ),
+        (["--records", "/nowhere"], "`directory` must be a folder of records"),
+        (["--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(run, arguments, sentence):
+    with pytest.raises(SystemExit) as raised:
+        main(["--workdir", str(run.workdir), *arguments])
+    assert sentence in str(raised.value)
+
+
+def test_a_saved_model_alone_has_nothing_to_be_measured_on(run):
+    with pytest.raises(SystemExit, match="`--records` must be given with --saved_model"):
+        main(["--saved_model", str(run.saved_model)])
+
+
+def test_an_untrained_workdir_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="`workdir` must be a folder in which a run was trained"):
+        main(["--workdir", str(tmp_path)])
+
+
+def test_records_are_found_by_kind_in_a_folder_of_them(run):
+    images, texts = find_records([str(run.root / "records")])
+    assert (images, texts) == (list(run.config.data.images), list(run.config.data.texts))
+    assert find_records(texts + images) == (images, texts)
+
+
+def test_a_file_and_its_record_are_scored_alike(run, own_images):
+    # own_images are stored at the records' size, so both ways give the very same pixels.
+    from medclip_keras.serving.embedders import saved_model_embedder
+
+    embedder = saved_model_embedder(run.saved_model)[0]
+    content = (own_images.folder / "0.png").read_bytes()
+    pixels = tf.io.decode_png(content).numpy()[None]
+    np.testing.assert_allclose(embedder.embed_files([content]), embedder.embed_images(pixels), atol=1e-6)
