@@ -1,0 +1,315 @@
+import hashlib
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import apache_beam as beam
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from beam_jobs import decode_images, label_reports
+from beam_jobs.decode_images import DecodeImages, DecodeOptions
+from beam_jobs.options import pipeline_options
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.preprocess.images import decode_to_square
+from medclip_keras.records.manifest import read_manifest, verify
+from medclip_keras.records.schema import encode, parse, report_features
+from medclip_keras.sources.rows import ImageRow
+
+SMALL_RUN = """
+    import os, sys, time, types
+    sys.path.insert(0, {folder!r})
+    import conftest
+    from beam_jobs import decode_images
+
+    source = types.ModuleType("small")
+    source.__file__ = conftest.__file__
+    source.image_rows = conftest.image_rows
+    def read_image(row):
+        time.sleep({seconds})
+        return conftest.read_image(row)
+    source.read_image = read_image
+    source.CITATION, source.LICENCE = "Small et al., 2026", "CC0"
+    decode_images.get_source = lambda name: source
+    decode_images.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def jobs(archive, source, concepts, monkeypatch, tmp_path):
+    """Runs either job on the small archive."""
+    monkeypatch.setattr(label_reports, "get_source", lambda name: source)
+    monkeypatch.setattr(decode_images, "get_source", lambda name: source)
+
+    def run(job, name, **options):
+        options = {"concepts": concepts, **options}
+        if job is decode_images:
+            options = {"image_size": 16, **options}
+        return job.run(source="small", input=str(archive.path), output=str(tmp_path / name), **options)
+
+    return run
+
+
+def key_of(kind, identifier):
+    return hashlib.sha256(f"medclip_keras\0{kind}\0{identifier}".encode()).hexdigest()[:16]
+
+
+def records_of(directory):
+    manifest = read_manifest(directory)
+    for name in manifest.shard_names:
+        for record in tf.data.TFRecordDataset(os.path.join(directory, name)):
+            yield tfds.as_numpy(parse(manifest.features, record))
+
+
+def png_of(pixels):
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def collect(shard, outcomes):
+    made = []
+    for outcome in outcomes:
+        record = outcome.record
+        sentences = [(s["section"], s["text"], s["label_states"].tolist()) for s in record["sentences"]]
+        keys = tuple(record[name] for name in ("record_key", "study_id", "patient_id", "split", "view"))
+        made.append((keys, record["image"].tolist(), record["label_states"].tolist(), sentences))
+    return made
+
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (3, 16, 16), np.uint8)
+FILES = {"a": png_of(PIXELS[0]), "b": png_of(PIXELS[1]), "c": png_of(PIXELS[2])[:-40], "d": b"a report"}
+ROWS = [
+    ImageRow(
+        "a",
+        "1",
+        "p",
+        "a",
+        "lateral",
+        {"Edema": LabelState.UNCERTAIN, "Unheard Of": LabelState.POSITIVE},
+        "test",
+    ),
+    ImageRow("b", "2", "p", "b", "", {}, "test"),
+    ImageRow("c", "2", "p", "c", "", {}, "test"),
+    ImageRow("d", "3", "p", "d", "", {}, "test"),
+]
+
+
+def read_file(row):
+    return FILES[row.path]
+
+
+def report(key, study, states, *texts):
+    sentences = [
+        {"text": text, "section": "findings", "label_states": np.array(states, np.int8)} for text in texts
+    ]
+    record = {"record_key": key, "study_id": key_of("study", study), "patient_id": "", "split": "test"}
+    record |= {"label_states": np.array(states, np.int8), "sentences": sentences}
+    return encode(report_features(5), record)
+
+
+def expected(name, study, view, index, states, sentences):
+    keys = (key_of("record", name), key_of("study", study), key_of("patient", "p"), "test", view)
+    return keys, PIXELS[index][..., None].tolist(), states, sentences
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["images", "images and reports"])
+def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
+    options = DecodeOptions(source="small", input=str(tmp_path), output=str(tmp_path) + "-out", image_size=16)
+    table = load_table(concepts)
+    # Two reports of study 2: sentences in the order of their keys; positive before uncertain before negative.
+    reports = [report("k2", "2", [1, 2, 0, 2, 0], "Later."), report("k1", "2", [3, 3, 0, 2, 2], "First.", "")]
+    reports += [report("k3", "other", [1, 1, 1, 1, 1], "Of no image here.")]
+    with TestPipeline(options=pipeline_options(())) as pipeline:
+        inputs = {"rows": pipeline | "Rows" >> beam.Create(ROWS)}
+        if joined:
+            inputs["reports"] = pipeline | "Reports" >> beam.Create(reports)
+        made = inputs | DecodeImages(options, table, read_file, collect)
+        said = [("findings", "First.", [3, 3, 0, 2, 2]), ("findings", "", [3, 3, 0, 2, 2])]
+        said += [("findings", "Later.", [1, 2, 0, 2, 0])]
+        records = [
+            expected("a", "1", "lateral", 0, [3, 0, 0, 0, 0], []),
+            expected("b", "2", "", 1, [1, 3, 0, 2, 2] if joined else [0] * 5, said if joined else []),
+        ]
+        assert_that(made.shards, equal_to([sorted(records)]), "shards")
+        reason = "not a whole JPEG or PNG file"
+        bad = [{"key": key_of("record", name), "reason": reason} for name in "cd"]
+        assert_that(made.bad, equal_to(bad), "bad")
+
+
+def test_run_stores_what_decode_to_square_gives(archive, jobs, tmp_path):
+    paths = [archive.add_image(patient, 1, edema=str(patient % 2)) for patient in range(12)]
+    manifest = jobs(decode_images, "records", image_size=24)
+    assert manifest.counts == {
+        "rows": 12,
+        "records": 12,
+        "bad_rows": 0,
+        "images_with_labels": 12,
+        "images_with_sentences": 0,
+    }
+    assert sum(split["positives"][0] for split in manifest.splits.values()) == 6
+    records = {record["record_key"].decode(): record for record in records_of(tmp_path / "records")}
+    for patient, path in enumerate(paths):
+        record = records[key_of("record", path.name)]
+        image = decode_to_square(tf.constant(path.read_bytes()), 24)
+        np.testing.assert_array_equal(record["image"], image)
+        assert record["image"].std() > 10  # noise, not a black square
+        state = LabelState.POSITIVE if patient % 2 else LabelState.NEGATIVE
+        assert record["label_states"].tolist() == [state, 0, 0, 0, 0]
+        assert record["view"] == b"frontal"
+
+
+def test_tfds_opens_the_shards_without_this_project(archive, jobs, tmp_path):
+    for patient in range(9):
+        archive.add_image(patient, 1, edema="1", split="train" if patient < 6 else "test")
+    jobs(decode_images, "records")
+    code = f"""
+        import sys
+        import tensorflow_datasets as tfds
+        builder = tfds.builder_from_directory({str(tmp_path / "records")!r})
+        rows = [row for split in ("train", "test") for row in tfds.as_numpy(builder.as_dataset(split=split))]
+        assert not [name for name in sys.modules if name.startswith(("medclip_keras", "beam_jobs"))]
+        shapes = {{(row["image"].shape, row["image"].dtype.name, len(row["label_states"])) for row in rows}}
+        print([len(rows), builder.info.splits["test"].num_examples, shapes, builder.info.citation])
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", textwrap.dedent(code)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = "[9, 3, {((16, 16, 1), 'uint8', 5)}, 'Small et al., 2026']"
+    assert done.stdout.splitlines()[-1] == said
+
+
+def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tmp_path, capsys):
+    for patient in range(8):
+        archive.add_image(patient, 1)
+        archive.add_image(patient, 2)
+        archive.add_report(patient, 1, f"Mild edema, grade {patient}.")
+    reports = jobs(label_reports, "reports", keep_ids=True)
+    manifest = jobs(decode_images, "images", keep_ids=True, reports=str(tmp_path / "reports"))
+    assert manifest.reports_sha256 == reports.fingerprint
+    assert manifest.counts["images_with_sentences"] == manifest.counts["images_with_labels"] == 8
+    splits = {record["patient_id"]: record["split"] for record in records_of(tmp_path / "reports")}
+    for record in records_of(tmp_path / "images"):
+        patient, study = record["study_id"].decode().split("-")
+        texts = [text.decode() for text in record["sentences"]["text"]]
+        assert texts == ([f"Mild edema, grade {patient}."] if study == "1" else [])
+        assert record["label_states"][0] == (LabelState.POSITIVE if study == "1" else 0)
+        assert record["split"] == splits[record["patient_id"]]
+    # Other reports are another input.
+    archive.add_report(0, 2, "Mild edema.")
+    jobs(label_reports, "reports", keep_ids=True)
+    capsys.readouterr()
+    manifest = jobs(decode_images, "images", keep_ids=True, reports=str(tmp_path / "reports"))
+    assert "nothing to do" not in capsys.readouterr().out
+    assert manifest.counts["images_with_sentences"] == 9
+
+
+def test_reports_that_do_not_fit_get_the_sentence(archive, jobs, tmp_path):
+    archive.add_image(1, 1)
+    archive.add_report(1, 1, "Mild edema.")
+    manifest = jobs(label_reports, "reports")
+    reports = str(tmp_path / "reports")
+    for options, sentence in (
+        ({"key_salt": "2"}, "`reports` must be records made with the same key_salt"),
+        ({"split_salt": "2"}, "`reports` must be records made with the same split_salt"),
+        ({"split_fractions": (1.0, 0.0, 0.0)}, "same split_fractions"),
+        ({"keep_ids": True}, "same keep_ids. Received: False. Label the reports again"),
+        ({"concepts": "chexpert14"}, "`reports` must be records of the concepts chexpert14. Received: 'few'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            jobs(decode_images, "images", reports=reports, **options)
+    with pytest.raises(ValueError, match=r"`directory` must be a folder of records"):
+        jobs(decode_images, "images", reports=str(archive.path))
+    jobs(decode_images, "images")
+    with pytest.raises(ValueError, match=r"`reports` must be records of label_reports. Received: 'images'"):
+        jobs(decode_images, "others", reports=str(tmp_path / "images"))
+    (name,) = manifest.shard_names
+    content = bytearray((tmp_path / "reports" / name).read_bytes())
+    content[-9] ^= 4
+    (tmp_path / "reports" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"`{name}` must be of the manifest's SHA-256"):
+        jobs(decode_images, "others", reports=reports)
+    assert not (tmp_path / "others").exists()
+
+
+def test_damaged_and_missing_files_are_bad_records(archive, jobs, tmp_path):
+    paths = [archive.add_image(patient, 1) for patient in range(20)]
+    paths[3].write_bytes(paths[3].read_bytes()[:-30])
+    paths[5].unlink()
+    with pytest.raises(ValueError, match=r"Received: 0.01 and 2 bad of 20 rows"):
+        jobs(decode_images, "records")
+    manifest = jobs(decode_images, "records", max_bad_fraction=0.1)
+    assert manifest.counts["bad_rows"] == 2
+    assert manifest.num_records == 18
+    lines = (tmp_path / "records" / "bad_records.jsonl").read_text().splitlines()
+    assert {line["key"]: line["reason"] for line in map(json.loads, lines)} == {
+        key_of("record", paths[3].name): "not a whole JPEG or PNG file",
+        key_of("record", paths[5].name): "the file does not exist",
+    }
+
+
+def test_job_that_is_killed_leaves_no_dataset_and_a_rerun_is_whole(
+    archive, jobs, concepts, contents, tmp_path
+):
+    for patient in range(60):
+        archive.add_image(patient, 1, edema="1")
+    output = tmp_path / "out" / "records"
+    folder = str(pathlib.Path(__file__).parent)
+    arguments = ["--source=small", f"--input={archive.path}", f"--output={output}", "--image_size=16"]
+
+    def start(seconds):
+        code = textwrap.dedent(SMALL_RUN.format(folder=folder, seconds=seconds))
+        command = [sys.executable, "-c", code, *arguments, f"--concepts={concepts}"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    process = start(seconds=0.2)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/records.incomplete-*/dataset/*.tfrecord-00000-of-00001")):
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_dir()]
+    assert left
+    for path in [output, *left]:
+        with pytest.raises(ValueError, match="must be a folder of records"):
+            read_manifest(path)
+        with pytest.raises(Exception, match=r"Could not (read|load) dataset info"):
+            tfds.builder_from_directory(path)
+    assert start(seconds=0).wait() == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records"]
+    verify(output)
+    jobs(decode_images, "unbroken")
+    assert contents(output) == contents(tmp_path / "unbroken")
+
+
+def test_records_do_not_depend_on_the_order_of_rows(archive, jobs, contents, tmp_path):
+    for patient in range(20):
+        archive.add_image(patient, 1)
+    jobs(decode_images, "one")
+    archive._rows.reverse()
+    archive.write_table()
+    jobs(decode_images, "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == ["manifest.json"]  # the table has changed
+    manifests = read_manifest(tmp_path / "one"), read_manifest(tmp_path / "two")
+    assert manifests[0].fingerprint == manifests[1].fingerprint

@@ -1,0 +1,67 @@
+import os
+import types
+
+import pytest
+
+from beam_jobs.inputs import code_sha256, input_sha256, versions
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "a [folder]"  # brackets are patterns to Beam's file systems
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "one.txt").write_text("one")
+    (folder / "two.txt").write_text("two")
+    return folder
+
+
+def test_folder_fingerprint_stays_while_nothing_changes(folder):
+    assert input_sha256(str(folder), ()) == input_sha256(f"{folder}/", ())
+
+
+def test_folder_fingerprint_does_not_depend_on_where_the_folder_is(folder, tmp_path):
+    before = input_sha256(str(folder), ())
+    folder.rename(tmp_path / "moved")
+    assert input_sha256(str(tmp_path / "moved"), ()) == before
+
+
+@pytest.mark.parametrize("change", ["content", "touch", "new", "gone", "renamed"])
+def test_folder_fingerprint_sees_a_change(folder, change):
+    before = input_sha256(str(folder), ())
+    file = folder / "below" / "one.txt"
+    if change == "content":
+        file.write_text("longer")
+    elif change == "touch":
+        os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+    elif change == "new":
+        (folder / "below" / "three.txt").write_text("")
+    elif change == "gone":
+        file.unlink()
+    else:
+        file.rename(folder / "below" / "1.txt")
+    assert input_sha256(str(folder), ()) != before
+
+
+def test_table_fingerprint_sees_the_files_that_it_names(folder):
+    table, image = str(folder / "two.txt"), folder / "below" / "one.txt"
+    before = input_sha256(table, [str(image)])
+    assert input_sha256(table, [str(image)]) == before
+    os.utime(image, ns=(1, 1))
+    changed = input_sha256(table, [str(image)])
+    assert changed != before
+    image.unlink()
+    assert input_sha256(table, [str(image)]) not in (before, changed)
+
+
+def test_code_fingerprint_is_of_all_files_of_a_package(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "part.py").write_text("x = 1")
+    package = types.ModuleType("package")
+    package.__file__ = str(tmp_path / "__init__.py")
+    before = code_sha256([package])
+    (tmp_path / "part.py").write_text("x = 2")
+    assert code_sha256([package]) != before
+
+
+def test_versions_name_what_made_the_records():
+    assert {"apache-beam", "tensorflow", "spacy"} <= versions().keys()

@@ -1,0 +1,114 @@
+import pytest
+from etils import epath
+
+from beam_jobs import writing
+from beam_jobs.writing import publish, require_replaceable, start_workplace
+
+NAMES = ["concepts.jsonl", "dataset_info.json", "features.json", "manifest.json"]
+SHARDS = [f"a_images-train.tfrecord-0000{index}-of-00002" for index in range(2)]
+
+
+def fill(workplace, content):
+    for name in NAMES + SHARDS:
+        (workplace / "dataset" / name).write_text(content + name)
+    (workplace / "dataset" / f"{SHARDS[0]}.0123abcd").write_text("of a step that was repeated")
+
+
+def is_of_one_attempt(output, content):
+    return {path.name: path.read_text() for path in output.iterdir()} == {
+        n: content + n for n in NAMES + SHARDS
+    }
+
+
+class KilledError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["new output", "older output"])
+def test_publish_killed_at_any_move_leaves_no_manifest_that_does_not_fit(tmp_path, monkeypatch, older):
+    replace, unlink = type(epath.Path(tmp_path)).replace, type(epath.Path(tmp_path)).unlink
+    for allowed in range(40):
+        output = tmp_path / str(allowed) / "records"
+        if older:
+            workplace = start_workplace(output)
+            fill(workplace, "old ")
+            (workplace / "dataset" / "a_images-test.tfrecord-00000-of-00001").write_text("no longer")
+            publish(workplace, output, "")
+        workplace = start_workplace(output)
+        fill(workplace, "new ")
+        left = iter(range(allowed))
+
+        def step(method, *arguments, left=left, **options):
+            if next(left, None) is None:
+                raise KilledError
+            return method(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                type(output_path := epath.Path(output)), "replace", lambda *a, **k: step(replace, *a, **k)
+            )
+            patch.setattr(type(output_path), "unlink", lambda *a, **k: step(unlink, *a, **k))
+            try:
+                publish(workplace, output, "")
+                finished = True
+            except KilledError:
+                finished = False
+        if finished:
+            assert is_of_one_attempt(output, "new ")
+            assert allowed >= len(NAMES + SHARDS)
+            assert [path.name for path in output.parent.iterdir()] == ["records"]
+            return
+        if (output / "manifest.json").exists():  # nothing was touched yet
+            assert older
+            assert allowed == 0
+        # The next attempt puts things right.
+        require_replaceable(output)
+        workplace = start_workplace(output)
+        fill(workplace, "next ")
+        publish(workplace, output, "")
+        assert is_of_one_attempt(output, "next ")
+    pytest.fail("publish never finished")
+
+
+def test_start_workplace_removes_what_broken_attempts_left_and_nothing_else(tmp_path):
+    output = tmp_path / "records"
+    broken = start_workplace(output)
+    (tmp_path / "records2.incomplete-1").mkdir()
+    output.mkdir()
+    second = start_workplace(output)
+    assert not broken.exists()
+    assert second != broken
+    assert {path.name for path in tmp_path.iterdir()} == {"records", "records2.incomplete-1", second.name}
+
+
+def test_output_with_files_of_others_is_not_replaceable(tmp_path):
+    require_replaceable(tmp_path / "new")
+    require_replaceable(tmp_path)
+    (tmp_path / SHARDS[0]).write_text("")
+    (tmp_path / "manifest.json").write_text("")
+    require_replaceable(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="`output` must be a new folder, an empty one or an older output"):
+        require_replaceable(tmp_path)
+    with pytest.raises(ValueError, match=r"`output` must be a folder. Received"):
+        require_replaceable(tmp_path / "notes.txt")
+
+
+def test_mentions_replace_older_mentions_alone(tmp_path):
+    mentions = tmp_path / "mentions"
+    mentions.mkdir()
+    (mentions / "mentions-train-00007-of-00009.jsonl").write_text("old")
+    (mentions / "readme.txt").write_text("mine")
+    workplace = start_workplace(tmp_path / "records")
+    (workplace / "mentions" / "mentions-test-00000-of-00001.jsonl").write_text("new")
+    publish(workplace, tmp_path / "records", str(mentions))
+    assert {path.name for path in mentions.iterdir()} == {"readme.txt", "mentions-test-00000-of-00001.jsonl"}
+
+
+def test_bad_records_are_in_the_order_of_their_keys(tmp_path):
+    writing.write_bad_records(
+        tmp_path / "bad.jsonl", [{"key": "b", "reason": "x"}, {"key": "a", "reason": "y"}]
+    )
+    assert (
+        tmp_path / "bad.jsonl"
+    ).read_text() == '{"key": "a", "reason": "y"}\n{"key": "b", "reason": "x"}\n'
