@@ -79,7 +79,7 @@ class Manifest:
 
 def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
     """Writes the manifest; the folder is a dataset from then on."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
     unfinished = epath.Path(directory) / f"{MANIFEST_NAME}.unfinished"
     unfinished.write_text(text)
     unfinished.replace(epath.Path(directory) / MANIFEST_NAME)
