@@ -33,7 +33,7 @@ LICENCE = "CC BY 4.0"
 
 FOLDERS = ("NORMAL", "PNEUMONIA")
 MANIFEST = "manifest.csv"
-_PATIENT = re.compile(r"(person\d+|(?:[A-Z]+\d*-)?IM-\d+)", re.IGNORECASE)
+_PATIENT = re.compile(r"person\d+|(?:[A-Z]+\d*-)?IM-\d+", re.IGNORECASE)
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
@@ -77,9 +77,17 @@ def _folder_rows(root: epath.Path, part: epath.Path) -> Iterator[ImageRow]:
         files = sorted((part / folder).iterdir()) if (part / folder).is_dir() else []
         for file in files:
             if file.suffix.lower() in _SUFFIXES and not file.name.startswith("."):
-                match = _PATIENT.match(file.name)
-                patient = match.group(1) if match else file.stem
-                yield _row(file, f"{prefix}{folder}/{file.name}", folder, patient)
+                yield _row(file, f"{prefix}{folder}/{file.name}", folder, patient_of(file.name))
+
+
+def patient_of(file_name: str) -> str:
+    """The patient whom a file's name tells; the name without suffix where it has another form.
+
+    >>> patient_of("person7_bacteria_24.jpeg"), patient_of("NORMAL2-IM-0035-0001.jpeg")
+    ('person7', 'NORMAL2-IM-0035')
+    """
+    match = _PATIENT.match(file_name)
+    return match.group(0) if match else file_name.rpartition(".")[0]
 
 
 def _row(file: epath.Path, image_id: str, folder: str, patient: str) -> ImageRow:

@@ -44,19 +44,27 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
         columns: the columns that must be there.
 
     Raises:
-        ValueError: no such file, or a column is missing; at the first `next()`.
+        ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8.
     """
     require(epath.Path(path).is_file(), "input", "a table of comma-separated values", str(path))
-    with epath.Path(path).open("r", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    with epath.Path(path).open("rb") as file:
+        reader = csv.DictReader(_decode(line) for line in file)
         require_columns(reader.fieldnames or (), columns, str(path))
         yield from reader
+
+
+def _decode(line: bytes) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        require(False, "input", "UTF-8", f"byte {error.object[error.start]:#x}", "Save the table as UTF-8.")
 
 
 def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> None:
     """Raises the error sentence, with the near names, for the first missing column."""
     for column in columns:
-        near = difflib.get_close_matches(column.lower(), [name.lower() for name in found], 3, 0.5)
+        written = {name.lower(): name for name in found}
+        near = [written[name] for name in difflib.get_close_matches(column.lower(), written, 3, 0.5)]
         advice = f"Near names: {', '.join(near)}." if near else f"Columns: {', '.join(found)}."
         require(column in found, column, f"a column of {path}", list(found), advice)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.phantom import phrases
+from medclip_keras.sources.phantom import nouns, phrases
 from medclip_keras.sources.phantom.cohort import FINDINGS, PhantomFinding, Study, device_kinds
-from medclip_keras.sources.phantom.phrases import Entries
+from medclip_keras.sources.phantom.nouns import Entries
 
 LABELS = (*FINDINGS, "No Finding")
 _DEVICES = "Support Devices"
@@ -98,22 +98,22 @@ class _Writer:
             one_sided = finding.side in ("left", "right") and finding.name in _SIZED
             if one_sided and self.rng.random() < 0.2:
                 side = {"left": "right", "right": "left"}[finding.side]
-                noun = self.noun(phrases.DENIED, finding.name)
+                noun = self.noun(nouns.DENIED, finding.name)
                 sentences.append(_sentence(self.pick(phrases.OTHER_SIDE).format(side=side, noun=noun)))
         return sentences
 
     def tell_one(self, finding: PhantomFinding) -> str:
-        if finding.name in phrases.STATEMENTS and self.rng.random() < 0.5:
-            statement = self.pick(phrases.STATEMENTS[finding.name])
+        if finding.name in nouns.STATEMENTS and self.rng.random() < 0.5:
+            statement = self.pick(nouns.STATEMENTS[finding.name])
             degree = self.graded(phrases.ADVERBS, finding)
             return _sentence(statement.format(degree=degree).replace("  ", " "))
         if self.rng.random() < 0.15:
-            absent = [name for name in phrases.DENIED if name not in self.present]
+            absent = [name for name in nouns.DENIED if name not in self.present]
             if absent:
                 denied = absent[self.rng.integers(len(absent))]
                 self.note(denied, LabelState.NEGATIVE)
                 frame = self.pick(phrases.POSITIVE_THEN_NEGATIVE)
-                return self.fill(frame, finding, self.noun(phrases.DENIED, denied))
+                return self.fill(frame, finding, self.noun(nouns.DENIED, denied))
         return self.fill(self.pick(phrases.POSITIVE), finding)
 
     def hedge(self, findings: Iterable[PhantomFinding]) -> list[str]:
@@ -130,33 +130,33 @@ class _Writer:
         for finding in study.findings:
             if finding.name == _DEVICES:
                 self.note(_DEVICES, LabelState.POSITIVE)
-                kinds = [self.pick(phrases.DEVICES[kind]) for kind in device_kinds(finding)]
+                kinds = [self.pick(nouns.DEVICES[kind]) for kind in device_kinds(finding)]
                 sentences += [kind.format(n=self.rng.integers(2, 7)) for kind in kinds]
         if not sentences and _DEVICES in study.resolved:
             self.note(_DEVICES, LabelState.NEGATIVE)
-            sentences.append(self.pick(phrases.REMOVED_DEVICES))
+            sentences.append(self.pick(nouns.REMOVED_DEVICES))
         return sentences
 
     def doubt_or_resolve(self, study: Study) -> list[str]:
         """Mentions of findings that are not there: suspected without cause, or of the previous study."""
         sentences = []
-        for name in phrases.NOUNS:
+        for name in nouns.NOUNS:
             if self.states[name] != LabelState.NOT_MENTIONED:
                 continue
             if name in study.resolved and self.rng.random() < 0.7:
                 self.note(name, LabelState.NEGATIVE)
-                noun = self.noun(phrases.DENIED, name)
+                noun = self.noun(nouns.DENIED, name)
                 sentences.append(_sentence(self.pick(phrases.HISTORICAL).format(noun=noun)))
             elif self.rng.random() < 0.02:
                 self.note(name, LabelState.UNCERTAIN)
-                noun = self.noun(phrases.DENIED, name)
+                noun = self.noun(nouns.DENIED, name)
                 frame = self.pick(phrases.UNCERTAIN)
                 sentences.append(_sentence(frame.format(**{"phrase": noun, "is": "is"})))
         return sentences
 
     def deny(self, num_told: int) -> list[str]:
         """About as many sentences that deny findings as there are others."""
-        absent = [n for n in phrases.DENIED if n not in self.present]
+        absent = [n for n in nouns.DENIED if n not in self.present]
         absent = [n for n in absent if self.states[n] == LabelState.NOT_MENTIONED]
         absent = [absent[i] for i in self.rng.permutation(len(absent))]
         sentences = []
@@ -170,19 +170,19 @@ class _Writer:
 
     def deny_one(self, name: str) -> str:
         self.note(name, LabelState.NEGATIVE)
-        if name in phrases.NORMAL_STATEMENTS and self.rng.random() < 0.7:
-            return self.pick(phrases.NORMAL_STATEMENTS[name])
-        noun = self.noun(phrases.DENIED, name)
+        if name in nouns.NORMAL_STATEMENTS and self.rng.random() < 0.7:
+            return self.pick(nouns.NORMAL_STATEMENTS[name])
+        noun = self.noun(nouns.DENIED, name)
         return _sentence(self.pick(phrases.NEGATIVE).format(noun=noun))
 
     def deny_several(self, names: Sequence[str]) -> str:
         frame = self.pick(phrases.NEGATIVE_SEVERAL)
         keys = [key for key in ("noun", "also", "third") if "{" + key + "}" in frame]
-        nouns = {}
+        words = {}
         for key, name in zip(keys, names, strict=False):
             self.note(name, LabelState.NEGATIVE)
-            nouns[key] = self.noun(phrases.DENIED, name)
-        return _sentence(frame.format(**nouns))
+            words[key] = self.noun(nouns.DENIED, name)
+        return _sentence(frame.format(**words))
 
     def conclude(self, told: Sequence[PhantomFinding], hedged: Sequence[PhantomFinding]) -> list[str]:
         """The impression of an abnormal study: what matters, once more."""
@@ -200,7 +200,7 @@ class _Writer:
 
     def phrase(self, finding: PhantomFinding) -> tuple[str, str, str]:
         """The finding with severity, side and place; its article; its verb."""
-        singular, _, plural = self.pick(phrases.NOUNS[finding.name]).partition("|")
+        singular, _, plural = self.pick(nouns.NOUNS[finding.name]).partition("|")
         several = bool(plural) and finding.side == "bilateral"
         noun = plural if several else singular
         degree = self.graded(phrases.SIZES if finding.name in _SIZED else phrases.DEGREES, finding)
@@ -239,8 +239,8 @@ class _Writer:
 
     def preamble(self) -> list[tuple[str, list[str]]]:
         """What stands before the findings; the indication names findings that nobody has seen."""
-        name = str(self.rng.choice(list(phrases.NOUNS)))
-        indication = self.pick(phrases.INDICATIONS).format(noun=self.noun(phrases.NOUNS, name))
+        name = str(self.rng.choice(list(nouns.NOUNS)))
+        indication = self.pick(phrases.INDICATIONS).format(noun=self.noun(nouns.NOUNS, name))
         parts = [("exam", str(self.rng.choice(phrases.EXAMS))), ("indication", indication)]
         parts.append(("comparison", str(self.rng.choice(phrases.COMPARISONS))))
         return [(name, [text]) for name, text in parts if self.rng.random() < 0.75]

@@ -1,0 +1,153 @@
+"""The reports: what they say is what their states say, in varied words, half of them denials."""
+
+import re
+
+import numpy as np
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.phantom import FINDINGS, nouns, phrases
+from medclip_keras.sources.phantom.cohort import PhantomFinding, Study, draw_studies
+from medclip_keras.sources.phantom.grammar import write_report
+from medclip_keras.sources.phantom.nouns import Entries
+
+POSITIVE, NEGATIVE, UNCERTAIN = LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN
+DENIAL = re.compile(
+    r"\b(no|not|without|negative|free|neither|absen\w+|fails|nothing|resol\w+|cleared|disappeared|removed"
+    r"|normal in size|within normal)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.fixture(scope="module")
+def written():
+    """Pairs of a study and its report."""
+    rng = np.random.default_rng(11)
+    return [(study, write_report(study, rng)) for study in draw_studies(rng, 600, "g")]
+
+
+def tables():
+    for module in (nouns, phrases):
+        for name, value in vars(module).items():
+            entries = [value] if isinstance(value, Entries) else []
+            entries += (
+                [e for e in value.values() if isinstance(e, Entries)] if isinstance(value, dict) else []
+            )
+            if isinstance(value, tuple) and not isinstance(value, Entries):
+                entries += [e for e in value if isinstance(e, Entries)]
+            if name.isupper():
+                yield name, entries
+
+
+def test_a_third_of_the_entries_is_late():
+    early = sum(len(entry.early) for _, entries in tables() for entry in entries)
+    late = sum(len(entry.late) for _, entries in tables() for entry in entries)
+    assert early > 100
+    assert abs(late / (early + late) - 1 / 3) < 0.02
+
+
+def test_no_entry_stands_twice_in_its_table():
+    for name, entries in tables():
+        for entry in entries:
+            every = [text.lower() for text in entry.early + entry.late]
+            assert len(set(every)) == len(every), name
+
+
+def test_write_report_is_decided_by_the_generator():
+    study = next(draw_studies(np.random.default_rng(2), 1, "d"))
+    first, again, other = (write_report(study, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert first == again
+    assert first.text != other.text
+
+
+def test_states_cover_the_findings_and_never_contradict_the_study(written):
+    for study, report in written:
+        present = {finding.name for finding in study.findings}
+        assert set(report.states) == {*FINDINGS, "No Finding"}
+        for name in FINDINGS:
+            if name in present:
+                assert report.states[name] in (POSITIVE, UNCERTAIN)
+            else:
+                assert report.states[name] != POSITIVE
+
+
+def test_no_finding_is_positive_only_beside_devices(written):
+    normal = [(study, report) for study, report in written if report.states["No Finding"] == POSITIVE]
+    assert 0.15 < len(normal) / len(written) < 0.35
+    for study, report in normal:
+        assert {finding.name for finding in study.findings} <= {"Support Devices"}
+        assert UNCERTAIN not in report.states.values()
+
+
+def test_every_state_occurs_for_every_finding(written):
+    for name in FINDINGS:
+        seen = {report.states[name] for _, report in written}
+        expected = {POSITIVE, NEGATIVE, LabelState.NOT_MENTIONED, UNCERTAIN}
+        assert seen == expected - ({UNCERTAIN} if name == "Support Devices" else set())
+
+
+def naming_sentences(text):
+    """Sentences after the indication that name a finding by one of the grammar's nouns."""
+    text = re.sub(r"^(INDICATION|HISTORY|REASON FOR EXAM|EXAM\w*|STUDY|COMPARISON):.*$", "", text, flags=re.M)
+    words = {w for t in (nouns.NOUNS, nouns.DENIED) for e in t.values() for w in e.early + e.late}
+    words = {part.lower() for word in words for part in word.split("|")}
+    sentences = re.split(r"[.\n]\s*", text)
+    return [s for s in sentences if any(word in s.lower() for word in words)]
+
+
+def test_half_of_the_sentences_that_name_a_finding_are_denials(written):
+    sentences = [s for _, report in written for s in naming_sentences(report.text)]
+    share = np.mean([bool(DENIAL.search(s)) for s in sentences])
+    assert 0.4 < share < 0.6
+
+
+def test_reports_vary_in_form_and_words(written):
+    texts = [report.text for _, report in written]
+    assert len(set(texts)) > 0.99 * len(texts)
+    assert 0.03 < np.mean([text.isupper() for text in texts]) < 0.12
+    unheaded = [text for text in texts if not re.search(r"FINDINGS|IMPRESSION|CONCLUSION", text)]
+    assert 0.05 < len(unheaded) / len(texts) < 0.15
+    for _, report in written:
+        assert not re.search(r"[{}]|  |\.\.", report.text)
+
+
+def write(findings, seed, resolved=()):
+    return write_report(Study("s", "p", tuple(findings), resolved), np.random.default_rng(seed))
+
+
+def test_side_place_and_severity_are_written():
+    finding = PhantomFinding("Pleural Effusion", "left", 0.9, "lower")
+    texts = [write([finding], seed).text.lower() for seed in range(40)]
+    assert all("left" in text for text in texts)
+    assert any(re.search(r"\b(large|massive)\b", text) for text in texts)
+    assert not any(re.search(r"\b(small|tiny|trace)\b[\w ]*(effusion|fluid|hydro)", text) for text in texts)
+
+
+def test_slight_findings_are_sometimes_hedged_and_severe_ones_never():
+    states = {
+        severity: {
+            write([PhantomFinding("Edema", "bilateral", severity, "mid")], s).states["Edema"]
+            for s in range(40)
+        }
+        for severity in (0.1, 0.9)
+    }
+    assert states == {0.1: {POSITIVE, UNCERTAIN}, 0.9: {POSITIVE}}
+
+
+def test_a_resolved_finding_is_negative_and_the_chest_may_be_normal():
+    reports = [write([], seed, resolved=("Edema",)) for seed in range(40)]
+    told = [r for r in reports if re.search("resol|cleared|disappeared|no longer", r.text, re.IGNORECASE)]
+    assert len(told) > 15
+    assert all(r.states["Edema"] == NEGATIVE for r in told)
+    assert any(r.states["No Finding"] == POSITIVE for r in told)
+
+
+def test_the_indication_does_not_count():
+    named = 0
+    for seed in range(300):
+        report = write([], seed)
+        rest = re.sub(r"(INDICATION|HISTORY|REASON FOR EXAM): .*", "", report.text)
+        if "mphysem" in report.text and "mphysem" not in rest:
+            named += 1
+            assert report.states["Emphysema"] == LabelState.NOT_MENTIONED
+    assert named >= 5

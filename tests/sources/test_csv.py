@@ -1,0 +1,123 @@
+"""Everybody's own table."""
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import csv
+from medclip_keras.sources.rows import BadRowError, ReportRow
+
+TABLE = """path,patient_id,study_id,split,view,report,Pleural Effusion,Cardiomegaly,hospital,scanner
+images/1.png,p17,s1,train,PA,"FINDINGS: Small left effusion.
+No pneumothorax.",1,0,north,1
+images/2.png,p17,s1,val,lateral,"FINDINGS: Small left effusion.
+No pneumothorax.",,-1.0,north,0
+,p23,s3,,,IMPRESSION: No acute disease.,,,south,
+/absolute/4.png,p24,s4,TEST,,,0,1,south,2
+gs://bucket/5.png,p25,,,,,,,,
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_image_rows_are_the_rows_with_a_path(table, tmp_path):
+    rows = list(csv.image_rows(table))
+    assert [row.path for row in rows] == [
+        str(tmp_path / "images/1.png"),
+        str(tmp_path / "images/2.png"),
+        "/absolute/4.png",
+        "gs://bucket/5.png",
+    ]
+    assert [row.image_id for row in rows][:2] == ["images/1.png", "images/2.png"]
+    assert [row.patient_id for row in rows] == ["p17", "p17", "p24", "p25"]
+    assert [row.study_id for row in rows] == ["s1", "s1", "s4", "row 5"]
+    assert [row.split for row in rows] == ["train", "valid", "test", ""]
+    assert [row.view for row in rows] == ["frontal", "lateral", "", ""]
+
+
+def test_labels_are_read_as_chexpert_codes_them(table):
+    labels = [row.labels for row in csv.image_rows(table)]
+    assert [label["Pleural Effusion"] for label in labels] == [
+        LabelState.POSITIVE,
+        LabelState.NOT_MENTIONED,
+        LabelState.NEGATIVE,
+        LabelState.NOT_MENTIONED,
+    ]
+    assert [label["Cardiomegaly"] for label in labels[:3]] == [
+        LabelState.NEGATIVE,
+        LabelState.UNCERTAIN,
+        LabelState.POSITIVE,
+    ]
+
+
+def test_a_column_of_another_table_counts_where_it_holds_a_code(table):
+    labels = [row.labels for row in csv.image_rows(table)]
+    assert labels[0]["scanner"] == LabelState.POSITIVE  # the job drops it unless the concept table has it
+    assert "scanner" not in labels[2]
+    assert "hospital" not in labels[0]
+    assert "report" not in labels[0]
+
+
+def test_report_rows_are_one_a_study(table):
+    rows = list(csv.report_rows(table))
+    assert [(row.report_id, row.study_id, row.patient_id) for row in rows] == [
+        ("s1", "s1", "p17"),
+        ("s3", "s3", "p23"),
+    ]
+    assert [row.split for row in rows] == ["train", ""]
+    first = csv.read_report(rows[0])
+    assert [section.name for section in first] == ["findings"]
+    assert "No pneumothorax." in first[0].text
+
+
+def test_a_row_with_image_and_report_joins_without_a_study_column(tmp_path):
+    path = tmp_path / "plain.csv"
+    path.write_text("path,patient_id,report\na.png,p1,No effusion is seen.\nb.png,p2,Large effusion.\n")
+    images, reports = list(csv.image_rows(path)), list(csv.report_rows(path))
+    assert [row.study_id for row in images] == [row.study_id for row in reports] == ["row 1", "row 2"]
+
+
+def test_read_image_reads_the_file(table, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/1.png").write_bytes(b"pixels")
+    first, second, *_ = csv.image_rows(table)
+    assert csv.read_image(first) == b"pixels"
+    with pytest.raises(OSError, match=r"2\.png"):
+        csv.read_image(second)
+
+
+def test_a_row_without_text_is_a_bad_row():
+    with pytest.raises(BadRowError, match="no report text"):
+        csv.read_report(ReportRow("r", "s", "p", "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path,patientid\na.png,p\n", r"`patient_id` must be a column of .*Near names: patientid\."),
+        ("file,patient_id\na.png,p\n", r"`path` must be a column of"),
+        ("path,patient_id,pleural_effusion\na.png,p,1\n", r"`column` must be written 'Pleural Effusion'"),
+        ("path,patient_id,Study ID\na.png,p,1\n", r"`column` must be written 'study_id'"),
+        ("path,patient_id,Edema\na.png,p,yes\n", r"`Edema` must be 1, 0, -1 or blank. Received: 'yes'"),
+        ("path,patient_id,view\na.png,p,oblique\n", r"`view` must be one of .*Received: 'oblique'"),
+        ("path,patient_id,split\na.png,p,dev\n", r"`split` must be one of .*Received: 'dev'"),
+        ("path,patient_id\na.png,\n", r"`patient_id` must be filled. Received: 'row 1'"),
+        ("path,patient_id\na.png,p,extra\n", r"`input` must be a table whose rows are as long"),
+    ],
+)
+def test_wrong_tables_are_refused(tmp_path, text, sentence):
+    path = tmp_path / "wrong.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        list(csv.image_rows(path))
+
+
+def test_report_rows_ask_for_a_report_column(tmp_path):
+    path = tmp_path / "images_only.csv"
+    path.write_text("path,patient_id\na.png,p\n")
+    with pytest.raises(ValueError, match="`report` must be a column"):
+        list(csv.report_rows(path))

@@ -1,0 +1,76 @@
+"""Kermany's children: labels from folders, patients from the manifest or the file name."""
+
+import collections
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import kermany
+
+PUBLISHED = {
+    "train/NORMAL/IM-0115-0001.jpeg": "IM-0115",
+    "train/PNEUMONIA/person7_bacteria_24.jpeg": "person7",
+    "train/PNEUMONIA/person7_bacteria_25.jpeg": "person7",
+    "test/NORMAL/NORMAL2-IM-0035-0001.jpeg": "NORMAL2-IM-0035",
+    "test/PNEUMONIA/person78_virus_140.JPG": "person78",
+}
+
+
+def make(root, names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def test_published_folders_give_patients_from_file_names(tmp_path):
+    make(tmp_path, [*PUBLISHED, "train/NORMAL/.DS_Store", "train/PNEUMONIA/._person7_bacteria_24.jpeg"])
+    rows = {row.image_id: row for row in kermany.image_rows(tmp_path)}
+    assert {name: row.patient_id for name, row in rows.items()} == PUBLISHED
+    assert {row.split for row in rows.values()} == {""}
+    assert all(kermany.read_image(row) == name.encode() for name, row in rows.items())
+
+
+def test_labels_come_from_the_folder(tmp_path):
+    make(tmp_path, ["NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person1_virus_6.jpeg"])
+    normal, sick = kermany.image_rows(tmp_path)
+    assert normal.labels == {"Pneumonia": LabelState.NEGATIVE, "No Finding": LabelState.POSITIVE}
+    assert sick.labels == {"Pneumonia": LabelState.POSITIVE, "No Finding": LabelState.NEGATIVE}
+    assert (normal.view, sick.study_id) == ("frontal", "PNEUMONIA/person1_virus_6.jpeg")
+
+
+def test_manifest_names_files_and_patients(tmp_path):
+    make(tmp_path, ["NORMAL/a.jpeg", "PNEUMONIA/b.jpeg", "PNEUMONIA/not_listed.jpeg"])
+    (tmp_path / "manifest.csv").write_text(
+        "file,label,subtype,patient\na.jpeg,normal,normal,p1\nb.jpeg,pneumonia,virus,p2\n"
+    )
+    rows = list(kermany.image_rows(tmp_path))
+    assert [(row.image_id, row.patient_id) for row in rows] == [
+        ("NORMAL/a.jpeg", "p1"),
+        ("PNEUMONIA/b.jpeg", "p2"),
+    ]
+    assert kermany.read_image(rows[1]) == b"PNEUMONIA/b.jpeg"
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`input` must be a folder that holds NORMAL and PNEUMONIA"):
+        next(kermany.image_rows(tmp_path))
+    make(tmp_path, ["NORMAL/a.jpeg"])
+    (tmp_path / "manifest.csv").write_text("file,label,patient\na.jpeg,tuberculosis,p1\n")
+    with pytest.raises(ValueError, match="`label` must be normal or pneumonia"):
+        next(kermany.image_rows(tmp_path))
+
+
+def test_real_images_have_the_counts_of_their_readme(medclip_data):
+    rows = list(kermany.image_rows(medclip_data / "kermany_pneumonia"))
+    counts = collections.Counter(row.labels["Pneumonia"] for row in rows)
+    assert counts == {LabelState.NEGATIVE: 600, LabelState.POSITIVE: 600}
+    assert len({row.patient_id for row in rows}) == 1200
+    assert all(kermany.read_image(row).startswith(b"\xff\xd8") for row in rows[::200])
+
+
+def test_real_file_names_tell_the_patient_of_the_manifest(medclip_data):
+    rows = list(kermany.image_rows(medclip_data / "kermany_pneumonia"))
+    names = {row.image_id.partition("/")[2]: row.patient_id for row in rows}
+    found = {name: kermany.patient_of(name) for name in names}
+    assert found == names

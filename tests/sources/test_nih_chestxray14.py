@@ -1,0 +1,87 @@
+"""ChestX-ray14: labels, folders and the official split."""
+
+import collections
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import nih_chestxray14
+
+HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
+ROWS = (
+    "00000001_000.png,Cardiomegaly|Effusion,0,1,57,M,PA\n"
+    "00000001_001.png,No Finding,1,1,58,M,PA\n"
+    "00000002_000.png,Pleural_Thickening,0,2,80,M,AP\n"
+)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    (tmp_path / nih_chestxray14.TABLE).write_text(HEADER + ROWS)
+    return tmp_path
+
+
+def positives(row):
+    return {name for name, state in row.labels.items() if state == LabelState.POSITIVE}
+
+
+def test_labels_are_positive_where_listed_and_negative_else(archive):
+    rows = list(nih_chestxray14.image_rows(archive))
+    assert [positives(row) for row in rows] == [
+        {"Cardiomegaly", "Pleural Effusion"},
+        {"No Finding"},
+        {"Pleural Thickening"},
+    ]
+    for row in rows:
+        assert len(row.labels) == 15
+        assert set(row.labels.values()) == {LabelState.POSITIVE, LabelState.NEGATIVE}
+
+
+def test_rows_carry_image_study_and_patient(archive):
+    rows = list(nih_chestxray14.image_rows(archive))
+    assert [(row.image_id, row.study_id, row.patient_id) for row in rows] == [
+        ("00000001_000.png", "00000001_000", "1"),
+        ("00000001_001.png", "00000001_001", "1"),
+        ("00000002_000.png", "00000002_000", "2"),
+    ]
+    assert rows[0].path == str(archive / "images" / "00000001_000.png")
+    assert {row.view for row in rows} == {"frontal"}
+    assert {row.split for row in rows} == {""}
+
+
+def test_images_are_found_in_the_twelve_parts(archive):
+    for part, name in (("images_001", "00000001_000.png"), ("images_012", "00000002_000.png")):
+        (archive / part / "images").mkdir(parents=True)
+        (archive / part / "images" / name).write_bytes(name.encode())
+    first, absent, third = nih_chestxray14.image_rows(archive)
+    assert nih_chestxray14.read_image(first) == b"00000001_000.png"
+    assert nih_chestxray14.read_image(third) == b"00000002_000.png"
+    with pytest.raises(OSError, match="00000001_001"):
+        nih_chestxray14.read_image(absent)
+
+
+def test_official_lists_are_the_split(archive):
+    (archive / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
+    assert {row.split for row in nih_chestxray14.image_rows(archive)} == {""}  # one list alone is none
+    (archive / "test_list.txt").write_text("00000002_000.png")
+    assert [row.split for row in nih_chestxray14.image_rows(archive)] == ["train", "train", "test"]
+
+
+def test_wrong_tables_are_refused(archive, tmp_path_factory):
+    with pytest.raises(ValueError, match=r"`input` must be a folder with Data_Entry_2017_v2020.csv"):
+        next(nih_chestxray14.image_rows(tmp_path_factory.mktemp("empty")))
+    (archive / nih_chestxray14.TABLE).write_text(HEADER + "a.png,Efusion,0,1,57,M,PA\n")
+    with pytest.raises(ValueError, match=r"`Finding Labels` must be names of the release .*'Efusion'"):
+        next(nih_chestxray14.image_rows(archive))
+    (archive / nih_chestxray14.TABLE).write_text(HEADER.replace("Patient ID", "Patient"))
+    with pytest.raises(ValueError, match="`Patient ID` must be a column"):
+        next(nih_chestxray14.image_rows(archive))
+
+
+def test_real_images_have_the_counts_of_their_readme(medclip_data):
+    rows = list(nih_chestxray14.image_rows(medclip_data / "nih_chestxray14"))
+    counts = collections.Counter(name for row in rows for name in positives(row))
+    assert len(rows) == len({row.image_id for row in rows}) == 723
+    # Counted from the table's own words, cell by cell.
+    assert (counts["No Finding"], counts["Pleural Effusion"], counts["Hernia"]) == (326, 141, 9)
+    assert all(nih_chestxray14.read_image(row).startswith(b"\x89PNG") for row in rows[::100])

@@ -1,0 +1,70 @@
+"""Tables of comma-separated values, and CheXpert's codes in them."""
+
+import pytest
+
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import csv, tables
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_read_table_yields_rows_by_column_also_after_a_byte_order_mark(tmp_path):
+    path = write(tmp_path / "t.csv", '\ufeffa,b\n1,"two\nlines"\n3,\n')
+    assert list(tables.read_table(path, ("a", "b"))) == [{"a": "1", "b": "two\nlines"}, {"a": "3", "b": ""}]
+
+
+def test_read_table_names_the_columns_near_to_a_missing_one(tmp_path):
+    path = write(tmp_path / "t.csv", "path,Patient ID\nx,1\n")
+    with pytest.raises(ValueError, match=r"`patient_id` must be a column of .*Near names: Patient ID\."):
+        next(tables.read_table(path, ("path", "patient_id")))
+    with pytest.raises(ValueError, match=r"`zzz` must be a column of .*Columns: path, Patient ID\."):
+        next(tables.read_table(path, ("zzz",)))
+
+
+def test_read_table_refuses_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match=r"`input` must be a table .* Received: '.*none.csv'"):
+        next(tables.read_table(tmp_path / "none.csv", ()))
+
+
+def test_read_table_refuses_another_encoding_without_quoting_the_line(tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes("a\nMüller\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"`input` must be UTF-8\. Received: 'byte 0xfc'") as error:
+        list(tables.read_table(path, ("a",)))
+    assert "ller" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        ("1", LabelState.POSITIVE),
+        ("1.0", LabelState.POSITIVE),
+        ("0", LabelState.NEGATIVE),
+        ("0.0", LabelState.NEGATIVE),
+        ("-1.0", LabelState.UNCERTAIN),
+        (" ", LabelState.NOT_MENTIONED),
+        (None, LabelState.NOT_MENTIONED),
+    ],
+)
+def test_state_of_code_reads_chexperts_codes(code, state):
+    assert tables.state_of_code(code, "Edema") == state
+
+
+def test_state_of_code_refuses_other_codes():
+    with pytest.raises(ValueError, match=r"`Edema` must be 1, 0, -1 or blank. Received: 'yes'"):
+        tables.state_of_code("yes", "Edema")
+
+
+def test_code_of_state_is_the_inverse():
+    assert {tables.state_of_code(code, "x"): code for code in tables.CODE_OF_STATE.values()} == (
+        tables.CODE_OF_STATE
+    )
+
+
+def test_published_label_names_are_those_of_the_concept_tables():
+    assert load_table("chexpert14").names == tables.CHEXPERT_OBSERVATIONS
+    assert set(csv.CHEST21) == set(load_table("chest21").names)
