@@ -72,6 +72,7 @@ class Extractor:
         self.table = table
         self._cache_size = cache_size
         self._vocab = spacy.blank("en").vocab
+        self._vocab.lex_attr_getters = {}  # shapes and flags of words are not needed, and slow to derive
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
         self._uses: dict[int, list[tuple]] = defaultdict(list)  # matcher key → what the phrase may be
         self._combinations: list[tuple[int, Alias]] = []

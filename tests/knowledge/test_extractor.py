@@ -365,6 +365,18 @@ def test_longest_phrase_wins(extractor):
     assert said(extractor, "Opacity and a nodule.") == {"Lung Opacity": "+", "Nodule": "+"}
 
 
+def test_one_reading_a_concept_where_aliases_overlap(extractor):
+    mentions = extractor.mentions("The heart shows cardiac enlargement.", "findings")
+    assert [m.name for m in mentions] == ["Cardiomegaly"]
+
+
+def test_normality_is_not_denied_by_another_negation(extractor):
+    assert said(extractor, "No effusion and no acute disease.") == {
+        "Pleural Effusion": "-",
+        "No Finding": "+",
+    }
+
+
 def test_a_users_table_needs_only_a_row_a_concept():
     table = ConceptTable(
         "bones",
