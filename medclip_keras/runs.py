@@ -43,7 +43,8 @@ def phantom_tiny() -> RunConfig:
         # The side of a finding says nothing here: the phantom's heart is mirrored too.
         augment=AugmentConfig(rotation_degrees=5.0, scale=(0.9, 1.1)),
         model=ModelConfig(
-            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16), text=SMALL_TEXT
+            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16),
+            text=SMALL_TEXT,
         ),
         objective=ObjectiveConfig(target_temperature=0.2),
         train=TrainConfig(
@@ -101,7 +102,8 @@ def real_unpaired_64px() -> RunConfig:
         ),
         augment=AugmentConfig(brightness=0.1, contrast=0.1),
         model=ModelConfig(
-            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16), text=SMALL_TEXT
+            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=32),
+            text=SMALL_TEXT,
         ),
         objective=ObjectiveConfig(target_temperature=0.2),
         train=TrainConfig(

@@ -1,0 +1,218 @@
+"""What happens beside the steps: the progress bar, TensorBoard, validation, checkpoints, stopping in time."""
+
+import math
+import signal
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from medclip_keras.config import TrainConfig
+from medclip_keras.training.checkpoints import Checkpoints
+
+
+class StepCallback(keras.callbacks.Callback):
+    """A callback that knows the step of the whole run, a resumed one too.
+
+    Args:
+        start_step: steps done before this process began.
+    """
+
+    def __init__(self, start_step: int):
+        super().__init__()
+        self.step = start_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts the step, then calls `on_step`."""
+        self.step += 1
+        self.on_step(self.step, logs or {})
+
+    def on_step(self, step: int, logs: dict) -> None:
+        """Called after each step; `step` counts from 1."""
+
+
+class StopOnNaN(StepCallback):
+    """Stops before a step that went wrong can reach a checkpoint. Comes first among the callbacks."""
+
+    def on_step(self, step, logs):
+        """Raises FloatingPointError naming the step."""
+        loss, norm = float(logs["loss"]), float(logs["gradient_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"The loss must be finite. Received: loss {loss}, gradient norm {norm} at step {step}. "
+                "The last good checkpoint is kept; lower train.learning_rate, then run again."
+            )
+
+
+class StopOnSignal(StepCallback):
+    """Ctrl-C, or a machine that is taken back (SIGTERM), ends training after the step at hand.
+
+    A second Ctrl-C ends it at once.
+    """
+
+    interrupted = False
+
+    def on_train_begin(self, logs=None):
+        """Listens."""
+        self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_end(self, logs=None):
+        """Stops listening."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number, frame):
+        if self.interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    def on_step(self, step, logs):
+        """Asks Keras to stop."""
+        if self.interrupted:
+            self.model.stop_training = True
+
+
+class ProgressBar(StepCallback):
+    """A bar with loss, KL, temperature, images a second and time left; a line now and then in a log file.
+
+    Args:
+        start_step: steps done before.
+        total_steps: steps of the whole run.
+        batch_size: images a step.
+        console: where it prints.
+    """
+
+    SECONDS_BETWEEN_LINES = 15
+
+    def __init__(self, start_step: int, total_steps: int, batch_size: int, console: Console):
+        super().__init__(start_step)
+        self.total_steps, self.batch_size, self.console = total_steps, batch_size, console
+        self._first_step = start_step
+
+    def on_train_begin(self, logs=None):
+        """Draws the empty bar."""
+        self._began = self._last_line = time.monotonic()
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(
+            *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=False
+        )
+        self._task = self._bar.add_task("", total=self.total_steps, completed=self.step, figures="")
+        if self.console.is_terminal:
+            self._bar.start()
+
+    def on_step(self, step, logs):
+        """Moves the bar."""
+        if step == self._first_step + 1:  # the first step traces the graph: not counted in the rate
+            self._began = time.monotonic()
+            return
+        rate = (step - self._first_step - 1) / max(time.monotonic() - self._began, 1e-9)
+        figures = (
+            f"loss {float(logs['loss']):.3f}  KL {float(logs['kl']):.3f}  "
+            f"temperature {float(logs['temperature']):.3f}  {rate * self.batch_size:.0f} images/s"
+        )
+        self._bar.update(self._task, completed=step, figures=figures)
+        quiet_for = time.monotonic() - self._last_line
+        if not self.console.is_terminal and (
+            quiet_for > self.SECONDS_BETWEEN_LINES or step == self.total_steps
+        ):
+            left = (self.total_steps - step) / rate
+            self.console.print(
+                f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False
+            )
+            self._last_line = time.monotonic()
+
+    def on_train_end(self, logs=None):
+        """Leaves the bar as it stands."""
+        self._bar.stop()
+
+
+class TensorBoard(StepCallback):
+    """Scalars of every `log_every`-th step.
+
+    Args:
+        start_step: steps done before.
+        writer: a TensorFlow summary writer.
+        config: says how often.
+    """
+
+    def __init__(self, start_step: int, writer, config: TrainConfig):
+        super().__init__(start_step)
+        self.writer, self.config = writer, config
+        self._last = time.monotonic()
+
+    def on_step(self, step, logs):
+        """Writes loss, KL, temperature, gradient norm, learning rate and images a second."""
+        if step % self.config.log_every:
+            return
+        seconds, self._last = time.monotonic() - self._last, time.monotonic()
+        with self.writer.as_default(step=step):
+            for name, value in logs.items():
+                tf.summary.scalar(f"train/{name}", value)
+            tf.summary.scalar("train/learning_rate", self.model.optimizer.learning_rate)
+            tf.summary.scalar(
+                "train/images_per_second", self.config.log_every * self.config.batch_size / seconds
+            )
+
+
+class Validation(StepCallback):
+    """Loss and KL on fixed validation batches, the similarity matrices, and the checkpoints.
+
+    Args:
+        start_step: steps done before.
+        batches: a list of validation batches, the same at every call.
+        checkpoints: where the best and the last are kept.
+        writer: a TensorFlow summary writer.
+        config: says how often.
+        total_steps: the last step is always validated and saved.
+    """
+
+    def __init__(self, start_step, batches, checkpoints: Checkpoints, writer, config, total_steps):
+        super().__init__(start_step)
+        self.batches, self.checkpoints, self.writer = batches, checkpoints, writer
+        self.config, self.total_steps = config, total_steps
+        self.saved_step = start_step
+        self._objective = None
+
+    def on_step(self, step, logs):
+        """Validates and saves when it is time, and when training ends here."""
+        ending = step == self.total_steps or self.model.stop_training
+        if self.batches and (ending or step % self.config.validate_every == 0):
+            self.validate(step)
+        if ending or step % self.config.checkpoint_every == 0:
+            self.checkpoints.save(step)
+            self.saved_step = step
+
+    def validate(self, step: int) -> float:
+        """Returns the mean KL over the validation batches; keeps the weights if it is the lowest so far."""
+        self._objective = self._objective or tf.function(lambda b: self.model.objective(b, training=False))
+        outcomes = [self._objective(batch) for batch in self.batches]
+        kl = float(np.mean([o.kl for o in outcomes]))
+        with self.writer.as_default(step=step):
+            tf.summary.scalar("valid/loss", np.mean([o.loss for o in outcomes]))
+            tf.summary.scalar("valid/kl", kl)
+            tf.summary.image("valid/predicted_beside_target_similarity", _matrices(outcomes[0]))
+        self.checkpoints.save_if_best(step, kl)
+        return kl
+
+
+def _matrices(outcome) -> np.ndarray:
+    """Cosines of the embeddings beside similarities of the labels, as one picture, uint8 (1, H, W, 4)."""
+    order = np.argsort(-outcome.similarity.numpy().sum(1), kind="stable")[:64]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, values, title in zip(
+        figure.subplots(1, 2),
+        (outcome.logits, outcome.similarity),
+        ("logits", "label similarity"),
+        strict=True,
+    ):
+        shown = axes.imshow(values.numpy()[order][:, :64], aspect="auto")
+        axes.set(title=title, xlabel="sentences", ylabel="images")
+        figure.colorbar(shown, ax=axes)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[None]

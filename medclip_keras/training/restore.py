@@ -1,0 +1,66 @@
+"""From a workdir back to its model."""
+
+import json
+from dataclasses import dataclass
+
+import keras
+from etils import epath
+
+from medclip_keras.config import RunConfig, from_dict, require
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
+from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.model import MedCLIP
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model with all that using it needs.
+
+    Attributes:
+        config: the run.
+        table: the concepts of its records.
+        tokenizer: the run's.
+        model: with its weights.
+        step: the step of the weights.
+    """
+
+    config: RunConfig
+    table: ConceptTable
+    tokenizer: Tokenizer
+    model: MedCLIP
+    step: int
+
+
+def read_run_json(workdir: epath.PathLike) -> RunConfig:
+    """The configuration that `write_run_json` wrote.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = epath.Path(workdir) / "run.json"
+    require(path.exists(), "workdir", "a folder in which a run was trained (with run.json)", str(workdir))
+    return from_dict(json.loads(path.read_text())["config"])
+
+
+def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
+    """The trained model of a workdir.
+
+    Args:
+        workdir: as `train` left it.
+        which: "best" by the validation KL, or "last". The last is taken where there is no best.
+
+    Raises:
+        ValueError: the folder holds no run or no checkpoint.
+    """
+    workdir = epath.Path(workdir)
+    config = read_run_json(workdir)
+    keras.mixed_precision.set_global_policy(config.train.precision)
+    tokenizer = load_tokenizer(workdir / "vocabulary")
+    model = MedCLIP(config, len(tokenizer.vocabulary)).build_towers()
+    checkpoints = Checkpoints(workdir / "checkpoints", model, resumable=False)
+    if not (workdir / "checkpoints" / which / "checkpoint").exists():
+        which = "last"
+    step = checkpoints.restore_weights(which)
+    table = load_table(str(workdir / "vocabulary" / "concepts.jsonl"))
+    return LoadedModel(config, table, tokenizer, model, step)

@@ -1,0 +1,199 @@
+"""One training run, from record folders to checkpoints, resumed where an earlier one stopped."""
+
+import dataclasses
+import itertools
+import json
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import AugmentConfig, RunConfig, require, to_dict
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records.batches import evaluation_sentences, training_batches
+from medclip_keras.records.manifest import load_concepts, read_manifest
+from medclip_keras.training import callbacks
+from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.provenance import versions
+from medclip_keras.training.replicas import make_strategy
+from medclip_keras.training.vocabulary import make_tokenizer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training run ended.
+
+    Attributes:
+        step: steps done.
+        total_steps: steps of the whole run; more than `step` where Ctrl-C ended it early.
+    """
+
+    step: int
+    total_steps: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step was done."""
+        return self.step >= self.total_steps
+
+
+def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = None) -> Outcome:
+    """Trains `config` in `workdir`, or goes on where the run in it stopped.
+
+    Args:
+        config: the run; `data.images` and `data.texts` name record folders.
+        workdir: receives run.json, vocabulary/, checkpoints/ and tensorboard/.
+        console: where progress is printed.
+
+    Raises:
+        ValueError: records that do not fit the configuration, or a workdir of another run.
+        FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
+    """
+    console, workdir = console or Console(), epath.Path(workdir)
+    keras.utils.set_random_seed(config.seed)
+    keras.mixed_precision.set_global_policy(config.train.precision)
+    table = load_concepts(_first_dataset(config))
+    total_steps = count_steps(config)
+    write_run_json(config, workdir)
+    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
+    tokenizer.save(workdir / "vocabulary")
+    (workdir / "vocabulary" / "concepts.jsonl").write_text(table.to_jsonl())
+    strategy = make_strategy(config.train.strategy)
+    require(
+        config.train.batch_size % strategy.num_replicas_in_sync == 0,
+        "train.batch_size",
+        f"a multiple of the {strategy.num_replicas_in_sync} replicas",
+        config.train.batch_size,
+    )
+    with strategy.scope():
+        model = MedCLIP(config, len(tokenizer.vocabulary)).build_towers()
+        model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        checkpoints = Checkpoints(workdir / "checkpoints", model)
+        start_step = checkpoints.restore_last()
+    _announce(config, model, strategy, start_step, total_steps, console)
+    if start_step < total_steps:
+        start_step = _fit(model, config, tokenizer, checkpoints, start_step, total_steps, workdir, console)
+    return Outcome(start_step, total_steps)
+
+
+def count_steps(config: RunConfig) -> int:
+    """Steps of the whole run: `train.steps`, or `train.epochs` passes over the training images."""
+    return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch(config)))
+
+
+def steps_per_epoch(config: RunConfig) -> int:
+    """Steps in which as many images are drawn as the training split holds."""
+    num_images = sum(read_manifest(d).splits["train"]["num_records"] for d in config.data.images)
+    return max(1, num_images // config.train.batch_size)
+
+
+def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:
+    """Writes the resolved configuration with seed, versions and what the records are; refuses another run's.
+
+    Raises:
+        ValueError: the workdir holds a run of another configuration.
+    """
+    path = epath.Path(workdir) / "run.json"
+    records = {d: read_manifest(d).fingerprint for d in (*config.data.images, *config.data.texts)}
+    written = {"config": to_dict(config), "records": records, "versions": versions()}
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        changed = [k for k in ("config", "records") if earlier.get(k) != written[k]]
+        require(
+            not changed,
+            "workdir",
+            f"empty, or hold this very run; its {' and '.join(changed)} differ",
+            str(workdir),
+            "Name another --workdir, or delete it.",
+        )
+        return
+    epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _fit(model, config, tokenizer, checkpoints, start_step, total_steps, workdir, console) -> int:
+    """Runs the steps that are left; returns the last one that was done and saved."""
+    per_epoch = steps_per_epoch(config)
+    batches = training_batches(config, tokenizer, start_step=start_step, steps_per_epoch=per_epoch)
+    writer = tf.summary.create_file_writer(str(epath.Path(workdir) / "tensorboard"))
+    on_signal = callbacks.StopOnSignal(start_step)
+    validation = callbacks.Validation(
+        start_step, validation_batches(config, tokenizer), checkpoints, writer, config.train, total_steps
+    )
+    try:
+        model.fit(
+            batches,
+            steps_per_epoch=total_steps - start_step,
+            epochs=1,
+            verbose=0,
+            callbacks=[
+                callbacks.StopOnNaN(start_step),
+                on_signal,
+                callbacks.ProgressBar(start_step, total_steps, config.train.batch_size, console),
+                callbacks.TensorBoard(start_step, writer, config.train),
+                validation,
+            ],
+        )
+    finally:
+        writer.close()
+    return validation.saved_step
+
+
+def validation_batches(config: RunConfig, tokenizer: Tokenizer, most: int = 8) -> list[dict]:
+    """A few batches of the validation split, drawn as in training but not augmented; none without it."""
+    num_images = sum(read_manifest(d).splits["valid"]["num_records"] for d in config.data.images)
+    if not num_images:
+        return []
+    plain = AugmentConfig(
+        flip=0.0,
+        brightness=0.0,
+        contrast=0.0,
+        rotation_degrees=0.0,
+        translation=0.0,
+        scale=(1.0, 1.0),
+        crop=False,
+    )
+    per_epoch = max(1, num_images // config.train.batch_size)
+    batches = training_batches(
+        dataclasses.replace(config, augment=plain), tokenizer, split="valid", steps_per_epoch=per_epoch
+    )
+    return list(itertools.islice(batches, most))
+
+
+def _first_dataset(config: RunConfig) -> str:
+    for name in ("images", "texts"):
+        paths = getattr(config.data, name)
+        needed = name == "images" or config.data.pairing == "independent"
+        require(
+            bool(paths) or not needed,
+            f"data.{name}",
+            "at least one folder of records",
+            paths,
+            f"Name them with --{name}, or make them: python -m medclip_keras.pipeline.",
+        )
+    return config.data.images[0]
+
+
+def _announce(config, model, strategy, start_step, total_steps, console) -> None:
+    parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    weights = {"image": config.model.image, "text": config.model.text}
+    lines = [
+        f"Run {config.name}, seed {config.seed}: {total_steps} steps of {config.train.batch_size} images and "
+        f"{config.train.batch_size} sentences on {strategy.num_replicas_in_sync} device(s), "
+        f"{parameters / 1e6:.1f} million weights.",
+        *(
+            f"The {name} encoder starts from {c.preset}."
+            if c.preset
+            else f"The {name} encoder starts from random weights (model.{name}.preset names pretrained ones)."
+            for name, c in weights.items()
+        ),
+    ]
+    if start_step:
+        lines.append(f"Going on after step {start_step}.")
+    for line in lines:
+        console.print(line, highlight=False)

@@ -1,0 +1,263 @@
+"""Out-of-fold zero-shot AUROC on real radiographs, beside two baselines on the same folds.
+
+Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real.py [--workdir DIR] [--set a.b=c …]
+
+The 723 NIH images fall into five folds by patient. For each fold, three models learn from the other four:
+
+- semantic matching: the run `real_unpaired_64px` on these images and all Open-i reports, which belong to
+  none of them; the scores are zero-shot, from two prompts a finding less the normal prompts;
+- cross-entropy: the same image encoder with a head a concept, plain multi-label cross-entropy on the NIH
+  labels, the same augmentation, optimizer, rate, batch and number of steps;
+- principal components: 60 of the pixels, with logistic regression.
+
+Nothing is chosen on these folds: the recipe is the run's, the last weights are taken, there is no validation
+split. An AUROC counts pairs within a fold only, for scores of different models are not comparable.
+Intervals and differences are of a bootstrap over patients, the same resamples for all methods. Each cell is
+saved, so a killed benchmark goes on where it stopped. One seed on two cores: about an hour.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+
+from beam_jobs import decode_images, label_reports
+from medclip_keras.config import RunConfig, override
+from medclip_keras.evaluate import subject_of_workdir
+from medclip_keras.evaluation import zero_shot
+from medclip_keras.evaluation.embedder import embed_all_texts
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
+from medclip_keras.evaluation.run import TRAINED
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.preprocess.images import for_evaluation
+from medclip_keras.preprocess.text import load_tokenizer
+from medclip_keras.records.batches import evaluation_images, training_batches
+from medclip_keras.records.shards import salted_hash
+from medclip_keras.runs import real_unpaired_64px
+from medclip_keras.sources import nih_chestxray14
+from medclip_keras.training.model import build_optimizer
+from medclip_keras.training.restore import load_model
+from medclip_keras.training.train import steps_per_epoch, train
+
+NUM_FOLDS = 5
+METHODS = ("semantic matching", "cross-entropy", "principal components")
+
+
+def fold_of(patient_id: str) -> int:
+    return int(salted_hash("real_benchmark", "fold", patient_id), 16) % NUM_FOLDS
+
+
+def write_fold_table(rows, fold: int, path: pathlib.Path, names) -> None:
+    """A table for the csv source: the fold is the test split, all other patients train."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "patient_id", "study_id", "split", *names])
+        codes = {LabelState.POSITIVE: "1", LabelState.NEGATIVE: "0", None: ""}
+        for row in rows:
+            split = "test" if fold_of(row.patient_id) == fold else "train"
+            states = [codes[row.labels.get(name)] for name in names]
+            writer.writerow([row.path, row.patient_id, row.image_id, split, *states])
+
+
+def make_records(data: pathlib.Path, workdir: pathlib.Path, config: RunConfig) -> None:
+    rows = list(nih_chestxray14.image_rows(str(data / "nih_chestxray14")))
+    names = load_table(config.data.concepts).names
+    tables = workdir / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    reports = data / "openi" / "NLMCXR_reports_dev.tgz"
+    label_reports.run(
+        source="openi", input=str(reports), output=str(workdir / "reports"), split_fractions=(1.0, 0.0, 0.0)
+    )
+    for fold in range(NUM_FOLDS):
+        table = tables / f"fold{fold}.csv"
+        if not table.exists():
+            write_fold_table(rows, fold, table, names)
+        decode_images.run(
+            source="csv",
+            input=str(table),
+            output=str(workdir / f"images-{fold}"),
+            image_size=config.data.stored_image_size,
+        )
+
+
+def run_of_fold(config: RunConfig, workdir: pathlib.Path, fold: int) -> RunConfig:
+    data = dataclasses.replace(
+        config.data, raw=(), images=(str(workdir / f"images-{fold}"),), texts=(str(workdir / "reports"),)
+    )
+    return dataclasses.replace(config, data=data)
+
+
+def test_fold(config: RunConfig):
+    """Stored images, label states and patients of the fold that is held out."""
+    batches = list(evaluation_images(config, "test").as_numpy_iterator())
+    return tuple(np.concatenate([b[k] for b in batches]) for k in ("images", "label_states", "patient_id"))
+
+
+def semantic_matching_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
+    train(config, workdir)
+    embedder = subject_of_workdir(workdir, load_model(workdir, "last")).embedders[TRAINED]
+    prompts = ClassPrompts.of(finding_prompts(config.evaluation))
+    logits = embedder.logit_scale * (
+        embedder.embed_images(test_fold(config)[0]) @ embed_all_texts(embedder, prompts.texts).T
+    )
+    return zero_shot.class_scores(logits, prompts, config.evaluation.findings, "ensemble")
+
+
+class Classifier(keras.Model):
+    """The image encoder with a sigmoid a concept."""
+
+    def __init__(self, config: RunConfig, num_findings: int):
+        super().__init__()
+        self.encoder = ImageEncoder(config.model.image, config.model.projection_dim)
+        self.head = keras.layers.Dense(num_findings)
+
+    def call(self, images, training=False):
+        return self.head(self.encoder(images, training=training))
+
+
+def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names, tokenizer) -> np.ndarray:
+    keras.utils.set_random_seed(config.seed)
+    plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False))
+    batches = training_batches(plain, tokenizer, steps_per_epoch=steps_per_epoch(plain))
+    batches = batches.map(lambda batch: (batch["images"], batch["image_labels"]))
+    model = Classifier(config, len(names))
+    steps = config.train.steps
+    optimizer = build_optimizer(config, steps)
+    optimizer.clipnorm = None
+    optimizer.global_clipnorm = config.train.clip_norm
+    model.compile(optimizer, loss=keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+    model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
+    images = for_evaluation(tf.constant(test_fold(config)[0]), config.model.image.image_size)
+    logits = model.predict(images, verbose=0)
+    return of_findings(lambda name: logits[:, names.index(name)], config)
+
+
+def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
+    def pixels(images):
+        return (
+            for_evaluation(tf.constant(images), config.model.image.image_size)
+            .numpy()
+            .reshape(len(images), -1)
+        )
+
+    batches = list(evaluation_images(config, "train").as_numpy_iterator())
+    images, states = (np.concatenate([b[k] for b in batches]) for k in ("images", "label_states"))
+    components = PCA(60, random_state=config.seed).fit(pixels(images))
+    seen, unseen = components.transform(pixels(images)), components.transform(pixels(test_fold(config)[0]))
+
+    def logits(name):
+        labels = states[:, names.index(name)] == LabelState.POSITIVE
+        return LogisticRegression(max_iter=5000).fit(seen, labels).decision_function(unseen)
+
+    return of_findings(logits, config)
+
+
+def of_findings(logits, config: RunConfig) -> np.ndarray:
+    """(num_images, num_findings); abnormal is the opposite of No Finding."""
+    columns = [
+        -logits("No Finding") if name == "Abnormal" else logits(name) for name in config.evaluation.findings
+    ]
+    return np.stack(columns, axis=1)
+
+
+def auroc_within_folds(scores, labels, folds, weights) -> float:
+    """Share of pairs (a positive, a negative of the same fold) in the right order; ties count a half."""
+    right = total = 0.0
+    for fold in np.unique(folds):
+        at = folds == fold
+        positive, negative = at & labels, at & ~labels
+        order = np.sign(scores[positive][:, None] - scores[negative][None, :]) / 2 + 0.5
+        pairs = weights[positive][:, None] * weights[negative][None, :]
+        right, total = right + (order * pairs).sum(), total + pairs.sum()
+    return right / total
+
+
+def macro(scores, labels, folds, weights) -> np.ndarray:
+    """AUROC a finding, and their mean at the end."""
+    each = [auroc_within_folds(scores[:, c], labels[:, c], folds, weights) for c in range(labels.shape[1])]
+    return np.array([*each, np.mean(each)])
+
+
+def summarise(cells, labels, folds, patients, config, resamples: int = 500) -> dict:
+    rng = np.random.default_rng(0)
+    unique, index = np.unique(patients, return_inverse=True)
+    ones = np.ones(len(index))
+    points = {m: macro(s, labels, folds, ones) for m, s in cells.items()}
+    draws = {m: [] for m in cells}
+    for _ in range(resamples):
+        counts = np.bincount(rng.integers(0, len(unique), len(unique)), minlength=len(unique))
+        for m, s in cells.items():
+            draws[m].append(macro(s, labels, folds, counts[index].astype(float)))
+    names = [*config.evaluation.findings, "macro mean"]
+    table = {
+        m: {
+            name: [float(points[m][c]), *np.percentile(np.array(draws[m])[:, c], [2.5, 97.5]).tolist()]
+            for c, name in enumerate(names)
+        }
+        for m in cells
+    }
+    first = METHODS[0]
+    for m in [m for m in cells if m != first]:
+        gaps = np.array(draws[first])[:, -1] - np.array(draws[m])[:, -1]
+        point = points[first][-1] - points[m][-1]
+        table[f"{first} less {m}"] = {
+            "macro mean": [float(point), *np.percentile(gaps, [2.5, 97.5]).tolist()]
+        }
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", default="workdir/benchmark_real", type=pathlib.Path)
+    parser.add_argument("--set", action="extend", nargs="+", default=[], dest="assignments")
+    arguments = parser.parse_args()
+    data, workdir = pathlib.Path(os.environ["MEDCLIP_DATA"]), arguments.workdir
+    config = override(real_unpaired_64px(), arguments.assignments)
+    names = list(load_table(config.data.concepts).names)
+    make_records(data, workdir, config)
+    cells = {m: [] for m in METHODS}
+    labels, folds, patients = [], [], []
+    for fold in range(NUM_FOLDS):
+        run = run_of_fold(config, workdir, fold)
+        _, states, ids = test_fold(run)
+        positive = of_findings(lambda n, s=states: (s[:, names.index(n)] == LabelState.POSITIVE) * 1.0, run)
+        labels.append(np.where(np.array(run.evaluation.findings) == "Abnormal", positive == 0, positive > 0))
+        folds.append(np.full(len(states), fold))
+        patients.append(ids)
+        for method in METHODS:
+            cell = workdir / "cells" / f"{fold}-{method.replace(' ', '_')}.npy"
+            if not cell.exists():
+                began = time.monotonic()
+                trained = workdir / f"run-{fold}"
+                if method == "semantic matching":
+                    scores = semantic_matching_scores(run, trained, names)
+                elif method == "cross-entropy":
+                    scores = cross_entropy_scores(run, trained, names, load_tokenizer(trained / "vocabulary"))
+                else:
+                    scores = principal_component_scores(run, trained, names)
+                cell.parent.mkdir(exist_ok=True)
+                np.save(cell, scores)
+                print(f"fold {fold}, {method}: {time.monotonic() - began:.0f} s", flush=True)
+            cells[method].append(np.load(cell))
+    joined = {m: np.concatenate(s) for m, s in cells.items()}
+    table = summarise(joined, *map(np.concatenate, (labels, folds, patients)), config)
+    (workdir / "real.json").write_text(json.dumps(table, indent=1) + "\n")
+    for row, values in table.items():
+        print(row)
+        for name, (point, low, high) in values.items():
+            print(f"  {name:<18} {point:+.3f}  [{low:+.3f}, {high:+.3f}]")
+
+
+if __name__ == "__main__":
+    main()
