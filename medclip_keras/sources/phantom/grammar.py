@@ -14,7 +14,6 @@ LABELS = (*FINDINGS, "No Finding")
 _DEVICES = "Support Devices"
 _SIZED = ("Pleural Effusion", "Pneumothorax")
 _IN_A_ZONE = ("Atelectasis", "Consolidation", "Nodule")
-_STRENGTH = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ class _Writer:
         return sorted({self.pick(entries) for _ in range(self.rng.integers(most + 1))})
 
     def note(self, name: str, state: LabelState) -> None:
-        if _STRENGTH.index(state) > _STRENGTH.index(self.states[name]):
-            self.states[name] = state
+        self.states[name] = state
 
     def any_abnormal(self) -> bool:
         states = {state for name, state in self.states.items() if name not in (_DEVICES, "No Finding")}

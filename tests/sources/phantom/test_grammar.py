@@ -123,6 +123,18 @@ def test_side_place_and_severity_are_written():
     assert not any(re.search(r"\b(small|tiny|trace)\b[\w ]*(effusion|fluid|hydro)", text) for text in texts)
 
 
+def test_the_other_side_is_denied_now_and_then_and_the_finding_stays_positive():
+    denied = {"left": 0, "right": 0}
+    for seed in range(120):
+        report = write([PhantomFinding("Pneumothorax", "left", 0.9, "mid")], seed)
+        assert report.states["Pneumothorax"] == POSITIVE
+        for side in denied:
+            pattern = rf"no {side} [a-z ]*pneumothorax|{side} hemithorax shows no"
+            denied[side] += bool(re.search(pattern, report.text, re.IGNORECASE))
+    assert denied["left"] == 0
+    assert denied["right"] > 10
+
+
 def test_slight_findings_are_sometimes_hedged_and_severe_ones_never():
     states = {
         severity: {
