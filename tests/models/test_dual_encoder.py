@@ -1,0 +1,152 @@
+"""The encoders: shapes, padding, pooling, saving, mixed precision."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medclip_keras.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from medclip_keras.models.dual_encoder import DualEncoder
+from medclip_keras.models.image_encoder import BACKBONES, build_backbone
+
+TEXT = TextEncoderConfig(num_layers=4, num_heads=2, hidden_dim=16, intermediate_dim=32)
+
+
+def make(image=None, text=TEXT, **options) -> DualEncoder:
+    image = image or ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8)
+    keras.utils.set_random_seed(0)
+    return DualEncoder(
+        ModelConfig(image=image, text=text, projection_dim=12, **options), 40, 10
+    ).build_towers()
+
+
+def tokens(lengths, width, seed=0):
+    ids = np.random.default_rng(seed).integers(1, 40, (len(lengths), width))
+    mask = (np.arange(width) < np.array(lengths)[:, None]).astype("int32")
+    return (ids * mask).astype("int32"), mask
+
+
+def test_embeddings_have_unit_length_and_differ():
+    model = make()
+    images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype("float32")
+    ids, mask = tokens([3, 5, 2, 6], 6)
+    v, t = model.encode_images(images).numpy(), model.encode_tokens(ids, mask).numpy()
+    assert v.shape == (3, 12)
+    assert t.shape == (4, 12)
+    np.testing.assert_allclose(np.linalg.norm(v, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(t, axis=1), 1, rtol=1e-6)
+    assert np.abs(v[0] - v[1]).max() > 1e-3
+    assert np.abs(t[0] - t[1]).max() > 1e-3
+
+
+def test_text_embeddings_do_not_depend_on_the_padding_of_the_batch():
+    model = make()
+    ids, mask = tokens([4, 7], 7)
+    wide_ids, wide_mask = (np.pad(x, [(0, 0), (0, 3)]) for x in (ids, mask))
+    narrow = model.encode_tokens(ids, mask)
+    np.testing.assert_allclose(model.encode_tokens(wide_ids, wide_mask), narrow, atol=1e-6)
+    np.testing.assert_allclose(model.encode_tokens(ids[:1, :4], mask[:1, :4]), narrow[:1], atol=1e-6)
+
+
+def test_padded_mean_does_depend_on_it():
+    model = make(text=TextEncoderConfig(**(vars(TEXT) | {"pooling": "padded_mean"})))
+    ids, mask = tokens([4], 4)
+    wide = model.encode_tokens(np.pad(ids, [(0, 0), (0, 5)]), np.pad(mask, [(0, 0), (0, 5)]))
+    assert np.abs(wide - model.encode_tokens(ids, mask)).max() > 1e-3
+
+
+def test_text_pools_hidden_states_one_two_and_last():
+    model = make()
+    ids, mask = tokens([3, 5], 5)
+    states = model.text_encoder.backbone(
+        {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+    )
+    assert len(states) == 3
+    layers = [s.name for s in model.text_encoder.backbone.layers if s.name.startswith("transformer_layer")]
+    assert layers == [f"transformer_layer_{i}" for i in range(4)]
+    mean = sum(np.asarray(s) for s in states) / 3  # (2, 5, 16)
+    pooled = np.stack([mean[i, :n].mean(0) for i, n in enumerate([3, 5])])
+    expected = pooled @ model.text_encoder.projection.kernel.numpy()
+    got = model.text_encoder({"token_ids": ids, "padding_mask": mask})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_bert_computes_the_exact_gelu():
+    layer = make().text_encoder.backbone.get_layer("transformer_layer_0")
+    x = np.array([1.0, -2.0], "float32")
+    exact = [(1 + math.erf(1 / math.sqrt(2))) / 2, -2 * (1 + math.erf(-2 / math.sqrt(2))) / 2]
+    np.testing.assert_allclose(layer._feedforward_intermediate_dense.activation(x), exact, rtol=1e-5)
+
+
+def test_projections_have_no_bias():
+    model = make()
+    assert not model.image_encoder.projection.use_bias
+    assert not model.text_encoder.projection.use_bias
+
+
+def test_logit_scale_starts_at_its_temperature_and_is_clamped_by_the_optimizer():
+    model = make(initial_temperature=0.1, max_logit_scale=20.0)
+    np.testing.assert_allclose(model.logit_scale(), 10.0, rtol=1e-6)
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.apply([tf.constant(-5.0)], [model.log_logit_scale])
+    np.testing.assert_allclose(model.logit_scale(), 20.0, rtol=1e-6)
+    optimizer.apply([tf.constant(2.0)], [model.log_logit_scale])  # and it can come back
+    assert float(model.logit_scale()) < 20
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_gives_a_map_that_the_encoder_can_pool(backbone):
+    size = 64 if backbone == "swin_tiny" else 32
+    features = build_backbone(ImageEncoderConfig(backbone=backbone, image_size=size, width=8))
+    assert features.output.shape[0] is None
+    assert (
+        features.output.shape[-1]
+        == {"small_resnet": 64, "resnet18": 512, "resnet50": 2048, "swin_tiny": 768}[backbone]
+    )
+
+
+def test_an_unknown_backbone_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"`model.image.backbone` must be one of small_resnet, resnet18"):
+        build_backbone(ImageEncoderConfig(backbone="resnet51"))
+
+
+def test_presets_load_from_local_folders_and_their_vocabulary_must_fit(tmp_path):
+    import keras_hub
+
+    bert = keras_hub.models.BertBackbone(
+        vocabulary_size=40, num_layers=3, num_heads=2, hidden_dim=16, intermediate_dim=32
+    )
+    bert.save_to_preset(str(tmp_path / "bert"))
+    model = make(text=TextEncoderConfig(preset=str(tmp_path / "bert")))
+    np.testing.assert_array_equal(
+        model.text_encoder.backbone.get_layer("token_embedding").embeddings,
+        bert.get_layer("token_embedding").embeddings,
+    )
+    with pytest.raises(ValueError, match=r"`model.text.vocabulary` must be the 40 word pieces"):
+        DualEncoder(ModelConfig(text=TextEncoderConfig(preset=str(tmp_path / "bert"))), 41, 10)
+
+
+def test_weights_survive_saving(tmp_path):
+    model, other = make(), make()
+    other.set_weights([w + 0.1 for w in other.get_weights()])
+    model.save_weights(tmp_path / "x.weights.h5")
+    ids, mask = tokens([3, 5], 5)
+    expected = model.encode_tokens(ids, mask)
+    assert np.abs(other.encode_tokens(ids, mask) - expected).max() > 1e-3
+    other.load_weights(tmp_path / "x.weights.h5")
+    np.testing.assert_array_equal(other.encode_tokens(ids, mask), expected)
+
+
+def test_mixed_precision_gives_float32_embeddings_near_those_of_float32():
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    exact = make().encode_images(images)
+    try:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        rounded = make().encode_images(images)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert rounded.dtype == tf.float32
+    np.testing.assert_allclose(rounded, exact, atol=0.05)
+    assert np.abs(rounded - exact).max() > 0

@@ -1,0 +1,133 @@
+"""A run from its first step to its last, whole, interrupted, killed and gone wrong."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from medclip_keras.config import override
+from medclip_keras.training import callbacks
+from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.restore import load_model
+from medclip_keras.training.train import train
+
+
+def weights_of(workdir) -> dict[str, np.ndarray]:
+    """Every variable, seeds of dropout included, by its place in the model."""
+    return {f"{i} {v.name}": v.numpy() for i, v in enumerate(load_model(workdir, "last").model.variables)}
+
+
+def scalars_of(workdir) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted((workdir / "tensorboard").glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tensor.dtype == tf.float32.as_datatype_enum:
+                    found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_run, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken")
+    console = Console(record=True, width=160)
+    outcome = train(tiny_run, workdir, console)
+    return workdir, outcome, console.export_text()
+
+
+def test_train_leaves_what_the_design_promises(unbroken, tiny_run):
+    workdir, outcome, said = unbroken
+    assert outcome.step == outcome.total_steps == 7
+    run = json.loads((workdir / "run.json").read_text())
+    assert run["config"]["train"]["steps"] == 7
+    assert set(run["records"]) == {*tiny_run.data.images, *tiny_run.data.texts}
+    assert {p.name for p in (workdir / "vocabulary").iterdir()} == {
+        "concepts.jsonl", "wordpieces.txt", "tokenizer.json"
+    }  # fmt: skip
+    assert "random weights" in said
+    assert "step 7/7" in said
+
+
+def test_train_writes_scalars_and_the_similarity_matrices(unbroken):
+    scalars = scalars_of(unbroken[0])
+    names = ("loss", "kl", "temperature", "gradient_norm", "learning_rate", "images_per_second")
+    for name in names:
+        assert sorted(scalars[f"train/{name}"]) == [2, 4, 6], name
+    assert sorted(scalars["valid/kl"]) == [4, 7]
+    # Cosine to zero after one warm-up step of 7: at step 7 nothing is left of the rate.
+    assert 0 < scalars["train/learning_rate"][6] < scalars["train/learning_rate"][2] <= 1e-3
+
+
+def test_a_run_that_was_stopped_in_the_middle_ends_with_the_same_weights(
+    unbroken, tiny_run, tmp_path, monkeypatch
+):
+    class StopAtFour(callbacks.StopOnSignal):
+        def on_step(self, step, logs):
+            self.interrupted = self.interrupted or step == 4
+            super().on_step(step, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "StopOnSignal", StopAtFour)
+        stopped = train(tiny_run, tmp_path)
+    assert (stopped.step, stopped.finished) == (4, False)
+    again = train(tiny_run, tmp_path)
+    assert again.finished
+    whole, resumed = weights_of(unbroken[0]), weights_of(tmp_path)
+    for path, value in whole.items():
+        np.testing.assert_array_equal(value, resumed[path], err_msg=path)
+
+
+def test_a_finished_run_is_not_trained_again(unbroken, tiny_run):
+    before = weights_of(unbroken[0])
+    assert train(tiny_run, unbroken[0]).step == 7
+    for path, value in weights_of(unbroken[0]).items():
+        np.testing.assert_array_equal(value, before[path])
+
+
+def test_a_workdir_of_another_run_is_refused(unbroken, tiny_run):
+    with pytest.raises(
+        ValueError, match=r"`workdir` must be empty, or hold this very run; its config differ"
+    ):
+        train(override(tiny_run, ["train.steps=8"]), unbroken[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_run, tmp_path, monkeypatch):
+    sound = MedCLIP.train_step
+
+    def poisoned(self, batch):
+        logs = sound(self, batch)
+        wrong = self.optimizer.iterations >= 5
+        return logs | {"loss": tf.where(wrong, math.nan, logs["loss"])}
+
+    monkeypatch.setattr(MedCLIP, "train_step", poisoned)
+    with pytest.raises(FloatingPointError, match="at step 5"):
+        train(tiny_run, tmp_path)
+    assert load_model(tmp_path, "last").step == 3
+
+
+def test_no_decay_on_biases_norms_and_the_logit_scale(tiny_run):
+    model = MedCLIP(tiny_run, 50).build_towers()
+    optimizer = build_optimizer(tiny_run, 10)
+    optimizer.build(model.trainable_variables)
+    decayed = [v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)]
+    kept = [v.path for v in model.trainable_variables if not optimizer._use_weight_decay(v)]
+    assert decayed
+    assert all(path.endswith(("kernel", "embeddings")) for path in decayed), decayed
+    assert all(path.endswith(("bias", "gamma", "beta", "log_logit_scale")) for path in kept), kept
+
+
+def test_batch_size_must_divide_among_replicas(tiny_run, tmp_path, monkeypatch):
+    class FourReplicas:
+        num_replicas_in_sync = 4
+
+    monkeypatch.setattr("medclip_keras.training.train.make_strategy", lambda name: FourReplicas())
+    with pytest.raises(ValueError, match=r"`train.batch_size` must be a multiple of the 4 replicas"):
+        train(tiny_run, tmp_path)
+
+
+def test_loading_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`workdir` must be a folder in which a run was trained"):
+        load_model(tmp_path)
