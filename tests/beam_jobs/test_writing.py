@@ -5,7 +5,7 @@ from beam_jobs import writing
 from beam_jobs.writing import publish, require_replaceable, start_workplace
 
 NAMES = ["concepts.jsonl", "dataset_info.json", "features.json", "manifest.json"]
-SHARDS = [f"a_images-train.tfrecord-0000{index}-of-00002" for index in range(2)]
+SHARDS = [f"zoo_images-train.tfrecord-0000{index}-of-00002" for index in range(2)]
 
 
 def fill(workplace, content):
@@ -32,7 +32,7 @@ def test_publish_killed_at_any_move_leaves_no_manifest_that_does_not_fit(tmp_pat
         if older:
             workplace = start_workplace(output)
             fill(workplace, "old ")
-            (workplace / "dataset" / "a_images-test.tfrecord-00000-of-00001").write_text("no longer")
+            (workplace / "dataset" / "zoo_images-test.tfrecord-00000-of-00001").write_text("no longer")
             publish(workplace, output, "")
         workplace = start_workplace(output)
         fill(workplace, "new ")
