@@ -1,0 +1,42 @@
+"""MedCLIP in Keras 3 on TensorFlow: learning from chest X-rays and reports that were never paired.
+
+The public names, imported when they are first asked for:
+
+    from medclip_keras import get_run, override, train, load_model, evaluate_workdir, export
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RunConfig": "medclip_keras.config",
+    "override": "medclip_keras.config",
+    "get_run": "medclip_keras.runs",
+    "LabelState": "medclip_keras.knowledge.states",
+    "load_table": "medclip_keras.knowledge.concepts",
+    "split_sections": "medclip_keras.knowledge.sections",
+    "ReportLabeller": "medclip_keras.knowledge.labeller",
+    "highlight": "medclip_keras.knowledge.highlight",
+    "get_source": "medclip_keras.sources",
+    "Pipeline": "medclip_keras.pipeline",
+    "semantic_matching": "medclip_keras.objectives.semantic_matching",
+    "label_similarity": "medclip_keras.objectives.semantic_matching",
+    "train": "medclip_keras.training.train",
+    "load_model": "medclip_keras.training.restore",
+    "evaluation_images": "medclip_keras.records.batches",
+    "evaluation_sentences": "medclip_keras.records.batches",
+    "evaluate_workdir": "medclip_keras.evaluate",
+    "export": "medclip_keras.export",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__():
+    return [*globals(), *_HOMES]

@@ -41,17 +41,16 @@ from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.preprocess.images import for_evaluation
-from medclip_keras.preprocess.text import load_tokenizer
-from medclip_keras.records.batches import evaluation_images, training_batches
+from medclip_keras.records.batches import evaluation_images, evaluation_sentences, training_batches
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired_64px
 from medclip_keras.sources import nih_chestxray14
 from medclip_keras.training.model import build_optimizer
 from medclip_keras.training.restore import load_model
 from medclip_keras.training.train import steps_per_epoch, train
+from medclip_keras.training.vocabulary import make_tokenizer
 
 NUM_FOLDS = 5
-METHODS = ("semantic matching", "cross-entropy", "principal components")
 
 
 def fold_of(patient_id: str) -> int:
@@ -126,9 +125,10 @@ class Classifier(keras.Model):
         return self.head(self.encoder(images, training=training))
 
 
-def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names, tokenizer) -> np.ndarray:
+def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
     keras.utils.set_random_seed(config.seed)
     plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False))
+    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))  # batches carry sentences too
     batches = training_batches(plain, tokenizer, steps_per_epoch=steps_per_epoch(plain))
     batches = batches.map(lambda batch: (batch["images"], batch["image_labels"]))
     model = Classifier(config, len(names))
@@ -161,6 +161,13 @@ def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) 
         return LogisticRegression(max_iter=5000).fit(seen, labels).decision_function(unseen)
 
     return of_findings(logits, config)
+
+
+METHODS = {
+    "semantic matching": semantic_matching_scores,
+    "cross-entropy": cross_entropy_scores,
+    "principal components": principal_component_scores,
+}
 
 
 def of_findings(logits, config: RunConfig) -> np.ndarray:
@@ -207,8 +214,8 @@ def summarise(cells, labels, folds, patients, config, resamples: int = 500) -> d
         }
         for m in cells
     }
-    first = METHODS[0]
-    for m in [m for m in cells if m != first]:
+    first = next(iter(METHODS))
+    for m in [m for m in cells if m != first and first in cells]:
         gaps = np.array(draws[first])[:, -1] - np.array(draws[m])[:, -1]
         point = points[first][-1] - points[m][-1]
         table[f"{first} less {m}"] = {
@@ -220,13 +227,14 @@ def summarise(cells, labels, folds, patients, config, resamples: int = 500) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", default="workdir/benchmark_real", type=pathlib.Path)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--set", action="extend", nargs="+", default=[], dest="assignments")
     arguments = parser.parse_args()
     data, workdir = pathlib.Path(os.environ["MEDCLIP_DATA"]), arguments.workdir
     config = override(real_unpaired_64px(), arguments.assignments)
     names = list(load_table(config.data.concepts).names)
     make_records(data, workdir, config)
-    cells = {m: [] for m in METHODS}
+    cells = {m: [] for m in arguments.methods}
     labels, folds, patients = [], [], []
     for fold in range(NUM_FOLDS):
         run = run_of_fold(config, workdir, fold)
@@ -235,19 +243,12 @@ def main() -> None:
         labels.append(np.where(np.array(run.evaluation.findings) == "Abnormal", positive == 0, positive > 0))
         folds.append(np.full(len(states), fold))
         patients.append(ids)
-        for method in METHODS:
+        for method in cells:
             cell = workdir / "cells" / f"{fold}-{method.replace(' ', '_')}.npy"
             if not cell.exists():
                 began = time.monotonic()
-                trained = workdir / f"run-{fold}"
-                if method == "semantic matching":
-                    scores = semantic_matching_scores(run, trained, names)
-                elif method == "cross-entropy":
-                    scores = cross_entropy_scores(run, trained, names, load_tokenizer(trained / "vocabulary"))
-                else:
-                    scores = principal_component_scores(run, trained, names)
                 cell.parent.mkdir(exist_ok=True)
-                np.save(cell, scores)
+                np.save(cell, METHODS[method](run, workdir / f"run-{fold}", names))
                 print(f"fold {fold}, {method}: {time.monotonic() - began:.0f} s", flush=True)
             cells[method].append(np.load(cell))
     joined = {m: np.concatenate(s) for m, s in cells.items()}

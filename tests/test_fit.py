@@ -1,0 +1,131 @@
+"""The main job as a user starts it, and the pipeline around it."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medclip_keras import fit
+from medclip_keras.pipeline import Pipeline
+from medclip_keras.training.train import read_run_json
+
+
+def test_fit_leaves_everything_where_it_says(fitted):
+    for place in (
+        "run.json", "vocabulary/wordpieces.txt", "vocabulary/concepts.jsonl", "checkpoints/best/checkpoint",
+        "evaluation/metrics.json", "evaluation/report.html", "export/1/saved_model.pb",
+        "records/reports-0/manifest.json", "records/images-0/manifest.json",
+    ):  # fmt: skip
+        assert (fitted.workdir / place).exists(), place
+    for said in ("synthetic", "random weights", "step 400/400", "zero-shot accuracy", "report.html"):
+        assert said in fitted.output, said
+
+
+def test_fit_learns_what_an_untrained_model_does_not_know(fitted):
+    (metrics,) = json.loads((fitted.workdir / "evaluation" / "metrics.json").read_text())["data"].values()
+    accuracy = metrics["zero_shot"]
+    assert accuracy["untrained"]["ensemble"]["accuracy"]["value"] < 0.45
+    # 400 steps on 600 images are far from the 0.90 of the whole run, and far above the chance of 0.2.
+    assert accuracy["trained"]["ensemble"]["accuracy"]["value"] > 0.5
+    assert accuracy["trained"]["ensemble"]["accuracy"]["low"] > 0.3
+
+
+def test_fit_says_nothing_of_reports_or_patients(fitted):
+    raw = fitted.workdir / "raw" / "phantom"
+    patients = {line.split(",")[2] for line in (raw / "reports.csv").read_text().splitlines()[1:]}
+    written = [fitted.output, *(p.read_text() for p in fitted.workdir.glob("stages/*.json"))]
+    written.append((fitted.workdir / "evaluation" / "report.html").read_text())
+    assert patients
+    assert not [p for p in patients for text in written if p in text]
+
+
+def test_every_stage_names_what_it_was_made_from(fitted):
+    stages = {p.stem: json.loads(p.read_text()) for p in (fitted.workdir / "stages").glob("*.json")}
+    assert set(stages) == {"phantom", "label_reports-0", "decode_images-0", "train", "evaluate", "export"}
+    manifest = json.loads((fitted.workdir / "records" / "images-0" / "manifest.json").read_text())
+    assert stages["decode_images-0"]["inputs"]["reports"] == manifest["reports_sha256"]
+    assert stages["decode_images-0"]["counts"]["fingerprint"] in stages["train"]["inputs"]["records"]
+    for stage in stages.values():
+        assert {"inputs_sha256", "seconds", "versions"} <= set(stage)
+
+
+def test_a_second_run_does_nothing_and_a_changed_report_reruns_what_descends_from_it(fitted, monkeypatch):
+    config = read_run_json(fitted.workdir)
+    assert Pipeline(config, fitted.workdir).run() == []
+    report = min((fitted.workdir / "raw" / "phantom" / "reports").glob("*.txt"))
+    text, times = report.read_text(), report.stat()
+    pipeline = Pipeline(config, fitted.workdir)
+    with monkeypatch.context() as patch:
+        patch.setattr("medclip_keras.training.train.train", lambda *_: pytest.fail("training was reached"))
+        report.write_text(text + "\nThere is a large right pneumothorax.\n")
+        with pytest.raises(pytest.fail.Exception, match="training was reached"):
+            pipeline.run()
+    assert pipeline.ran == ["label_reports-0", "decode_images-0"]
+    # Put back, the records are what they were, byte for byte, and what descends from them is up to date.
+    report.write_text(text)
+    os.utime(report, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert Pipeline(config, fitted.workdir).run() == ["label_reports-0", "decode_images-0"]
+    assert Pipeline(config, fitted.workdir).run() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--run", "phantom_tinny"], "Near names: phantom_tiny"),
+        (["--set", "train.stpes=3"], "Near names: train.steps"),
+        (["--set", "train.batch_size=1"], "`train.batch_size` must be at least 2. Received: 1."),
+        (["--images", "nowhere"], "`directory` must be a folder of records"),
+        (["--texts", "nowhere"], "`directory` must be a folder of records"),
+        (["--run", "medclip_resnet50"], "`data.raw` must be named in a run that starts from raw files"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence_before_any_work(arguments, sentence, capsys, tmp_path):
+    assert fit.main([*arguments, "--workdir", str(tmp_path / "run")]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_real_data_that_is_not_named_gets_a_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("MEDCLIP_DATA", raising=False)
+    assert fit.main(["--run", "real_unpaired_64px", "--workdir", str(tmp_path / "run")]) == 1
+    assert "Set MEDCLIP_DATA to the folder that holds the public downloads" in capsys.readouterr().err
+
+
+def test_a_shard_with_one_bit_changed_is_refused_with_its_name(fitted, capsys, tmp_path):
+    records = tmp_path / "records"
+    shutil.copytree(fitted.workdir / "records" / "images-0", records)
+    shard = next(records.glob("*train*00000-of*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    texts = str(fitted.workdir / "records" / "reports-0")
+    assert fit.main(["--images", str(records), "--texts", texts, "--workdir", str(tmp_path / "run")]) == 1
+    assert f"`{shard.name}` must be of the manifest's SHA-256" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(fitted, tmp_path):
+    records = fitted.workdir / "records"
+    command = [
+        sys.executable, "-m", "medclip_keras.fit", "--workdir", str(tmp_path / "run"),
+        "--images", str(records / "images-0"), "--texts", str(records / "reports-0"),
+        "--set", "data.phantom=null", "train.steps=100000", "evaluation.bootstrap=100",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    board = pathlib.Path(tmp_path / "run" / "tensorboard")
+    deadline = time.monotonic() + 300
+    while not any(p.stat().st_size > 2000 for p in board.glob("events*")) and time.monotonic() < deadline:
+        time.sleep(1)  # the events file grows once steps are done
+        assert process.poll() is None, process.stdout.read()
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output[-3000:]
+    assert "the checkpoint is saved" in output
+    assert "The same command goes on from there." in output
+    assert (tmp_path / "run" / "checkpoints" / "last" / "checkpoint").exists()
