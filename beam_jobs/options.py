@@ -6,7 +6,8 @@ the job's, for example
 - `--direct_num_workers=4 --direct_running_mode=multi_processing`: four local processes;
 - `--runner=DataflowRunner --project=… --region=… --temp_location=gs://…
   --extra_package=dist/medclip_keras-0.1.0.tar.gz`:
-  Google Dataflow, with `--input` and `--output` on a bucket.
+  Google Dataflow, with `--input` and `--output` on a bucket; `--sdk_container_image` saves each worker the
+  installation.
 """
 
 import argparse

@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import decode_images, label_reports
@@ -133,7 +133,7 @@ def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
     # Two reports of study 2: sentences in the order of their keys; positive before uncertain before negative.
     reports = [report("k2", "2", [1, 2, 0, 2, 0], "Later."), report("k1", "2", [3, 3, 0, 2, 2], "First.", "")]
     reports += [report("k3", "other", [1, 1, 1, 1, 1], "Of no image here.")]
-    with TestPipeline(options=pipeline_options(())) as pipeline:
+    with MemoryPipeline(options=pipeline_options(())) as pipeline:
         inputs = {"rows": pipeline | "Rows" >> beam.Create(ROWS)}
         if joined:
             inputs["reports"] = pipeline | "Reports" >> beam.Create(reports)

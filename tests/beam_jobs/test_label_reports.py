@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import label_reports
@@ -86,7 +86,7 @@ def test_label_reports_is_exact_on_rows_in_memory(table, tmp_path):
     options = LabelOptions(source="small", input=str(tmp_path), output=str(tmp_path) + "-out")
     contents = {"full": TEXT.encode(), "empty": b"", "torn": b"\xff"}
     rows = [ReportRow(name, f"s {name}", "p", "", content, "valid") for name, content in contents.items()]
-    with TestPipeline(options=pipeline_options(())) as pipeline:
+    with MemoryPipeline(options=pipeline_options(())) as pipeline:
         made = pipeline | beam.Create(rows) | LabelReports(options, table, read_row, collect)
         effusion = states_of(effusion=LabelState.POSITIVE).tolist()
         pneumothorax = states_of(pneumothorax=LabelState.NEGATIVE).tolist()

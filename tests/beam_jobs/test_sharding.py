@@ -3,7 +3,7 @@ import hashlib
 
 import apache_beam as beam
 import pytest
-from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs.options import JobOptions, pipeline_options
@@ -94,7 +94,7 @@ def expected_shards(rows, sizes):
 @pytest.mark.parametrize("order", [1, -1])
 def test_make_shards_is_exact_and_does_not_depend_on_the_order(options, order):
     options = JobOptions(**{**vars(options), "records_per_shard": 3})
-    with TestPipeline(options=pipeline_options(())) as pipeline:
+    with MemoryPipeline(options=pipeline_options(())) as pipeline:
         keyed = pipeline | beam.Create(ROWS[::order], reshuffle=False) | KeyRows(options)
         made = keyed | MakeShards(start, collect, options.records_per_shard)
         # 7 train rows at 3 a shard are 3 shards, 2 test rows are one.
@@ -110,14 +110,14 @@ def test_make_shards_makes_the_shards_that_no_key_falls_into(options):
     rows = [ImageRow(str(n), "s", "p", "a", split="train") for n in range(12)]
     expected = expected_shards(rows, {"train": 12})
     assert any(not keys for *_, keys in expected)  # 12 keys in 12 shards: some stay empty
-    with TestPipeline(options=pipeline_options(())) as pipeline:
+    with MemoryPipeline(options=pipeline_options(())) as pipeline:
         made = pipeline | beam.Create(rows) | KeyRows(options) | MakeShards(start, collect, 1)
         assert_that(made.shards, equal_to(expected))
 
 
 def test_make_shards_takes_an_identifier_once(options):
     twice = [ROWS[0], ROWS[2], ImageRow("image 0", "s", "patient 0", "a second", split="train")]
-    with TestPipeline(options=pipeline_options(())) as pipeline:
+    with MemoryPipeline(options=pipeline_options(())) as pipeline:
         keyed = pipeline | beam.Create(twice[::-1], reshuffle=False) | KeyRows(options)
         made = keyed | MakeShards(start, collect, 100)
         keys = sorted(hash_of("record", name) for name in ("image 0", "image 2"))
@@ -130,7 +130,7 @@ def test_make_shards_starts_one_maker_a_process(options):
     STARTS.clear()
     rows = [ImageRow(str(n), "s", "p", "a", split="train") for n in range(40)]
     threads = ("--direct_num_workers=3", "--direct_running_mode=multi_threading")
-    with TestPipeline(options=pipeline_options(threads)) as pipeline:
+    with MemoryPipeline(options=pipeline_options(threads)) as pipeline:
         made = pipeline | beam.Create(rows) | KeyRows(options) | MakeShards(start, collect, 5)
         assert_that(made.shards | beam.combiners.Count.Globally(), equal_to([8]))
     assert STARTS["maker"] == 1
