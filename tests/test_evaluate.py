@@ -104,11 +104,17 @@ def test_saved_model_gives_the_figures_of_the_workdir(run, tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-def test_figures_lie_beside_the_first_records_unless_told_otherwise(run):
-    arguments = ["--saved_model", str(run.saved_model), "--records", *run.config.data.images]
-    main([*arguments, "--tasks", "zero_shot"])
+def test_data_sets_are_not_mixed_and_figures_lie_beside_the_first_records(run):
+    records = [run.config.data.images[0], run.config.data.images[0]]
+    main(["--saved_model", str(run.saved_model), "--records", *records, "--tasks", "zero_shot"])
     metrics = json.loads((run.root / "records" / "images" / "evaluation" / "metrics.json").read_text())
+    assert list(metrics["data"]) == ["phantom", "phantom 2"]
     assert list(metrics["data"]["phantom"]) == ["zero_shot"]
+    assert metrics["data"]["phantom"] == metrics["data"]["phantom 2"]
+    assert (
+        metrics["data"]["phantom"]["zero_shot"]["num_images"]
+        == (run.metrics["data"]["phantom"]["zero_shot"]["num_images"])
+    )
 
 
 @pytest.fixture

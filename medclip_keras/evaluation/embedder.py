@@ -54,7 +54,7 @@ def embed_rows(
         embedders: each of them sees every image.
         batches: the batches that `table` was read from, in the same order.
         table: from `read_table`.
-        rows: int (num_rows,), distinct positions in the table.
+        rows: int (num_rows,), positions in the table, ascending.
 
     Returns:
         An array float32 (num_rows, D) an embedder, in the order of `rows`.
@@ -68,8 +68,7 @@ def embed_rows(
     for images in _wanted_pixels(batches, table, wanted):
         for embedder, parts in zip(embedders, pieces, strict=True):
             parts.append(embedder.embed_images(images))
-    order = np.argsort(np.argsort(rows))  # batches come in the table's order, rows may not
-    return [np.concatenate(parts)[order] for parts in pieces]
+    return [np.concatenate(parts) for parts in pieces]
 
 
 def _wanted_pixels(batches: Iterable[Batch], table: ImageTable, wanted: np.ndarray) -> Iterator[np.ndarray]:

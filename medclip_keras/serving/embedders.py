@@ -1,7 +1,7 @@
 """What `evaluation` measures: a model in this process or a SavedModel, through the same graph."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -21,10 +21,11 @@ class GraphEmbedder:
     Args:
         endpoints: endpoint → function of keyword tensors.
         logit_scale: of the model.
+        owner: what the functions' variables belong to; signatures do not keep them alive by themselves.
     """
 
-    def __init__(self, endpoints: dict[str, Callable], logit_scale: float):
-        self._endpoints, self.logit_scale = endpoints, logit_scale
+    def __init__(self, endpoints: Mapping[str, Callable], logit_scale: float, owner: object):
+        self._endpoints, self.logit_scale, self._owner = endpoints, logit_scale, owner
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
@@ -43,7 +44,7 @@ class GraphEmbedder:
 
 def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:
     """The embedder of a model in this process."""
-    return GraphEmbedder(Endpoints(model, tokenizer).functions(), float(model.logit_scale()))
+    return GraphEmbedder(Endpoints(model, tokenizer).functions(), float(model.logit_scale()), model)
 
 
 def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunConfig, ConceptTable]:
@@ -66,6 +67,5 @@ def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunC
         )
     run = json.loads((directory / EXTRA / RUN_FILE).read_text())
     loaded = tf.saved_model.load(str(directory))
-    embedder = GraphEmbedder(dict(loaded.signatures), run["logit_scale"])
-    embedder.loaded = loaded  # the signatures do not keep their variables alive
+    embedder = GraphEmbedder(loaded.signatures, run["logit_scale"], loaded)
     return embedder, from_dict(run["config"]), load_table(str(directory / EXTRA / CONCEPTS_FILE))

@@ -1,3 +1,5 @@
+import dataclasses
+import html
 import json
 import re
 
@@ -6,6 +8,7 @@ from rich.console import Console
 
 from medclip_keras.evaluation.figures import draw
 from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.run import evaluate
 from medclip_keras.evaluation.table import rows, terminal_table
 
 
@@ -34,11 +37,17 @@ def test_metrics_file_holds_what_was_measured(measured, tmp_path):
     assert returned["seed"] == 3
 
 
-def test_names_are_escaped(measured, tmp_path):
-    write({"a<b": measured}, tmp_path, {"run": "<script>"})
+def test_names_of_runs_data_sets_and_classes_are_escaped(world, config, tmp_path):
+    names = [f"<{name}>" for name in world.names]
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({name: [name] for name in names}))
+    config = dataclasses.replace(config, prompts=str(prompts), findings=tuple(names[1:4]))
+    images = {"<world>": world.image_batches()}
+    write(evaluate(world.oracle, images, [], config, names), tmp_path, {"run": "<run>"})
     page = (tmp_path / "report.html").read_text()
-    assert "<script>" not in page
-    assert "a&lt;b" in page
+    for name in ("<run>", "<world>", "<Edema>"):
+        assert name not in page
+        assert html.escape(name) in page
 
 
 def test_rows_show_trained_untrained_and_chance(measured):
@@ -59,8 +68,6 @@ def test_terminal_table_fits_100_columns(measured):
 
 
 def test_figures_are_drawn_without_an_untrained_model(world, config):
-    from medclip_keras.evaluation.run import evaluate
-
     images = {"world": world.image_batches()}
     result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names)["world"]
     assert len(draw(result)) == 6
