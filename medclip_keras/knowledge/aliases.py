@@ -32,10 +32,9 @@ _BRITISH = (
     ("localis", "localiz"),
     ("aneurism", "aneurysm"),
     ("paed", "ped"),
+    ("favour", "favor"),
 )
 _IRREGULAR = {
-    "pneumothoraces": "pneumothorax",
-    "hydropneumothoraces": "hydropneumothorax",
     "vertebrae": "vertebra",
     "bullae": "bulla",
     "atelectases": "atelectasis",
@@ -65,6 +64,8 @@ def normalise(word: str) -> str:
     word = word.removesuffix("'s")
     if word in _IRREGULAR:
         return _IRREGULAR[word]
+    if word.endswith("thoraces"):  # pneumo-, hydro-, haemo-
+        return word[:-3] + "x"
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("sses", "xes", "shes", "ches")):

@@ -76,6 +76,8 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 )
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
+# "May not be enlarged" is open; "possible effusion without edema" denies the edema.
+_OF_VERBS = frozenset({"not", "n't", "never"})
 # How many words a cue reaches, where the clause does not end before.
 _REACH = {
     "negative_before": 30,
@@ -107,12 +109,13 @@ class Scopes:
     Args:
         words: the sentence's normalised words and marks.
         cues: what the matcher found; a cue inside a longer one does not count.
-        findings: word spans (start, end) of the findings.
+        findings: word spans (start, end) of the findings. A phrase of change ("no enlargement of") that
+            shares words with one ("enlargement of the heart") does not count.
     """
 
     def __init__(self, words: Sequence[str], cues: Sequence[Cue], findings: Sequence[tuple[int, int]]):
         self._words = words
-        cues = _longest(cues)
+        cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not _meets(cue, findings)])
         self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
         self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
         self._cues = [cue for cue in cues if cue.kind not in ("stop", "no_cue")]
@@ -125,7 +128,8 @@ class Scopes:
             return HISTORICAL, resolved.text
         denied = self._before("negative_before", start) or self._after("negative_after", start, end)
         doubted = self._doubt(start, end)
-        if denied and not (doubted and denied.kind == "negative_before" and doubted.start < denied.start):
+        doubts_denial = doubted and denied and denied.text in _OF_VERBS and doubted.start < denied.start
+        if denied and not doubts_denial:
             return NEGATIVE, denied.text
         if doubted:
             return UNCERTAIN, doubted.text
@@ -209,6 +213,10 @@ class Scopes:
             if word in _VERBS or word in (";", "but"):
                 break
         return segment[0] in _NEW_SUBJECTS or bool(_VERBS.intersection(segment))
+
+
+def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(start < cue.end and cue.start < end for start, end in spans)
 
 
 def _longest(cues: Sequence[Cue]) -> list[Cue]:

@@ -103,7 +103,7 @@ UNCERTAIN_BEFORE = (
     "(question|question of|questioned|query|queried|raises the question of|raise the question of)",
     "(raises|raise|raising) (the|) (possibility|concern|suspicion) (of|for|)",
     "(concern|suspicion|suspicious|concerning|worrisome|worry|worrying) (for|of|about)",
-    "(suspected|suspect|suspicious|suspicion)",
+    "(suspected|suspect|suspicion)",  # a "suspicious nodule" is there: the adjective is no hedge
     "(suggest|suggests|suggesting|suggested|suggestive|suggestion) (of|that|)",
     "(consider|considered|considering|consideration of|considerations include|to be considered)",
     "(differential|differential diagnosis|differential considerations|differential possibilities) "
@@ -118,6 +118,10 @@ UNCERTAIN_BEFORE = (
     "(in the appropriate|in the right|in the proper|given the appropriate) clinical (setting|context)",
     "(indeterminate|uncertain|unclear) (for|if|whether)",
     "doubtful",
+    "(there|here|this|it|these) (is|are|was|were|remain) (a|an|also|also a|again|still|still a|) "
+    "(possible|questionable|questioned|suspected|equivocal|conceivable)",
+    "(favored|preferred) over",
+    "(more|less) likely than",
     "?",
     "whether",
     "(not certain|not sure|unsure) (if|whether)",

@@ -129,7 +129,7 @@ class Extractor:
             return ()
         candidates, cues = self._match(words)
         candidates = _best_readings(candidates)
-        scopes = Scopes(words, cues, [(c.start, c.end) for c in candidates])
+        scopes = Scopes(words, cues, [part for c in candidates for part in c.parts])
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
 

@@ -2,15 +2,10 @@ import pickle
 
 import pytest
 
-from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
+from medclip_keras.knowledge.concepts import Concept, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor
 
 SIGNS = {"positive": "+", "negative": "-", "uncertain": "?", "historical": "<"}
-
-
-@pytest.fixture(scope="module")
-def extractor():
-    return Extractor(load_table("chest21"))
 
 
 def said(extractor, text):
@@ -312,15 +307,6 @@ SENTENCES = [
     ),
     ("Heart: mildly enlarged.", "Cardiomegaly: +"),
     ("Bones: no fracture.", "Fracture: -"),
-    ("Pneumothorax and effusion have both resolved.", "Pneumothorax: <, Pleural Effusion: <"),
-    ("The effusion is resolved.", "Pleural Effusion: <"),
-    ("I cannot see a pneumothorax.", "Pneumothorax: -"),
-    ("A pneumothorax could not be identified.", "Pneumothorax: -"),
-    ("We do not see any effusion.", "Pleural Effusion: -"),
-    ("Failed to demonstrate a fracture.", "Fracture: -"),
-    ("The lungs are clear.", "Lung Opacity: -"),
-    ("Biapical pleural thickening.", "Pleural Thickening: +"),
-    ("The lungs are clear of infiltrate.", "Lung Opacity: -, Infiltration: -"),
 ]
 
 

@@ -78,7 +78,7 @@ UNCERTAIN = Entries(
         "Questionable {phrase}.",
         "Appearance is suspicious for {phrase}.",
         "Increased density could represent {phrase}.",
-        "Probable {phrase}.",
+        "Cannot exclude {phrase}.",
     ),
     late=(
         "{phrase} {is} not excluded.",
