@@ -2,7 +2,7 @@
 
 The public names, imported when they are first asked for:
 
-    from medclip_keras import get_run, override, train, load_model, evaluate_workdir, export
+    from medclip_keras import get_run, override, train, load_model, evaluate_workdir, export_workdir
 """
 
 import importlib
@@ -27,7 +27,7 @@ _HOMES = {
     "evaluation_images": "medclip_keras.records.batches",
     "evaluation_sentences": "medclip_keras.records.batches",
     "evaluate_workdir": "medclip_keras.evaluate",
-    "export": "medclip_keras.export",
+    "export_workdir": "medclip_keras.export",
 }
 __all__ = sorted(_HOMES)
 

@@ -23,7 +23,7 @@ def require(condition: bool, argument: str, requirement: str, received: Any, adv
 
 @dataclass(frozen=True)
 class RawInput:
-    """Raw files of one archive, of which the pipeline makes records; `$MEDCLIP_DATA` in a path is expanded."""
+    """Raw files of one archive, of which the pipeline makes records. `$NAME` in a path is expanded."""
 
     __pydantic_config__ = _STRICT
     source: str

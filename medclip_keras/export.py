@@ -17,7 +17,7 @@ from medclip_keras.serving.validate import TOLERANCE, validate
 from medclip_keras.training.restore import LoadedModel, load_model
 
 
-def export(
+def export_workdir(
     workdir: epath.PathLike,
     output: epath.PathLike,
     *,
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="folder of the versions (MODELS_DIR)")
     options = parser.parse_args(argv)
     try:
-        export(options.workdir, options.output)
+        export_workdir(options.workdir, options.output)
     except ValueError as error:
         sys.exit(f"{error}")
 

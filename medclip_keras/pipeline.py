@@ -135,36 +135,44 @@ class Pipeline:
 
         for number, archive in enumerate(raw):
             if archive.reports:
-                yield self._beam_stage("label_reports", label_reports, "reports", number, archive)
+                options = label_reports.LabelOptions(**self._job_options("reports", number, archive))
+                yield self._beam_stage(label_reports, options, number)
 
     def _decode_images(self, raw):
         from beam_jobs import decode_images
 
         for number, archive in enumerate(raw):
             if archive.images:
-                options = {"image_size": self.config.data.stored_image_size}
-                if archive.reports:
-                    options["reports"] = str(self._records("reports", number))
-                yield self._beam_stage("decode_images", decode_images, "images", number, archive, **options)
+                options = decode_images.DecodeOptions(
+                    **self._job_options("images", number, archive),
+                    image_size=self.config.data.stored_image_size,
+                    reports=str(self._records("reports", number)) if archive.reports else "",
+                )
+                yield self._beam_stage(decode_images, options, number)
 
-    def _beam_stage(self, job_name, job, kind, number, archive, **options) -> Stage:
-        output = self._records(kind, number)
-        source, path = archive.source, getattr(archive, kind)
-        options |= {
+    def _job_options(self, kind: str, number: int, archive: RawInput) -> dict:
+        return {
+            "source": archive.source,
+            "input": getattr(archive, kind),
+            "output": str(self._records(kind, number)),
             "concepts": self.config.data.concepts,
             "split_fractions": self.config.data.split_fractions,
+            "beam_options": self.beam_options,
         }
 
+    def _beam_stage(self, module, options, number: int) -> Stage:
+        from beam_jobs.job import describe_making, run_job
+
+        job = module.make_job(options)
+
         def work():
-            manifest = job.run(
-                source=source, input=path, output=str(output), beam_options=self.beam_options, **options
-            )
+            manifest = run_job(job)
             return {"fingerprint": manifest.fingerprint, **manifest.counts}
 
-        inputs = {"source": source, "files": _files_sha256(path), "options": _json(options)}
-        if "reports" in options:
-            inputs["reports"] = _fingerprint(options["reports"])
-        return Stage(f"{job_name}-{number}", inputs, output / "manifest.json", work)
+        inputs = {k: v for k, v in describe_making(job).items() if k not in ("input", "versions")}
+        return Stage(
+            f"{job.name}-{number}", _json(inputs), epath.Path(options.output) / "manifest.json", work
+        )
 
     def _train(self, raw):
         from medclip_keras.training.train import train
@@ -196,10 +204,12 @@ class Pipeline:
         yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
 
     def _export(self, raw):
-        from medclip_keras.export import export
+        from medclip_keras.export import export_workdir
 
         def work():
-            return {"version": export(self.workdir, self.workdir / "export", console=self.console).name}
+            return {
+                "version": export_workdir(self.workdir, self.workdir / "export", console=self.console).name
+            }
 
         yield Stage("export", {"weights": self._weights_sha256()}, self.workdir / "export", work)
 

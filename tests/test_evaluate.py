@@ -18,7 +18,7 @@ from medclip_keras.config import (
     TextEncoderConfig,
 )
 from medclip_keras.evaluate import evaluate_workdir, find_records, main
-from medclip_keras.export import export
+from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.manifest import load_concepts
@@ -68,7 +68,7 @@ def run(tmp_path_factory):
         workdir=workdir,
         config=config,
         metrics=metrics,
-        saved_model=export(workdir, root / "models"),
+        saved_model=export_workdir(workdir, root / "models"),
     )
 
 

@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from medclip_keras import export as export_module
-from medclip_keras.export import export, main, next_version
+from medclip_keras.export import export_workdir, main, next_version
 
 
 class Loaded:
@@ -34,7 +34,7 @@ def test_versions_count_up_from_the_largest(workdir, tmp_path):
     (models / "9").mkdir(parents=True)
     (models / "10").mkdir()
     (models / "notes").mkdir()
-    version = export(workdir, models, loaded=Loaded)
+    version = export_workdir(workdir, models, loaded=Loaded)
     assert version == models / "11"
     assert json.loads((version / "saved_model.pb").read_text()) == {"config": {"name": "r"}, "step": 12}
     assert sorted(p.name for p in models.iterdir()) == ["10", "11", "9", "notes"]
@@ -50,7 +50,7 @@ def test_a_refused_model_leaves_nothing(workdir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export_module, "validate", refuse)
     with pytest.raises(ValueError, match="must be equal"):
-        export(workdir, tmp_path / "models", loaded=Loaded)
+        export_workdir(workdir, tmp_path / "models", loaded=Loaded)
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -61,7 +61,7 @@ def test_the_version_appears_only_after_the_validation(workdir, tmp_path, monkey
         "validate",
         lambda path, _: seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir()) or 0.0,
     )
-    export(workdir, tmp_path / "models", loaded=Loaded)
+    export_workdir(workdir, tmp_path / "models", loaded=Loaded)
     assert len(seen) == 1
     assert seen[0].startswith(".exporting-")
 
@@ -72,12 +72,12 @@ def test_a_version_taken_meanwhile_is_not_overwritten(workdir, tmp_path, monkeyp
     monkeypatch.setattr(export_module, "next_version", lambda _: next(numbers))
     (models / "1").mkdir(parents=True)
     (models / "1" / "theirs").write_text("")
-    assert export(workdir, models, loaded=Loaded) == models / "2"
+    assert export_workdir(workdir, models, loaded=Loaded) == models / "2"
     assert [p.name for p in (models / "1").iterdir()] == ["theirs"]
 
 
 def test_a_bucket_and_an_untrained_workdir_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`output` must be a local folder .* Received: 'gs://models'"):
-        export(tmp_path, "gs://models")
+        export_workdir(tmp_path, "gs://models")
     with pytest.raises(SystemExit, match="`workdir` must be a folder in which a run was trained"):
         main(["--workdir", str(tmp_path), "--output", str(tmp_path / "models")])

@@ -6,10 +6,25 @@ import sys
 import medclip_keras
 
 PUBLIC = [
-    "LabelState", "Pipeline", "ReportLabeller", "RunConfig", "evaluate_workdir", "evaluation_images",
-    "evaluation_sentences", "export", "get_run", "get_source", "highlight", "label_similarity", "load_model",
-    "load_table", "override", "semantic_matching", "split_sections", "train",
-]  # fmt: skip
+    "LabelState",
+    "Pipeline",
+    "ReportLabeller",
+    "RunConfig",
+    "evaluate_workdir",
+    "evaluation_images",
+    "evaluation_sentences",
+    "export_workdir",
+    "get_run",
+    "get_source",
+    "highlight",
+    "label_similarity",
+    "load_model",
+    "load_table",
+    "override",
+    "semantic_matching",
+    "split_sections",
+    "train",
+]
 
 
 def test_the_public_names_are_these():

@@ -1,0 +1,1 @@
+"""Records: their one schema, their shards and manifest, and batches made of them."""

@@ -18,6 +18,7 @@ from medclip_keras.records.manifest import load_concepts, read_manifest
 from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.projector import write_projector
 from medclip_keras.training.provenance import versions
 from medclip_keras.training.replicas import make_strategy
 from medclip_keras.training.vocabulary import make_tokenizer
@@ -77,7 +78,9 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
         start_step = checkpoints.restore_last()
     _announce(config, model, strategy, start_step, total_steps, console)
     if start_step < total_steps:
-        start_step = _fit(model, config, tokenizer, checkpoints, start_step, total_steps, workdir, console)
+        start_step = _fit(
+            model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console
+        )
     return Outcome(start_step, total_steps)
 
 
@@ -116,15 +119,14 @@ def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:
     path.write_text(json.dumps(written, indent=2) + "\n")
 
 
-def _fit(model, config, tokenizer, checkpoints, start_step, total_steps, workdir, console) -> int:
+def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console) -> int:
     """Runs the steps that are left; returns the last one that was done and saved."""
     per_epoch = steps_per_epoch(config)
     batches = training_batches(config, tokenizer, start_step=start_step, steps_per_epoch=per_epoch)
     writer = tf.summary.create_file_writer(str(epath.Path(workdir) / "tensorboard"))
     on_signal = callbacks.StopOnSignal(start_step)
-    validation = callbacks.Validation(
-        start_step, validation_batches(config, tokenizer), checkpoints, writer, config.train, total_steps
-    )
+    held_out = validation_batches(config, tokenizer)
+    validation = callbacks.Validation(start_step, held_out, checkpoints, writer, config.train, total_steps)
     try:
         model.fit(
             batches,
@@ -141,6 +143,8 @@ def _fit(model, config, tokenizer, checkpoints, start_step, total_steps, workdir
         )
     finally:
         writer.close()
+    if held_out:
+        write_projector(model, held_out, table.names, workdir / "tensorboard")
     return validation.saved_step
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from medclip_keras.config import override
+from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.training import callbacks
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.restore import load_model
@@ -59,6 +60,21 @@ def test_train_writes_scalars_and_the_similarity_matrices(unbroken):
     assert sorted(scalars["valid/kl"]) == [4, 7]
     # Cosine to zero after one warm-up step of 7: at step 7 nothing is left of the rate.
     assert 0 < scalars["train/learning_rate"][6] < scalars["train/learning_rate"][2] <= 1e-3
+
+
+def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroken, tiny_run):
+    board = unbroken[0] / "tensorboard"
+    embeddings = np.loadtxt(board / "embeddings.tsv")
+    header, *labels = (board / "labels.tsv").read_text().splitlines()
+    assert header == "kind\tfindings"
+    assert len(labels) == len(embeddings)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
+    names = {*load_table("chest21").names, "none"}
+    for label in labels:
+        kind, findings = label.split("\t")
+        assert kind in ("image", "text")
+        assert set(findings.split(", ")) <= names
+    assert 'tensor_path: "embeddings.tsv"' in (board / "projector_config.pbtxt").read_text()
 
 
 def test_a_run_that_was_stopped_in_the_middle_ends_with_the_same_weights(

@@ -1,0 +1,115 @@
+"""The default run over seeds: time, memory, zero-shot and retrieval, beside pixels and beside blind labels.
+
+Usage: python tests/benchmarks/phantom.py [--seeds 0 1 2] [--without_negation] [--workdir DIR]
+
+For each seed the whole of `python -m medclip_keras.fit` runs in a process of its own. Beside it stands what
+the pixels alone give: 60 principal components and logistic regression on the training images with exactly one
+of the five findings. With `--without_negation`, the seeds are run once more with reports labelled by an
+extractor that takes every mention for positive.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+
+from medclip_keras.evaluation.zero_shot import only_finding
+from medclip_keras.pipeline import Pipeline
+from medclip_keras.preprocess.images import for_evaluation
+from medclip_keras.records.batches import evaluation_images
+from medclip_keras.training.restore import load_model, read_run_json
+
+
+def run_blind(workdir: str, seed: str) -> None:
+    """The default run on labels for which every mention is positive; in a process of its own."""
+    import dataclasses
+
+    from medclip_keras.config import override
+    from medclip_keras.knowledge.extractor import Extractor
+    from medclip_keras.runs import phantom_tiny
+
+    sees = Extractor.mentions
+
+    def blind(self, *arguments, **options):
+        return tuple(dataclasses.replace(m, assertion="positive") for m in sees(self, *arguments, **options))
+
+    with mock.patch.object(Extractor, "mentions", blind):
+        Pipeline(override(phantom_tiny(), [f"seed={seed}"]), workdir).run(until="evaluate")
+
+
+def figures_of(workdir: pathlib.Path) -> dict:
+    (data,) = json.loads((workdir / "evaluation" / "metrics.json").read_text())["data"].values()
+    trained, untrained = data["zero_shot"]["trained"], data["zero_shot"]["untrained"]
+    return {
+        "accuracy, ensemble": trained["ensemble"]["accuracy"]["value"],
+        "accuracy, single": trained["single"]["accuracy"]["value"],
+        "accuracy, untrained": untrained["ensemble"]["accuracy"]["value"],
+        "precision@10": data["retrieval"]["trained"]["precision_at_10"]["value"],
+        "test images": data["zero_shot"]["num_images"],
+    }
+
+
+def pixels_accuracy(workdir: pathlib.Path) -> float:
+    """Principal components of the pixels and logistic regression, on images with one of the five findings."""
+    config, names = read_run_json(workdir), list(load_model(workdir).table.names)
+    columns = [names.index(name) for name in config.evaluation.findings]
+
+    def of_split(split):
+        batches = list(evaluation_images(config, split).as_numpy_iterator())
+        images, states = (np.concatenate([b[k] for b in batches]) for k in ("images", "label_states"))
+        classes = only_finding(states, columns)
+        images = for_evaluation(tf.constant(images[classes >= 0]), config.model.image.image_size)
+        return images.numpy().reshape(len(images), -1), classes[classes >= 0]
+
+    (seen, seen_classes), (unseen, unseen_classes) = of_split("train"), of_split("test")
+    components = PCA(60, random_state=0).fit(seen)
+    model = LogisticRegression(max_iter=5000).fit(components.transform(seen), seen_classes)
+    return float((model.predict(components.transform(unseen)) == unseen_classes).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--without_negation", action="store_true")
+    parser.add_argument("--workdir", type=pathlib.Path, default="workdir/benchmark_phantom")
+    parser.add_argument("--blind", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.blind:
+        run_blind(*arguments.blind)
+        return
+    for seed in arguments.seeds:
+        workdir = arguments.workdir / f"seed{seed}"
+        row = {"seed": seed}
+        if not (workdir / "export").exists():
+            began = time.monotonic()
+            command = [
+                sys.executable,
+                "-m",
+                "medclip_keras.fit",
+                "--workdir",
+                str(workdir),
+                "--set",
+                f"seed={seed}",
+            ]
+            subprocess.run(command, check=True)
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+            row |= {"seconds": round(time.monotonic() - began), "peak GiB": round(peak, 2)}
+        row |= figures_of(workdir) | {"accuracy, pixels": pixels_accuracy(workdir)}
+        if arguments.without_negation:
+            blind = arguments.workdir / f"blind{seed}"
+            subprocess.run([sys.executable, __file__, "--blind", str(blind), str(seed)], check=True)
+            row["accuracy, labels without negation"] = figures_of(blind)["accuracy, ensemble"]
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
