@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 
 class Entries(NamedTuple):
-    """Ways to say one thing. `late` ones were written after the extractor that reads them was frozen."""
+    """Ways to say one thing.
+
+    `late` ones were written after the first extractor was frozen; its labels of reports that hold one were
+    right in 89.4 %. The extractor has since been mended on them, so they are no longer unseen.
+    """
 
     early: tuple[str, ...]
     late: tuple[str, ...] = ()
