@@ -46,6 +46,8 @@ def directory(tmp_path_factory, write_dataset, image_row, report_row):
     paired += [image_row(n, SILENT, [("w99", SILENT)] if n == 3 else []) for n in range(3, 8)]
     write_dataset(directory / "paired", "images", {"train": paired}, reports_sha256="another")
     said = [PNEUMONIA] * 2 + [NORMAL] * 6 + [SILENT] * 32
+    parallel = [report_row(f"r{n}", SILENT, [sentence(n)]) for n in range(NUM_IMAGES)]
+    write_dataset(directory / "parallel", "reports", {"train": parallel}, num_shards=3)
     reports = [
         report_row(f"r{n}", SILENT, [sentence(k, said[k]) for k in (n, n + 20)] + [("w98 w98", PNEUMONIA)])
         for n in range(20)
@@ -189,6 +191,13 @@ def test_images_and_sentences_are_drawn_independently(config, tokenizer):
     for number, word in zip(*(found(take(config, tokenizer, 60)) for found in (numbers, words)), strict=True):
         seen.setdefault(number, []).append(word)
     assert all(len(set(met)) >= 6 for met in seen.values())  # ten epochs, 40 sentences
+
+
+def test_order_of_sentences_is_not_that_of_images(config, tokenizer, directory):
+    """As many sentences as images, in the same places of as many shards: one shared seed would pair them."""
+    config = with_data(config, texts=(str(directory / "parallel"),), shuffle_buffer=64)
+    batches = take(config, tokenizer, 12)
+    assert np.mean(np.array(numbers(batches)) == words(batches)) < 0.3
 
 
 def test_balance_draws_findings_equally_often(config, tokenizer, long_epoch):

@@ -91,7 +91,7 @@ def test_parse_batch_equals_parse_of_each(folders, image_row, write_dataset):
     rows = [
         image_row(1, [0, 1, 2], [("one two three", [0, 1, 3]), ("né", [2, 0, 0])]),
         image_row(2, [3, 0, 0]),
-        image_row(3, [0, 0, 1], [("four", [0, 0, 1])]),
+        image_row(3, [0, 0, 1], [("four", [0, 0, 1]), ("five", [3, 0, 2])]),
     ]
     manifest = write_dataset(folders / "paired", "images", {"train": rows}, num_shards=1)
     data = config_of(folders, images=["paired"])
