@@ -145,8 +145,9 @@ def medclip_resnet50() -> RunConfig:
 def medclip_swin_tiny() -> RunConfig:
     """MedCLIP-ViT (a Swin Transformer, tiny) with the paper's settings, on records of your own.
 
-    Command: as `medclip_resnet50`, with `--run medclip_swin_tiny` and
-    `--set model.image.preset=swin_tiny_224`. Hardware: a GPU. Time: not measured.
+    Command: `python -m medclip_keras.fit --run medclip_swin_tiny --images DIR … --texts DIR …
+    --set model.text.preset=FOLDER model.image.preset=swin_tiny_224 train.precision=mixed_bfloat16`,
+    FOLDER being Bio_ClinicalBERT's. Hardware: a GPU. Time: not measured.
     Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble
     .5942), MIMIC-5x200 .5006 (.5024).
     """
