@@ -146,8 +146,8 @@ def medclip_swin_tiny() -> RunConfig:
     """MedCLIP-ViT (a Swin Transformer, tiny) with the paper's settings, on records of your own.
 
     Command: `python -m medclip_keras.fit --run medclip_swin_tiny --images DIR … --texts DIR …
-    --set model.text.preset=FOLDER model.image.preset=swin_tiny_224 train.precision=mixed_bfloat16`,
-    FOLDER being Bio_ClinicalBERT's. Hardware: a GPU. Time: not measured.
+    --set model.text.preset=FOLDER model.image.preset=swin_tiny_patch4_window7_224
+    train.precision=mixed_bfloat16`, FOLDER being Bio_ClinicalBERT's. Hardware: a GPU. Time: not measured.
     Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble
     .5942), MIMIC-5x200 .5006 (.5024).
     """
