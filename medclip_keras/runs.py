@@ -97,7 +97,7 @@ def real_unpaired_64px() -> RunConfig:
             ),
             stored_image_size=72,
             shuffle_buffer=2048,
-            max_tokens=48,
+            max_tokens=32,
             split_fractions=(0.7, 0.1, 0.2),
         ),
         augment=AugmentConfig(brightness=0.1, contrast=0.1),
