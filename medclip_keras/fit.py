@@ -36,13 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> int:
-    """Trains on record folders and evaluates; the shards' checksums are compared first.
+    """Trains on record folders and evaluates.
 
     Returns:
         The exit status: 0, or 130 where Ctrl-C ended training early.
     """
-    for directory in (*config.data.images, *config.data.texts):
-        _verify(directory, console)
     from medclip_keras.evaluate import evaluate_workdir
     from medclip_keras.training.train import train
 
@@ -76,13 +74,6 @@ def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> int:
         return _interrupted(interrupted.step, interrupted.total_steps, console)
     _say_where(workdir, console)
     return 0
-
-
-def _verify(directory: str, console: Console) -> None:
-    from medclip_keras.records.manifest import verify
-
-    verify(directory)
-    console.print(f"{directory}: every shard is as its manifest says.", highlight=False)
 
 
 def _interrupted(step: int, total_steps: int, console: Console) -> int:

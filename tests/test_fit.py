@@ -81,7 +81,7 @@ def test_a_second_run_does_nothing_and_a_changed_report_reruns_what_descends_fro
         (["--set", "train.stpes=3"], "Near names: train.steps"),
         (["--set", "train.batch_size=1"], "`train.batch_size` must be at least 2. Received: 1."),
         (["--images", "nowhere"], "`directory` must be a folder of records"),
-        (["--texts", "nowhere"], "`directory` must be a folder of records"),
+        (["--texts", "nowhere"], "`data.images` must be at least one folder of records"),
         (["--run", "medclip_resnet50"], "`data.raw` must be named in a run that starts from raw files"),
     ],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 
 from medclip_keras.evaluation.metrics import Estimate
@@ -24,8 +25,9 @@ class Row:
     chance: float
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The row as text, for `COLUMNS`."""
-        return self.name, _text(self.trained), _text(self.untrained), f"{self.chance:.3f}"
+        """The row as text, for `COLUMNS`; of the untrained model the value alone, its interval is in metrics."""
+        untrained = "–" if self.untrained is None else f"{self.untrained.value:.3f}"
+        return self.name, _text(self.trained), untrained, f"{self.chance:.3f}"
 
 
 def rows(metrics: Mapping) -> list[Row]:
@@ -35,7 +37,7 @@ def rows(metrics: Mapping) -> list[Row]:
 
 def terminal_table(name: str, metrics: Mapping) -> Table:
     """The rows of one data set for the terminal."""
-    table = Table(title=f"{name}: {sizes(metrics)}", title_justify="left")
+    table = Table(title=f"{name}: {sizes(metrics)}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in COLUMNS:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for row in rows(metrics):

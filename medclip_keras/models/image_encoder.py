@@ -6,26 +6,17 @@ from keras import layers, ops
 
 from medclip_keras.config import ImageEncoderConfig, require
 
-_RESNET = {"input_conv_filters": [64], "input_conv_kernel_sizes": [7], "stackwise_num_strides": [1, 2, 2, 2]}
 
-
-def _resnet18(config: ImageEncoderConfig) -> keras.Model:
+def _resnet(config: ImageEncoderConfig, block_type: str, num_blocks: list[int]) -> keras.Model:
+    """He et al., CVPR 2016: 18 layers are [2, 2, 2, 2] basic blocks, 50 are [3, 4, 6, 3] bottlenecks."""
     return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
         stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[2, 2, 2, 2],
-        block_type="basic_block",
+        stackwise_num_blocks=num_blocks,
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type=block_type,
         image_shape=(config.image_size, config.image_size, 3),
-        **_RESNET,
-    )
-
-
-def _resnet50(config: ImageEncoderConfig) -> keras.Model:
-    return keras_hub.models.ResNetBackbone(
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[3, 4, 6, 3],
-        block_type="bottleneck_block",
-        image_shape=(config.image_size, config.image_size, 3),
-        **_RESNET,
     )
 
 
@@ -71,8 +62,8 @@ def _basic_block(x, filters: int, strides: int, name: str):
 
 BACKBONES = {
     "small_resnet": _small_resnet,
-    "resnet18": _resnet18,
-    "resnet50": _resnet50,
+    "resnet18": lambda config: _resnet(config, "basic_block", [2, 2, 2, 2]),
+    "resnet50": lambda config: _resnet(config, "bottleneck_block", [3, 4, 6, 3]),
     "swin_tiny": _swin_tiny,
 }
 

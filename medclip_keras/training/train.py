@@ -14,7 +14,7 @@ from rich.console import Console
 from medclip_keras.config import AugmentConfig, RunConfig, require, to_dict
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
-from medclip_keras.records.manifest import load_concepts, read_manifest
+from medclip_keras.records.manifest import load_concepts, read_manifest, verify
 from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP, build_optimizer
@@ -51,13 +51,17 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
         console: where progress is printed.
 
     Raises:
-        ValueError: records that do not fit the configuration, or a workdir of another run.
+        ValueError: records that do not fit the configuration, a shard that is not as its manifest says, or a
+            workdir of another run.
         FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
     """
     console, workdir = console or Console(), epath.Path(workdir)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = load_concepts(_first_dataset(config))
+    for directory in (*config.data.images, *config.data.texts):
+        verify(directory)
+        console.print(f"{directory}: every shard is as its manifest says.", highlight=False, soft_wrap=True)
     total_steps = count_steps(config)
     write_run_json(config, workdir)
     tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
