@@ -10,7 +10,7 @@ from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.run import TRAINED, UNTRAINED
 from medclip_keras.evaluation.zero_shot import MODES
 
-COLUMNS = ("", "trained [95 % interval]", "untrained", "chance")
+COLUMNS = ("", "trained [95 % CI]", "untrained", "chance")
 
 _NAMES = {"accuracy": "accuracy", "auroc": "AUROC"}
 
@@ -25,8 +25,8 @@ class Row:
     chance: float
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The row as text, for `COLUMNS`; of the untrained model the value alone, its interval is in metrics."""
-        untrained = "–" if self.untrained is None else f"{self.untrained.value:.3f}"
+        """The row as text, for `COLUMNS`; of the untrained model the value without its interval."""
+        untrained = _text(self.untrained).partition(" ")[0]
         return self.name, _text(self.trained), untrained, f"{self.chance:.3f}"
 
 
