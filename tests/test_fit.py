@@ -13,7 +13,7 @@ import pytest
 
 from medclip_keras import fit
 from medclip_keras.pipeline import Pipeline
-from medclip_keras.training.train import read_run_json
+from medclip_keras.training.restore import read_run_json
 
 
 def test_fit_leaves_everything_where_it_says(fitted):
@@ -29,11 +29,13 @@ def test_fit_leaves_everything_where_it_says(fitted):
 
 def test_fit_learns_what_an_untrained_model_does_not_know(fitted):
     (metrics,) = json.loads((fitted.workdir / "evaluation" / "metrics.json").read_text())["data"].values()
-    accuracy = metrics["zero_shot"]
-    assert accuracy["untrained"]["ensemble"]["accuracy"]["value"] < 0.45
-    # 400 steps on 600 images are far from the 0.90 of the whole run, and far above the chance of 0.2.
-    assert accuracy["trained"]["ensemble"]["accuracy"]["value"] > 0.5
-    assert accuracy["trained"]["ensemble"]["accuracy"]["low"] > 0.3
+    figures = {who: metrics["zero_shot"][who]["ensemble"] for who in ("trained", "untrained")}
+    # A quarter of the run's steps on half of its images is far from the whole run, and far from chance: an
+    # AUROC of 0.5 and an accuracy of 0.2. Bounds of 95 % intervals over patients.
+    assert figures["untrained"]["auroc"]["low"] < 0.55
+    assert figures["trained"]["auroc"]["low"] > 0.7
+    assert figures["trained"]["auroc"]["low"] > figures["untrained"]["auroc"]["high"]
+    assert figures["trained"]["accuracy"]["value"] > figures["untrained"]["accuracy"]["value"] + 0.1
 
 
 def test_fit_says_nothing_of_reports_or_patients(fitted):
