@@ -6,6 +6,7 @@ decodes them with Apache Beam, trains, evaluates, exports, and says where everyt
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from medclip_keras.runs import RUNS, get_run
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     arguments = _parse(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is first imported
     console = Console()
     try:
         config = override(get_run(arguments.run), arguments.assignments)
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError) as error:
         print(f"medclip_keras.fit: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # outside of training, where a checkpoint is saved first
+        console.print("Stopped. The same command goes on after the stages that are done.")
+        return 130
 
 
 def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> int:

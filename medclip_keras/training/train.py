@@ -136,6 +136,7 @@ def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, 
             batches,
             steps_per_epoch=total_steps - start_step,
             epochs=1,
+            shuffle=False,  # the batches come shuffled
             verbose=0,
             callbacks=[
                 callbacks.StopOnNaN(start_step),
