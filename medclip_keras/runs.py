@@ -31,7 +31,7 @@ def phantom_tiny() -> RunConfig:
 
     Command: `python -m medclip_keras.fit`. It needs no data and no GPU.
     Hardware: two CPU cores, 1.3 GiB. Time: 4 min 40 s.
-    Measured with seeds 0, 1, 2 (`tests/benchmarks/phantom.py`): zero-shot accuracy, ensemble of prompts, .946,
+    Measured with seeds 0, 1, 2 (`tests/benchmarks/phantom.py`): zero-shot accuracy, prompt ensemble, .946,
     .969, .985 (chance .20); image to text P@10 .935, .980, .981.
     """
     return RunConfig(
