@@ -86,6 +86,10 @@ class Pipeline:
                 self._bring_up_to_date(stage)
         return self.ran
 
+    def stale(self, kind: str) -> list[str]:
+        """The stages of a kind that would run now; what they read must have been made."""
+        return [s.name for s in getattr(self, f"_{kind}")(self._find_raw()) if not self._is_up_to_date(s)]
+
     @property
     def trained(self) -> RunConfig:
         """The run with the record folders that its stages made."""
@@ -219,27 +223,28 @@ class Pipeline:
     def _record_fingerprints(self, config: RunConfig) -> list[str]:
         return [_fingerprint(path) for path in (*config.data.images, *config.data.texts)]
 
-    def _bring_up_to_date(self, stage: Stage) -> None:
-        from beam_jobs.inputs import sha256_of
+    def _stage_file(self, stage: Stage) -> epath.Path:
+        return self.workdir / "stages" / f"{stage.name}.json"
 
-        file = self.workdir / "stages" / f"{stage.name}.json"
-        inputs = sha256_of(stage.inputs)
-        if (
-            file.exists()
-            and stage.output.exists()
-            and json.loads(file.read_text())["inputs_sha256"] == inputs
-        ):
+    def _is_up_to_date(self, stage: Stage) -> bool:
+        file = self._stage_file(stage)
+        if not (file.exists() and stage.output.exists()):
+            return False
+        return json.loads(file.read_text())["inputs"] == _json(stage.inputs)
+
+    def _bring_up_to_date(self, stage: Stage) -> None:
+        from medclip_keras.training.provenance import versions
+
+        if self._is_up_to_date(stage):
             self.console.print(f"[dim]{stage.name}: up to date[/dim]", highlight=False)
             return
         self.console.rule(stage.name, align="left", style="dim")
+        file = self._stage_file(stage)
         file.unlink(missing_ok=True)
         started = time.monotonic()
         counts = stage.work()
-        from medclip_keras.training.provenance import versions
-
         file.parent.mkdir(parents=True, exist_ok=True)
         made = {
-            "inputs_sha256": inputs,
             "inputs": stage.inputs,
             "counts": counts,
             "seconds": round(time.monotonic() - started, 1),

@@ -15,6 +15,7 @@ from medclip_keras.config import AugmentConfig, RunConfig, require, to_dict
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
 from medclip_keras.records.manifest import load_concepts, read_manifest, verify
+from medclip_keras.records.reading import image_folders, sentence_folders
 from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP, build_optimizer
@@ -62,6 +63,8 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     for directory in (*config.data.images, *config.data.texts):
         verify(directory)
         console.print(f"{directory}: every shard is as its manifest says.", highlight=False, soft_wrap=True)
+    image_folders(config.data, "train")
+    sentence_folders(config.data, "train")
     total_steps = count_steps(config)
     write_run_json(config, workdir)
     tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
@@ -175,16 +178,13 @@ def validation_batches(config: RunConfig, tokenizer: Tokenizer, most: int = 8) -
 
 
 def _first_dataset(config: RunConfig) -> str:
-    for name in ("images", "texts"):
-        paths = getattr(config.data, name)
-        needed = name == "images" or config.data.pairing == "independent"
-        require(
-            bool(paths) or not needed,
-            f"data.{name}",
-            "at least one folder of records",
-            paths,
-            f"Name them with --{name}, or make them: python -m medclip_keras.pipeline.",
-        )
+    require(
+        bool(config.data.images),
+        "data.images",
+        "at least one folder of records",
+        config.data.images,
+        "Name them with --images, or make them: python -m medclip_keras.pipeline.",
+    )
     return config.data.images[0]
 
 

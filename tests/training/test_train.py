@@ -52,14 +52,18 @@ def test_train_leaves_what_the_design_promises(unbroken, tiny_run):
     assert "step 7/7" in said
 
 
-def test_train_writes_scalars_and_the_similarity_matrices(unbroken):
+def test_train_writes_scalars_and_the_similarity_matrices(unbroken, tiny_run):
     scalars = scalars_of(unbroken[0])
     names = ("loss", "kl", "temperature", "gradient_norm", "learning_rate", "images_per_second")
     for name in names:
         assert sorted(scalars[f"train/{name}"]) == [2, 4, 6], name
     assert sorted(scalars["valid/kl"]) == [4, 7]
-    # Cosine to zero after one warm-up step of 7: at step 7 nothing is left of the rate.
-    assert 0 < scalars["train/learning_rate"][6] < scalars["train/learning_rate"][2] <= 1e-3
+    # One warm-up step of 7, then half a cosine over 6: the share of the rate is (1 + cos(pi (k - 1) / 6)) / 2.
+    for step in (2, 4, 6):
+        share = (1 + math.cos(math.pi * (step - 1) / 6)) / 2
+        assert scalars["train/learning_rate"][step] == pytest.approx(
+            share * tiny_run.train.learning_rate, rel=1e-4
+        )
 
 
 def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroken, tiny_run):
