@@ -34,15 +34,15 @@ def run_blind(workdir: str, seed: str) -> None:
     import dataclasses
 
     from medclip_keras.config import override
-    from medclip_keras.knowledge.extractor import Extractor
+    from medclip_keras.knowledge.labeller import ReportLabeller
     from medclip_keras.runs import phantom_tiny
 
-    sees = Extractor.mentions
+    sees = ReportLabeller.states
 
-    def blind(self, *arguments, **options):
-        return tuple(dataclasses.replace(m, assertion="positive") for m in sees(self, *arguments, **options))
+    def blind(self, mentions):
+        return sees(self, [dataclasses.replace(mention, assertion="positive") for mention in mentions])
 
-    with mock.patch.object(Extractor, "mentions", blind):
+    with mock.patch.object(ReportLabeller, "states", blind):
         Pipeline(override(phantom_tiny(), [f"seed={seed}"]), workdir).run(until="evaluate")
 
 

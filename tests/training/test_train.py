@@ -58,7 +58,7 @@ def test_train_writes_scalars_and_the_similarity_matrices(unbroken, tiny_run):
     for name in names:
         assert sorted(scalars[f"train/{name}"]) == [2, 4, 6], name
     assert sorted(scalars["valid/kl"]) == [4, 7]
-    # One warm-up step of 7, then half a cosine over 6: the share of the rate is (1 + cos(pi (k - 1) / 6)) / 2.
+    # One warm-up step of 7, then half a cosine over 6: the share is (1 + cos(pi (k - 1) / 6)) / 2.
     for step in (2, 4, 6):
         share = (1 + math.cos(math.pi * (step - 1) / 6)) / 2
         assert scalars["train/learning_rate"][step] == pytest.approx(
