@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 import time
 
 import keras
@@ -58,8 +59,10 @@ class StopOnSignal(StepCallback):
     interrupted = False
 
     def on_train_begin(self, logs=None):
-        """Listens."""
-        self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        """Listens; only a process's main thread may."""
+        listens = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if listens else ()
+        self._before = {number: signal.signal(number, self._stop) for number in numbers}
 
     def on_train_end(self, logs=None):
         """Stops listening."""
