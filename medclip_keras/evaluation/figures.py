@@ -17,7 +17,8 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
     """All figures of one data set: file stem → figure."""
     figures = {}
     if result.zero_shot:
-        figures["similarity"] = similarity(result.zero_shot)
+        if _comparable_classes(result.zero_shot):
+            figures["similarity"] = similarity(result.zero_shot)
         if result.zero_shot.task.name == "single_finding":
             figures["confusion"] = confusion_matrices(result.zero_shot)
         figures["roc"] = roc_curves(result.zero_shot)
@@ -30,7 +31,7 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
 
 def similarity(result: ZeroShotResult) -> Figure:
     """Mean cosine between the images of each class and its prompts, before and after training."""
-    classes = [name for name in result.task.classes if name in result.prompts.classes]
+    classes = _comparable_classes(result)
     prompt_rows = [result.prompts.columns(name) for name in classes]
     image_rows = [
         np.flatnonzero(result.task.labels[:, result.task.classes.index(name)] == 1) for name in classes
@@ -54,6 +55,12 @@ def similarity(result: ZeroShotResult) -> Figure:
         ax.set(xlabel="prompts of", ylabel="images with" if ax is next(iter(axes.values())) else "")
     figure.colorbar(drawn, ax=list(axes.values()), label="mean cosine", shrink=0.8)
     return figure
+
+
+def _comparable_classes(result: ZeroShotResult) -> list[str]:
+    """The classes that have both prompts and images; an archive may have images of none of them."""
+    has_images = dict(zip(result.task.classes, (result.task.labels == 1).any(axis=0), strict=True))
+    return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]
 
 
 def confusion_matrices(result: ZeroShotResult) -> Figure:

@@ -37,7 +37,13 @@ def rows(metrics: Mapping) -> list[Row]:
 
 def terminal_table(name: str, metrics: Mapping) -> Table:
     """The rows of one data set for the terminal."""
-    table = Table(title=f"{name}: {sizes(metrics)}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"{name}: {sizes(metrics)}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for column in COLUMNS:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for row in rows(metrics):
