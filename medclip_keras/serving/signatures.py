@@ -8,8 +8,9 @@
 | zero_shot | image_bytes, prompts string (P,), prompt_class int32 (P,) | logits_single, _ensemble (B, C) |
 | encode_stored_images | stored_images uint8 (B, S, S, 1), those of records | image_embeddings (B, D) |
 
-Embeddings are float32 of unit length. encode_tokens has no text operations, for servers whose tensorflow-text
-lags behind; `assets.extra/` holds the word pieces for its clients. In zero_shot, prompt p speaks for class
+Embeddings are float32 of unit length. encode_tokens takes word pieces,
+which `assets.extra/` holds for its clients; loading the model needs tensorflow-text's operations all the
+same, for its other signatures. In zero_shot, prompt p speaks for class
 prompt_class[p], C is the largest one plus 1, and the logits are logit_scale times the maximum (single) or the
 mean (ensemble) of a class's cosines, as in `evaluation.zero_shot`.
 """
