@@ -138,11 +138,14 @@ class ObjectiveConfig:
     name: Literal["semantic_matching"] = "semantic_matching"
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: float = 1.0
+    concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
+    tree_closeness: float = 0.0  # 0 to 1: how far findings that share an ancestor count as the same
 
     def __post_init__(self):
         require(
             self.target_temperature > 0, "objective.target_temperature", "positive", self.target_temperature
         )
+        require(0 <= self.tree_closeness <= 1, "objective.tree_closeness", "in [0, 1]", self.tree_closeness)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
+
+_TINY = 1e-37  # the smallest normal float32 is a little smaller
 
 
 class SemanticMatching(NamedTuple):
@@ -23,7 +26,14 @@ class SemanticMatching(NamedTuple):
     similarity: object
 
 
-def label_similarity(image_labels, text_labels, image_known=None, text_known=None, similarity="cosine"):
+def label_similarity(
+    image_labels,
+    text_labels,
+    image_known=None,
+    text_known=None,
+    similarity="cosine",
+    concept_kernel=None,
+):
     """Similarity of the label vectors of every image and every text.
 
     With a_i the labels of image i, b_j those of text j:
@@ -33,7 +43,20 @@ def label_similarity(image_labels, text_labels, image_known=None, text_known=Non
 
     A concept that is not known on one side of a pair leaves both vectors and both norms of that pair.
 
+    With a `concept_kernel` K, concepts have weights, and related ones are partly the same:
+
+        <a_i, b_j> = a_i^T K b_j,      |a_i|^2 = a_i^T K a_i,      |b_j|^2 = b_j^T K b_j
+
+    so with the masks m_i, n_j of what is known of image i and of text j, the three are
+
+        sum_kl K_kl (a_ik m_il) (n_jk b_jl)
+        sum_kl K_kl (a_ik a_il) (n_jk n_jl)
+        sum_kl K_kl (m_ik m_il) (b_jk b_jl)      where a_ik already is 0 if m_ik is, b_jk if n_jk is
+
+    each a matrix product over the pairs (k, l) of concepts with K_kl not 0; K = I is the cosine above.
+
     Follows: Wang et al., EMNLP 2022, section 3.3 (cosine); their released code takes the dot product.
+    Departs: K, which `knowledge.closeness` makes of document frequencies and the concepts' tree.
 
     Args:
         image_labels: float (num_images, num_findings), multi-hot {0, 1} or signed {-1, 0, 1}.
@@ -41,9 +64,13 @@ def label_similarity(image_labels, text_labels, image_known=None, text_known=Non
         image_known: float (num_images, num_findings) in {0, 1}; None: all known.
         text_known: float (num_texts, num_findings) in {0, 1}; None: all known.
         similarity: "cosine" or "dot".
+        concept_kernel: NumPy float (num_findings, num_findings), symmetric positive definite; None: identity.
 
     Returns:
         float32 (num_images, num_texts); in [-1, 1] for the cosine.
+
+    Raises:
+        ValueError: a kernel of another shape, or not symmetric and positive definite.
 
     >>> import numpy as np
     >>> a = np.array([[1, 0, 0], [1, 1, 0]], "float32")
@@ -51,16 +78,47 @@ def label_similarity(image_labels, text_labels, image_known=None, text_known=Non
     >>> np.round(label_similarity(a, b), 3)
     array([[1.   , 0.   , 0.   ],
            [0.707, 0.   , 0.   ]], dtype=float32)
+    >>> related = np.array([[1, 0, 0.5], [0, 1, 0], [0.5, 0, 1]])  # the third concept is half the first
+    >>> np.round(label_similarity(a, b, concept_kernel=related), 3)
+    array([[1.   , 0.5  , 0.   ],
+           [0.707, 0.354, 0.   ]], dtype=float32)
     """
     a, b = _at_least_float32(image_labels), _at_least_float32(text_labels)
     known_a = ops.ones_like(a) if image_known is None else ops.cast(image_known, a.dtype)
     known_b = ops.ones_like(b) if text_known is None else ops.cast(text_known, b.dtype)
     a, b = a * known_a, b * known_b
-    dot = ops.matmul(a, ops.transpose(b))  # (num_images, num_texts)
+    if concept_kernel is None:
+        dot = ops.matmul(a, ops.transpose(b))  # (num_images, num_texts)
+        squared_a = ops.matmul(a * a, ops.transpose(known_b))
+        squared_b = ops.matmul(known_a, ops.transpose(b * b))
+    else:
+        product = _kernel_product(concept_kernel, a.shape[-1])
+        dot = product(a, known_a, known_b, b)
+        squared_a = product(a, a, known_b, known_b)
+        squared_b = product(known_a, known_a, b, b)
     if similarity == "dot":
         return dot
-    squared_norms = ops.matmul(a * a, ops.transpose(known_b)) * ops.matmul(known_a, ops.transpose(b * b))
+    squared_norms = squared_a * squared_b
     return dot / ops.sqrt(ops.where(squared_norms > 0, squared_norms, ops.ones_like(squared_norms)))
+
+
+def _kernel_product(kernel, num_findings):
+    """The function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
+    kernel = np.asarray(kernel)
+    fits = kernel.shape == (num_findings, num_findings) and np.allclose(kernel, kernel.T)
+    if not fits or np.linalg.eigvalsh(kernel)[0] <= 0:
+        raise ValueError(
+            f"`concept_kernel` must be symmetric positive definite, of shape ({num_findings}, "
+            f"{num_findings}). Received: shape {kernel.shape}. Make it with knowledge.closeness."
+        )
+    ks, ls = np.nonzero(kernel)
+
+    def product(p, q, r, t):
+        images = ops.take(p, ks, axis=1) * ops.take(q, ls, axis=1)  # (num_images, pairs of concepts)
+        texts = ops.take(r, ks, axis=1) * ops.take(t, ls, axis=1)  # (num_texts, pairs of concepts)
+        return ops.matmul(images * ops.cast(kernel[ks, ls], p.dtype), ops.transpose(texts))
+
+    return product
 
 
 def soft_targets(similarity, target_temperature=1.0):
@@ -93,6 +151,7 @@ def semantic_matching(
     text_known=None,
     similarity="cosine",
     target_temperature=1.0,
+    concept_kernel=None,
 ):
     """Soft cross-entropy between what embeddings predict and what labels say, over the global batch.
 
@@ -117,6 +176,7 @@ def semantic_matching(
         text_known: float (num_texts, num_findings) in {0, 1} or None.
         similarity: "cosine" (paper) or "dot" (released code).
         target_temperature: T of the soft targets.
+        concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
 
     Returns:
         A `SemanticMatching` in float32 (float64 where the inputs are).
@@ -128,7 +188,7 @@ def semantic_matching(
     >>> bool(out.kl < 1e-6), out.logits.shape
     (True, TensorShape([2, 3]))
     """
-    s = label_similarity(image_labels, text_labels, image_known, text_known, similarity)
+    s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
     y, z = soft_targets(s, target_temperature)
     v, t = _at_least_float32(image_embeddings), _at_least_float32(text_embeddings)
     logits = ops.cast(logit_scale, v.dtype) * ops.matmul(v, ops.transpose(t))  # (num_images, num_texts)
@@ -136,7 +196,8 @@ def semantic_matching(
     image_to_text = -ops.mean(ops.sum(y * log_p, axis=1))
     text_to_image = -ops.mean(ops.sum(z * log_q, axis=0))
     loss = (image_to_text + text_to_image) / 2
-    entropy = -(ops.mean(ops.sum(y * ops.log(y), axis=1)) + ops.mean(ops.sum(z * ops.log(z), axis=0))) / 2
+    log_y, log_z = (ops.log(ops.maximum(target, _TINY)) for target in (y, z))  # a far target rounds to 0
+    entropy = -(ops.mean(ops.sum(y * log_y, axis=1)) + ops.mean(ops.sum(z * log_z, axis=0))) / 2
     return SemanticMatching(loss, loss - entropy, logits, s)
 
 

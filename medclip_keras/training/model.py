@@ -1,6 +1,7 @@
 """The Keras model whose `train_step` computes the loss on the global batch, on one device or on many."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from medclip_keras.config import RunConfig
@@ -19,11 +20,20 @@ class MedCLIP(DualEncoder):
     Args:
         config: the run.
         vocabulary_size: number of word pieces.
+        concept_kernel: float (num_findings, num_findings) by which the objective compares labels; None: the
+            identity. It is no weight, and a model that is not trained further does without.
     """
 
-    def __init__(self, config: RunConfig, vocabulary_size: int, **kwargs):
+    def __init__(
+        self,
+        config: RunConfig,
+        vocabulary_size: int,
+        concept_kernel: np.ndarray | None = None,
+        **kwargs,
+    ):
         super().__init__(config.model, vocabulary_size, config.data.max_tokens, **kwargs)
         self.run = config
+        self.concept_kernel = concept_kernel
 
     def objective(self, batch: dict, training: bool) -> SemanticMatching:
         """The loss on the global batch, from this replica's share of it.
@@ -44,6 +54,7 @@ class MedCLIP(DualEncoder):
             text_known=gather(batch["text_known"]),
             similarity=self.run.objective.similarity,
             target_temperature=self.run.objective.target_temperature,
+            concept_kernel=self.concept_kernel,
         )
 
     def global_gradients(self, batch: dict):

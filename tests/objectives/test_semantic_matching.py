@@ -7,16 +7,19 @@ import tensorflow as tf
 from medclip_keras.objectives.semantic_matching import label_similarity, semantic_matching, soft_targets
 
 
-def restatement(v, t, scale, a, b, known_a, known_b, temperature=1.0):
-    """The paper's equations in plain loops, float64."""
+def restatement(v, t, scale, a, b, known_a, known_b, temperature=1.0, kernel=None):
+    """The paper's equations in plain loops, float64; <x, y> is sum_kl x_k K_kl y_l."""
     n, m = len(v), len(t)
+    kernel = np.eye(a.shape[1]) if kernel is None else kernel
     s = np.zeros((n, m))
     for i in range(n):
         for j in range(m):
             both = [c for c in range(a.shape[1]) if known_a[i, c] and known_b[j, c]]
-            dot = sum(a[i, c] * b[j, c] for c in both)
-            norms = np.sqrt(sum(a[i, c] ** 2 for c in both)) * np.sqrt(sum(b[j, c] ** 2 for c in both))
-            s[i, j] = dot / norms if norms > 0 else 0.0
+            dot, aa, bb = (
+                sum(x[k] * kernel[k, c] * y[c] for k in both for c in both)
+                for x, y in ((a[i], b[j]), (a[i], a[i]), (b[j], b[j]))
+            )
+            s[i, j] = dot / np.sqrt(aa * bb) if aa * bb > 0 else 0.0
     y = np.array(
         [
             [np.exp(s[i, j] / temperature) / np.exp(s[i] / temperature).sum() for j in range(m)]
@@ -51,15 +54,27 @@ def batch(request):
     return v, t, a, b, known_a.astype("float64"), known_b.astype("float64")
 
 
+# Six findings: weighted, the first four related, positive definite; half of the pairs (k, l) are 0.
+RELATED = np.array([
+    [1.0, 0.6, 0.3, 0.0, 0, 0],
+    [0.6, 4.0, 0.5, 1.2, 0, 0],
+    [0.3, 0.5, 2.0, 0.0, 0, 0],
+    [0.0, 1.2, 0.0, 3.0, 0, 0],
+    [0.0, 0.0, 0.0, 0.0, 9, 0],
+    [0.0, 0.0, 0.0, 0.0, 0, 1],
+])  # fmt: skip
+
+
 def call(batch, scale=3.0, **options):
     v, t, a, b, known_a, known_b = map(tf.constant, batch)  # Keras makes float32 of NumPy's float64
     return semantic_matching(v, t, scale, a, b, image_known=known_a, text_known=known_b, **options)
 
 
+@pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
-def test_loss_kl_and_targets_equal_a_numpy_restatement(batch, temperature):
-    s, y, z, loss, kl = restatement(*batch[:2], 3.0, *batch[2:], temperature)
-    out = call(batch, target_temperature=temperature)
+def test_loss_kl_and_targets_equal_a_numpy_restatement(batch, temperature, kernel):
+    s, y, z, loss, kl = restatement(*batch[:2], 3.0, *batch[2:], temperature, kernel)
+    out = call(batch, target_temperature=temperature, concept_kernel=kernel)
     targets = soft_targets(out.similarity, temperature)
     np.testing.assert_allclose(out.similarity, s, atol=1e-12)
     np.testing.assert_allclose(targets[0], y, rtol=1e-12)
@@ -67,10 +82,12 @@ def test_loss_kl_and_targets_equal_a_numpy_restatement(batch, temperature):
     np.testing.assert_allclose([out.loss, out.kl], [loss, kl], rtol=1e-12)
 
 
-def test_loss_in_float32_equals_the_restatement_to_1e_minus_6(batch):
-    *_, loss, kl = restatement(*batch[:2], 3.0, *batch[2:])
-    out = call([x.astype("float32") for x in batch])
+@pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
+def test_loss_in_float32_equals_the_restatement_to_1e_minus_6(batch, kernel):
+    s, *_, loss, kl = restatement(*batch[:2], 3.0, *batch[2:], kernel=kernel)
+    out = call([x.astype("float32") for x in batch], concept_kernel=kernel)
     assert out.loss.dtype == "float32"
+    np.testing.assert_allclose(out.similarity, s, atol=1e-6)
     np.testing.assert_allclose(out.loss, loss, rtol=1e-6)
     np.testing.assert_allclose(out.kl, kl, rtol=1e-5)
 
@@ -108,6 +125,63 @@ def test_cosine_does_not_see_the_length_of_label_vectors_and_dot_does(batch):
     np.testing.assert_allclose(label_similarity(a, b, similarity="dot"), batch[2] @ batch[3].T)
 
 
+def test_weights_and_related_concepts_are_worked_out_by_hand():
+    # Concepts: opacity, edema (half an opacity), fracture; weights 1, 2, 3 on both sides.
+    kernel = np.outer([1, 2, 3], [1, 2, 3]) * [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
+    a, b = tf.constant([[0.0, 1, 1], [1, 0, 0]]), tf.constant([[1.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    # |(edema, fracture)|² = 4 + 9; with opacity 2 * .5 in common, with edema 4.
+    expected = [[1 / np.sqrt(13), 4 / np.sqrt(13 * 4), 0], [1, 1 / np.sqrt(4), 0]]
+    np.testing.assert_allclose(label_similarity(a, b, concept_kernel=kernel), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        label_similarity(a, b, similarity="dot", concept_kernel=kernel), [[1, 4, 0], [1, 1, 0]], rtol=1e-6
+    )
+
+
+def test_a_diagonal_kernel_is_the_cosine_of_weighted_labels(batch):
+    weights = np.array([1.0, 2, 3, 1, 5, 0.5])
+    a, b = map(tf.constant, batch[2:4])
+    np.testing.assert_allclose(
+        label_similarity(a, b, concept_kernel=np.diag(weights**2)),
+        label_similarity(a * weights, b * weights),
+        rtol=1e-12,
+    )
+
+
+def test_the_identity_as_kernel_gives_the_same_bytes_as_none(batch):
+    single = [x.astype("float32") for x in batch]
+    for one, other in zip(call(single, concept_kernel=np.eye(6)), call(single), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_related_concept_that_is_not_known_takes_no_part():
+    # Both are positive for finding 0; the image's finding 1, which the text has, is not known.
+    a, b = tf.constant([[1.0, 0, 0, 0, 0, 0]]), tf.constant([[1.0, 1, 0, 0, 0, 0]])
+    known = tf.constant([[1.0, 0, 1, 1, 1, 1]])
+    np.testing.assert_allclose(label_similarity(a, b, known, concept_kernel=RELATED), [[1]], rtol=1e-6)
+    # |b|² = 1 + 4 + 2 * .6, and a has 1 + .6 in common with it.
+    np.testing.assert_allclose(
+        label_similarity(a, b, concept_kernel=RELATED), [[1.6 / np.sqrt(6.2)]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "kernel", [np.eye(5), np.ones(6), np.ones((6, 6)), np.triu(RELATED)], ids=["5", "1-d", "flat", "upper"]
+)
+def test_a_kernel_that_is_no_inner_product_is_refused(batch, kernel):
+    with pytest.raises(
+        ValueError, match=r"`concept_kernel` must be symmetric positive definite, of shape \(6, 6\)"
+    ):
+        call(batch, concept_kernel=kernel)
+
+
+def test_targets_that_round_to_zero_leave_the_kl_finite():
+    a = np.eye(3, dtype="float32")
+    out = semantic_matching(a, a, 1.0, 40 * a, 40 * a, similarity="dot")
+    assert float(tf.reduce_min(soft_targets(out.similarity)[0])) == 0
+    # The target is the diagonal, the prediction e / (e + 2) there.
+    np.testing.assert_allclose(out.kl, np.log(np.e + 2) - 1, rtol=1e-6)
+
+
 def test_flipping_one_label_changes_the_loss(batch):
     v, t, a, b, known_a, known_b = batch
     flipped = a.copy()
@@ -122,13 +196,14 @@ def test_prediction_equal_to_the_target_has_no_kl_left():
     np.testing.assert_allclose(out.kl, 0, atol=1e-12)
 
 
-def test_gradients_equal_finite_differences(batch):
+@pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
+def test_gradients_equal_finite_differences(batch, kernel):
     v, t, a, b, known_a, known_b = map(tf.constant, batch)
     variables = [tf.Variable(v), tf.Variable(t), tf.Variable(3.0, dtype="float64")]
 
     def loss():
         return semantic_matching(
-            variables[0], variables[1], variables[2], a, b, image_known=known_a, text_known=known_b
+            *variables, a, b, image_known=known_a, text_known=known_b, concept_kernel=kernel
         ).loss
 
     with tf.GradientTape() as tape:
@@ -147,10 +222,11 @@ def test_gradients_equal_finite_differences(batch):
             np.testing.assert_allclose(gradient.numpy()[index], (up - down) / 2e-6, atol=1e-8)
 
 
-def test_labels_of_zeros_give_finite_gradients():
+@pytest.mark.parametrize("kernel", [None, np.eye(3) + 0.5])
+def test_labels_of_zeros_give_finite_gradients(kernel):
     with tf.GradientTape() as tape:
         a, b = tf.Variable(np.zeros((2, 3))), tf.Variable(np.zeros((4, 3)))
         v, t = tf.eye(2, 5, dtype="float64"), tf.eye(4, 5, dtype="float64")
-        out = semantic_matching(v, t, 2.0, a, b)
+        out = semantic_matching(v, t, 2.0, a, b, concept_kernel=kernel)
     assert all(np.isfinite(g).all() for g in tape.gradient(out.loss, [a, b]))
     np.testing.assert_array_equal(out.similarity, np.zeros((2, 4)))
