@@ -5,6 +5,8 @@
     heart + enlarged            both, in either order, a few words apart in one clause
     !pericardial effusion       a phrase that holds another alias and is not this concept
     ~heart size is normal       a phrase that says the concept is absent
+    &hydropneumothorax          this phrase, which names another concept of the table as well: both say so
+    ?nodular opacity            a phrase that leaves the concept open, even where nothing else doubts it
 
 Phrases are compared word by word after `normalise`: lower case, singular, American spelling, no hyphens.
 """
@@ -14,11 +16,12 @@ import itertools
 import re
 from dataclasses import dataclass
 
-PRESENT, ABSENT, EXCLUDED = "present", "absent", "excluded"
+PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
+_ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
 # Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
 _WORD = re.compile(
-    r"\b(?:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<!\S)-(?=\s)"
+    r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
 _BRITISH = (
     ("oedema", "edema"),
@@ -85,9 +88,10 @@ def words_of(text: str) -> tuple[list[str], list[tuple[int, int]]]:
 class Alias:
     """A parsed alias: one or more parts, each a set of phrases, of which one of each must be there."""
 
-    role: str  # PRESENT, ABSENT or EXCLUDED
+    role: str  # PRESENT, ABSENT, EXCLUDED or OPEN
     parts: tuple[tuple[str, ...], ...]
     text: str
+    shared: bool = False  # other concepts may name the same phrase
 
 
 def parse_alias(text: str) -> Alias:
@@ -99,12 +103,12 @@ def parse_alias(text: str) -> Alias:
     Raises:
         ValueError: an alias without a word, or with a bracket that does not close.
     """
-    role = {"!": EXCLUDED, "~": ABSENT}.get(text[:1], PRESENT)
-    bare = text.lstrip("!~").strip()
+    role = _ROLES.get(text[:1], PRESENT)
+    bare = text.lstrip("&" + "".join(_ROLES)).strip()
     parts = tuple(alternatives(part.strip()) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
     if not all(words_of(phrase)[0] for part in parts for phrase in part):
         raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")
-    return Alias(role, parts, text)
+    return Alias(role, parts, text, shared=text.startswith("&"))
 
 
 def alternatives(phrase: str) -> tuple[str, ...]:
