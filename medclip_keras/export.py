@@ -1,4 +1,8 @@
-"""python -m medclip_keras.export: a trained model to a validated version for TensorFlow Serving."""
+"""python -m medclip_keras.export: a trained model to a validated version for TensorFlow Serving.
+
+MODELS_DIR/<version>/ has every endpoint and needs tensorflow-text's operations to load;
+MODELS_DIR/tokens_only/<version>/ has those that TensorFlow alone can serve. Both are model base paths.
+"""
 
 import argparse
 import json
@@ -16,6 +20,8 @@ from medclip_keras.serving.signatures import RUN_FILE, Endpoints, export_model
 from medclip_keras.serving.validate import TOLERANCE, validate
 from medclip_keras.training.restore import LoadedModel, load_model
 
+TOKENS_ONLY = "tokens_only"  # TensorFlow Serving takes no such name for a version
+
 
 def export_workdir(
     workdir: epath.PathLike,
@@ -26,8 +32,8 @@ def export_workdir(
 ) -> pathlib.Path:
     """Writes the next version of a model; a version that the validation refuses never appears.
 
-    The SavedModel is written under a temporary name, asked in a clean process, and renamed when its answers
-    equal the trained model's.
+    Both SavedModels are written under a temporary name, asked in a clean process, and renamed when their
+    answers equal the trained model's.
 
     Args:
         workdir: of the trained run.
@@ -36,7 +42,7 @@ def export_workdir(
         console: where progress is printed.
 
     Returns:
-        output/<version>, the largest integer version there plus 1.
+        output/<version>, the largest integer version there plus 1; output/tokens_only/<version> is its twin.
 
     Raises:
         ValueError: no trained model in the workdir, or the SavedModel does not answer as the model does.
@@ -45,17 +51,22 @@ def export_workdir(
     console, output = console or Console(), pathlib.Path(output)
     loaded = loaded or load_model(workdir)
     run = json.loads((epath.Path(workdir) / RUN_FILE).read_text())
+    run["step"] = loaded.step
     output.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=".exporting-", dir=output))
     try:
-        written = temporary / "model"
-        export_model(loaded.model, loaded.tokenizer, loaded.table, written, {**run, "step": loaded.step})
-        difference = validate(str(written), Endpoints(loaded.model, loaded.tokenizer))
-        version = _push(written, output)
+        differences = []
+        for name in (TOKENS_ONLY, "model"):
+            text_operations, written = name != TOKENS_ONLY, str(temporary / name)
+            parts = (loaded.model, loaded.tokenizer, loaded.table)
+            export_model(*parts, written, run, text_operations=text_operations)
+            endpoints = Endpoints(loaded.model, loaded.tokenizer)
+            differences.append(validate(written, endpoints, text_operations=text_operations))
+        version = _push(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     console.print(
-        f"Exported {version}; in a clean process it differs from the trained model by {difference:.1e} "
+        f"Exported {version}; in a clean process it differs from the trained model by {max(differences):.1e} "
         f"(allowed: {TOLERANCE:.0e}).",
         highlight=False,
     )
@@ -67,15 +78,20 @@ def next_version(output: pathlib.Path) -> int:
     return 1 + max((int(entry.name) for entry in output.iterdir() if entry.name.isdigit()), default=0)
 
 
-def _push(written: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
+def _push(temporary: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
+    """Renames both models to the next version of either."""
+    twins = output / TOKENS_ONLY
+    twins.mkdir(exist_ok=True)
     while True:
-        version = output / str(next_version(output))
+        version = output / str(max(next_version(output), next_version(twins)))
         try:
-            os.rename(written, version)
-            return version
+            os.rename(temporary / "model", version)
         except OSError:
             if not version.exists():  # else another export was faster: take the next number
                 raise
+            continue
+        os.rename(temporary / TOKENS_ONLY, twins / version.name)
+        return version
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,13 +16,14 @@ class Loaded:
 def workdir(tmp_path, monkeypatch):
     """A workdir whose export writes one file and whose validation finds no difference."""
 
-    def write(model, tokenizer, table, destination, run):
-        destination.mkdir()
-        (destination / "saved_model.pb").write_text(json.dumps(run))
+    def write(model, tokenizer, table, destination, run, *, text_operations):
+        folder = pathlib.Path(destination)
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(json.dumps({**run, "text": text_operations}))
 
     monkeypatch.setattr(export_module, "export_model", write)
     monkeypatch.setattr(export_module, "Endpoints", lambda *_: None)
-    monkeypatch.setattr(export_module, "validate", lambda *_: 0.0)
+    monkeypatch.setattr(export_module, "validate", lambda *_, **__: 0.0)
     folder = tmp_path / "workdir"
     folder.mkdir()
     (folder / "run.json").write_text('{"config": {"name": "r"}}')
@@ -36,8 +37,17 @@ def test_versions_count_up_from_the_largest(workdir, tmp_path):
     (models / "notes").mkdir()
     version = export_workdir(workdir, models, loaded=Loaded)
     assert version == models / "11"
-    assert json.loads((version / "saved_model.pb").read_text()) == {"config": {"name": "r"}, "step": 12}
-    assert sorted(p.name for p in models.iterdir()) == ["10", "11", "9", "notes"]
+    written = {"config": {"name": "r"}, "step": 12}
+    assert json.loads((version / "saved_model.pb").read_text()) == {**written, "text": True}
+    twin = models / "tokens_only" / "11" / "saved_model.pb"
+    assert json.loads(twin.read_text()) == {**written, "text": False}
+    assert sorted(p.name for p in models.iterdir()) == ["10", "11", "9", "notes", "tokens_only"]
+
+
+def test_a_version_is_new_to_both_models(workdir, tmp_path):
+    models = tmp_path / "models"
+    (models / "tokens_only" / "6").mkdir(parents=True)
+    assert export_workdir(workdir, models, loaded=Loaded) == models / "7"
 
 
 def test_first_version_is_one(tmp_path):
@@ -45,7 +55,7 @@ def test_first_version_is_one(tmp_path):
 
 
 def test_a_refused_model_leaves_nothing(workdir, tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise ValueError("`encode_text` must be equal")
 
     monkeypatch.setattr(export_module, "validate", refuse)
@@ -59,16 +69,17 @@ def test_the_version_appears_only_after_the_validation(workdir, tmp_path, monkey
     monkeypatch.setattr(
         export_module,
         "validate",
-        lambda path, _: seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir()) or 0.0,
+        lambda path, *_, **__: seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir()) or 0.0,
     )
     export_workdir(workdir, tmp_path / "models", loaded=Loaded)
-    assert len(seen) == 1
+    assert len(seen) == 2  # once for each model
     assert seen[0].startswith(".exporting-")
+    assert seen[1] == seen[0]
 
 
 def test_a_version_taken_meanwhile_is_not_overwritten(workdir, tmp_path, monkeypatch):
     models = tmp_path / "models"
-    numbers = iter([1, 2])
+    numbers = iter([1, 1, 2, 2])  # asked of both models each time
     monkeypatch.setattr(export_module, "next_version", lambda _: next(numbers))
     (models / "1").mkdir(parents=True)
     (models / "1" / "theirs").write_text("")

@@ -1,8 +1,9 @@
-"""Asks a SavedModel in a process that has TensorFlow and tensorflow-text, and not this project.
+"""Asks a SavedModel in a process that has TensorFlow, and not this project.
 
-Run as a script, `python -I clean_process.py SAVED_MODEL REQUESTS ANSWERS`; it imports nothing of ours
-and refuses to. REQUESTS is JSON, endpoint → argument → {"dtype", "values"} or {"base64": […]}; ANSWERS is an
-npz file of arrays named "endpoint/output".
+Run as a script, `python -I clean_process.py SAVED_MODEL REQUESTS ANSWERS [--text_operations]`; it imports
+nothing of ours and refuses to, and tensorflow-text only when told. REQUESTS is JSON,
+endpoint → argument → {"dtype", "values"} or {"base64": […]}; ANSWERS is an npz file of arrays named
+"endpoint/output".
 """
 
 import base64
@@ -13,20 +14,26 @@ FORBIDDEN = ("medclip_keras", "beam_jobs", "keras_hub")
 
 
 class Refuse:
-    """An import finder that finds none of the forbidden packages."""
+    """An import finder that finds none of some packages."""
+
+    def __init__(self, packages):
+        self._packages = packages
 
     def find_spec(self, name, path=None, target=None):
         """Raises for a forbidden package; None leaves every other one to the usual finders."""
-        if name.partition(".")[0] in FORBIDDEN:
+        if name.partition(".")[0] in self._packages:
             raise ImportError(f"{name} must not be needed to serve the model")
 
 
-def main(saved_model: str, requests_path: str, answers_path: str) -> None:
+def main(saved_model: str, requests_path: str, answers_path: str, text_operations: str = "") -> None:
     """Sends every request to its endpoint and writes the answers."""
-    sys.meta_path.insert(0, Refuse())
+    forbidden = FORBIDDEN if text_operations else (*FORBIDDEN, "tensorflow_text")
+    sys.meta_path.insert(0, Refuse(forbidden))
     import numpy as np
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401 (registers the operations)
+
+    if text_operations:
+        import tensorflow_text  # noqa: F401 (registers the operations)
 
     def tensor(value):
         if "base64" in value:

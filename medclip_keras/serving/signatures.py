@@ -8,11 +8,13 @@
 | zero_shot | image_bytes, prompts string (P,), prompt_class int32 (P,) | logits_single, _ensemble (B, C) |
 | encode_stored_images | stored_images uint8 (B, S, S, 1), those of records | image_embeddings (B, D) |
 
-Embeddings are float32 of unit length. encode_tokens takes word pieces,
-which `assets.extra/` holds for its clients; loading the model needs tensorflow-text's operations all the
-same, for its other signatures. In zero_shot, prompt p speaks for class
-prompt_class[p], C is the largest one plus 1, and the logits are logit_scale times the maximum (single) or the
-mean (ensemble) of a class's cosines, as in `evaluation.zero_shot`.
+Embeddings are float32 of unit length. In zero_shot, prompt p speaks for class prompt_class[p], C is the
+largest one plus 1, and the logits are logit_scale times the maximum (single) or the mean (ensemble) of a
+class's cosines, as in `evaluation.zero_shot`.
+
+A SavedModel loads only where every operation in it is known, so encode_text and zero_shot bind a server to
+tensorflow-text. For servers without it there is a second SavedModel of `TOKEN_ENDPOINTS` alone. Its clients
+make the word pieces, from `assets.extra/`, and find the logit scale in run.json there.
 """
 
 import json
@@ -29,6 +31,7 @@ from medclip_keras.training.model import MedCLIP
 
 EXTRA = "assets.extra"  # TensorFlow Serving leaves this folder alone
 RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
+TOKEN_ENDPOINTS = ("encode_image", "encode_tokens", "encode_stored_images")  # no operation of tensorflow-text
 
 
 class Endpoints:
@@ -80,9 +83,14 @@ class Endpoints:
         }
         return {name: tf.transpose(values) for name, values in aggregated.items()}  # (B, C)
 
-    def functions(self) -> dict[str, Callable]:
-        """Endpoint → function; the first is serving_default."""
-        return {name: getattr(self, name) for name in self._inputs()}
+    def functions(self, text_operations: bool = True) -> dict[str, Callable]:
+        """Endpoint → function; the first is serving_default.
+
+        Args:
+            text_operations: False leaves out what needs those of tensorflow-text.
+        """
+        names = self._inputs() if text_operations else TOKEN_ENDPOINTS
+        return {name: getattr(self, name) for name in names}
 
     def _inputs(self) -> dict[str, dict[str, tuple]]:
         """Endpoint → argument → shape and dtype."""
@@ -103,9 +111,15 @@ class Endpoints:
 
 
 def export_model(
-    model: MedCLIP, tokenizer: Tokenizer, table: ConceptTable, destination: epath.PathLike, run: Mapping
+    model: MedCLIP,
+    tokenizer: Tokenizer,
+    table: ConceptTable,
+    destination: epath.PathLike,
+    run: Mapping,
+    *,
+    text_operations: bool = True,
 ) -> None:
-    """Writes a SavedModel with all endpoints, and beside the graph what evaluating it needs.
+    """Writes a SavedModel with its endpoints, and beside the graph what evaluating it needs.
 
     Args:
         model: the trained dual encoder.
@@ -113,11 +127,13 @@ def export_model(
         table: the concepts of its records.
         destination: a folder that does not exist yet.
         run: the content of the workdir's run.json.
+        text_operations: False leaves out the endpoints that need those of tensorflow-text.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.track(tokenizer)
-    for name, function in Endpoints(model, tokenizer).functions().items():
+    if text_operations:
+        archive.track(tokenizer)
+    for name, function in Endpoints(model, tokenizer).functions(text_operations).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(destination), verbose=False)
     extra = epath.Path(destination) / EXTRA

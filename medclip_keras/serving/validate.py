@@ -20,12 +20,13 @@ TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of logits, per u
 Requests = dict[str, dict[str, tf.Tensor]]
 
 
-def validate(saved_model: str, endpoints: Endpoints) -> float:
+def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
     """Asks every endpoint in a clean process and compares with the model in this one.
 
     Args:
         saved_model: folder of the SavedModel.
         endpoints: of the model that was exported.
+        text_operations: False: it must do without those of tensorflow-text.
 
     Returns:
         The largest difference found.
@@ -33,11 +34,12 @@ def validate(saved_model: str, endpoints: Endpoints) -> float:
     Raises:
         ValueError: the SavedModel does not load or answer there, or answers otherwise.
     """
-    requests = make_requests(endpoints)
-    answers = _ask_in_clean_process(saved_model, requests)
+    functions = endpoints.functions(text_operations)
+    requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
+    answers = _ask_in_clean_process(saved_model, requests, text_operations)
     largest = 0.0
     scale = float(endpoints.model.logit_scale())
-    for endpoint, function in endpoints.functions().items():
+    for endpoint, function in functions.items():
         with tf.device("CPU:0"):  # as in the clean process
             answer = function(**requests[endpoint])
         for output, expected in answer.items():
@@ -86,17 +88,19 @@ def _picture_files() -> list[bytes]:
     return [file.numpy() for file in files]
 
 
-def _ask_in_clean_process(saved_model: str, requests: Requests) -> dict[str, np.ndarray]:
+def _ask_in_clean_process(
+    saved_model: str, requests: Requests, text_operations: bool
+) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         requests_path, answers_path = (
             pathlib.Path(folder, "requests.json"),
             pathlib.Path(folder, "answers.npz"),
         )
         requests_path.write_text(json.dumps(_to_json(requests)))
-        command = [sys.executable, "-I", clean_process.__file__, str(saved_model)]
-        done = subprocess.run(
-            [*command, str(requests_path), str(answers_path)], capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-I", clean_process.__file__]
+        command += [str(saved_model), str(requests_path), str(answers_path)]
+        command += ["--text_operations"] if text_operations else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ValueError(
                 "`saved_model` must load and answer in a process without this project. Received: "

@@ -13,6 +13,15 @@ def test_saved_model_answers_in_a_process_without_this_project(tiny, saved_model
     assert 0 <= validate(saved_model, tiny.endpoints) <= TOLERANCE
 
 
+def test_the_model_of_tokens_alone_answers_where_tensorflow_text_is_not_installed(tiny, tokens_only):
+    assert 0 <= validate(tokens_only, tiny.endpoints, text_operations=False) <= TOLERANCE
+
+
+def test_a_saved_model_with_text_operations_is_refused_for_servers_without_them(tiny, saved_model):
+    with pytest.raises(ValueError, match=r"`saved_model` must load and answer .* not registered"):
+        validate(saved_model, tiny.endpoints, text_operations=False)
+
+
 def test_a_saved_model_of_other_weights_is_refused(tiny, saved_model):
     projection = tiny.model.text_encoder.projection.kernel
     before = projection.numpy()
@@ -34,15 +43,17 @@ def test_a_saved_model_that_does_not_load_is_refused(tiny, saved_model, tmp_path
         validate(broken, tiny.endpoints)
 
 
-def test_the_clean_process_cannot_import_this_project():
+def test_the_clean_process_cannot_import_this_project_or_untold_text_operations():
     code = f"""
 import runpy
 main = runpy.run_path({clean_process.__file__!r})["main"]
 try:
     main("nowhere", "nowhere", "nowhere")
 except FileNotFoundError:
-    import medclip_keras.config
+    import PACKAGE
 """
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "medclip_keras must not be needed" in done.stderr
+    for package in ("medclip_keras.config", "tensorflow_text"):
+        command = [sys.executable, "-I", "-c", code.replace("PACKAGE", package)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert f"{package.partition('.')[0]} must not be needed" in done.stderr
