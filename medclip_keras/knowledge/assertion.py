@@ -76,6 +76,7 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 )
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
+_AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
 _OF_VERBS = frozenset({"not", "n't", "never"})
 # How many words a cue reaches, where the clause does not end before.
@@ -106,6 +107,10 @@ class Cue:
 class Scopes:
     """The cues of one sentence, and what each reaches.
 
+    A cue before its findings reaches as many following words as its kind may, up to a word that ends every
+    scope or opens a new clause; a cue after them reaches back alike. So a cue has one scope, whatever the
+    finding: it reaches those that begin in it (a cue before them) or end in it (a cue after them).
+
     Args:
         words: the sentence's normalised words and marks.
         cues: what the matcher found; a cue inside a longer one does not count.
@@ -118,73 +123,85 @@ class Scopes:
         cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not _meets(cue, findings)])
         self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
         self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
-        self._cues = [cue for cue in cues if cue.kind not in ("stop", "no_cue")]
         self._findings = findings
+        self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → cues, nearest last, and where each ends
+        self._after: dict[
+            str, list[tuple[Cue, int]]
+        ] = {}  # kind → cues, nearest first, and where each begins
+        for cue in cues:
+            if cue.kind.endswith(("_before", "_between")):
+                self._before.setdefault(cue.kind, []).append((cue, self._last(cue)))
+            if cue.kind.endswith(("_after", "_between")):
+                self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
 
-    def assertion(self, start: int, end: int) -> tuple[str, str]:
-        """The assertion of the finding words[start:end] and the cue that decides ("" where none does)."""
-        resolved = self._after("resolved_after", start, end) or self._before("resolved_before", start)
+    def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
+        """The assertion of the finding words[start:end] and the cue that decides, None where none does."""
+        resolved = self._behind("resolved_after", end) or self._ahead("resolved_before", start)
         if resolved:
-            return HISTORICAL, resolved.text
-        denied = self._before("negative_before", start) or self._after("negative_after", start, end)
+            return HISTORICAL, resolved
+        denied = self._ahead("negative_before", start) or self._behind("negative_after", end)
         doubted = self._doubt(start, end)
         doubts_denial = doubted and denied and denied.text in _OF_VERBS and doubted.start < denied.start
         if denied and not doubts_denial:
-            return NEGATIVE, denied.text
+            return NEGATIVE, denied
         if doubted:
-            return UNCERTAIN, doubted.text
-        past = self._before("historical_before", start)
-        if past and not self._after("present_after", start, end):
-            return HISTORICAL, past.text
-        return POSITIVE, ""
+            return UNCERTAIN, doubted
+        past = self._ahead("historical_before", start)
+        if past and not self._behind("present_after", end):
+            return HISTORICAL, past
+        return POSITIVE, None
+
+    def scope(self, cue: Cue) -> tuple[int, int]:
+        """The words that a cue reaches, words[begin:end]; the cue itself lies in it where it reaches both ways."""
+        last = next((last for other, last in self._before.get(cue.kind, ()) if other is cue), cue.start)
+        first = next((first for other, first in self._after.get(cue.kind, ()) if other is cue), cue.end)
+        return first, last
 
     def _doubt(self, start: int, end: int) -> Cue | None:
         return (
-            self._before("uncertain_before", start)
-            or self._after("uncertain_after", start, end)
-            or self._before("uncertain_between", start)
-            or self._after("uncertain_between", start, end)
+            self._ahead("uncertain_before", start)
+            or self._behind("uncertain_after", end)
+            or self._ahead("uncertain_between", start)
+            or self._behind("uncertain_between", end)
         )
 
-    def _before(self, kind: str, start: int) -> Cue | None:
-        """The nearest cue of a kind before a finding that reaches it."""
-        for cue in reversed(self._cues):
-            reach = _SHORT_REACH.get(cue.text, _REACH[cue.kind])
-            if cue.kind == kind and 0 <= start - cue.end <= reach and self._runs(cue.end, start):
-                return cue
-        return None
+    def _ahead(self, kind: str, start: int) -> Cue | None:
+        """The nearest cue of a kind ahead of a finding that begins in its scope."""
+        return next((c for c, last in reversed(self._before.get(kind, ())) if c.end <= start < last), None)
 
-    def _after(self, kind: str, start: int, end: int) -> Cue | None:
-        """The nearest cue of a kind after a finding that reaches back to it."""
-        for cue in self._cues:
-            reach = _REACH[cue.kind]
-            if cue.kind == kind and 0 <= cue.start - end <= reach and self._runs_back(end, cue.start):
-                return cue
-        return None
+    def _behind(self, kind: str, end: int) -> Cue | None:
+        """The nearest cue of a kind behind a finding that ends in its scope."""
+        return next((c for c, first in self._after.get(kind, ()) if first < end <= c.start), None)
 
-    def _runs(self, begin: int, end: int) -> bool:
-        """Whether a scope that opens at `begin` still holds at `end`."""
-        for k in range(begin, end):
+    def _last(self, cue: Cue) -> int:
+        """Where the scope that a cue opens ends."""
+        limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
+        return next((k for k in range(cue.end, limit) if self._ends_scope(k)), limit)
+
+    def _first(self, cue: Cue) -> int:
+        """Where the scope of a cue that closes a statement begins."""
+        limit = max(cue.start - _REACH[cue.kind] - 1, 0)
+        comma = None
+        for k in range(cue.start - 1, limit - 1, -1):
             word = self._words[k]
-            following = self._words[k + 1] if k + 1 < len(self._words) else ""
-            if k in self._stops or word in ("with", ":"):
-                return False
-            if word == "and" and (following in _DETERMINERS or self._is_clause(k + 1, following)):
-                return False
-            if word == "," and self._opens_clause(k + 1):
-                return False
-        return True
+            if k in self._stops or (word in _VERBS and k < cue.start - 1):
+                return k + 1
+            if word == "," and comma is None:  # the last one decides
+                comma = k
+                listed = not _AND_OR.isdisjoint(self._words[k : cue.start])
+                if not listed and any(k < start < cue.start for start, _ in self._findings):
+                    return k + 1
+        return limit
 
-    def _runs_back(self, begin: int, end: int) -> bool:
-        """Whether the words between a finding and a cue after it belong to one statement."""
-        between = self._words[begin:end]
-        if any(k in self._stops for k in range(begin, end)) or _VERBS.intersection(between[:-1]):
-            return False
-        if "," in between:
-            comma = begin + len(between) - 1 - between[::-1].index(",")
-            listed = _OR.union(("and",)).intersection(self._words[comma:end])
-            return bool(listed) or not any(comma < start < end for start, _ in self._findings)
-        return True
+    def _ends_scope(self, k: int) -> bool:
+        """Whether a scope ends at a word: a stop, or the opening of a new clause."""
+        word = self._words[k]
+        if k in self._stops or word in ("with", ":"):
+            return True
+        if word == "and":
+            following = self._words[k + 1] if k + 1 < len(self._words) else ""
+            return following in _DETERMINERS or self._is_clause(k + 1, following)
+        return word == "," and self._opens_clause(k + 1)
 
     def _segment(self, start: int) -> list[str]:
         """The words up to the next comma or stop."""

@@ -8,7 +8,7 @@ reading wins; `knowledge.assertion` decides by the scope of the cues.
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import spacy
@@ -16,7 +16,15 @@ from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc
 
 from medclip_keras.knowledge import assertion as assertions
-from medclip_keras.knowledge.aliases import ABSENT, EXCLUDED, Alias, alternatives, parse_alias, words_of
+from medclip_keras.knowledge.aliases import (
+    ABSENT,
+    EXCLUDED,
+    OPEN,
+    Alias,
+    alternatives,
+    parse_alias,
+    words_of,
+)
 from medclip_keras.knowledge.assertion import Cue, Scopes
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.cues import KINDS
@@ -38,6 +46,8 @@ class Mention:
     assertion: str  # "positive", "negative", "uncertain" or "historical" (of the past, or resolved)
     cue: str  # the words that decided the assertion, "" where none did
     rule: str  # the alias that matched
+    cue_span: tuple[int, int] | None = None  # where the cue stands: text[cue_span[0]:cue_span[1]]
+    scope: tuple[int, int] | None = None  # what the cue reaches, before or after it
 
 
 @dataclass(frozen=True)
@@ -99,10 +109,7 @@ class Extractor:
 
     def sentence_mentions(self, sentence: str, section: str, offset: int = 0) -> list[Mention]:
         """The mentions of one sentence that begins at `offset` of its section."""
-        return [
-            replace(mention, section=section, start=mention.start + offset, end=mention.end + offset)
-            for mention in self._read(sentence)
-        ]
+        return [_moved(mention, section, offset) for mention in self._read(sentence)]
 
     def _learn_alias(self, position: int, alias: Alias) -> None:
         if len(alias.parts) == 1:
@@ -153,7 +160,7 @@ class Extractor:
 
     def _assert(self, candidate: _Candidate, scopes: Scopes, offsets) -> Mention | None:
         name = self.table.names[candidate.concept]
-        decided, cue = assertions.POSITIVE, ""
+        decided, cue = assertions.POSITIVE, None
         if name != NO_FINDING:  # "no acute disease" holds its own negation
             readings = [scopes.assertion(start, end) for start, end in candidate.parts]
             decided, cue = next((r for r in readings if r[0] == assertions.NEGATIVE), None) or next(
@@ -163,6 +170,8 @@ class Extractor:
                 if decided == assertions.NEGATIVE:
                     return None  # "not normal in size" says too little
                 decided = assertions.NEGATIVE
+            elif candidate.role == OPEN and decided == assertions.POSITIVE:
+                decided = assertions.UNCERTAIN
         return Mention(
             cui=self.table.cuis[candidate.concept],
             name=name,
@@ -170,9 +179,32 @@ class Extractor:
             start=offsets[candidate.start][0],
             end=offsets[candidate.end - 1][1],
             assertion=decided,
-            cue=cue,
+            cue=cue.text if cue else "",
             rule=candidate.rule,
+            cue_span=_characters(offsets, cue.start, cue.end) if cue else None,
+            scope=_characters(offsets, *scopes.scope(cue)) if cue else None,
         )
+
+
+def _moved(mention: Mention, section: str, offset: int) -> Mention:
+    """The mention of a sentence as one of its section."""
+
+    def moved(span: tuple[int, int] | None) -> tuple[int, int] | None:
+        return span and (span[0] + offset, span[1] + offset)
+
+    return replace(
+        mention,
+        section=section,
+        start=mention.start + offset,
+        end=mention.end + offset,
+        cue_span=moved(mention.cue_span),
+        scope=moved(mention.scope),
+    )
+
+
+def _characters(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The character offsets of words[start:end], of which there is at least one."""
+    return offsets[start][0], offsets[end - 1][1]
 
 
 def _combine(position: int, alias: Alias, found: dict, words: list[str]) -> Iterable[_Candidate]:
@@ -196,7 +228,7 @@ def _explains(longer: _Candidate, shorter: _Candidate) -> bool:
     if longer is shorter:
         return False
     same = longer.concept == shorter.concept
-    if longer.role == EXCLUDED and not same:
+    if longer.role in (EXCLUDED, OPEN) and not same:
         return False
     if same and longer.start <= shorter.start and shorter.end <= longer.end:
         wider = longer.end - longer.start > shorter.end - shorter.start
