@@ -152,7 +152,7 @@ class Scopes:
         return POSITIVE, None
 
     def scope(self, cue: Cue) -> tuple[int, int]:
-        """The words that a cue reaches, words[begin:end]; the cue itself lies in it where it reaches both ways."""
+        """The words[begin:end] that a cue reaches; it lies among them where it reaches both ways."""
         last = next((last for other, last in self._before.get(cue.kind, ()) if other is cue), cue.start)
         first = next((first for other, first in self._after.get(cue.kind, ()) if other is cue), cue.end)
         return first, last
