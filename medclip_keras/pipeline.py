@@ -188,8 +188,8 @@ class Pipeline:
         def work():
             run_json = self.workdir / "run.json"
             if run_json.exists() and _differs(run_json, inputs):
-                for name in ("run.json", "checkpoints", "tensorboard", "vocabulary"):
-                    _remove(self.workdir / name)
+                kept = _move_aside(self.workdir)
+                self.console.print(f"Its inputs changed; the earlier model is kept in {kept}.")
             outcome = train(config, self.workdir, self.console)
             if not outcome.finished:
                 raise Interrupted(outcome.step, outcome.total_steps)
@@ -290,11 +290,16 @@ def _json(values: dict) -> dict:
     return json.loads(json.dumps(values))
 
 
-def _remove(path: epath.Path) -> None:
-    if path.is_dir():
-        path.rmtree()
-    else:
-        path.unlink(missing_ok=True)
+def _move_aside(workdir: epath.Path) -> epath.Path:
+    """Moves what an earlier training left to the next free folder of workdir/earlier/."""
+    earlier = workdir / "earlier"
+    number = 1 + max((int(p.name) for p in earlier.iterdir()), default=0) if earlier.exists() else 1
+    kept = earlier / str(number)
+    kept.mkdir(parents=True)
+    for name in ("run.json", "checkpoints", "tensorboard", "vocabulary", "evaluation"):
+        if (workdir / name).exists():
+            (workdir / name).rename(kept / name)
+    return kept
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,39 @@
+"""The pipeline over changed inputs: what an earlier run made is kept."""
+
+import shutil
+
+from medclip_keras.config import override
+from medclip_keras.pipeline import Pipeline
+from medclip_keras.training import train as training
+from medclip_keras.training.restore import read_run_json
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_retraining_keeps_the_earlier_models(fitted, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    for name in ("raw", "records", "stages", "checkpoints", "vocabulary", "evaluation", "run.json"):
+        copy = shutil.copytree if (fitted.workdir / name).is_dir() else shutil.copy
+        workdir.mkdir(exist_ok=True)
+        copy(fitted.workdir / name, workdir / name)
+    before = files(workdir / "checkpoints")
+
+    def train(config, workdir, console):
+        assert not (workdir / "checkpoints").exists()
+        training.write_run_json(config, workdir)
+        (workdir / "checkpoints").mkdir()
+        (workdir / "checkpoints" / "weights").write_text(str(config.train.steps))
+        return training.Outcome(1, 1)
+
+    monkeypatch.setattr(training, "train", train)
+    config = read_run_json(fitted.workdir)
+    for number, steps in enumerate((7, 8), start=1):
+        changed = override(config, [f"train.steps={steps}"])
+        Pipeline(changed, workdir).run(until="train")
+        assert (workdir / "earlier" / str(number) / "run.json").exists()
+    assert files(workdir / "earlier" / "1" / "checkpoints") == before
+    assert (workdir / "earlier" / "1" / "evaluation" / "metrics.json").exists()
+    assert (workdir / "earlier" / "2" / "checkpoints" / "weights").read_text() == "7"
+    assert (workdir / "checkpoints" / "weights").read_text() == "8"
