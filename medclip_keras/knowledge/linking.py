@@ -1,0 +1,330 @@
+"""Spellings that the dictionary lacks: "plueral effusion", "cardio megaly", "pleuraleffusion".
+
+scispaCy's candidate generation (Neumann et al., BioNLP 2019) wherever it holds: its `KnowledgeBase`, its
+`CandidateGenerator` over TF-IDF vectors of character n-grams, and its `EntityLinker` for the entities of an
+installed scispaCy model. Three things are our own, each where that was measured to be better
+(`python tests/benchmarks/linking.py`):
+
+- the index. scispaCy's own maker of one refuses SciPy 1.11 and later, and the approximate index misses
+  exact aliases. `ExactIndex` is a sparse product behind the same method;
+- what is looked up: words that neither the dictionary nor `knowledge.real_words` holds. A real word is never
+  taken for another: an infusion is no effusion;
+- what is accepted: the candidate with the fewest edits, not the highest cosine.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.real_words import PREFIXES, real_words
+
+if TYPE_CHECKING:
+    import spacy
+    from scispacy.candidate_generation import CandidateGenerator
+    from scispacy.linking_utils import Entity, KnowledgeBase
+
+THRESHOLD = 0.8
+MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
+_NUM_CANDIDATES = 10  # the right word is among so many in 99 of 100 cases
+_NGRAMS = (2, 3)  # trigrams alone lose short words: "plueral" shares three of seven with "pleural"
+_INSTALLED = ("umls",)
+
+
+@dataclass(frozen=True)
+class Linking:
+    """How spellings that the dictionary lacks are looked up; small, so that it travels to workers.
+
+    Args:
+        threshold: least similarity of a spelling to a word of the dictionary: one minus edits by letters, in
+            (0, 1]. With 0.8, one edit in five letters, two in ten.
+        scispacy_model: name or folder of an installed spaCy model, such as `en_core_sci_sm`. Its entities are
+            linked to the dictionary's phrases, where the cosine reaches the threshold.
+        umls: aliases to add for the concepts of the table: a file in the form of scispaCy's knowledge bases
+            (JSON lines), or "umls" for the one that scispaCy downloads and keeps.
+
+    Raises:
+        ValueError: a threshold outside of (0, 1].
+    """
+
+    threshold: float = THRESHOLD
+    scispacy_model: str = ""
+    umls: str = ""
+
+    def __post_init__(self):
+        require(0 < self.threshold <= 1, "threshold", "in (0, 1]", self.threshold)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sentence as the dictionary would spell it.
+
+    Attributes:
+        words: normalised words and marks.
+        offsets: where each stands in the sentence as it is written.
+        similarities: position of a word that was spelled in another way → similarity of its spelling.
+    """
+
+    words: list[str]
+    offsets: list[tuple[int, int]]
+    similarities: Mapping[int, float]
+
+
+class ExactIndex:
+    """The nearest rows of a sparse matrix by cosine, under the name of nmslib's method; exact, and the same
+    in every process.
+
+    Args:
+        vectors: sparse float32 (num_aliases, num_ngrams), rows of length 1.
+    """
+
+    def __init__(self, vectors):
+        self._vectors = vectors.T.tocsr()
+
+    def knnQueryBatch(self, queries, k: int) -> list[tuple[np.ndarray, np.ndarray]]:  # noqa: N802, nmslib's
+        """(positions, cosine distances) of up to k rows a query, nearest first, earlier rows before later."""
+        found = []
+        for row in (queries @ self._vectors).tocsr():
+            order = np.lexsort((row.indices, -row.data))[:k]
+            found.append((row.indices[order], 1 - row.data[order]))
+        return found
+
+
+def candidate_generator(entities: Iterable["Entity"]) -> "CandidateGenerator":
+    """scispaCy's candidate generator over a small knowledge base of its own, with an exact index."""
+    from scispacy.candidate_generation import CandidateGenerator
+    from scispacy.linking_utils import KnowledgeBase
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    base = KnowledgeBase(list(entities))
+    aliases = sorted(base.alias_to_cuis)  # its own order differs from process to process
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=_NGRAMS, dtype=np.float32)
+    index = ExactIndex(vectorizer.fit_transform(aliases))
+    return CandidateGenerator(index, vectorizer, aliases, base)
+
+
+class SpellingLinker:
+    """Links misspelled words to those of the dictionary.
+
+    Args:
+        dictionary: words of aliases and cues, normalised.
+        also_known: more words that are right as they are.
+        threshold: see `Linking`.
+        cache_size: how many different words are remembered.
+
+    >>> from medclip_keras.knowledge.aliases import words_of
+    >>> linker = SpellingLinker(["pleural", "effusion", "cardiomegaly"])
+    >>> linker.read(*words_of("Plueral effusions, cardio megaly.")).words
+    ['pleural', 'effusion', ',', 'cardiomegaly', '.']
+    """
+
+    def __init__(
+        self,
+        dictionary: Iterable[str],
+        also_known: Iterable[str] = (),
+        threshold: float = THRESHOLD,
+        cache_size: int = 50_000,
+    ):
+        from scispacy.linking_utils import Entity
+
+        self._dictionary = frozenset(filter(_is_long, dictionary))
+        self._known = real_words().union(dictionary, also_known)
+        self._threshold = threshold
+        self._generate = candidate_generator(Entity(w, w, [w]) for w in sorted(self._dictionary))
+        self._link = functools.lru_cache(maxsize=cache_size)(self.link)
+
+    def link(self, word: str) -> tuple[str, float]:
+        """The dictionary's word for a spelling and their similarity; ("", 0.0) where none is near enough."""
+        (candidates,) = self._generate([word], _NUM_CANDIDATES)
+        ranked = [
+            (similarity(word, candidate.concept_id), max(candidate.similarities), candidate.concept_id)
+            for candidate in candidates
+        ]
+        best = max(ranked, default=(0.0, 0.0, ""))
+        return (best[2], best[0]) if best[0] >= self._threshold else ("", 0.0)
+
+    def read(self, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> Reading:
+        """A sentence with its unknown words as the dictionary spells them, where it has them."""
+        read, places, similarities = [], [], {}
+        position = 0
+        while position < len(words):
+            spelled, num_words, near = self._spell(words, offsets, position)
+            for word, place in zip(spelled, _places(spelled, offsets, position, num_words), strict=True):
+                if near:
+                    similarities[len(read)] = near
+                read.append(word)
+                places.append(place)
+            position += num_words
+        return Reading(read, places, similarities)
+
+    def _spell(self, words, offsets, position: int) -> tuple[Sequence[str], int, float]:
+        """What stands at a position: the words, how many written words they stand for, the similarity."""
+        word = words[position]
+        if position + 1 < len(words) and offsets[position + 1][0] - offsets[position][1] == 1:
+            following = words[position + 1]
+            joined = word + following
+            if joined in self._dictionary and not (self._is_known(word) and self._is_known(following)):
+                return (joined,), 2, 1.0
+        if self._is_known(word):
+            return (word,), 1, 0.0
+        linked, near = self._link(word)
+        if linked:
+            return (linked,), 1, near
+        halves = self._halves(word)
+        return (halves, 1, 1.0) if halves else ((word,), 1, 0.0)
+
+    def _halves(self, word: str) -> tuple[str, ...]:
+        """Two words of the dictionary that were written as one."""
+        cuts = range(MIN_LETTERS, len(word) - MIN_LETTERS + 1)
+        halves = ((word[:cut], word[cut:]) for cut in cuts)
+        return next((pair for pair in halves if self._dictionary.issuperset(pair)), ())
+
+    def _is_known(self, word: str) -> bool:
+        """Whether a word stands for itself: too short, a mark, a mask, known, or formed of a known one."""
+        if not _is_long(word) or word in self._known or len(set(word)) < 3:
+            return True
+        return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
+
+
+class EntityLinker:
+    """Links the entities of a scispaCy model to the dictionary's phrases, with scispaCy's own linker.
+
+    Args:
+        model: name or folder of an installed spaCy model.
+        phrases: CUI → phrases.
+        threshold: least cosine.
+
+    Raises:
+        ValueError: no such model, or one that finds no entities.
+    """
+
+    def __init__(self, model: str, phrases: Mapping[str, Sequence[str]], threshold: float = THRESHOLD):
+        from scispacy.linking import EntityLinker
+        from scispacy.linking_utils import Entity
+
+        self._model = _load_model(model)
+        generate = candidate_generator(Entity(cui, own[0], list(own)) for cui, own in phrases.items())
+        self._linker = EntityLinker(
+            candidate_generator=generate,
+            k=_NUM_CANDIDATES,
+            threshold=threshold,
+            filter_for_definitions=False,
+            max_entities_per_mention=1,
+        )
+
+    def entities(self, sentence: str) -> list[tuple[int, int, str, float]]:
+        """(start, end, phrase, similarity) of the entities that are near a phrase; offsets of characters."""
+        found = []
+        for entity in self._linker(self._model(sentence)).ents:
+            for cui, near in entity._.kb_ents:
+                (candidates,) = self._linker.candidate_generator([entity.text], _NUM_CANDIDATES)
+                nearest = next(candidate for candidate in candidates if candidate.concept_id == cui)
+                phrase = nearest.aliases[int(np.argmax(nearest.similarities))]
+                found.append((entity.start_char, entity.end_char, phrase, near))
+        return found
+
+
+def similarity(one: str, other: str) -> float:
+    """One minus the edits between two words by the letters of the longer one.
+
+    An edit drops, adds or replaces a letter, or swaps two neighbours: the restricted Damerau-Levenshtein
+    distance.
+
+    >>> similarity("plueral", "pleural"), similarity("efusion", "effusion")
+    (0.8571428571428572, 0.875)
+    """
+    before, row = [], list(range(len(other) + 1))
+    for i, letter in enumerate(one, start=1):
+        older, before, row = before, row, [i]
+        for j, wanted in enumerate(other, start=1):
+            edits = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                edits = min(edits, older[j - 2] + 1)
+            row.append(edits)
+    return 1 - row[-1] / max(len(one), len(other), 1)
+
+
+def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Aliases of some concepts in a scispaCy knowledge base; read line by line, for UMLS holds millions.
+
+    Args:
+        name_or_path: a file with an entity a line in scispaCy's form, or "umls".
+        cuis: the concepts that are wanted.
+
+    Returns:
+        CUI → aliases in lower case that only this concept has, without those of less than four letters and
+        those with a mark ("Effusion, Pleural", "Mass (finding)").
+
+    Raises:
+        ValueError: no such file, or a line that is not an entity.
+    """
+    base = _read_entities(name_or_path, frozenset(cuis))
+    aliases: dict[str, list[str]] = {}
+    for alias, owners in sorted(base.alias_to_cuis.items()):
+        if len(owners) == 1 and re.fullmatch(r"[^\W\d_]{4,}([ -][^\W_]+)*", alias):
+            aliases.setdefault(next(iter(owners)), []).append(alias.lower())
+    return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
+
+
+def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
+    from scispacy.linking_utils import Entity, KnowledgeBase
+
+    entities, path = [], _knowledge_base_path(name_or_path)
+    with path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                entity = Entity(**json.loads(line))
+            except (json.JSONDecodeError, TypeError) as error:
+                received = f"line {number} of {path.name!r} ({type(error).__name__})"
+                require(False, "umls", "JSON lines with concept_id, canonical_name and aliases", received)
+            if entity.concept_id in cuis:
+                entities.append(entity)
+    return KnowledgeBase(entities)
+
+
+def _knowledge_base_path(name_or_path: str) -> epath.Path:
+    """The file of a knowledge base; scispaCy downloads its own where it has not yet."""
+    if name_or_path in _INSTALLED:
+        from scispacy.file_cache import cached_path
+        from scispacy.linking_utils import DEFAULT_UMLS_PATH
+
+        try:
+            return epath.Path(cached_path(DEFAULT_UMLS_PATH))
+        except OSError as error:  # of requests: no network, or refused
+            advice = f"scispaCy could not download it ({type(error).__name__}): give a file of yours."
+            require(False, "umls", "a knowledge base that scispaCy keeps", name_or_path, advice)
+    path = epath.Path(name_or_path)
+    require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
+    return path
+
+
+def _load_model(name: str) -> "spacy.Language":
+    import spacy
+
+    try:
+        model = spacy.load(name)
+    except (OSError, ImportError) as error:
+        advice = f"Install it as scispaCy's page says ({type(error).__name__}), or leave it out."
+        require(False, "scispacy_model", "an installed spaCy model or its folder", name, advice)
+    finds = {"ner", "entity_ruler", "span_ruler"}.intersection(model.pipe_names)
+    require(bool(finds), "scispacy_model", "a model that finds entities", f"{name}, {model.pipe_names}")
+    return model
+
+
+def _is_long(word: str) -> bool:
+    return len(word) >= MIN_LETTERS and word.isalpha()
+
+
+def _places(spelled, offsets, position: int, num_words: int) -> list[tuple[int, int]]:
+    """Where the words that stand for written ones begin and end."""
+    start, end = offsets[position][0], offsets[position + num_words - 1][1]
+    if len(spelled) == 1:
+        return [(start, end)]
+    middle = start + len(spelled[0])
+    return [(start, middle), (middle, end)]
