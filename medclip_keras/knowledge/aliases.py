@@ -21,7 +21,8 @@ _ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
 # Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
 _WORD = re.compile(
-    r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s-]|--+|(?<!\S)-(?=\s)"
+    r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?"
+    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
 _BRITISH = (
     ("oedema", "edema"),

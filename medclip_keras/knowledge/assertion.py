@@ -76,6 +76,7 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 )
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
+_AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
 _AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
 _OF_VERBS = frozenset({"not", "n't", "never"})
@@ -196,8 +197,10 @@ class Scopes:
     def _ends_scope(self, k: int) -> bool:
         """Whether a scope ends at a word: a stop, or the opening of a new clause."""
         word = self._words[k]
-        if k in self._stops or word in ("with", ":"):
+        if k in self._stops or word == ":":
             return True
+        if word == "with":  # "consolidation with effusion", but "consistent with pneumonia"
+            return k == 0 or self._words[k - 1] not in _AGREEING
         if word == "and":
             following = self._words[k + 1] if k + 1 < len(self._words) else ""
             return following in _DETERMINERS or self._is_clause(k + 1, following)

@@ -8,7 +8,7 @@ reports read them so. "May represent", "cannot exclude", "versus" and their kin 
 _SEEN = (
     "seen|identified|visualized|present|evident|appreciated|demonstrated|noted|observed|detected|apparent|"
     "found|visible|shown|recognized|discernible|suspected|suggested|depicted|delineated|discerned|indicated|"
-    "enlarged|increased|widened|blunted"
+    "enlarged|increased|widened|blunted|developed|confirmed|recurred|reaccumulated|proven|substantiated"
 )
 _ADVERB = (
     "|definitely|clearly|convincingly|currently|now|readily|definitively|obviously|acutely|grossly|really"
@@ -31,8 +31,7 @@ NEGATIVE_BEFORE = (
     "nor",
     "neither",
     "denies",
-    "rules out",
-    "excludes",
+    "(this|that|which|study|exam|examination|film|radiograph|view|ct|finding|appearance) (rules out|excludes)",
     "(cannot|can not|could not|can't|do not|did not) (see|identify|detect|find|appreciate|demonstrate)",
     "never",
     "none of",
@@ -49,6 +48,7 @@ NEGATIVE_AFTER = (
     f"not ({_ADVERB}) ({_SEEN})",
     f"(can not|cannot|could not) be ({_ADVERB}) ({_SEEN})",
     "not (any|at all)",
+    "not (longer|) (in place|there)",
     f"never ({_SEEN})",
     f"nowhere (to be|) ({_SEEN})",
     "(is|are|was|were|remain|remains) (absent|negative|excluded|ruled out|lacking|unlikely|"
@@ -89,7 +89,7 @@ UNCERTAIN_BEFORE = (
     "(possible|possibly|potential|potentially|questionable|questionably|equivocal|perhaps|maybe|"
     "conceivable|conceivably)",
     "(can not|cannot|could not|can't|couldn't|unable to|difficult to|hard to|not able to|not "
-    "possible to|impossible to) "
+    "possible to|impossible to|no evidence to|inability to|insufficient to) "
     "(entirely|completely|definitively|definitely|fully|reliably|confidently|absolutely|) "
     "(exclude|rule out|be excluded|differentiate|distinguish|discount)",
     "(does|do|did|would) not (entirely|completely|definitively|) (exclude|rule out)",
@@ -127,6 +127,12 @@ UNCERTAIN_BEFORE = (
     "(not certain|not sure|unsure) (if|whether)",
 )
 UNCERTAIN_AFTER = (
+    "but (is|are|) not (entirely|completely|definitively|definitely|fully|) (excluded|ruled out)",
+    "but (can not|cannot|could not) be (entirely|completely|definitively|definitely|fully|) "
+    "(excluded|ruled out)",
+    "(is|are|) (felt|thought|considered|felt to be|thought to be|much|) less likely",
+    ", if (any|present|real|there|at all)",
+    "(difficult|hard|impossible) to (exclude|rule out|assess|determine)",
     "(can not|cannot|could not|can't|couldn't|may not) be (entirely|completely|definitively|definitely|fully|"
     "reliably|confidently|absolutely|totally|) (excluded|ruled out|discounted|differentiated)",
     "(is|are|would be|remain|) (not|difficult to|hard to|impossible to) (entirely|completely|"
@@ -159,11 +165,12 @@ PRESENT_AFTER = (
     "redemonstrated)",
     "(improved|improving|decreased|decreasing|increased|increasing|smaller|larger|worse|worsened|worsening)",
     "(enlarged|progressed|similar|resolving|clearing|diminished|reduced|partially|grown|not changed)",
+    "(placement|placed|insertion|inserted|implantation|in place|in situ)",
 )
 
 # Phrases that hold a cue and are none.
 NO_CUE = (
-    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|) "
+    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|acute|evidence of|) "
     "(interval|significant|) (change|changes|increase|decrease|improvement|worsening|progression|"
     "enlargement) (in|of|from|since|)",
     "(not|n't) (significantly|appreciably|substantially|markedly|) (changed|increased|decreased|"
@@ -172,7 +179,13 @@ NO_CUE = (
     "progression|improvement) (in|of|from|since|)",
     "no (doubt|comparison|comparisons|prior|priors|previous|old|earlier)",
     "no (comparison|prior|previous|old) (exam|examination|study|studies|film|films|radiograph|image)",
-    "(not|never) (only|limited to|just|necessarily)",
+    "(not|never) (only|limited to|just|necessarily|without)",
+    "not (entirely|completely|fully|totally|) (free|clear) (of|from)",
+    f"not ({_ADVERB}) ({_SEEN}) on (the|) (prior|previous|earlier|old|comparison|preceding|last|most recent)",
+    f", (but|although|though|) not ({_ADVERB}) ({_SEEN}) on (the|) (lateral|frontal|ap|pa|other|second)",
+    f"not (previously|formerly) ({_SEEN})",
+    "most suggestive of",
+    "(status post|s/p) (interval|recent|) (placement|insertion|implantation) of",
     "(not|n't) (well|fully|completely|entirely|included|optimally|adequately) "
     "(seen|visualized|evaluated|assessed|imaged|included|defined|demonstrated|)",
     "(prior|previous|earlier|comparison|recent) (exam|examination|study|radiograph|film|chest|image|"
