@@ -8,7 +8,7 @@ reading wins; `knowledge.assertion` decides by the scope of the cues.
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import spacy
@@ -20,6 +20,7 @@ from medclip_keras.knowledge.aliases import (
     ABSENT,
     EXCLUDED,
     OPEN,
+    PRESENT,
     Alias,
     alternatives,
     parse_alias,
@@ -28,9 +29,11 @@ from medclip_keras.knowledge.aliases import (
 from medclip_keras.knowledge.assertion import Cue, Scopes
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.cues import KINDS
+from medclip_keras.knowledge.linking import Linker, Linking, knowledge_base_aliases
 from medclip_keras.knowledge.sections import split_sentences
 
-MAX_GAP = 5  # words between the parts of an alias such as `heart + enlarged`
+MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
+_COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
@@ -68,9 +71,10 @@ class Extractor:
     Args:
         table: the concepts and their aliases.
         cache_size: how many different sentences are remembered; reports repeat themselves.
+        linking: how spellings that the dictionary lacks are looked up; None: not at all.
 
     Raises:
-        ValueError: an alias that cannot be parsed.
+        ValueError: an alias that cannot be parsed; a model or knowledge base that is not there.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> extractor = Extractor(load_table("chest21"))
@@ -78,9 +82,10 @@ class Extractor:
     [('Cardiomegaly', 'positive'), ('Pleural Effusion', 'negative')]
     """
 
-    def __init__(self, table: ConceptTable, cache_size: int = 50_000):
+    def __init__(self, table: ConceptTable, cache_size: int = 50_000, linking: Linking | None = None):
         self.table = table
         self._cache_size = cache_size
+        self._linking = linking
         self._vocab = spacy.blank("en").vocab
         self._vocab.lex_attr_getters = {}  # shapes and flags of words are not needed, and slow to derive
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
@@ -93,11 +98,12 @@ class Extractor:
             for phrase in phrases:
                 for alternative in alternatives(phrase):
                     self._learn(alternative, ("cue", kind))
+        self._linker = self._start_linker(linking) if linking else None
         self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
 
     def __reduce__(self):
         """Travels to a worker as its table, and is built there."""
-        return Extractor, (self.table, self._cache_size)
+        return Extractor, (self.table, self._cache_size, self._linking)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """All mentions of a section's text, in reading order, offsets into `text`."""
@@ -130,12 +136,47 @@ class Extractor:
         if use not in uses:
             uses.append(use)
 
+    def _start_linker(self, linking: Linking) -> Linker:
+        """A linker to all that was learned, and to the further aliases of a knowledge base."""
+        positions = {cui: k for k, cui in enumerate(self.table.cuis)}
+        for k, concept in enumerate(self.table.concepts):
+            positions.update(dict.fromkeys(concept.equivalents, k))
+        if linking.umls:
+            for cui, phrases in knowledge_base_aliases(linking.umls, positions).items():
+                for phrase in phrases:
+                    if not self._uses.get(self._vocab.strings[" ".join(words_of(phrase)[0])]):
+                        self._learn(phrase, ("concept", positions[cui], PRESENT, f"UMLS: {phrase}"))
+        phrases: dict[str, list[str]] = defaultdict(list)
+        for key, uses in self._uses.items():
+            for cui in sorted({self.table.cuis[use[1]] for use in uses if use[0] == "concept"}):
+                phrases[cui].append(self._vocab.strings[key])
+        words = {word for key in self._uses for word in self._vocab.strings[key].split()}
+        return Linker(linking, phrases, words)
+
+    def _link_entities(self, sentence: str, offsets, matched: list[_Candidate]) -> Iterable[_Candidate]:
+        """Readings of the entities of a scispaCy model that hold no match."""
+        for first, last, phrase, similarity in self._linker.entities(sentence):
+            inside = [k for k, (start, end) in enumerate(offsets) if start < last and first < end]
+            if not inside or any(c.start <= inside[-1] and inside[0] < c.end for c in matched):
+                continue
+            span = (inside[0], inside[-1] + 1)
+            for kind, *use in self._uses[self._vocab.strings[phrase]]:
+                if kind == "concept":
+                    position, role, rule = use
+                    yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
+
     def _read_sentence(self, sentence: str) -> tuple[Mention, ...]:
         words, offsets = words_of(sentence)
         if not words:
             return ()
+        near = {}
+        if self._linker:
+            reading = self._linker.read(words, offsets)
+            words, offsets, near = reading.words, reading.offsets, reading.similarities
         candidates, cues = self._match(words)
-        candidates = _best_readings(candidates)
+        if self._linker:
+            candidates += self._link_entities(sentence, offsets, candidates)
+        candidates = [_with_similarity(c, near) for c in _best_readings(candidates)]
         scopes = Scopes(words, cues, [part for c in candidates for part in c.parts])
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
@@ -186,6 +227,16 @@ class Extractor:
         )
 
 
+def _linked(rule: str, similarity: float) -> str:
+    return f"linked: {rule} ({similarity:.2f})"
+
+
+def _with_similarity(candidate: _Candidate, near: Mapping[int, float]) -> _Candidate:
+    """The candidate, whose rule says so where its words are spelled in another way."""
+    similarities = [near[k] for start, end in candidate.parts for k in range(start, end) if k in near]
+    return replace(candidate, rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
+
+
 def _moved(mention: Mention, section: str, offset: int) -> Mention:
     """The mention of a sentence as one of its section."""
 
@@ -211,11 +262,20 @@ def _combine(position: int, alias: Alias, found: dict, words: list[str]) -> Iter
     """Readings of an alias of several parts: close together, in any order, within one clause."""
     for spans in itertools.product(*(found[number] for number in range(len(alias.parts)))):
         ordered = sorted(spans)
-        gaps = [words[left[1] : right[0]] for left, right in itertools.pairwise(ordered)]
+        gaps = [_gap(words[left[1] : right[0]]) for left, right in itertools.pairwise(ordered)]
         apart = any(left[1] > right[0] for left, right in itertools.pairwise(ordered))
         if apart or any(len(gap) > MAX_GAP or _APART.intersection(gap) for gap in gaps):
             continue
         yield _Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+
+
+def _gap(between: list[str]) -> list[str]:
+    """The words between two parts, without an insertion: "the heart, seen on both views, is enlarged"."""
+    if between[:1] == [","] and between.count(",") == 2:
+        closing = between.index(",", 1)
+        if between[closing + 1 :] and between[closing + 1] in _COPULAS:
+            return between[closing + 1 :]
+    return between
 
 
 def _best_readings(candidates: list[_Candidate]) -> list[_Candidate]:

@@ -13,9 +13,10 @@ installed scispaCy model. Three things are our own, each where that was measured
 """
 
 import functools
+import importlib.resources
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from medclip_keras.config import require
+from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.real_words import PREFIXES, real_words
 
 if TYPE_CHECKING:
@@ -76,6 +78,26 @@ class Reading:
     similarities: Mapping[int, float]
 
 
+class Linker:
+    """What an extractor asks of this module.
+
+    Args:
+        linking: what to look for.
+        phrases: CUI → the dictionary's phrases.
+        dictionary: words of aliases and cues, normalised.
+    """
+
+    def __init__(self, linking: Linking, phrases: Mapping[str, Sequence[str]], dictionary: Collection[str]):
+        spelling = SpellingLinker(dictionary, words_of_shipped_tables(), linking.threshold)
+        self.read = spelling.read
+        model = linking.scispacy_model
+        self._entities = EntityLinker(model, phrases, linking.threshold) if model else None
+
+    def entities(self, sentence: str) -> list[tuple[int, int, str, float]]:
+        """Those of `EntityLinker.entities`; none without a model."""
+        return self._entities.entities(sentence) if self._entities else []
+
+
 class ExactIndex:
     """The nearest rows of a sparse matrix by cosine, under the name of nmslib's method; exact, and the same
     in every process.
@@ -118,7 +140,6 @@ class SpellingLinker:
         threshold: see `Linking`.
         cache_size: how many different words are remembered.
 
-    >>> from medclip_keras.knowledge.aliases import words_of
     >>> linker = SpellingLinker(["pleural", "effusion", "cardiomegaly"])
     >>> linker.read(*words_of("Plueral effusions, cardio megaly.")).words
     ['pleural', 'effusion', ',', 'cardiomegaly', '.']
@@ -126,8 +147,8 @@ class SpellingLinker:
 
     def __init__(
         self,
-        dictionary: Iterable[str],
-        also_known: Iterable[str] = (),
+        dictionary: Collection[str],
+        also_known: Collection[str] = (),
         threshold: float = THRESHOLD,
         cache_size: int = 50_000,
     ):
@@ -248,6 +269,15 @@ def similarity(one: str, other: str) -> float:
                 edits = min(edits, older[j - 2] + 1)
             row.append(edits)
     return 1 - row[-1] / max(len(one), len(other), 1)
+
+
+@functools.cache
+def words_of_shipped_tables() -> frozenset[str]:
+    """The words of all shipped tables: what one table has no concept for is real all the same."""
+    tables = importlib.resources.files("medclip_keras.knowledge") / "tables"
+    rows = (json.loads(line) for path in tables.iterdir() for line in path.read_text("utf-8").splitlines())
+    texts = (text for row in rows for text in (row["name"], *row["aliases"]))
+    return frozenset(word for text in texts for word in words_of(text)[0])
 
 
 def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
