@@ -43,6 +43,8 @@ def test_get_run_replays_a_run_json(tmp_path):
         ),
         ("data.split_fractions=[0.5,0.1,0.1]", "`data.split_fractions` must be three shares that sum to 1"),
         ("objective.target_temperature=0", "`objective.target_temperature` must be positive"),
+        ("objective.tree_closeness=1.1", "`objective.tree_closeness` must be in [0, 1]. Received: 1.1."),
+        ("objective.concept_weights=tfidf", "`objective.concept_weights` must be valid"),
         ("seed", "`--set` must be of the form a.b=c"),
     ],
 )

@@ -105,6 +105,7 @@ def label_similarity(
 def _kernel_product(kernel, num_findings):
     """The function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
     kernel = np.asarray(kernel)
+    num_findings = num_findings or len(kernel)  # gathered from replicas, labels have no static shape
     fits = kernel.shape == (num_findings, num_findings) and np.allclose(kernel, kernel.T)
     if not fits or np.linalg.eigvalsh(kernel)[0] <= 0:
         raise ValueError(

@@ -48,6 +48,13 @@ def test_several_parents_share_all_of_their_ancestors():
     assert tree_similarity(table)[c, d] == pytest.approx(2 * 1 / (3 + 2))
 
 
+def test_ancestors_count_wherever_the_table_lists_them():
+    table = table_of({"leaf": ("middle",), "middle": ("root",), "root": ()})
+    # Three, two and one on the way from the root.
+    expected = [[1, 2 * 2 / 5, 2 * 1 / 4], [2 * 2 / 5, 1, 2 * 1 / 3], [2 * 1 / 4, 2 * 1 / 3, 1]]
+    np.testing.assert_allclose(tree_similarity(table), expected)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_kernels_are_inner_products_whatever_the_tree(seed):
     rng = np.random.default_rng(seed)
