@@ -1,8 +1,20 @@
 """Concept tables: the ordered findings that a record's label vector speaks of.
 
-A table is a JSON-lines file, a concept a line: UMLS CUI, name, aliases, parents. Adding a concept is adding
-a line. Every plural, British spelling and hyphenation of an alias is matched without being written down;
-`knowledge.aliases` describes the few signs that an alias may use.
+A table is a JSON-lines file, a concept a line: UMLS CUI, name, aliases, parents, and where UMLS has several
+concepts for the same thing, their CUIs as `equivalents`. Adding a concept is adding a line. Every plural,
+British spelling and hyphenation of an alias is matched without being written down; `knowledge.aliases`
+describes the few signs that an alias may use. `knowledge.table_checks` refuses what cannot be meant.
+
+Three tables ship:
+
+chexpert14   CheXpert's observations, as the MedCLIP paper has them.
+chest21      those and the seven further names of ChestX-ray14. The default.
+thorax       those and what else PadChest maps to UMLS. Its terms, CUIs and tree are facts taken from Bustos
+             et al., PadChest: a large chest x-ray image dataset with multi-label annotated reports, Medical
+             Image Analysis 66, 2020 (https://github.com/auriml/Rx-thorax-automatic-captioning, which states
+             no licence and asks for this citation); names and aliases are our own. A parent stands here
+             only where its child implies it: PadChest's tree groups by topic (a goiter under a wide upper
+             mediastinum, a scoliosis under a deformed rib cage), ours is closed over by machine.
 """
 
 import difflib
@@ -10,12 +22,13 @@ import functools
 import hashlib
 import importlib.resources
 import json
-import re
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from etils import epath
 
+from medclip_keras.knowledge import table_checks
 from medclip_keras.knowledge.states import LabelState
 
 NO_FINDING = "No Finding"  # set by rule (knowledge.labeller), not by a mention alone
@@ -32,6 +45,7 @@ class Concept:
     name: str
     aliases: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()  # names of concepts of the same table
+    equivalents: tuple[str, ...] = ()  # further CUIs that mean the same finding
 
 
 @dataclass(frozen=True)
@@ -39,14 +53,17 @@ class ConceptTable:
     """An ordered list of concepts; position k is entry k of every label vector.
 
     Raises:
-        ValueError: duplicate names or CUIs, an unknown parent, a circle of parents, a malformed CUI.
+        ValueError: what `table_checks.first_problem` finds, with the row.
     """
 
     name: str
     concepts: tuple[Concept, ...]
+    lines: tuple[int, ...] = field(default=(), repr=False, compare=False)  # of the file, for the sentences
 
     def __post_init__(self):
-        _refuse(self)
+        problem = table_checks.first_problem(self.concepts)
+        if problem:
+            self._fail(*problem)
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -76,9 +93,29 @@ class ConceptTable:
         return self.names.index(name)
 
     @functools.cached_property
+    def parent_positions(self) -> tuple[tuple[int, ...], ...]:
+        """The positions of each concept's parents."""
+        return tuple(tuple(self.names.index(name) for name in concept.parents) for concept in self.concepts)
+
+    @functools.cached_property
     def order(self) -> tuple[int, ...]:
         """Positions with every parent before its children."""
-        return tuple(_parents_first(self))
+        return tuple(table_checks.parents_first(self.concepts))
+
+    def with_descendants(self, name: str) -> frozenset[str]:
+        """A concept's name and those of all concepts that imply it.
+
+        >>> sorted(load_table("chexpert14").with_descendants("Consolidation"))
+        ['Consolidation', 'Pneumonia']
+
+        Raises:
+            ValueError: no such concept.
+        """
+        found = {self.index(name)}
+        for position in self.order:
+            if found.intersection(self.parent_positions[position]):
+                found.add(position)
+        return frozenset(self.names[position] for position in found)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -87,27 +124,57 @@ class ConceptTable:
 
     def to_jsonl(self) -> str:
         """The table as JSON lines; `load_table` reads it back from a file."""
-        rows = (
-            {
-                "cui": concept.cui,
-                "name": concept.name,
-                "aliases": list(concept.aliases),
-                "parents": list(concept.parents),
-            }
-            for concept in self.concepts
+        return "".join(json.dumps(_row_of(concept), ensure_ascii=False) + "\n" for concept in self.concepts)
+
+    def _fail(self, requirement: str, received: str, positions: Sequence[int]):
+        rows = [f"row {self.lines[k] if self.lines else k + 1} ({self.names[k]!r})" for k in positions]
+        where = f", {' and '.join(rows)}" if rows else ""
+        raise ValueError(
+            f"`concepts` must {requirement}. Received: {received}{where} of the table {self.name!r}."
         )
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def load_table(name_or_path: str) -> ConceptTable:
+def load_table(name_or_path: str, known_cuis: Collection[str] | None = None) -> ConceptTable:
     """Loads a shipped concept table by name, or a JSON-lines file.
+
+    Args:
+        name_or_path: `chest21`, or a path that ends in .jsonl.
+        known_cuis: the CUIs of an installed UMLS, where there is one: others are refused (`check_cuis`).
 
     >>> load_table("chexpert14").names[2]
     'Cardiomegaly'
 
     Raises:
-        ValueError: no such table or file, or a row that is not a concept.
+        ValueError: no such table or file, or a row that is not a concept; the row is in the sentence.
     """
+    table = _read_table(name_or_path)
+    if known_cuis is not None:
+        check_cuis(table, known_cuis)
+    return table
+
+
+def check_cuis(table: ConceptTable, known: Collection[str]) -> None:
+    """Refuses a table with a CUI that a knowledge base does not hold.
+
+    Args:
+        table: the concepts.
+        known: CUIs, such as the keys of scispaCy's `KnowledgeBase.cui_to_entity`.
+
+    >>> check_cuis(ConceptTable("mine", (Concept("C9999999", "Gadget"),)), {"C0018800"})
+    Traceback (most recent call last):
+    ...
+    ValueError: `concepts` must have CUIs of the knowledge base. Received: C9999999, row 1 ('Gadget') of ...
+
+    Raises:
+        ValueError: a CUI that is not known, with the row.
+    """
+    for position, concept in enumerate(table.concepts):
+        for cui in (concept.cui, *concept.equivalents):
+            if cui not in known:
+                table._fail("have CUIs of the knowledge base", cui, [position])
+
+
+def _read_table(name_or_path: str) -> ConceptTable:
     shipped = sorted(p.name.removesuffix(".jsonl") for p in _TABLES.iterdir() if p.name.endswith(".jsonl"))
     if str(name_or_path) in shipped:
         text = (_TABLES / f"{name_or_path}.jsonl").read_text(encoding="utf-8")
@@ -148,81 +215,48 @@ def close_over_parents(states: np.ndarray, table: ConceptTable) -> np.ndarray:
             f"Received: {closed.shape}."
         )
     for child in reversed(table.order):
-        for parent in _parent_positions(table, child):
+        for parent in table.parent_positions[child]:
             above, below = closed[..., parent], closed[..., child]  # views (...,)
             lifted = (below == LabelState.UNCERTAIN) & (above != LabelState.POSITIVE)
             above[lifted] = LabelState.UNCERTAIN
             above[below == LabelState.POSITIVE] = LabelState.POSITIVE
     for child in table.order:
-        for parent in _parent_positions(table, child):
+        for parent in table.parent_positions[child]:
             silent = closed[..., child] == LabelState.NOT_MENTIONED
             closed[..., child][silent & (closed[..., parent] == LabelState.NEGATIVE)] = LabelState.NEGATIVE
     return closed
 
 
-def _parent_positions(table: ConceptTable, position: int) -> list[int]:
-    return [table.names.index(parent) for parent in table.concepts[position].parents]
+def _row_of(concept: Concept) -> dict:
+    row = {
+        "cui": concept.cui,
+        "name": concept.name,
+        "aliases": list(concept.aliases),
+        "parents": list(concept.parents),
+    }
+    return row | ({"equivalents": list(concept.equivalents)} if concept.equivalents else {})
 
 
 def _parse_table(name: str, text: str) -> ConceptTable:
-    concepts = []
+    concepts, lines = [], []
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            concepts.append(
-                Concept(
-                    cui=row["cui"],
-                    name=row["name"],
-                    aliases=tuple(row.get("aliases", ())),
-                    parents=tuple(row.get("parents", ())),
-                )
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"`concepts` must be JSON lines with cui, name, aliases, parents. "
-                f"Received: line {number} of {name!r} ({type(error).__name__}: {error})."
-            ) from None
-    return ConceptTable(name=name, concepts=tuple(concepts))
+        if line.strip():
+            concepts.append(_parse_row(name, number, line))
+            lines.append(number)
+    return ConceptTable(name=name, concepts=tuple(concepts), lines=tuple(lines))
 
 
-def _refuse(table: ConceptTable) -> None:
-    """Raises for a table that cannot be meant."""
-
-    def fail(requirement: str, received: str):
-        raise ValueError(f"`concepts` must {requirement}. Received: {received} in the table {table.name!r}.")
-
-    if not table.concepts:
-        fail("hold at least one concept", "none")
-    for what, values in (("names", table.names), ("CUIs", table.cuis)):
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            fail(f"have different {what}", f"{', '.join(twice)} more than once")
-    for concept in table.concepts:
-        if not re.fullmatch(r"C\d{7}", concept.cui):
-            fail("have UMLS CUIs (C and seven digits)", f"{concept.cui!r} for {concept.name!r}")
-        for parent in concept.parents:
-            if parent not in table.names:
-                near = difflib.get_close_matches(parent, table.names, 1) or table.names
-                fail("name parents of the same table", f"{parent!r} for {concept.name!r} (near: {near[0]!r})")
-    order = _parents_first(table)
-    if len(order) < len(table):
-        circle = [concept.name for k, concept in enumerate(table.concepts) if k not in order]
-        fail("have parents without a circle", f"a circle through {', '.join(circle)}")
-
-
-def _parents_first(table: ConceptTable) -> list[int]:
-    """Topological order; concepts on a circle (and below it) are left out."""
-    order: list[int] = []
-    placed: set[str] = set()
-    while True:
-        ready = [
-            k
-            for k, concept in enumerate(table.concepts)
-            if concept.name not in placed and placed.issuperset(concept.parents)
-        ]
-        if not ready:
-            return order
-        order += ready
-        placed.update(table.names[k] for k in ready)
+def _parse_row(name: str, number: int, line: str) -> Concept:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        row, problem = None, f"no JSON (column {error.colno})"
+    else:
+        problem = table_checks.row_problem(row)
+    if problem:
+        raise ValueError(
+            f"`concepts` must be JSON lines with cui, name, aliases, parents and perhaps equivalents. "
+            f"Received: line {number} of {name!r}: {problem}."
+        )
+    lists = {key: tuple(row.get(key, ())) for key in table_checks.LISTS}
+    return Concept(cui=row["cui"], name=row["name"], **lists)

@@ -1,10 +1,19 @@
 import dataclasses
+import json
+import pickle
+import re
 
 import numpy as np
 import pytest
 
 from medclip_keras.knowledge.aliases import parse_alias
-from medclip_keras.knowledge.concepts import Concept, ConceptTable, close_over_parents, load_table
+from medclip_keras.knowledge.concepts import (
+    Concept,
+    ConceptTable,
+    check_cuis,
+    close_over_parents,
+    load_table,
+)
 from medclip_keras.knowledge.states import LabelState
 
 NONE, POS, NEG, UNC = (LabelState(k) for k in range(4))
@@ -40,7 +49,7 @@ def test_shipped_cuis_are_those_of_umls(table):
 
 
 def test_shipped_aliases_parse():
-    for table in ("chest21", "chexpert14"):
+    for table in ("chest21", "chexpert14", "thorax"):
         for concept in load_table(table).concepts:
             assert all(parse_alias(alias).parts for alias in concept.aliases)
 
@@ -66,33 +75,168 @@ def test_fingerprint_tells_order_aliases_and_parents_apart():
     assert ConceptTable("other name", (a, b)).fingerprint == tables[0].fingerprint
 
 
+def concept(cui="C0000001", name="A", *, parents=(), aliases=(), equivalents=()):
+    return Concept(cui, name, tuple(aliases), tuple(parents), tuple(equivalents))
+
+
+OTHER = concept("C0000002", "B")
+
+
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("concepts", "sentence"),
     [
-        ([("C0000001", "A", ()), ("C0000002", "A", ())], "different names. Received: A more than once"),
-        ([("C0000001", "A", ()), ("C0000001", "B", ())], "different CUIs. Received: C0000001 more than once"),
-        ([("C0000001", "A", ("Bee",)), ("C0000002", "Bea", ())], r"'Bee' for 'A' \(near: 'Bea'\)"),
-        ([("C0000001", "A", ("B",)), ("C0000002", "B", ("A",))], "without a circle. Received: a circle"),
-        ([("C0000001", "A", ("A",))], "without a circle"),
-        ([("C123", "A", ())], "UMLS CUIs .* Received: 'C123' for 'A'"),
-        ([], "at least one concept"),
+        ((), "hold at least one concept. Received: none of the table 'bad'."),
+        ((concept(), concept("C0000002")), "different names. Received: 'A', row 1 ('A') and row 2 ('A') of"),
+        (
+            (OTHER, concept(), concept(name="C")),
+            "different CUIs. Received: C0000001, row 2 ('A') and row 3 ('C')",
+        ),
+        (
+            (OTHER, concept(equivalents=["C0000002"])),
+            "different CUIs. Received: C0000002, row 1 ('B') and row 2",
+        ),
+        ((OTHER, concept(parents=["Bee"])), "same table. Received: 'Bee' (near: 'B'), row 2 ('A') of"),
+        ((OTHER, concept("C123")), "UMLS CUIs (C and seven digits). Received: 'C123', row 2 ('A') of"),
+        ((OTHER, concept("c0000001")), "UMLS CUIs (C and seven digits). Received: 'c0000001', row 2"),
+        (
+            (OTHER, concept(equivalents=["C00000012"])),
+            "UMLS CUIs (C and seven digits). Received: 'C00000012'",
+        ),
+        ((concept(parents=["A"]),), "parents without a circle. Received: a circle, row 1 ('A') of"),
+        ((OTHER, concept(aliases=["a (b"])), "aliases that can be parsed. Received: 'a (b', row 2 ('A') of"),
+        ((OTHER, concept(aliases=["+ c"])), "aliases that can be parsed. Received: '+ c', row 2 ('A') of"),
     ],
 )
-def test_impossible_tables_are_refused(rows, sentence):
-    concepts = tuple(Concept(cui, name, parents=parents) for cui, name, parents in rows)
-    with pytest.raises(ValueError, match=sentence):
+def test_impossible_tables_are_refused_with_the_row(concepts, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         ConceptTable("bad", concepts)
 
 
-def test_unknown_names_and_files_are_refused_with_near_ones(tmp_path):
+def test_only_the_circle_is_named():
+    below = concept("C0000003", "below", parents=["A"])
+    circle = (concept("C0000001", "A", parents=["B"]), concept("C0000002", "B", parents=["C"]))
+    back = concept("C0000004", "C", parents=["root", "A"])
+    with pytest.raises(ValueError, match=r"a circle, row 3 \('A'\) and row 4 \('B'\) and row 5 \('C'\) of"):
+        ConceptTable("bad", (concept("C0000005", "root"), below, *circle, back))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("effusion", "effusion"),
+        ("Pleural-Effusions", "pleural effusion"),
+        ("tumour", "tumors"),
+        ("(left|right) effusion", "right effusions"),
+        ("heart + enlarged", "(large|enlarged) + (heart|silhouette)"),
+        ("&effusion", "effusion"),  # both must say so
+        ("effusion", "&effusion"),
+        ("b", "hernia"),  # the other's name
+    ],
+)
+def test_an_alias_that_two_concepts_claim_is_refused_with_both_rows(mine, theirs):
+    concepts = (concept("C0000003", "C"), concept(aliases=[mine]), concept("C0000002", "B", aliases=[theirs]))
+    with pytest.raises(
+        ValueError, match=r"aliases of one concept each, .* row 2 \('A'\) and row 3 \('B'\) of"
+    ):
+        ConceptTable("bad", concepts)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("&hydropneumothorax", "&hydropneumothorax"),
+        ("joint effusion", "!joint effusion"),  # an excluded reading claims nothing
+        ("~normal silhouette", "~normal silhouette"),  # a normal phrase may deny both
+        ("heart enlarged", "heart + enlarged"),  # one phrase is not two parts
+    ],
+)
+def test_what_two_concepts_may_both_say(mine, theirs):
+    ConceptTable("good", (concept(aliases=[mine]), concept("C0000002", "B", aliases=[theirs])))
+
+
+def test_a_name_may_be_shared_by_its_own_alias():
+    shared = (
+        concept(name="Pleural Mass", aliases=["&pleural mass"]),
+        concept("C0000002", "B", aliases=["&pleural mass"]),
+    )
+    assert len(ConceptTable("good", shared)) == 2
+
+
+def test_rows_of_a_file_are_named_by_their_line(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = ['{"cui": "C0000001", "name": "A"}', "", '{"cui": "C0000002", "name": "B", "parents": ["C"]}']
+    path.write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=re.escape("'C' (near: 'A'), row 3 ('B') of the table 'mine'")):
+        load_table(str(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ('{"cui": "C0000002"}', "name is missing or no text"),
+        ('{"cui": 2, "name": "B"}', "cui is missing or no text"),
+        ('{"cui": "C0000002", "name": " "}', "name is missing or no text"),
+        ('{"cui": "C0000002", "name": "B", "alias": []}', "unknown field 'alias' (near: 'aliases')"),
+        ('{"cui": "C0000002", "name": "B", "colour": "red"}', "unknown field 'colour'."),
+        ('{"cui": "C0000002", "name": "B", "aliases": "bee"}', "aliases is no list of texts"),
+        ('{"cui": "C0000002", "name": "B", "parents": [1]}', "parents is no list of texts"),
+        ("[]", "no JSON object"),
+        ("{", "no JSON (column 2)"),
+    ],
+)
+def test_lines_that_are_no_concept_are_refused(tmp_path, row, problem):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"cui": "C0000001", "name": "A"}\n' + row + "\n")
+    with pytest.raises(ValueError, match=re.escape(f"Received: line 2 of 'bad': {problem}")):
+        load_table(str(path))
+
+
+def test_cuis_that_an_installed_umls_lacks_are_refused(tmp_path):
+    table = ConceptTable("t", (OTHER, concept(equivalents=["C0000009"])))
+    known = {"C0000001", "C0000002", "C0000009"}
+    check_cuis(table, known)
+    with pytest.raises(
+        ValueError, match=re.escape("CUIs of the knowledge base. Received: C0000009, row 2 ('A')")
+    ):
+        check_cuis(table, known - {"C0000009"})
+    path = tmp_path / "mine.jsonl"
+    path.write_text(table.to_jsonl())
+    assert load_table(str(path), known_cuis=known).concepts == table.concepts
+    with pytest.raises(ValueError, match=re.escape("Received: C0000002, row 1 ('B') of the table 'mine'")):
+        load_table(str(path), known_cuis=known - {"C0000002"})
+
+
+def test_equivalents_are_written_where_there_are_any():
+    plain, twin = ConceptTable("t", (concept(),)), ConceptTable("t", (concept(equivalents=["C0000009"]),))
+    assert "equivalents" not in plain.to_jsonl()
+    assert json.loads(twin.to_jsonl())["equivalents"] == ["C0000009"]
+    assert plain.fingerprint != twin.fingerprint
+
+
+def test_unknown_names_and_files_are_refused_with_near_ones():
     with pytest.raises(ValueError, match=r"Received: 'chest12'\. Shipped tables: chest21"):
         load_table("chest12")
     with pytest.raises(ValueError, match=r"Received: 'Cardiomegalie'\. Near names: Cardiomegaly"):
         load_table("chest21").index("Cardiomegalie")
-    path = tmp_path / "bad.jsonl"
-    path.write_text('{"cui": "C0000001", "name": "A"}\n{"cui": "C0000002"}\n')
-    with pytest.raises(ValueError, match=r"Received: line 2 of 'bad' .*name"):
-        load_table(str(path))
+
+
+def test_descendants_are_all_that_imply_a_concept():
+    rows = (
+        concept("C0000001", "leaf", parents=["left", "right"]),
+        concept("C0000002", "left", parents=["root"]),
+        concept("C0000003", "right"),
+        concept("C0000004", "root"),
+    )
+    table = ConceptTable("t", rows)
+    assert table.with_descendants("root") == {"root", "left", "leaf"}
+    assert table.with_descendants("right") == {"right", "leaf"}
+    assert table.with_descendants("leaf") == {"leaf"}
+    assert table.parent_positions == ((1, 2), (3,), (), ())
+
+
+def test_a_table_goes_to_a_worker_and_back():
+    table = load_table("chexpert14")
+    assert pickle.loads(pickle.dumps(table)) == table
 
 
 def test_closure_lifts_children_and_denies_below():
