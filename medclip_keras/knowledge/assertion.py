@@ -76,6 +76,7 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 )
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
+_OPENINGS = ("clinical setting", "clinical context")
 _AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
 _AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
@@ -177,7 +178,9 @@ class Scopes:
     def _last(self, cue: Cue) -> int:
         """Where the scope that a cue opens ends."""
         limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
-        return next((k for k in range(cue.end, limit) if self._ends_scope(k)), limit)
+        # "In the appropriate clinical setting, this is …": the comma is the cue's own.
+        opening = cue.text.endswith(_OPENINGS) and self._words[cue.end : cue.end + 1] == [","]
+        return next((k for k in range(cue.end + opening, limit) if self._ends_scope(k)), limit)
 
     def _first(self, cue: Cue) -> int:
         """Where the scope of a cue that closes a statement begins."""

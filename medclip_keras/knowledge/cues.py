@@ -31,7 +31,7 @@ NEGATIVE_BEFORE = (
     "nor",
     "neither",
     "denies",
-    "(this|that|which|study|exam|examination|film|radiograph|view|ct|finding|appearance) (rules out|excludes)",
+    "(this|that|which|study|exam|film|radiograph|view|ct|finding|appearance) (rules out|excludes)",
     "(cannot|can not|could not|can't|do not|did not) (see|identify|detect|find|appreciate|demonstrate)",
     "never",
     "none of",

@@ -16,6 +16,7 @@ from spacy.matcher import PhraseMatcher
 from spacy.tokens import Doc
 
 from medclip_keras.knowledge import assertion as assertions
+from medclip_keras.knowledge.abbreviations import definitions, written_out
 from medclip_keras.knowledge.aliases import (
     ABSENT,
     EXCLUDED,
@@ -107,15 +108,26 @@ class Extractor:
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """All mentions of a section's text, in reading order, offsets into `text`."""
+        meanings = definitions(text)
         return tuple(
             mention
             for start, end in split_sentences(text)
-            for mention in self.sentence_mentions(text[start:end], section, start)
+            for mention in self.sentence_mentions(text[start:end], section, start, meanings)
         )
 
-    def sentence_mentions(self, sentence: str, section: str, offset: int = 0) -> list[Mention]:
-        """The mentions of one sentence that begins at `offset` of its section."""
-        return [_moved(mention, section, offset) for mention in self._read(sentence)]
+    def sentence_mentions(
+        self,
+        sentence: str,
+        section: str,
+        offset: int = 0,
+        meanings: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> list[Mention]:
+        """The mentions of one sentence that begins at `offset` of its section.
+
+        `meanings` are the abbreviations that its report defines (`knowledge.abbreviations`).
+        """
+        used = tuple(item for item in meanings.items() if item[0] in sentence) if meanings else ()
+        return [_moved(mention, section, offset) for mention in self._read(sentence, used)]
 
     def _learn_alias(self, position: int, alias: Alias) -> None:
         if len(alias.parts) == 1:
@@ -165,8 +177,10 @@ class Extractor:
                     position, role, rule = use
                     yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
 
-    def _read_sentence(self, sentence: str) -> tuple[Mention, ...]:
+    def _read_sentence(self, sentence: str, meanings: tuple = ()) -> tuple[Mention, ...]:
         words, offsets = words_of(sentence)
+        if meanings:
+            words, offsets = written_out(sentence, words, offsets, dict(meanings))
         if not words:
             return ()
         near = {}

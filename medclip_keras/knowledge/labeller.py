@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medclip_keras.knowledge.abbreviations import definitions
 from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
@@ -84,13 +85,14 @@ class ReportLabeller:
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Labels a report's sections; other sections than findings, impression and body say nothing."""
-        sentences, mentions = [], []
+        sentences, mentions, meanings = [], [], {}
         for section in sections:
             if section.name not in CONTENT_SECTIONS:
                 continue
+            meanings.update(definitions(section.text))
             for start, end in split_sentences(section.text):
                 text = section.text[start:end]
-                found = self._extractor.sentence_mentions(text, section.name, start)
+                found = self._extractor.sentence_mentions(text, section.name, start, meanings)
                 mentions += found
                 sentences.append(LabelledSentence(section.name, text, self.states(found)))
         return ReportLabels(tuple(sentences), self.states(mentions), tuple(mentions), bool(sentences))

@@ -13,7 +13,7 @@ SENTENCES = [
     ("Failed to demonstrate a fracture.", "Fracture: -"),
     ("The lungs are clear.", "Lung Opacity: -"),
     ("Biapical pleural thickening.", "Pleural Thickening: +"),
-    ("The lungs are clear of infiltrate.", "Lung Opacity: -, Infiltration: -"),
+    ("The lungs are clear of infiltrate.", "Infiltration: -"),
     ("There is possible consolidation.", "Consolidation: ?"),
     ("There is a questionable nodule in the right base.", "Nodule: ?"),
     ("This is a possible nodule.", "Nodule: ?"),

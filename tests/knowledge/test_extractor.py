@@ -89,7 +89,7 @@ SENTENCES = [
     ("Part of the stomach has herniated into the chest.", "Hernia: +"),
     ("A 2 cm spiculated mass in the right lung.", "Mass: +"),
     ("Solitary pulmonary nodule in the left upper lobe.", "Nodule: +"),
-    ("Small nodular opacity projects over the right lung.", "Nodule: +"),
+    ("Small nodular opacity projects over the right lung.", "Nodule: ?, Lung Opacity: +"),
     ("Rounded lesion in the left lung.", "Lung Lesion: +"),
     ("Mass effect on the trachea.", ""),
     ("Interstitial oedema.", "Edema: +"),
@@ -247,7 +247,7 @@ SENTENCES = [
     ("Median sternotomy wires are intact.", "Support Devices: +"),
     ("No tube or catheter is seen.", "Support Devices: -"),
     ("Lines and tubes: none.", "Support Devices: -"),
-    ("Cardiac size is at the upper limit of normal.", ""),
+    ("Cardiac size is at the upper limit of normal.", "Cardiomegaly: -"),
     ("The heart is top normal in size.", "Cardiomegaly: -"),
     ("Heart size and mediastinal contours are normal.", "Cardiomegaly: -, Enlarged Cardiomediastinum: -"),
     ("Mildly enlarged cardiac silhouette, increased compared to prior.", "Cardiomegaly: +"),
@@ -347,8 +347,13 @@ def test_upper_case_british_and_hyphenated_words_are_the_same_words(extractor):
 
 
 def test_longest_phrase_wins(extractor):
-    assert said(extractor, "Nodular opacity.") == {"Nodule": "+"}
+    assert said(extractor, "Nodular density.") == {"Nodule": "+"}
     assert said(extractor, "Opacity and a nodule.") == {"Lung Opacity": "+", "Nodule": "+"}
+
+
+def test_a_phrase_that_leaves_its_concept_open_hides_no_other(extractor):
+    assert said(extractor, "Nodular opacity.") == {"Nodule": "?", "Lung Opacity": "+"}
+    assert said(extractor, "No nodular opacity.") == {"Nodule": "-", "Lung Opacity": "-"}
 
 
 def test_one_reading_a_concept_where_aliases_overlap(extractor):

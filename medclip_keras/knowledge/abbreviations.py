@@ -1,0 +1,43 @@
+"""Abbreviations that a report defines for itself: "a pleural effusion (PE) … the PE is unchanged".
+
+Schwartz and Hearst (PSB 2003) find the words before the bracket that an abbreviation stands for by its
+letters; here every letter begins a word of them, which is how radiologists abbreviate findings.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from medclip_keras.knowledge.aliases import words_of
+
+_DEFINITION = re.compile(r"((?:[^\W\d_]+[ -]){1,6})\(([A-Z]{2,6})\)")
+
+
+def definitions(text: str) -> dict[str, tuple[str, ...]]:
+    """The abbreviations that a text defines, and the normalised words that each stands for.
+
+    >>> definitions("Small right pleural effusion (PE). The PE of last week was larger (see CT).")
+    {'PE': ('pleural', 'effusion')}
+    """
+    if "(" not in text:
+        return {}
+    found = {}
+    for match in _DEFINITION.finditer(text):
+        words = re.findall(r"[^\W\d_]+", match[1])[-len(match[2]) :]
+        if "".join(word[0] for word in words).upper() == match[2]:
+            found[match[2]] = tuple(words_of(" ".join(words))[0])
+    return found
+
+
+def written_out(
+    sentence: str,
+    words: Sequence[str],
+    offsets: Sequence[tuple[int, int]],
+    meanings: Mapping[str, tuple[str, ...]],
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """A sentence's words with every defined abbreviation replaced by its words, all at its offsets."""
+    long_words, long_offsets = [], []
+    for word, (start, end) in zip(words, offsets, strict=True):
+        meaning = meanings.get(sentence[start:end], (word,))
+        long_words += meaning
+        long_offsets += [(start, end)] * len(meaning)
+    return long_words, long_offsets
