@@ -68,6 +68,8 @@ def normalise(word: str) -> str:
     word = word.removesuffix("'s")
     if word in _IRREGULAR:
         return _IRREGULAR[word]
+    if len(word) > 6 and word.endswith("omas"):  # granulomas, hematomas
+        return word[:-1]
     if word.endswith("thoraces"):  # pneumo-, hydro-, haemo-
         return word[:-3] + "x"
     if len(word) > 4 and word.endswith("ies"):

@@ -1,6 +1,6 @@
 """Sections to label states: a vector a sentence and a vector a report, over the table's concepts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from medclip_keras.knowledge.abbreviations import definitions
 from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
+from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import Section
@@ -65,6 +66,10 @@ class ReportLabeller:
     negative. `No Finding` is positive where normality is stated overall, or of lungs and heart alike, and
     nothing but support devices is positive or uncertain; it is left unmentioned elsewhere.
 
+    Args:
+        table: the concepts.
+        linking: how spellings that the dictionary lacks are looked up; None: not at all.
+
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> labeller = ReportLabeller(load_table("chexpert14"))
     >>> labels = labeller.label([Section("impression", "Normal chest. No pneumothorax.")])
@@ -72,9 +77,9 @@ class ReportLabeller:
     {'No Finding': 'POSITIVE', 'Pneumothorax': 'NEGATIVE'}
     """
 
-    def __init__(self, table: ConceptTable):
+    def __init__(self, table: ConceptTable, linking: Linking | None = None):
         self.table = table
-        self._extractor = Extractor(table)
+        self._extractor = Extractor(table, linking=linking)
         self._positions = {name: position for position, name in enumerate(table.names)}
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
@@ -97,9 +102,11 @@ class ReportLabeller:
                 sentences.append(LabelledSentence(section.name, text, self.states(found)))
         return ReportLabels(tuple(sentences), self.states(mentions), tuple(mentions), bool(sentences))
 
-    def states(self, mentions: Iterable[Mention]) -> np.ndarray:
+    def states(self, mentions: Sequence[Mention]) -> np.ndarray:
         """(num_findings,) int8 of what some mentions say together."""
         states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
+        if not mentions:
+            return np.array(states, np.int8)
         for mention in mentions:
             position, state = self._positions[mention.name], _STATES[mention.assertion]
             if _RANKS[state] > _RANKS[states[position]]:
