@@ -35,6 +35,7 @@ from medclip_keras.knowledge.sections import split_sentences
 
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
+_OTHER_WORD = "□"
 _APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
@@ -91,6 +92,7 @@ class Extractor:
         self._vocab.lex_attr_getters = {}  # shapes and flags of words are not needed, and slow to derive
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
         self._uses: dict[int, list[tuple]] = defaultdict(list)  # matcher key → what the phrase may be
+        self._words: set[str] = set()  # of all phrases
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
             for text in (concept.name, *concept.aliases):
@@ -145,6 +147,7 @@ class Extractor:
         uses = self._uses[self._vocab.strings.add(key)]
         if not uses:
             self._matcher.add(key, [Doc(self._vocab, words=words)])
+            self._words.update(words)
         if use not in uses:
             uses.append(use)
 
@@ -162,8 +165,7 @@ class Extractor:
         for key, uses in self._uses.items():
             for cui in sorted({self.table.cuis[use[1]] for use in uses if use[0] == "concept"}):
                 phrases[cui].append(self._vocab.strings[key])
-        words = {word for key in self._uses for word in self._vocab.strings[key].split()}
-        return Linker(linking, phrases, words)
+        return Linker(linking, phrases, self._words)
 
     def _link_entities(self, sentence: str, offsets, matched: list[_Candidate]) -> Iterable[_Candidate]:
         """Readings of the entities of a scispaCy model that hold no match."""
@@ -190,22 +192,30 @@ class Extractor:
         candidates, cues = self._match(words)
         if self._linker:
             candidates += self._link_entities(sentence, offsets, candidates)
-        candidates = [_with_similarity(c, near) for c in _best_readings(candidates)]
+        candidates = _best_readings(candidates)
+        if near:
+            candidates = [_with_similarity(candidate, near) for candidate in candidates]
+        if not candidates:
+            return ()
+        cues = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
         scopes = Scopes(words, cues, [part for c in candidates for part in c.parts])
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
 
-    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[Cue]]:
+    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
+        """Readings of concepts, and cues by kind, start and end."""
         candidates, cues = [], []
         parts: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-        for key, start, end in self._matcher(Doc(self._vocab, words=words)):
-            for kind, *use in self._uses[key]:
-                if kind == "cue":
-                    cues.append(Cue(use[0], start, end, " ".join(words[start:end])))
-                elif kind == "part":
-                    parts[use[0]][use[1]].append((start, end))
+        # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
+        shown = [word if word in self._words else _OTHER_WORD for word in words]
+        for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
+            for use in self._uses[key]:
+                if use[0] == "cue":
+                    cues.append((use[1], start, end))
+                elif use[0] == "part":
+                    parts[use[1]][use[2]].append((start, end))
                 else:
-                    position, role, rule = use
+                    _, position, role, rule = use
                     candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
             position, alias = self._combinations[number]
