@@ -41,7 +41,6 @@ def phantom_tiny() -> RunConfig:
             stored_image_size=72,
             shuffle_buffer=1024,
             max_tokens=32,
-            split_fractions=(0.7, 0.1, 0.2),
         ),
         # The side of a finding says nothing here: the phantom's heart is mirrored too.
         augment=AugmentConfig(rotation_degrees=5.0, scale=(0.9, 1.1)),
@@ -73,7 +72,6 @@ def phantom_small() -> RunConfig:
             phantom=PhantomConfig(num_paired=4000, num_image_only=2000, num_text_only=2000, image_size=160),
             stored_image_size=144,
             max_tokens=48,
-            split_fractions=(0.7, 0.1, 0.2),
         ),
         augment=AugmentConfig(rotation_degrees=5.0, scale=(0.9, 1.1)),
         model=ModelConfig(image=ImageEncoderConfig(backbone="resnet18", image_size=128), text=SMALL_TEXT),

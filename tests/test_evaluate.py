@@ -35,8 +35,8 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{c}" for c in 
 def run(tmp_path_factory):
     """Phantom records, a workdir whose model has random weights, its evaluation, and its SavedModel."""
     root = tmp_path_factory.mktemp("evaluate")
-    write_phantom(root / "raw", seed=0, num_paired=60, num_image_only=30, num_text_only=30, image_size=48)
-    options = {"source": "phantom", "input": str(root / "raw"), "split_fractions": (0.3, 0.1, 0.6)}
+    write_phantom(root / "raw", seed=0, num_paired=180, num_image_only=90, num_text_only=60, image_size=48)
+    options = {"source": "phantom", "input": str(root / "raw")}
     label_reports.run(output=str(root / "records" / "reports"), **options)
     decode_images.run(output=str(root / "records" / "images"), image_size=40, **options)
     config = RunConfig(

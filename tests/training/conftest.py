@@ -15,9 +15,10 @@ def tiny_run(tmp_path_factory) -> RunConfig:
     """The default run with a small model, on 60 phantoms of 32 px; dropout is on."""
     raw, records = tmp_path_factory.mktemp("raw") / "phantom", tmp_path_factory.mktemp("records")
     write_phantom(raw, seed=1, num_paired=60, num_image_only=0, num_text_only=0, image_size=36)
-    options = {"source": "phantom", "input": str(raw), "split_fractions": (0.6, 0.2, 0.2)}
+    options = {"source": "phantom", "input": str(raw)}
     label_reports.run(**options, output=str(records / "reports"))
-    decode_images.run(**options, output=str(records / "images"), image_size=36)
+    reports = str(records / "reports")
+    decode_images.run(**options, output=str(records / "images"), image_size=36, reports=reports)
     config = override(
         phantom_tiny(),
         [

@@ -10,10 +10,14 @@ a grammar (synonyms, negations, hedges, sides, sections), each with chances of i
 Layout:
     images/*.png      8-bit gray
     reports/*.txt     sections under headings
-    images.csv        image_id, study_id, patient_id, path, view, then a column a finding: what was drawn
-    reports.csv       report_id, study_id, patient_id, path, late, then a column a finding: what the text says
+    images.csv        image_id, study_id, patient_id, path, view, split, then a column a finding: what was
+                      drawn
+    reports.csv       report_id, study_id, patient_id, path, split, late, then a column a finding: what the
+                      text says; `late`: a wording that was written after the extractor was frozen
 
-Labels are in CheXpert's codes: 1 positive, 0 negative, -1 uncertain, blank not mentioned.
+Labels are in CheXpert's codes: 1 positive, 0 negative, -1 uncertain, blank not mentioned. Patients are split
+70, 10, 20 %. As in CheXpert and MIMIC-CXR, training images with a report have no labels but those that are
+read out of it, while validation and test images are judged by the truth: by what was drawn.
 """
 
 from medclip_keras.sources.phantom.archive import (

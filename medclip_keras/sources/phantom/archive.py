@@ -17,8 +17,8 @@ from medclip_keras.sources.phantom.grammar import LABELS, write_report
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
 from medclip_keras.sources.tables import CODE_OF_STATE, read_table, state_of_code
 
-_IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view")
-_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "late")
+_IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view", "split")
+_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "split", "late")
 _PARTS = ("paired", "image", "text")  # the order is part of the seed
 
 
@@ -34,8 +34,9 @@ def write_phantom(
     """Draws and writes an archive; the same arguments give the same bytes.
 
     Writes `images/*.png` and `reports/*.txt`, and the tables `images.csv` and `reports.csv`, which name
-    them and hold the truth in CheXpert's codes (1, 0, -1, blank): of an image what was drawn, of a
-    report what its text says.
+    them and hold the truth in CheXpert's codes (1, 0, -1, blank): of a report what its text says, of an image
+    what was drawn. Training images that have a report carry no labels, as in MIMIC-CXR: they are for the
+    reader of the report to find.
 
     Args:
         directory: made if need be.
@@ -58,7 +59,7 @@ def write_phantom(
         for index, study in enumerate(studies):
             if name != "text":
                 rng = np.random.default_rng((seed, part, index, 0))
-                image_table.append(_write_image(directory, study, rng, image_size))
+                image_table.append(_write_image(directory, study, rng, image_size, name == "paired"))
             if name != "image":
                 rng = np.random.default_rng((seed, part, index, 1))
                 report_table.append(_write_report(directory, study, rng))
@@ -67,17 +68,22 @@ def write_phantom(
 
 
 def _write_image(
-    directory: epath.Path, study: Study, rng: np.random.Generator, image_size: int
+    directory: epath.Path, study: Study, rng: np.random.Generator, image_size: int, has_report: bool
 ) -> tuple[str, ...]:
     file = io.BytesIO()
     Image.fromarray(draw_radiograph(study.findings, rng, image_size)).save(file, "PNG")
     path = f"images/{study.study_id}.png"
     (directory / path).write_bytes(file.getvalue())
+    labels = [""] * len(LABELS) if has_report and study.split == "train" else _drawn(study)
+    return (f"{study.study_id}i", study.study_id, study.patient_id, path, "frontal", study.split, *labels)
+
+
+def _drawn(study: Study) -> list[str]:
+    """The codes of what a study's radiograph shows."""
     present = {finding.name for finding in study.findings}
     if not present - {"Support Devices"}:
         present.add("No Finding")
-    codes = ("1" if name in present else "0" for name in LABELS)
-    return (f"{study.study_id}i", study.study_id, study.patient_id, path, "frontal", *codes)
+    return ["1" if name in present else "0" for name in LABELS]
 
 
 def _write_report(directory: epath.Path, study: Study, rng: np.random.Generator) -> tuple[str, ...]:
@@ -86,7 +92,7 @@ def _write_report(directory: epath.Path, study: Study, rng: np.random.Generator)
     (directory / path).write_text(report.text, encoding="utf-8")
     codes = (CODE_OF_STATE[report.states[name]] for name in LABELS)
     late = str(int(report.late))
-    return (f"{study.study_id}r", study.study_id, study.patient_id, path, late, *codes)
+    return (f"{study.study_id}r", study.study_id, study.patient_id, path, study.split, late, *codes)
 
 
 def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
@@ -98,7 +104,7 @@ def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of a phantom archive, with what was drawn as their labels."""
+    """The images of a phantom archive, with what was drawn as their labels, where these are published."""
     directory = epath.Path(path)
     for row in read_table(directory / "images.csv", (*_IMAGE_COLUMNS, *LABELS)):
         yield ImageRow(
@@ -107,6 +113,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             patient_id=row["patient_id"],
             path=str(directory / row["path"]),
             view=row["view"],
+            split=row["split"],
             labels={name: state_of_code(row[name], name) for name in LABELS},
         )
 
@@ -125,6 +132,7 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
             study_id=row["study_id"],
             patient_id=row["patient_id"],
             path=str(directory / row["path"]),
+            split=row["split"],
         )
 
 

@@ -20,6 +20,7 @@ _TOGETHER = (  # findings that one disease brings along
     ("Cardiomegaly", "Consolidation"),
 )
 _FURTHER_RATES = (0.09, 0.11, 0.09, 0.16, 0.09)
+_SPLITS = {"train": 0.7, "valid": 0.1, "test": 0.2}  # shares of the patients
 _MIDLINE = ("Cardiomegaly", "Support Devices")
 _BILATERAL = ("Edema", "Emphysema")
 
@@ -48,6 +49,7 @@ class Study:
     Attributes:
         study_id: unique in the archive.
         patient_id: unique for the patient.
+        split: "train", "valid" or "test"; the patient's.
         findings: what is there.
         resolved: names of findings that the patient's previous study had and this one has not.
         number: 0 for the patient's first study.
@@ -55,6 +57,7 @@ class Study:
 
     study_id: str
     patient_id: str
+    split: str
     findings: tuple[PhantomFinding, ...]
     resolved: tuple[str, ...] = ()
     number: int = 0
@@ -73,8 +76,10 @@ def device_kinds(finding: PhantomFinding) -> tuple[str, ...]:
 def draw_studies(rng: np.random.Generator, num_studies: int, prefix: str) -> Iterator[Study]:
     """Draws patients with one to four studies each until `num_studies` are there."""
     study, patient = 0, 0
+    (splits,) = rng.spawn(1)
     while study < num_studies:
         patient_id = f"{prefix}p{patient:05d}"
+        split = str(splits.choice(list(_SPLITS), p=list(_SPLITS.values())))
         previous: tuple[PhantomFinding, ...] = ()
         for number in range(rng.choice(4, p=(0.55, 0.25, 0.13, 0.07)) + 1):
             if study == num_studies:
@@ -82,7 +87,7 @@ def draw_studies(rng: np.random.Generator, num_studies: int, prefix: str) -> Ite
             findings = _next_findings(rng, previous) if number else _first_findings(rng)
             names = {finding.name for finding in findings}
             resolved = tuple(finding.name for finding in previous if finding.name not in names)
-            yield Study(f"{prefix}s{study:05d}", patient_id, findings, resolved, number)
+            yield Study(f"{prefix}s{study:05d}", patient_id, split, findings, resolved, number)
             previous = findings
             study += 1
         patient += 1

@@ -112,7 +112,7 @@ def test_reports_vary_in_form_and_words(written):
 
 
 def write(findings, seed, resolved=()):
-    return write_report(Study("s", "p", tuple(findings), resolved), np.random.default_rng(seed))
+    return write_report(Study("s", "p", "train", tuple(findings), resolved), np.random.default_rng(seed))
 
 
 def test_side_place_and_severity_are_written():
