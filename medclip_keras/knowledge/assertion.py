@@ -1,7 +1,7 @@
 """Is a finding denied, doubted, past or there? The scope of the cues of `knowledge.cues` in one sentence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL = "positive", "negative", "uncertain", "historical"
 ASSERTIONS = (POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL)
@@ -93,11 +93,12 @@ _REACH = {
     "historical_before": 5,
     "present_after": 12,
 }
+_REACH_AHEAD = frozenset(kind for kind in _REACH if kind.endswith(("_before", "_between")))
+_REACH_BACK = frozenset(kind for kind in _REACH if kind.endswith(("_after", "_between")))
 _SHORT_REACH = {"not": 6, "n't": 6, "resolved": 3, "cleared": 3, "removed": 4, "excludes": 5}
 
 
-@dataclass(frozen=True)
-class Cue:
+class Cue(NamedTuple):
     """A phrase of `knowledge.cues` in a sentence: words[start:end]."""
 
     kind: str
@@ -131,9 +132,9 @@ class Scopes:
             str, list[tuple[Cue, int]]
         ] = {}  # kind → cues, nearest first, and where each begins
         for cue in cues:
-            if cue.kind.endswith(("_before", "_between")):
+            if cue.kind in _REACH_AHEAD:
                 self._before.setdefault(cue.kind, []).append((cue, self._last(cue)))
-            if cue.kind.endswith(("_after", "_between")):
+            if cue.kind in _REACH_BACK:
                 self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
 
     def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
@@ -179,7 +180,7 @@ class Scopes:
         """Where the scope that a cue opens ends."""
         limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
         # "In the appropriate clinical setting, this is …": the comma is the cue's own.
-        opening = cue.text.endswith(_OPENINGS) and self._words[cue.end : cue.end + 1] == [","]
+        opening = self._words[cue.end : cue.end + 1] == [","] and cue.text.endswith(_OPENINGS)
         return next((k for k in range(cue.end + opening, limit) if self._ends_scope(k)), limit)
 
     def _first(self, cue: Cue) -> int:

@@ -30,8 +30,9 @@ from medclip_keras.knowledge.aliases import (
 from medclip_keras.knowledge.assertion import Cue, Scopes
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.cues import KINDS
-from medclip_keras.knowledge.linking import Linker, Linking, knowledge_base_aliases
+from medclip_keras.knowledge.linking import Linker, Linking
 from medclip_keras.knowledge.sections import split_sentences
+from medclip_keras.knowledge.umls import knowledge_base_aliases
 
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
@@ -263,17 +264,18 @@ def _with_similarity(candidate: _Candidate, near: Mapping[int, float]) -> _Candi
 
 def _moved(mention: Mention, section: str, offset: int) -> Mention:
     """The mention of a sentence as one of its section."""
-
-    def moved(span: tuple[int, int] | None) -> tuple[int, int] | None:
-        return span and (span[0] + offset, span[1] + offset)
-
-    return replace(
-        mention,
-        section=section,
-        start=mention.start + offset,
-        end=mention.end + offset,
-        cue_span=moved(mention.cue_span),
-        scope=moved(mention.scope),
+    cue_span, scope = mention.cue_span, mention.scope
+    return Mention(
+        mention.cui,
+        mention.name,
+        section,
+        mention.start + offset,
+        mention.end + offset,
+        mention.assertion,
+        mention.cue,
+        mention.rule,
+        cue_span and (cue_span[0] + offset, cue_span[1] + offset),
+        scope and (scope[0] + offset, scope[1] + offset),
     )
 
 

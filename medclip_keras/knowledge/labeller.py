@@ -84,9 +84,8 @@ class ReportLabeller:
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
         self._heart = [k for name, k in self._positions.items() if name in _HEART]
-        self._abnormal = [
-            k for name, k in self._positions.items() if name not in (NO_FINDING, SUPPORT_DEVICES)
-        ]
+        devices = table.with_descendants(SUPPORT_DEVICES) if SUPPORT_DEVICES in self._positions else set()
+        self._abnormal = [k for name, k in self._positions.items() if name not in {NO_FINDING, *devices}]
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Labels a report's sections; other sections than findings, impression and body say nothing."""
@@ -117,9 +116,11 @@ class ReportLabeller:
 
     def _normality(self, states: Sequence[int]) -> int:
         """The state of `No Finding`: said of all, or of lungs and heart alike, and nothing against it."""
-        if any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
-            return int(LabelState.NOT_MENTIONED)
         denied = int(LabelState.NEGATIVE)
-        if any(states[k] == denied for k in self._lungs) and any(states[k] == denied for k in self._heart):
-            return int(LabelState.POSITIVE)
-        return states[self._no_finding]
+        lungs = any(states[k] == denied for k in self._lungs)
+        said = states[self._no_finding]
+        if lungs and any(states[k] == denied for k in self._heart):
+            said = int(LabelState.POSITIVE)
+        if said and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
+            said = int(LabelState.NOT_MENTIONED)
+        return said

@@ -128,6 +128,9 @@ _BREAK = re.compile(
     r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
 )
+_ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
+_LAST_WORD = re.compile(r"[\w.]*$")
+_INITIAL = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$")  # "Dr. J. Smith"
 _LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=\s)\s*")
 
 
@@ -152,16 +155,16 @@ def _breaks(text: str, start: int, match: re.Match) -> bool:
     """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
     if not match["stop"] or not match["stop"].startswith("."):
         return True
-    before = text[start : match.start()]
-    if re.fullmatch(r"\s*\(?(?:\d{1,2}|[a-hA-H])", before):  # "2." opens an item
+    before = text[max(start, match.start() - 16) : match.start()]
+    if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
-    word = re.search(r"[\w.]*$", before)[0].lower().rstrip(".")
-    following = re.match(r"\s*(\S?)", text[match.end() :])[1]
+    word = _LAST_WORD.search(before)[0].lower().rstrip(".")
     if word in _ABBREVIATIONS:
+        following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
             return not following.isdigit()
         return word in _ENDS_LIST_ONLY and (following.isupper() or not following)
-    return not re.search(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$", before)  # "Dr. J. Smith"
+    return not (before[-1:].isupper() and _INITIAL.search(before))
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
