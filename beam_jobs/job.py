@@ -72,6 +72,7 @@ class Job:
         states: the counted states of its rows.
         mentions: folder for the mentions, or "".
         reports_sha256: fingerprint of the joined reports, or "".
+        resources_sha256: fingerprint of a model and a knowledge base outside of the package, or "".
     """
 
     name: str
@@ -86,6 +87,7 @@ class Job:
     states: tuple[str, ...] = ()
     mentions: str = ""
     reports_sha256: str = ""
+    resources_sha256: str = ""
 
 
 def rows_of(source: ModuleType, kind: str) -> Callable[[str], Iterator]:
@@ -158,6 +160,7 @@ def describe_making(job: Job) -> dict[str, Any]:
         "input_sha256": input_sha256(options.input, row_paths),
         "concepts_sha256": job.table.fingerprint,
         "reports_sha256": job.reports_sha256,
+        "resources_sha256": job.resources_sha256,
         "options": recorded_options(options),
         "code_sha256": code_sha256(modules),
         "with_mentions": bool(job.mentions),

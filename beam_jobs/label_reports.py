@@ -1,13 +1,16 @@
 """Reports → records of labelled sentences.
 
     python -m beam_jobs.label_reports --source openi --input PATH --output DIR [--concepts NAME or FILE]
-        [--mentions DIR2] [Beam options]
+        [--mentions DIR2] [--link_threshold T] [--scispacy_model NAME] [--umls FILE or umls] [Beam options]
 
 A record a report, with its sentences and their label states (`medclip_keras.records.schema`). A report
 without text under findings, impression or no heading is counted as `unusable_reports` and gives no record;
 one that cannot be read goes to `bad_records.jsonl`.
 
 `--mentions` also writes JSON lines, one a readable report, by the source's own report identifiers.
+
+Misspelled words are linked to those of the dictionary (`medclip_keras.knowledge.linking`), unless
+`--link_threshold=0`. `--scispacy_model` and `--umls` add what an installed scispaCy model and knowledge base know.
 """
 
 import functools
@@ -19,6 +22,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from beam_jobs.inputs import input_sha256, sha256_of
 from beam_jobs.job import Job, rows_of, run_job
 from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
 from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
@@ -26,6 +30,7 @@ from medclip_keras import knowledge
 from medclip_keras.config import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
+from medclip_keras.knowledge.linking import THRESHOLD, Linking
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.sources import get_source
@@ -36,15 +41,30 @@ UNUSABLE = "unusable_reports"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions(JobOptions):
-    """`JobOptions`, and where to write the mentions ("": nowhere)."""
+    """`JobOptions`, where to write the mentions ("": nowhere), and how spellings are linked (0: not)."""
 
     mentions: str = ""
+    link_threshold: float = THRESHOLD
+    scispacy_model: str = ""
+    umls: str = ""
 
     def __post_init__(self):
         super().__post_init__()
+        require(0 <= self.link_threshold <= 1, "link_threshold", "in [0, 1]", self.link_threshold)
+        for name in ("scispacy_model", "umls"):
+            given = getattr(self, name)
+            advice = f"Leave --{name} out, or --link_threshold=0."
+            require(
+                not given or self.link_threshold > 0, name, "empty where nothing is linked", given, advice
+            )
         for name in ("input", "output"):
             apart = not self.mentions or not lies_within(self.mentions, getattr(self, name))
             require(apart, "mentions", f"a folder outside of the {name}", self.mentions)
+
+    @property
+    def linking(self) -> Linking | None:
+        """How the labeller links; None where the threshold is 0."""
+        return Linking(self.link_threshold, self.scispacy_model, self.umls) if self.link_threshold else None
 
 
 class LabelReport:
@@ -54,10 +74,11 @@ class LabelReport:
         self,
         read_report: Callable[[ReportRow], tuple[Section, ...]],
         table: ConceptTable,
+        linking: Linking | None = None,
         with_mentions: bool = False,
     ):
         self._read_report, self._with_mentions = read_report, with_mentions
-        self._labeller = ReportLabeller(table)
+        self._labeller = ReportLabeller(table, linking)
         self._names = table.names
 
     def __call__(self, keyed: KeyedRow) -> Outcome:
@@ -121,7 +142,9 @@ class LabelReports(beam.PTransform):
     def __init__(self, options: LabelOptions, table: ConceptTable, read_report: Callable, write: Callable):
         super().__init__()
         self._options, self._write = options, write
-        self._start = functools.partial(LabelReport, read_report, table, bool(options.mentions))
+        self._start = functools.partial(
+            LabelReport, read_report, table, options.linking, bool(options.mentions)
+        )
 
     def expand(self, rows):
         """Adds the steps."""
@@ -133,7 +156,8 @@ def make_job(options: LabelOptions) -> Job:
     """The job that some options describe.
 
     Raises:
-        ValueError: an unknown source or concept table, or a source without reports.
+        ValueError: an unknown source or concept table, a source without reports, or a model or knowledge base
+            that is not there.
     """
     archive, table = get_source(options.source), load_table(options.concepts)
     read_report = getattr(archive, "read_report", None)
@@ -152,7 +176,17 @@ def make_job(options: LabelOptions) -> Job:
         modules=(knowledge, sys.modules[__name__]),
         states=(UNUSABLE,),
         mentions=options.mentions,
+        resources_sha256=_resources_sha256(options),
     )
+
+
+def _resources_sha256(options: LabelOptions) -> str:
+    """Fingerprint of the installed model and the knowledge base; "" where none is used."""
+    resources = options.linking.resources() if options.linking else {}
+    if not any(resources.values()):
+        return ""
+    content = input_sha256(resources["umls"], ()) if resources["umls"] else ""
+    return sha256_of([resources["scispacy_model"], content])
 
 
 def run(*, source: str, input: str, output: str, **options) -> Manifest:
@@ -172,6 +206,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job from a command line; a wrong argument gives its sentence and exit status 1."""
     parser = new_parser("label_reports", __doc__)
     parser.add_argument("--mentions", default="", help="folder for mentions, as JSON lines")
+    parser.add_argument(
+        "--link_threshold",
+        type=float,
+        default=THRESHOLD,
+        help=f"least similarity of a misspelled word to one of the dictionary; 0: none is linked "
+        f"(default {THRESHOLD})",
+    )
+    parser.add_argument(
+        "--scispacy_model", default="", help="an installed model such as en_core_sci_sm, or its folder"
+    )
+    parser.add_argument(
+        "--umls",
+        default="",
+        help="more aliases of the table's concepts: a .jsonl file in the form of scispaCy's knowledge "
+        "bases, or umls for the one that scispaCy downloads",
+    )
     run_or_exit(run, parser, argv)
 
 

@@ -15,28 +15,26 @@ installed scispaCy model. Three things are our own, each where that was measured
 import functools
 import importlib.resources
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 
 from medclip_keras.config import require
 from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.real_words import PREFIXES, real_words
+from medclip_keras.knowledge.umls import knowledge_base_path
 
 if TYPE_CHECKING:
     import spacy
     from scispacy.candidate_generation import CandidateGenerator
-    from scispacy.linking_utils import Entity, KnowledgeBase
+    from scispacy.linking_utils import Entity
 
 THRESHOLD = 0.8
 MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
 _NUM_CANDIDATES = 10  # the right word is among so many in 99 of 100 cases
 _NGRAMS = (2, 3)  # trigrams alone lose short words: "plueral" shares three of seven with "pleural"
-_INSTALLED = ("umls",)
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,18 @@ class Linking:
 
     def __post_init__(self):
         require(0 < self.threshold <= 1, "threshold", "in (0, 1]", self.threshold)
+
+    def resources(self) -> dict[str, str]:
+        """What a job must notice a change of: the path of the knowledge base, name and version of the model.
+
+        Raises:
+            ValueError: one that is not there; so it is best asked before any work.
+        """
+        model = _load_model(self.scispacy_model).meta if self.scispacy_model else {}
+        return {
+            "umls": str(knowledge_base_path(self.umls)) if self.umls else "",
+            "scispacy_model": f"{model['lang']}_{model['name']} {model['version']}" if model else "",
+        }
 
 
 @dataclass(frozen=True)
@@ -242,13 +252,18 @@ class EntityLinker:
     def entities(self, sentence: str) -> list[tuple[int, int, str, float]]:
         """(start, end, phrase, similarity) of the entities that are near a phrase; offsets of characters."""
         found = []
-        for entity in self._linker(self._model(sentence)).ents:
-            for cui, near in entity._.kb_ents:
-                (candidates,) = self._linker.candidate_generator([entity.text], _NUM_CANDIDATES)
-                nearest = next(candidate for candidate in candidates if candidate.concept_id == cui)
-                phrase = nearest.aliases[int(np.argmax(nearest.similarities))]
-                found.append((entity.start_char, entity.end_char, phrase, near))
+        with self._model.memory_zone():  # words that are seen once are not kept
+            for entity in self._linker(self._model(sentence)).ents:
+                for cui, near in entity._.kb_ents:
+                    phrase = self._nearest_phrase(entity.text.lower(), cui)
+                    found.append((entity.start_char, entity.end_char, phrase, float(near)))
         return found
+
+    def _nearest_phrase(self, text: str, cui: str) -> str:
+        """The phrase of a concept for which scispaCy linked a text to it."""
+        (candidates,) = self._linker.candidate_generator([text], _NUM_CANDIDATES)
+        nearest = next(candidate for candidate in candidates if candidate.concept_id == cui)
+        return nearest.aliases[int(np.argmax(nearest.similarities))]
 
 
 def similarity(one: str, other: str) -> float:
@@ -278,60 +293,6 @@ def words_of_shipped_tables() -> frozenset[str]:
     rows = (json.loads(line) for path in tables.iterdir() for line in path.read_text("utf-8").splitlines())
     texts = (text for row in rows for text in (row["name"], *row["aliases"]))
     return frozenset(word for text in texts for word in words_of(text)[0])
-
-
-def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Aliases of some concepts in a scispaCy knowledge base; read line by line, for UMLS holds millions.
-
-    Args:
-        name_or_path: a file with an entity a line in scispaCy's form, or "umls".
-        cuis: the concepts that are wanted.
-
-    Returns:
-        CUI → aliases in lower case that only this concept has, without those of less than four letters and
-        those with a mark ("Effusion, Pleural", "Mass (finding)").
-
-    Raises:
-        ValueError: no such file, or a line that is not an entity.
-    """
-    base = _read_entities(name_or_path, frozenset(cuis))
-    aliases: dict[str, list[str]] = {}
-    for alias, owners in sorted(base.alias_to_cuis.items()):
-        if len(owners) == 1 and re.fullmatch(r"[^\W\d_]{4,}([ -][^\W_]+)*", alias):
-            aliases.setdefault(next(iter(owners)), []).append(alias.lower())
-    return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
-
-
-def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
-    from scispacy.linking_utils import Entity, KnowledgeBase
-
-    entities, path = [], _knowledge_base_path(name_or_path)
-    with path.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                entity = Entity(**json.loads(line))
-            except (json.JSONDecodeError, TypeError) as error:
-                received = f"line {number} of {path.name!r} ({type(error).__name__})"
-                require(False, "umls", "JSON lines with concept_id, canonical_name and aliases", received)
-            if entity.concept_id in cuis:
-                entities.append(entity)
-    return KnowledgeBase(entities)
-
-
-def _knowledge_base_path(name_or_path: str) -> epath.Path:
-    """The file of a knowledge base; scispaCy downloads its own where it has not yet."""
-    if name_or_path in _INSTALLED:
-        from scispacy.file_cache import cached_path
-        from scispacy.linking_utils import DEFAULT_UMLS_PATH
-
-        try:
-            return epath.Path(cached_path(DEFAULT_UMLS_PATH))
-        except OSError as error:  # of requests: no network, or refused
-            advice = f"scispaCy could not download it ({type(error).__name__}): give a file of yours."
-            require(False, "umls", "a knowledge base that scispaCy keeps", name_or_path, advice)
-    path = epath.Path(name_or_path)
-    require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
-    return path
 
 
 def _load_model(name: str) -> "spacy.Language":

@@ -1,0 +1,69 @@
+"""Further aliases from UMLS, in the files of scispaCy's knowledge bases; users bring or download them."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from etils import epath
+
+from medclip_keras.config import require
+
+if TYPE_CHECKING:
+    from scispacy.linking_utils import KnowledgeBase
+
+SCISPACY_UMLS = "umls"  # the knowledge base that scispaCy downloads, and keeps below the home folder
+
+
+def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Aliases of some concepts in a scispaCy knowledge base; read line by line, for UMLS holds millions.
+
+    Args:
+        name_or_path: a file with an entity a line in scispaCy's form, or "umls".
+        cuis: the concepts that are wanted.
+
+    Returns:
+        CUI → aliases in lower case that only this concept has, without those of less than four letters and
+        those with a mark ("Effusion, Pleural", "Mass (finding)").
+
+    Raises:
+        ValueError: no such file, or a line that is not an entity.
+    """
+    base = _read_entities(name_or_path, frozenset(cuis))
+    aliases: dict[str, list[str]] = {}
+    for alias, owners in sorted(base.alias_to_cuis.items()):
+        if len(owners) == 1 and re.fullmatch(r"[^\W\d_]{4,}([ -][^\W_]+)*", alias):
+            aliases.setdefault(next(iter(owners)), []).append(alias.lower())
+    return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
+
+
+def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
+    from scispacy.linking_utils import Entity, KnowledgeBase
+
+    entities, path = [], knowledge_base_path(name_or_path)
+    with path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                entity = Entity(**json.loads(line))
+            except (json.JSONDecodeError, TypeError) as error:
+                received = f"line {number} of {path.name!r} ({type(error).__name__})"
+                require(False, "umls", "JSON lines with concept_id, canonical_name and aliases", received)
+            if entity.concept_id in cuis:
+                entities.append(entity)
+    return KnowledgeBase(entities)
+
+
+def knowledge_base_path(name_or_path: str) -> epath.Path:
+    """The file of a knowledge base; scispaCy downloads its own where it has not yet."""
+    if name_or_path == SCISPACY_UMLS:
+        from scispacy.file_cache import cached_path
+        from scispacy.linking_utils import DEFAULT_UMLS_PATH
+
+        try:
+            return epath.Path(cached_path(DEFAULT_UMLS_PATH))
+        except OSError as error:  # of requests: no network, or refused
+            advice = f"scispaCy could not download it ({type(error).__name__}): give a file of yours."
+            require(False, "umls", "a knowledge base that scispaCy keeps", name_or_path, advice)
+    path = epath.Path(name_or_path)
+    require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
+    return path
