@@ -1,0 +1,90 @@
+"""What each data set's own label names mean: one table of data set, label and concept of `thorax`.
+
+`tables/label_names.csv` is the one place for it; a new data set is new rows. Concepts of `chest21` and
+`chexpert14` have the same names in `thorax`, so the table serves records of those as well. A label stands
+for a concept that its presence implies: PadChest's "laminar atelectasis" is Atelectasis. A label without such
+a concept is listed without one, and with the reason in the last column.
+
+nih_chestxray14   `Finding Labels` of ChestX-ray14 (Wang et al., CVPR 2017).
+chexpert          its 14 columns (Irvin et al., AAAI 2019), which the CheXpert and NegBio tables of
+mimic_cxr         MIMIC-CXR-JPG and the tables of ConVIRT's
+convirt_8x200     8x200 retrieval task have as well.
+padchest          `Labels` of PadChest (Bustos et al., Medical Image Analysis 66, 2020), in its spelling.
+rsna              classes and `Target` of the RSNA Pneumonia Detection Challenge.
+openi             columns of the labels coded by people (gold14), and the frequent ones of the MeSH headings
+                  and automatic terms in the XML. Of a heading such as `Opacity/lung/base/left` the longest
+                  part that is listed counts.
+covid             folder and class names of the COVID-19 collections.
+kermany           folders and subtypes of Kermany et al., Cell 2018.
+mura              a study's outcome: bones of the arm, no concept.
+"""
+
+import csv
+import difflib
+import functools
+import importlib.resources
+
+from medclip_keras.config import require
+
+_TABLE = importlib.resources.files("medclip_keras.knowledge") / "tables" / "label_names.csv"
+
+
+def concept_of_label(dataset: str, label: str) -> str | None:
+    """The concept of `thorax` that a data set's label stands for, None where there is none.
+
+    >>> concept_of_label("nih_chestxray14", "Effusion")
+    'Pleural Effusion'
+    >>> concept_of_label("openi", "Pleural Effusion/left/small")
+    'Pleural Effusion'
+    >>> concept_of_label("padchest", "unchanged") is None
+    True
+
+    Raises:
+        ValueError: no such data set, or a label that it does not have; the near names are in the sentence.
+    """
+    concepts = _labels(dataset)
+    known = label
+    while known not in concepts and "/" in known:
+        known = known.rpartition("/")[0]
+    near = difflib.get_close_matches(label, concepts, 3) or list(concepts)[:3]
+    requirement, advice = f"a label of {dataset}", f"Near names: {', '.join(near)}."
+    require(known in concepts, "label", requirement, label, advice)
+    return concepts[known]
+
+
+def labels_of(dataset: str) -> tuple[str, ...]:
+    """The label names of a data set, in the order of the table.
+
+    >>> labels_of("rsna")
+    ('Lung Opacity', 'Normal', 'No Lung Opacity / Not Normal', 'Target')
+
+    Raises:
+        ValueError: no such data set; the near names are in the sentence.
+    """
+    return tuple(_labels(dataset))
+
+
+def datasets() -> tuple[str, ...]:
+    """The data sets whose label names are known.
+
+    >>> datasets()[0]
+    'nih_chestxray14'
+    """
+    return tuple(_table())
+
+
+def _labels(dataset: str) -> dict[str, str | None]:
+    near = difflib.get_close_matches(dataset, _table(), 3) or list(_table())
+    known = "a data set of label_names.csv"
+    require(dataset in _table(), "dataset", known, dataset, f"Near names: {', '.join(near)}.")
+    return _table()[dataset]
+
+
+@functools.cache
+def _table() -> dict[str, dict[str, str | None]]:
+    """Data set → label → concept or None."""
+    table: dict[str, dict[str, str | None]] = {}
+    with _TABLE.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            table.setdefault(row["dataset"], {})[row["label"]] = row["concept"] or None
+    return table
