@@ -10,7 +10,8 @@ one that cannot be read goes to `bad_records.jsonl`.
 `--mentions` also writes JSON lines, one a readable report, by the source's own report identifiers.
 
 Misspelled words are linked to those of the dictionary (`medclip_keras.knowledge.linking`), unless
-`--link_threshold=0`. `--scispacy_model` and `--umls` add what an installed scispaCy model and knowledge base know.
+`--link_threshold=0`. `--scispacy_model` and `--umls` add what an installed scispaCy model and knowledge base
+know.
 """
 
 import functools
