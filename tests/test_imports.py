@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "medclip_keras/knowledge": ("medclip_keras.config", "medclip_keras.sources.rows"),
     "medclip_keras/sources": (
         "medclip_keras.config",
+        "medclip_keras.knowledge.label_names",
         "medclip_keras.knowledge.states",
         "medclip_keras.knowledge.sections",
     ),

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import ImageRow
 from medclip_keras.sources.tables import read_table
@@ -91,14 +92,14 @@ def patient_of(file_name: str) -> str:
 
 
 def _row(file: epath.Path, image_id: str, folder: str, patient: str) -> ImageRow:
-    sick, well = (LabelState.POSITIVE, LabelState.NEGATIVE)
-    if folder == "NORMAL":
-        sick, well = well, sick
     return ImageRow(
         image_id=image_id,
         study_id=image_id,
         patient_id=patient,
         path=str(file),
         view="frontal",
-        labels={"Pneumonia": sick, "No Finding": well},
+        labels={
+            concept_of_label("kermany", name): LabelState.POSITIVE if name == folder else LabelState.NEGATIVE
+            for name in FOLDERS
+        },
     )

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label, labels_of
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import ImageRow
 from medclip_keras.sources.tables import read_table
@@ -31,21 +32,7 @@ LICENCE = "NIH Clinical Center; free to use, attribution asked"
 TABLE = "Data_Entry_2017_v2020.csv"
 SPLIT_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 CONCEPT_OF_LABEL = {  # the release's word → the concept's name
-    "No Finding": "No Finding",
-    "Atelectasis": "Atelectasis",
-    "Cardiomegaly": "Cardiomegaly",
-    "Consolidation": "Consolidation",
-    "Edema": "Edema",
-    "Effusion": "Pleural Effusion",
-    "Emphysema": "Emphysema",
-    "Fibrosis": "Fibrosis",
-    "Hernia": "Hernia",
-    "Infiltration": "Infiltration",
-    "Mass": "Mass",
-    "Nodule": "Nodule",
-    "Pleural_Thickening": "Pleural Thickening",
-    "Pneumonia": "Pneumonia",
-    "Pneumothorax": "Pneumothorax",
+    label: concept_of_label("nih_chestxray14", label) for label in labels_of("nih_chestxray14")
 }
 
 

@@ -7,24 +7,10 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import labels_of
 from medclip_keras.knowledge.states import LabelState
 
-CHEXPERT_OBSERVATIONS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Lesion",
-    "Lung Opacity",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+CHEXPERT_OBSERVATIONS = labels_of("chexpert")
 
 # CheXpert's coding of a label column (Irvin et al., AAAI 2019).
 STATE_OF_CODE = {
