@@ -5,6 +5,7 @@
     heart + enlarged            both, in either order, a few words apart in one clause
     !pericardial effusion       a phrase that holds another alias and is not this concept
     ~heart size is normal       a phrase that says the concept is absent
+    ^normal                     a phrase that counts only where it is the whole sentence
     &hydropneumothorax          this phrase, which names another concept of the table as well: both say so
     ?nodular opacity            a phrase that leaves the concept open, even where nothing else doubts it
 
@@ -17,6 +18,7 @@ import re
 from dataclasses import dataclass
 
 PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
+WHOLE = "^"
 _ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
 # Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
@@ -107,7 +109,7 @@ def parse_alias(text: str) -> Alias:
         ValueError: an alias without a word, or with a bracket that does not close.
     """
     role = _ROLES.get(text[:1], PRESENT)
-    bare = text.lstrip("&" + "".join(_ROLES)).strip()
+    bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
     parts = tuple(alternatives(part.strip()) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
     if not all(words_of(phrase)[0] for part in parts for phrase in part):
         raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")

@@ -124,6 +124,8 @@ UNCERTAIN_BEFORE = (
     "(more|less) likely than",
     "?",
     "whether",
+    "if",
+    "(mimic|mimics|mimicking|simulate|simulates|simulating)",
     "(not certain|not sure|unsure) (if|whether)",
 )
 UNCERTAIN_AFTER = (
@@ -156,6 +158,8 @@ HISTORICAL_BEFORE = (
     "(history of|h/o|hx of|past history of|known history of|prior history of)",
     "(status post|s/p)",
     "(previous|prior|previously|earlier)",
+    "(previous|prior|earlier|old|outside) (exam|examination|study|radiograph|film|ct|imaging|scan) (which|that|, "
+    "which) (show|demonstrate|showed|demonstrated|revealed|had shown|had demonstrated)",
     "(previously|prior) (seen|noted|described|identified|demonstrated|reported|visualized|"
     "questioned|mentioned)",
 )
@@ -170,12 +174,13 @@ PRESENT_AFTER = (
 
 # Phrases that hold a cue and are none.
 NO_CUE = (
-    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|acute|evidence of|) "
-    "(interval|significant|) (change|changes|increase|decrease|improvement|worsening|progression|"
+    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|acute|evidence of|relevant|"
+    "further|overall|apparent|gross|notable|clear|real|) "
+    "(interval|significant|overall|) (change|changes|increase|decrease|improvement|worsening|progression|"
     "enlargement) (in|of|from|since|)",
     "(not|n't) (significantly|appreciably|substantially|markedly|) (changed|increased|decreased|"
     "improved|worsened|altered)",
-    "without (significant|appreciable|interval|definite|substantial|) (interval|) (change|changes|"
+    "without (significant|appreciable|interval|definite|substantial|further|) (interval|) (change|changes|"
     "progression|improvement) (in|of|from|since|)",
     "no (doubt|comparison|comparisons|prior|priors|previous|old|earlier)",
     "no (comparison|prior|previous|old) (exam|examination|study|studies|film|films|radiograph|image)",
@@ -201,6 +206,7 @@ NO_CUE = (
     "procedural|inflammatory|traumatic|obstructive|biopsy)",
     "may be (due|secondary|related|accentuated|exaggerated|attributed) (to|by)",
     "history of (present|) illness",
+    "if (clinical|symptom|there is no|not)",
 )
 
 # Words at which every scope ends.

@@ -22,6 +22,7 @@ from medclip_keras.knowledge.aliases import (
     EXCLUDED,
     OPEN,
     PRESENT,
+    WHOLE,
     Alias,
     alternatives,
     parse_alias,
@@ -217,6 +218,8 @@ class Extractor:
                     parts[use[1]][use[2]].append((start, end))
                 else:
                     _, position, role, rule = use
+                    if rule.startswith(WHOLE) and (start or end < len(words) - (words[-1] == ".")):
+                        continue
                     candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
             position, alias = self._combinations[number]
