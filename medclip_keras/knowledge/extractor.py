@@ -163,10 +163,12 @@ class Extractor:
                 for phrase in phrases:
                     if not self._uses.get(self._vocab.strings[" ".join(words_of(phrase)[0])]):
                         self._learn(phrase, ("concept", positions[cui], PRESENT, f"UMLS: {phrase}"))
+        normal = self.table.names.index(NO_FINDING) if NO_FINDING in self.table.names else None
         phrases: dict[str, list[str]] = defaultdict(list)
         for key, uses in self._uses.items():
-            for cui in sorted({self.table.cuis[use[1]] for use in uses if use[0] == "concept"}):
-                phrases[cui].append(self._vocab.strings[key])
+            named = {use[1] for use in uses if use[0] == "concept"}
+            for position in sorted(named - {normal}):
+                phrases[self.table.cuis[position]].append(self._vocab.strings[key])
         return Linker(linking, phrases, self._words)
 
     def _link_entities(self, sentence: str, offsets, matched: list[_Candidate]) -> Iterable[_Candidate]:
