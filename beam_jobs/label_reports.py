@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 
 from beam_jobs.inputs import input_sha256, sha256_of
 from beam_jobs.job import Job, rows_of, run_job
@@ -32,7 +31,7 @@ from medclip_keras.config import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
 from medclip_keras.knowledge.linking import THRESHOLD, Linking
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.knowledge.mentions import mentions_line
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.sources import get_source
 from medclip_keras.sources.rows import ReportRow, Section
@@ -106,26 +105,6 @@ def report_record(keyed: KeyedRow, labels: ReportLabels) -> dict[str, Any]:
         "sentences": [
             {"text": sentence.text, "section": sentence.section, "label_states": sentence.states}
             for sentence in labels.sentences
-        ],
-    }
-
-
-def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
-    """A report's line of the mentions file: states by finding, and mentions without their text."""
-    said = np.flatnonzero(labels.states)
-    return {
-        "report_id": report_id,
-        "findings": {names[k]: LabelState(labels.states[k]).name.lower() for k in said},
-        "mentions": [
-            {
-                "cui": mention.cui,
-                "name": mention.name,
-                "section": mention.section,
-                "start": mention.start,
-                "end": mention.end,
-                "assertion": mention.assertion,
-            }
-            for mention in labels.mentions
         ],
     }
 

@@ -17,7 +17,7 @@ _HOMES = {
     "load_table": "medclip_keras.knowledge.concepts",
     "split_sections": "medclip_keras.knowledge.sections",
     "ReportLabeller": "medclip_keras.knowledge.labeller",
-    "highlight": "medclip_keras.knowledge.highlight",
+    "highlight": "medclip_keras.knowledge.render",
     "get_source": "medclip_keras.sources",
     "Pipeline": "medclip_keras.pipeline",
     "semantic_matching": "medclip_keras.objectives.semantic_matching",

@@ -2,9 +2,16 @@ import pytest
 
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.extractor import Extractor
+from medclip_keras.knowledge.labeller import ReportLabeller
 
 
 @pytest.fixture(scope="session")
 def extractor() -> Extractor:
     """Over the shipped table of 21; it is slow to make."""
     return Extractor(load_table("chest21"))
+
+
+@pytest.fixture(scope="session")
+def labeller() -> ReportLabeller:
+    """The same, for whole reports."""
+    return ReportLabeller(load_table("chest21"))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
-from medclip_keras.knowledge.highlight import highlight
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
@@ -121,14 +120,6 @@ def test_mentions_point_into_their_sections(labeller):
 def test_a_table_without_no_finding_works():
     labeller = ReportLabeller(ConceptTable("one", (Concept("C0032227", "Effusion"),)))
     assert labeller.label([Section("findings", "No effusions.")]).states.tolist() == [LabelState.NEGATIVE]
-
-
-def test_highlight_marks_and_escapes(labeller):
-    sections = [Section("findings", "Nodule < 3 mm; no effusion.")]
-    page = highlight(sections, labeller.label(sections).mentions)
-    assert "&lt; 3 mm" in page
-    assert page.count("<mark") == 2
-    assert 'title="Pleural Effusion: negative (no)">effusion</mark>' in page
 
 
 def test_labels_agree_with_people_on_open_i(medclip_data):

@@ -1,0 +1,47 @@
+"""What was read out of a report, as the line of JSON that `label_reports --mentions` writes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medclip_keras.knowledge.labeller import ReportLabels
+from medclip_keras.knowledge.states import LabelState
+
+
+def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
+    """A report's line of the mentions file: states by finding, and mentions without their text.
+
+    Args:
+        report_id: the source's own.
+        labels: of the report.
+        names: the concept table's, in its order.
+
+    >>> from medclip_keras.knowledge.concepts import load_table
+    >>> from medclip_keras.knowledge.labeller import ReportLabeller
+    >>> from medclip_keras.sources.rows import Section
+    >>> labeller = ReportLabeller(load_table("chexpert14"))
+    >>> line = mentions_line("7", labeller.label([Section("findings", "No effusion.")]), labeller.table.names)
+    >>> line["findings"], line["mentions"][0]["start"]
+    ({'Pleural Effusion': 'negative'}, 3)
+    """
+    return {
+        "report_id": report_id,
+        "findings": findings_of(labels, names),
+        "mentions": [
+            {
+                "cui": mention.cui,
+                "name": mention.name,
+                "section": mention.section,
+                "start": mention.start,
+                "end": mention.end,
+                "assertion": mention.assertion,
+            }
+            for mention in labels.mentions
+        ],
+    }
+
+
+def findings_of(labels: ReportLabels, names: Sequence[str]) -> dict[str, str]:
+    """The concepts that a report speaks of, in the table's order: "positive", "negative" or "uncertain"."""
+    return {names[k]: LabelState(labels.states[k]).name.lower() for k in np.flatnonzero(labels.states)}
