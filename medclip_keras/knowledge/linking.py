@@ -289,8 +289,9 @@ def similarity(one: str, other: str) -> float:
 @functools.cache
 def words_of_shipped_tables() -> frozenset[str]:
     """The words of all shipped tables: what one table has no concept for is real all the same."""
-    tables = importlib.resources.files("medclip_keras.knowledge") / "tables"
-    rows = (json.loads(line) for path in tables.iterdir() for line in path.read_text("utf-8").splitlines())
+    folder = importlib.resources.files("medclip_keras.knowledge") / "tables"
+    files = (path for path in folder.iterdir() if path.name.endswith(".jsonl"))
+    rows = (json.loads(line) for path in files for line in path.read_text("utf-8").splitlines())
     texts = (text for row in rows for text in (row["name"], *row["aliases"]))
     return frozenset(word for text in texts for word in words_of(text)[0])
 
