@@ -77,6 +77,7 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
 _OPENINGS = ("clinical setting", "clinical context")
+_ADJECTIVES = frozenset(("possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"))
 _AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
 _AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
@@ -134,7 +135,7 @@ class Scopes:
         for cue in cues:
             if cue.kind in _REACH_AHEAD:
                 self._before.setdefault(cue.kind, []).append((cue, self._last(cue)))
-            if cue.kind in _REACH_BACK:
+            if cue.kind in _REACH_BACK and not self._looks_ahead(cue):
                 self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
 
     def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
@@ -197,6 +198,12 @@ class Scopes:
                 if not listed and any(k < start < cue.start for start, _ in self._findings):
                     return k + 1
         return limit
+
+    def _looks_ahead(self, cue: Cue) -> bool:
+        """Whether ", possible fibrosis" doubts what follows it, not what stands before."""
+        if cue.text not in _ADJECTIVES or self._words[cue.start - 1] != ",":
+            return False
+        return any(start >= cue.end for start, _ in self._findings)
 
     def _ends_scope(self, k: int) -> bool:
         """Whether a scope ends at a word: a stop, or the opening of a new clause."""

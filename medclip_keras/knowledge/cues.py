@@ -158,8 +158,8 @@ HISTORICAL_BEFORE = (
     "(history of|h/o|hx of|past history of|known history of|prior history of)",
     "(status post|s/p)",
     "(previous|prior|previously|earlier)",
-    "(previous|prior|earlier|old|outside) (exam|examination|study|radiograph|film|ct|imaging|scan) (which|that|, "
-    "which) (show|demonstrate|showed|demonstrated|revealed|had shown|had demonstrated)",
+    "(previous|prior|earlier|old|outside) (exam|examination|study|radiograph|film|ct|imaging|scan) "
+    "(which|that|, which) (show|demonstrate|showed|demonstrated|revealed|had shown|had demonstrated)",
     "(previously|prior) (seen|noted|described|identified|demonstrated|reported|visualized|"
     "questioned|mentioned)",
 )
@@ -174,8 +174,8 @@ PRESENT_AFTER = (
 
 # Phrases that hold a cue and are none.
 NO_CUE = (
-    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|acute|evidence of|relevant|"
-    "further|overall|apparent|gross|notable|clear|real|) "
+    "no (significant|definite|appreciable|interval|substantial|marked|major|obvious|acute|evidence of|"
+    "relevant|further|overall|apparent|gross|notable|clear|real|) "
     "(interval|significant|overall|) (change|changes|increase|decrease|improvement|worsening|progression|"
     "enlargement) (in|of|from|since|)",
     "(not|n't) (significantly|appreciably|substantially|markedly|) (changed|increased|decreased|"
@@ -197,8 +197,9 @@ NO_CUE = (
     "ct|imaging|report|x ray|one|scan)",
     "(compared|comparison|compare) (to|with) (the|a|) (prior|previous|earlier)",
     "(since|from) (the|) (prior|previous|earlier)",
-    "(partial|partially|incomplete|incompletely|near|nearly|almost|not|without|some|slight|mild) "
-    "(interval|complete|completely|) (resolution|resolved|clearing|cleared|removal)",
+    "(partial|partially|incomplete|incompletely|near|nearly|almost|not|without|some|slight|mild|"
+    "continued|gradual|progressive) (interval|complete|completely|) "
+    "(resolution|resolved|clearing|cleared|removal) (of|)",
     "(as|if) (clinically|) (indicated|warranted|needed)",
     "(suggest|consider|recommend) (clinical|follow|followup|further|short|repeat|ct|chest|dedicated|"
     "correlation)",

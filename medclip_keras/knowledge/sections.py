@@ -22,7 +22,8 @@ _HEADINGS = {
     "indication": "indication|indications|history|clinical history|clinical information|clinical indication|"
     "clinical indications|clinical data|clinical details|clinical statement|reason for exam|"
     "reason for examination|reason for study|reason for the exam|reason for this examination|reason|"
-    "history/indication|indication/history|medical history|patient history|underlying medical condition|"
+    "history/indication|indication/history|hx|clinical hx|pt hx|medical history|patient history|"
+    "underlying medical condition|"
     "medical condition|clinical question|symptoms",
     "comparison": "comparison|comparisons|comparison study|comparison studies|comparison exam|"
     "comparison made|prior study|prior studies|prior exams|previous exams|compared to",
@@ -42,7 +43,7 @@ _HEADING = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in sorted(_NAMES, 
 _BARE = "findings|impression|indication|comparison|technique|history|conclusion|examination|addendum"
 _OPENING = re.compile(
     # a heading with a colon (or a dash, at the line's start), wherever a sentence may begin;
-    rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{_HEADING})[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
+    rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{_HEADING})(?:\(s\))?[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
     # a heading alone on its line;
     rf"|^[ \t#*_]*(?P<alone>{_HEADING})[ \t*_]*[.]?[ \t\r]*$"
     # an upper-case heading with a colon, after text without a full stop;
@@ -52,7 +53,9 @@ _OPENING = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-# Sections that end at a blank line where the report has no heading for its findings.
+_NEW_LINE = re.compile(r"\n[ \t\r]*(?=(?-i:[A-Z]))")
+# Sections that end at a blank line where the report has no heading for its findings; at a new line that
+# begins in upper case where it has none for an impression either.
 _SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examination"})
 
 
@@ -64,12 +67,13 @@ def split_sections(text: str) -> tuple[Section, ...]:
     """
     marks = [(match.start(), match.end(), _name_of(match)) for match in _OPENING.finditer(text)]
     has_findings = any(name == "findings" for _, _, name in marks)
+    end_of_short = _BLANK_LINE if any(name == "impression" for _, _, name in marks) else _NEW_LINE
     first = marks[0][0] if marks else len(text)
     parts = [("preamble" if has_findings else "body", text[:first])]
     ends = [start for start, _, _ in marks[1:]] + [len(text)]
     for (_, start, name), end in zip(marks, ends[: len(marks)], strict=True):
         body = text[start:end]
-        blank = _BLANK_LINE.search(body.lstrip("\n \t\r"))
+        blank = end_of_short.search(body.lstrip("\n \t\r"))
         if name in _SHORT_SECTIONS and not has_findings and blank:
             lead = len(body) - len(body.lstrip("\n \t\r"))
             parts += [(name, body[: lead + blank.start()]), ("body", body[lead + blank.end() :])]
@@ -123,10 +127,16 @@ _ENDS_LIST_ONLY = frozenset({"etc", "jr", "sr", "a.m", "p.m", "a.p", "p.a", "no"
 _BREAK = re.compile(
     r"(?P<stop>(?<=\S)[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
-    # a blank line, an item of a list, a label
+    # a blank line, an item of a list, a label; a line that need not have ended there
     r"|(?P<line>\n[ \t\r]*(?:\n\s*|(?=[-*•·‣]\s|\d{1,2}[.)]\s|[A-Z][A-Za-z ]{2,30}:)))"
+    r"|(?P<wrap>\n[ \t\r]*(?=[A-Z]))"
     r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
+)
+_LEAST_WIDTH = 60  # characters of a line, where a text is wrapped
+_OPEN_ENDS = frozenset(
+    "a an the of in on at to for and or nor with without no not is are was were by from than versus vs vs. dr. "
+    "left right".split()
 )
 _ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
 _LAST_WORD = re.compile(r"[\w.]*$")
@@ -153,8 +163,10 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
 
 def _breaks(text: str, start: int, match: re.Match) -> bool:
     """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
+    if match["wrap"]:
+        return _is_deliberate(text, match)
     if not match["stop"] or not match["stop"].startswith("."):
-        return True
+        return text[match.start() - 1 : match.start()] != "("  # "(?) effusion"
     before = text[max(start, match.start() - 16) : match.start()]
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
@@ -165,6 +177,15 @@ def _breaks(text: str, start: int, match: re.Match) -> bool:
             return not following.isdigit()
         return word in _ENDS_LIST_ONLY and (following.isupper() or not following)
     return not (before[-1:].isupper() and _INITIAL.search(before))
+
+
+def _is_deliberate(text: str, match: re.Match) -> bool:
+    """Whether a line ended although the next word had room in it, and not in the middle of a phrase."""
+    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()].rstrip()
+    following = text[match.end() :].split(None, 1)[0]
+    width = max(_LEAST_WIDTH, *map(len, text.splitlines()))
+    last = re.search(r"\S*$", line)[0].lower()
+    return len(line) + 1 + len(following) < width and last[-1:] not in ",:(/-" and last not in _OPEN_ENDS
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
