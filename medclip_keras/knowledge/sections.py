@@ -134,9 +134,11 @@ _BREAK = re.compile(
     r"|(?P<semi>;(?=\s))"
 )
 _LEAST_WIDTH = 60  # characters of a line, where a text is wrapped
-_OPEN_ENDS = frozenset(
-    "a an the of in on at to for and or nor with without no not is are was were by from than versus vs vs. dr. "
-    "left right".split()
+# A line that ends so goes on in the next.
+_OPEN_END = re.compile(
+    r"(?:^|.*\s)(?:\S*[,:(/-]|a|an|the|of|in|on|at|to|for|and|or|nor|with|without|no|not|is|are|was|were|by|from|"
+    r"than|versus|vs\.?|dr\.|left|right)$",
+    re.IGNORECASE | re.DOTALL,
 )
 _ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
 _LAST_WORD = re.compile(r"[\w.]*$")
@@ -184,8 +186,7 @@ def _is_deliberate(text: str, match: re.Match) -> bool:
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()].rstrip()
     following = text[match.end() :].split(None, 1)[0]
     width = max(_LEAST_WIDTH, *map(len, text.splitlines()))
-    last = re.search(r"\S*$", line)[0].lower()
-    return len(line) + 1 + len(following) < width and last[-1:] not in ",:(/-" and last not in _OPEN_ENDS
+    return len(line) + 1 + len(following) < width and not _OPEN_END.match(line)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
