@@ -1,0 +1,199 @@
+"""Others' ways from report text to labels, on the same reports, for `labels.py`.
+
+negspaCy and medspaCy get the mentions of our dictionary and decide their assertion, each in an environment
+of its own that is made on first use (medspaCy needs another spaCy than this project). Regular expressions
+and the automatic terms of Open-i's XML have no dictionary of ours.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+import numpy as np
+
+from medclip_keras.knowledge.abbreviations import definitions
+from medclip_keras.knowledge.assertion import NEGATIVE, POSITIVE, UNCERTAIN
+from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.knowledge.extractor import Extractor, Mention
+from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.rows import Section
+
+PEERS = {
+    "negspacy": ("negspacy==1.1.0", "spacy>=3.8,<3.9", "numpy<2"),
+    "medspacy": ("medspacy==1.3.1", "numpy<2", "setuptools<81"),  # brings spaCy 3.7
+}
+_WORKER = str(pathlib.Path(__file__).with_name("peer_worker.py"))
+
+# One line a finding, in the order of `labels.FINDINGS`.
+EXPRESSIONS = tuple(
+    re.compile(expression)
+    for expression in (
+        r"atelecta|collapse",
+        r"cardiomegal|enlarged (heart|cardiac)|(heart|cardiac).{0,40}enlarge",
+        r"(?<!pericardial )effusion|pleural fluid",
+        r"infiltrat",
+        r"\bmass(es)?\b",
+        r"nodul",
+        r"pneumoni[ac]",
+        r"pneumothora",
+        r"consolidat",
+        r"edema",
+        r"(?<!subcutaneous )emphysem",
+        r"(?<!cystic )fibro(s[ie]s|tic)",
+        r"pleural thickening|thickened pleura",
+    )
+)
+_DENIED = re.compile(r"\b(no|not|without|negative|free of|clear of|resolved|absent|unlikely|normal)\b")
+
+
+class PeerError(RuntimeError):
+    """A peer that cannot be had, with the last line that said why."""
+
+
+def python_of(peer: str, folder: pathlib.Path | None = None) -> str:
+    """The interpreter of a peer's environment, which is made where it is not there.
+
+    Raises:
+        PeerError: it cannot be installed.
+    """
+    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    environment = (folder or caches / "medclip_keras" / "benchmarks") / peer
+    python, done = environment / "bin" / "python", environment / "installed"
+    wanted = "\n".join(PEERS[peer])
+    if not done.is_file() or done.read_text() != wanted:
+        venv.create(environment, clear=True, with_pip=True)
+        _run([str(python), "-m", "pip", "install", "--quiet", *PEERS[peer]], peer)
+        _run([str(python), _WORKER, peer, "assert"], peer, "")
+        done.write_text(wanted)
+    return str(python)
+
+
+def _run(command: Sequence[str], peer: str, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise PeerError(f"{peer} cannot be had: {lines[-1]}")
+    return done.stdout
+
+
+class _Nothing:
+    """Scopes of a sentence without cues."""
+
+    def assertion(self, start, end):
+        return POSITIVE, None
+
+
+class DictionaryOnly(Extractor):
+    """Our dictionary without our assertion: what an alias itself denies ("heart size is normal") is negative.
+
+    The rule of a mention is the JSON of its parts' character offsets.
+    """
+
+    def _assert(self, candidate, scopes, offsets):
+        mention = super()._assert(candidate, _Nothing(), offsets)
+        parts = [(offsets[start][0], offsets[end - 1][1]) for start, end in candidate.parts]
+        return dataclasses.replace(mention, rule=json.dumps(parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class DictionaryReport:
+    """A report's sentences, each with the dictionary's mentions."""
+
+    report_id: str
+    sentences: tuple[tuple[str, tuple[Mention, ...]], ...]
+
+
+def dictionary_reports(
+    table: ConceptTable, reports: Sequence[tuple[str, Sequence[Section]]]
+) -> list[DictionaryReport]:
+    """What the peers are given."""
+    extractor = DictionaryOnly(table)
+    found = []
+    for report_id, sections in reports:
+        sentences, meanings = [], {}
+        for section in sections:
+            if section.name in CONTENT_SECTIONS:
+                meanings.update(definitions(section.text))
+                for start, end in split_sentences(section.text):
+                    text = section.text[start:end]
+                    mentions = extractor.sentence_mentions(text, section.name, 0, meanings)
+                    sentences.append((text, tuple(mentions)))
+        found.append(DictionaryReport(report_id, tuple(sentences)))
+    return found
+
+
+def assert_by_peer(
+    peer: str, table: ConceptTable, reports: Sequence[DictionaryReport], folder: pathlib.Path | None = None
+) -> dict[str, np.ndarray]:
+    """Report id → (num_findings,) int8 states, by the peer's assertion.
+
+    A mention of several parts ("heart … enlarged") is denied where one of them is: a cue may stand between.
+
+    Raises:
+        PeerError: the peer cannot be installed or fails.
+    """
+    labeller = ReportLabeller(table)
+    said = [(text, mentions) for report in reports for text, mentions in report.sentences]
+    requests = [
+        json.dumps({"text": text, "spans": [span for m in mentions for span in json.loads(m.rule)]})
+        for text, mentions in said
+    ]
+    answers = _run([python_of(peer, folder), _WORKER, peer, "assert"], peer, "\n".join(requests)).splitlines()
+    by_sentence = iter(zip(said, map(json.loads, answers), strict=True))
+    states = {}
+    for report in reports:
+        mentions = []
+        for _ in report.sentences:
+            (_, own), assertions = next(by_sentence)
+            mentions += _asserted(own, iter(assertions))
+        states[report.report_id] = labeller.states(mentions)
+    return states
+
+
+def _asserted(mentions: Sequence[Mention], assertions) -> list[Mention]:
+    asserted = []
+    for mention in mentions:
+        readings = [next(assertions) for _ in json.loads(mention.rule)]
+        decided = next((r for r in (NEGATIVE, UNCERTAIN, *readings) if r in readings), POSITIVE)
+        if mention.assertion == NEGATIVE:  # "heart size is not normal" says too little
+            decided = "" if decided == NEGATIVE else NEGATIVE
+        elif mention.assertion == UNCERTAIN and decided == POSITIVE:
+            decided = UNCERTAIN
+        if decided:
+            asserted.append(dataclasses.replace(mention, assertion=decided))
+    return asserted
+
+
+def by_expressions(sections: Sequence[Section]) -> np.ndarray:
+    """(13,) int8 states: a finding is there that a sentence names without one of a few words of denial."""
+    states = np.zeros(len(EXPRESSIONS), np.int8)
+    for section in sections:
+        if section.name not in CONTENT_SECTIONS:
+            continue
+        for start, end in split_sentences(section.text):
+            sentence = section.text[start:end].lower()
+            for k, expression in enumerate(EXPRESSIONS):
+                if expression.search(sentence) and not _DENIED.search(sentence):
+                    states[k] = LabelState.POSITIVE
+    return states
+
+
+def by_automatic_terms(content: bytes) -> np.ndarray:
+    """(13,) int8 states of the terms that Open-i's own indexer wrote into a report's XML."""
+    terms = [(term.text or "").lower() for term in ElementTree.fromstring(content).iter("automatic")]
+    named = [any(expression.search(term) for term in terms) for expression in EXPRESSIONS]
+    return np.where(named, LabelState.POSITIVE, LabelState.NOT_MENTIONED).astype(np.int8)
+
+
+if __name__ == "__main__":  # makes the environments
+    for name in PEERS:
+        print(python_of(name), file=sys.stderr)
