@@ -29,6 +29,7 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
     # spaCy takes a second to import: not before the arguments are known to be good.
     from rich.console import Console
 
+    from medclip_keras.knowledge.aliases import words_of
     from medclip_keras.knowledge.concepts import load_table
     from medclip_keras.knowledge.explain import explain
     from medclip_keras.knowledge.labeller import ReportLabeller
@@ -44,7 +45,8 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
         "a report that says something under findings, impression, addendum, or under no heading",
         [section.name for section in sections],
     )
-    labeller = ReportLabeller(load_table(arguments.concepts))
+    words = {word for section in sections for word in words_of(section.text)[0]}
+    labeller = ReportLabeller(load_table(arguments.concepts), words=words)
     report = explain(labeller, sections)
     if arguments.html:
         _write(arguments.html, render_page(report))

@@ -15,6 +15,7 @@ Phrases are compared word by word after `normalise`: lower case, singular, Ameri
 import functools
 import itertools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
@@ -99,8 +100,8 @@ class Alias:
     shared: bool = False  # other concepts may name the same phrase
 
 
-def parse_alias(text: str) -> Alias:
-    """Parses the signs of an alias.
+def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
+    """Parses the signs of an alias; `words` as in `alternatives`.
 
     >>> parse_alias("(heart|cardiac silhouette) + enlarged").parts
     (('heart', 'cardiac silhouette'), ('enlarged',))
@@ -110,17 +111,24 @@ def parse_alias(text: str) -> Alias:
     """
     role = _ROLES.get(text[:1], PRESENT)
     bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
-    parts = tuple(alternatives(part.strip()) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
+    parts = tuple(alternatives(part.strip(), words) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
     if not all(words_of(phrase)[0] for part in parts for phrase in part):
         raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")
     return Alias(role, parts, text, shared=text.startswith("&"))
 
 
-def alternatives(phrase: str) -> tuple[str, ...]:
+def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str, ...]:
     """The phrases that a phrase with alternatives stands for.
+
+    Args:
+        phrase: as in an alias.
+        words: normalised; alternatives that hold others may be left out, for they cannot be in a text of
+            these. None: none are.
 
     >>> alternatives("(is|are|) not seen")
     ('is not seen', 'are not seen', 'not seen')
+    >>> alternatives("(is|are|) not seen", {"not", "seen", "are"})
+    ('are not seen', 'not seen')
 
     Raises:
         ValueError: a bracket that does not close, or alternatives without brackets.
@@ -130,4 +138,6 @@ def alternatives(phrase: str) -> tuple[str, ...]:
     if any(sign in plain for sign in "()|"):
         raise ValueError(f"`aliases` must write alternatives as (one|two). Received: {phrase!r}.")
     choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
+    if words is not None and not re.search(r"\w\(|\)\w", phrase):  # "opacit(y|ies)" holds pieces of words
+        choices = [[c for c in group if all(word in words for word in words_of(c)[0])] for group in choices]
     return tuple(" ".join("".join(choice).split()) for choice in itertools.product(*choices))

@@ -8,7 +8,7 @@ reading wins; `knowledge.assertion` decides by the scope of the cues.
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import spacy
@@ -76,6 +76,8 @@ class Extractor:
         table: the concepts and their aliases.
         cache_size: how many different sentences are remembered; reports repeat themselves.
         linking: how spellings that the dictionary lacks are looked up; None: not at all.
+        words: normalised words of the only text that will be read, which makes the extractor in a fraction of
+            the time; None: any text. Linking needs all words, and sets it aside.
 
     Raises:
         ValueError: an alias that cannot be parsed; a model or knowledge base that is not there.
@@ -86,10 +88,17 @@ class Extractor:
     [('Cardiomegaly', 'positive'), ('Pleural Effusion', 'negative')]
     """
 
-    def __init__(self, table: ConceptTable, cache_size: int = 50_000, linking: Linking | None = None):
+    def __init__(
+        self,
+        table: ConceptTable,
+        cache_size: int = 50_000,
+        linking: Linking | None = None,
+        words: Collection[str] | None = None,
+    ):
         self.table = table
         self._cache_size = cache_size
         self._linking = linking
+        self._only = words if linking is None else None
         self._vocab = spacy.blank("en").vocab
         self._vocab.lex_attr_getters = {}  # shapes and flags of words are not needed, and slow to derive
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
@@ -98,17 +107,17 @@ class Extractor:
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
             for text in (concept.name, *concept.aliases):
-                self._learn_alias(position, parse_alias(text))
+                self._learn_alias(position, parse_alias(text, self._only))
         for kind, phrases in KINDS.items():
             for phrase in phrases:
-                for alternative in alternatives(phrase):
+                for alternative in alternatives(phrase, self._only):
                     self._learn(alternative, ("cue", kind))
         self._linker = self._start_linker(linking) if linking else None
         self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
 
     def __reduce__(self):
         """Travels to a worker as its table, and is built there."""
-        return Extractor, (self.table, self._cache_size, self._linking)
+        return Extractor, (self.table, self._cache_size, self._linking, self._only)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """All mentions of a section's text, in reading order, offsets into `text`."""

@@ -1,6 +1,6 @@
 """Sections to label states: a vector a sentence and a vector a report, over the table's concepts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,7 @@ class ReportLabeller:
     Args:
         table: the concepts.
         linking: how spellings that the dictionary lacks are looked up; None: not at all.
+        words: of the only text that will be read, as for `Extractor`; None: any text.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> labeller = ReportLabeller(load_table("chexpert14"))
@@ -77,9 +78,11 @@ class ReportLabeller:
     {'No Finding': 'POSITIVE', 'Pneumothorax': 'NEGATIVE'}
     """
 
-    def __init__(self, table: ConceptTable, linking: Linking | None = None):
+    def __init__(
+        self, table: ConceptTable, linking: Linking | None = None, words: Collection[str] | None = None
+    ):
         self.table = table
-        self._extractor = Extractor(table, linking=linking)
+        self._extractor = Extractor(table, linking=linking, words=words)
         self._positions = {name: position for position, name in enumerate(table.names)}
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
