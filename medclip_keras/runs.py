@@ -37,7 +37,8 @@ def phantom_tiny() -> RunConfig:
     return RunConfig(
         name="phantom_tiny",
         data=DataConfig(
-            phantom=PhantomConfig(num_paired=1500, num_image_only=500, num_text_only=500),
+            phantom=PhantomConfig(num_paired=1000, num_image_only=1500, num_text_only=800),
+            uncertain="ignored",
             stored_image_size=72,
             shuffle_buffer=1024,
             max_tokens=32,
