@@ -200,10 +200,8 @@ class Scopes:
         return limit
 
     def _looks_ahead(self, cue: Cue) -> bool:
-        """Whether ", possible fibrosis" doubts what follows it, not what stands before."""
-        if cue.text not in _ADJECTIVES or self._words[cue.start - 1] != ",":
-            return False
-        return any(start >= cue.end for start, _ in self._findings)
+        """Whether "effusion and questionable edema" doubts what follows, not what stands before."""
+        return cue.text in _ADJECTIVES and any(0 <= start - cue.end <= 6 for start, _ in self._findings)
 
     def _ends_scope(self, k: int) -> bool:
         """Whether a scope ends at a word: a stop, or the opening of a new clause."""
