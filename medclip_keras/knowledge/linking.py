@@ -169,6 +169,7 @@ class SpellingLinker:
         self._threshold = threshold
         self._generate = candidate_generator(Entity(w, w, [w]) for w in sorted(self._dictionary))
         self._link = functools.lru_cache(maxsize=cache_size)(self.link)
+        self._stands = functools.lru_cache(maxsize=cache_size)(self.stands)
 
     def link(self, word: str) -> tuple[str, float]:
         """The dictionary's word for a spelling and their similarity; ("", 0.0) where none is near enough."""
@@ -180,47 +181,46 @@ class SpellingLinker:
         best = max(ranked, default=(0.0, 0.0, ""))
         return (best[2], best[0]) if best[0] >= self._threshold else ("", 0.0)
 
-    def read(self, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> Reading:
+    def read(self, words: list[str], offsets: list[tuple[int, int]]) -> Reading:
         """A sentence with its unknown words as the dictionary spells them, where it has them."""
+        if all(self._stands(word) for word in words):
+            return Reading(words, offsets, {})
         read, places, similarities = [], [], {}
         position = 0
         while position < len(words):
-            spelled, num_words, near = self._spell(words, offsets, position)
-            for word, place in zip(spelled, _places(spelled, offsets, position, num_words), strict=True):
-                if near:
-                    similarities[len(read)] = near
-                read.append(word)
-                places.append(place)
+            num_words, spelled, near = self._spell(words, offsets, position)
+            start, end = offsets[position][0], offsets[position + num_words - 1][1]
+            if near:
+                similarities.update(dict.fromkeys(range(len(read), len(read) + len(spelled)), near))
+            read += spelled
+            places += [(start, end)] if len(spelled) == 1 else _halved(start, end, len(spelled[0]))
             position += num_words
         return Reading(read, places, similarities)
 
-    def _spell(self, words, offsets, position: int) -> tuple[Sequence[str], int, float]:
-        """What stands at a position: the words, how many written words they stand for, the similarity."""
+    def stands(self, word: str) -> bool:
+        """Whether a word stands for itself: too short, a mark, a mask, known, or formed of a known one."""
+        if not _is_long(word) or word in self._known or len(set(word)) < 3:
+            return True
+        return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
+
+    def _spell(self, words, offsets, position: int) -> tuple[int, tuple[str, ...], float]:
+        """How many written words stand for which words, from a position on, and how near they are."""
+        pair = words[position : position + 2]
+        written_apart = len(pair) == 2 and offsets[position + 1][0] - offsets[position][1] == 1
+        if written_apart and "".join(pair) in self._dictionary and not all(map(self._stands, pair)):
+            return 2, ("".join(pair),), 1.0
         word = words[position]
-        if position + 1 < len(words) and offsets[position + 1][0] - offsets[position][1] == 1:
-            following = words[position + 1]
-            joined = word + following
-            if joined in self._dictionary and not (self._is_known(word) and self._is_known(following)):
-                return (joined,), 2, 1.0
-        if self._is_known(word):
-            return (word,), 1, 0.0
+        if self._stands(word):
+            return 1, (word,), 0.0
         linked, near = self._link(word)
-        if linked:
-            return (linked,), 1, near
-        halves = self._halves(word)
-        return (halves, 1, 1.0) if halves else ((word,), 1, 0.0)
+        halves = () if linked else self._halves(word)
+        return 1, halves or (linked or word,), 1.0 if halves else near
 
     def _halves(self, word: str) -> tuple[str, ...]:
         """Two words of the dictionary that were written as one."""
         cuts = range(MIN_LETTERS, len(word) - MIN_LETTERS + 1)
         halves = ((word[:cut], word[cut:]) for cut in cuts)
         return next((pair for pair in halves if self._dictionary.issuperset(pair)), ())
-
-    def _is_known(self, word: str) -> bool:
-        """Whether a word stands for itself: too short, a mark, a mask, known, or formed of a known one."""
-        if not _is_long(word) or word in self._known or len(set(word)) < 3:
-            return True
-        return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
 
 
 class EntityLinker:
@@ -313,10 +313,6 @@ def _is_long(word: str) -> bool:
     return len(word) >= MIN_LETTERS and word.isalpha()
 
 
-def _places(spelled, offsets, position: int, num_words: int) -> list[tuple[int, int]]:
-    """Where the words that stand for written ones begin and end."""
-    start, end = offsets[position][0], offsets[position + num_words - 1][1]
-    if len(spelled) == 1:
-        return [(start, end)]
-    middle = start + len(spelled[0])
-    return [(start, middle), (middle, end)]
+def _halved(start: int, end: int, length: int) -> list[tuple[int, int]]:
+    """Where the two words of a run-together one stand."""
+    return [(start, start + length), (start + length, end)]

@@ -101,7 +101,7 @@ def best_by_each(words, spellings) -> list[tuple[tuple[str, float], tuple[str, f
 def print_by_threshold(words, pairs, negatives) -> None:
     """The first table."""
     known = SpellingLinker(words)
-    lists = {"without the list": negatives, "with it": [w for w in negatives if not known._is_known(w)]}
+    lists = {"without the list": negatives, "with it": [w for w in negatives if not known.stands(w)]}
     print(f"{len(pairs)} misspellings of {len(words)} words; real words outside of the dictionary:")
     print("  " + ", ".join(f"{len(own)} {name}" for name, own in lists.items()))
     print(f"{'':10}" + "".join(f"{name:>34}" for name in ("fewest edits (ours)", "highest cosine")))
