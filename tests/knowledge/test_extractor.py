@@ -1,7 +1,10 @@
+import json
+import pathlib
 import pickle
 
 import pytest
 
+from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.concepts import Concept, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor
 
@@ -396,3 +399,15 @@ def test_extractor_travels_to_a_worker(extractor):
     copy = pickle.loads(pickle.dumps(extractor))
     assert said(copy, "No effusion.") == {"Pleural Effusion": "-"}
     assert copy.table == extractor.table
+
+
+def test_an_extractor_of_a_texts_words_reads_it_alike(extractor):
+    # All phenomena in a few texts, so that many phrases are left out and many are not.
+    lines = (pathlib.Path(__file__).parent / "challenge.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    for part in range(0, len(texts), 20):
+        text = "\n\n".join(texts[part : part + 20])
+        words = frozenset(words_of(text)[0])
+        quick = Extractor(extractor.table, words=words)
+        assert quick.mentions(text, "findings") == extractor.mentions(text, "findings")
+        assert len(quick._uses) < len(extractor._uses) / 10  # that is what makes it quick

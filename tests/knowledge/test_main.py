@@ -1,0 +1,109 @@
+"""The command line: what it shows, what it writes, what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from medclip_keras.knowledge.__main__ import main
+
+REPORT = "HISTORY: Pneumonia?\nFINDINGS: No effusion. Large heart."
+
+
+def test_the_process_shows_a_report_quickly_and_writes_nothing(tmp_path):
+    code = f"import sys; sys.argv = ['knowledge', {REPORT!r}]; " + (
+        "import runpy, resource\n"
+        "try: runpy.run_module('medclip_keras.knowledge', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'apache_beam'} & set(sys.modules)), "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[2].startswith("FINDINGS No «effusion»[1 -]. «Large heart»[2 +].")
+    assert lines[-3:-1] == ["[+] Cardiomegaly", "[-] Pleural Effusion"]
+    assert "\x1b" not in process.stdout
+    frameworks, seconds = lines[-1].rsplit(" ", 1)
+    assert frameworks == "[]"
+    assert float(seconds) < 4  # of the processor; 1.3 where nothing else runs
+    assert not list(tmp_path.iterdir())
+
+
+def test_standard_input_and_file_are_read_alike(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "report.txt"
+    path.write_text(REPORT)
+    assert main([REPORT]) == main(["--file", str(path)]) == 0
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert main(["-"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == 3 * shown[: len(shown) // 3]
+    assert shown.count("[+] Cardiomegaly") == 3
+
+
+def test_json_is_the_line_of_the_mentions_file(tmp_path, capsys):
+    path = tmp_path / "r17.txt"
+    path.write_text(REPORT)
+    assert main(["--file", str(path), "--json", "--concepts", "chexpert14"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "report_id": "r17",
+        "findings": {"Cardiomegaly": "positive", "Pleural Effusion": "negative"},
+        "mentions": [
+            {
+                "cui": "C0032227", "name": "Pleural Effusion", "section": "findings", "start": 3, "end": 11,
+                "assertion": "negative",
+            },
+            {
+                "cui": "C0018800", "name": "Cardiomegaly", "section": "findings", "start": 13, "end": 24,
+                "assertion": "positive",
+            },
+        ],
+    }  # fmt: skip
+
+
+def test_html_writes_the_page_that_was_asked_for_and_nothing_else(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["<script>alert(1)</script> No effusion.", "--html", str(page)]) == 0
+    assert capsys.readouterr().out.endswith(f"\nPage: {page}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert "&lt;script&gt;alert(1)" in page.read_text()
+    assert "<script>alert(1)" not in page.read_text()
+
+
+def test_concepts_may_be_a_file_of_ones_own(tmp_path, capsys):
+    table = tmp_path / "mine.jsonl"
+    table.write_text('{"cui": "C1234567", "name": "Gadget", "aliases": ["thingummy"], "parents": []}\n')
+    assert main(["A thingummy is seen.", "--concepts", str(table)]) == 0
+    shown = capsys.readouterr().out
+    assert "Findings (mine)\n[+] Gadget" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "`text` must be given once: in quotation marks, as - for the standard input, or with --file"),
+        (["Edema.", "--file", "x.txt"], "`text` must be given once"),
+        (["  "], "`text` must be a report"),
+        (["--file", "nowhere.txt"], "`--file` must be a file that is there. Received: 'nowhere.txt'."),
+        (["HISTORY: Secret cough."], "`text` must be a report that says something under findings"),
+        (["…"], "`text` must be a report that says something under findings"),
+        (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21"),
+        (["Edema.", "--html", "/nowhere/page.html"], "`--html` must be a file that can be written"),
+    ],
+    ids=lambda value: "",
+)
+def test_what_is_refused(arguments, sentence, capsys):
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert "Secret" not in output.err
+    assert output.out == ""
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path, capsys):
+    path = tmp_path / "image.png"
+    path.write_bytes(b"\x89PNG\r\n\xff\xfe")
+    assert main(["--file", str(path)]) == 1
+    assert "`text` must be in UTF-8. Received: 8 bytes that are not." in capsys.readouterr().err
