@@ -77,6 +77,15 @@ def python_of(peer: str, folder: pathlib.Path | None = None) -> str:
     return str(python)
 
 
+def run_worker(peer: str, arguments: Sequence[str], text: str, folder: pathlib.Path | None = None) -> str:
+    """What `peer_worker.py` prints in the peer's environment, given `text`.
+
+    Raises:
+        PeerError: the peer cannot be installed, or fails.
+    """
+    return _run([python_of(peer, folder), _WORKER, peer, *arguments], peer, text)
+
+
 def _run(command: Sequence[str], peer: str, text: str | None = None) -> str:
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode:
@@ -147,7 +156,7 @@ def assert_by_peer(
         json.dumps({"text": text, "spans": [span for m in mentions for span in json.loads(m.rule)]})
         for text, mentions in said
     ]
-    answers = _run([python_of(peer, folder), _WORKER, peer, "assert"], peer, "\n".join(requests)).splitlines()
+    answers = run_worker(peer, ["assert"], "\n".join(requests), folder).splitlines()
     by_sentence = iter(zip(said, map(json.loads, answers), strict=True))
     states = {}
     for report in reports:

@@ -1,0 +1,181 @@
+"""Reports a second on one core, and memory, of the extractor: dictionary and assertion, and with linking.
+
+    python tests/benchmarks/label_speed.py [--concepts NAME …] [--reports N] [--peer negspacy|medspacy|none]
+        [--environments DIR]
+
+Reports of 60 words are written by a seed from sentences of our own: the table's names, sizes, sides, places,
+measures, denials and hedges. Nearly no sentence comes twice, so that what is remembered of earlier ones does
+not help; its share is printed (real reports repeat themselves: on Open-i six sentences of ten came before).
+One report in five has a misspelled word, one in ten a word that nobody knows.
+
+Each figure is of a process of its own, on one thread: seconds of its processor for labelling alone, after the
+extractor was made, and its peak memory. N and then 2 N reports show whether memory grows with them. The peer
+reads the same reports in the same run: spaCy's sentencizer and PhraseMatcher with the table's phrases, then
+the peer's assertion.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from medclip_keras.knowledge.aliases import PRESENT, parse_alias
+from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
+from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.linking import Linking
+from medclip_keras.sources.rows import Section
+
+NUM_WORDS = 60
+_CHUNK = 500
+_SIZES = ("small", "moderate", "large", "mild", "subtle", "extensive", "minimal", "chronic", "new", "stable")
+_SIDES = ("left", "right", "bilateral")
+_PLACES = ("upper lobe", "lower lobe", "base", "apex", "perihilar region", "lung", "midlung zone")
+_FRAMES = (
+    "There is {size} {finding} in the {side} {place}, measuring {number} mm.",
+    "No {finding} or {other} is seen on image {number}.",
+    "{Size} {side} {finding} has not changed since the study of {number} days ago.",
+    "Opacity of {number} mm in the {side} {place} may represent {finding} or {other}.",
+    "{Finding} at the {side} {place} has resolved, now at level {number}.",
+    "The tip lies {number} mm above the carina without evidence of {finding}.",
+    "Heart and mediastinum are within normal limits, ratio of {number} percent.",
+    "{Size} {finding} cannot be excluded in the {side} {place} on view {number}.",
+)
+
+
+def write_reports(table: ConceptTable, num_reports: int, seed: int = 0) -> Iterator[str]:
+    """Texts of about 60 words."""
+    rng = random.Random(seed)
+    names = [concept.name.lower() for concept in table.concepts if concept.name != NO_FINDING]
+    for _ in range(num_reports):
+        sentences, num_words = [], 0
+        while num_words < NUM_WORDS:
+            finding, other = rng.choice(names), rng.choice(names)
+            size = rng.choice(_SIZES)
+            sentence = rng.choice(_FRAMES).format(
+                size=size,
+                Size=size.capitalize(),
+                finding=finding,
+                Finding=finding.capitalize(),
+                other=other,
+                side=rng.choice(_SIDES),
+                place=rng.choice(_PLACES),
+                number=rng.randrange(1, 100_000) / 10,
+            )
+            sentences.append(sentence)
+            num_words += len(sentence.split())
+        words = " ".join(sentences).split()
+        if rng.random() < 0.2:
+            _misspell(words, rng)
+        if rng.random() < 0.1:
+            words.insert(0, "".join(rng.choices("bcdfghklmnprstv", k=7)).capitalize())
+        yield " ".join(words)
+
+
+def _misspell(words: list[str], rng: random.Random) -> None:
+    """Swaps two neighbours inside one of the long words."""
+    long_words = [k for k, word in enumerate(words) if len(word) > 6 and word.isalpha()]
+    k = rng.choice(long_words)
+    cut = rng.randrange(1, len(words[k]) - 2)
+    words[k] = words[k][:cut] + words[k][cut + 1] + words[k][cut] + words[k][cut + 2 :]
+
+
+def measure(concepts: str, linking: bool, num_reports: int) -> dict[str, float]:
+    """Labels reports in this process."""
+    table = load_table(concepts)
+    started = time.perf_counter()
+    labeller = ReportLabeller(table, Linking() if linking else None)
+    labeller.label([Section("findings", "Plueral effusion.")])
+    start_seconds = time.perf_counter() - started
+    reports, seconds = write_reports(table, num_reports), 0.0
+    for _ in range(0, num_reports, _CHUNK):
+        chunk = [(Section("findings", text),) for _, text in zip(range(_CHUNK), reports, strict=False)]
+        started = time.process_time()
+        for sections in chunk:
+            labeller.label(sections)
+        seconds += time.process_time() - started
+    remembered = labeller._extractor._read.cache_info()
+    return {
+        "reports_per_second": num_reports / seconds,
+        "start_seconds": start_seconds,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "repeated": remembered.hits / (remembered.hits + remembered.misses),
+    }
+
+
+def measure_apart(concepts: str, linking: bool, num_reports: int) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--measure", concepts, str(int(linking)), str(num_reports)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def time_peer(peer: str, table: ConceptTable, num_reports: int, environments: pathlib.Path | None) -> float:
+    """Reports a second of the peer's pipeline with the table's phrases of one part.
+
+    Raises:
+        PeerError: it cannot be had.
+    """
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    import label_peers
+
+    aliases = [parse_alias(text) for c in table.concepts for text in (c.name, *c.aliases)]
+    phrases = {p.lower() for a in aliases if a.role == PRESENT and len(a.parts) == 1 for p in a.parts[0]}
+    texts = "\n".join(json.dumps(text) for text in write_reports(table, num_reports))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(sorted(phrases)))
+        file.flush()
+        answer = label_peers.run_worker(peer, ["time", file.name], texts, environments)
+    return num_reports / json.loads(answer)["seconds"]
+
+
+def print_table(concepts: str, arguments) -> None:
+    """The figures of one concept table."""
+    table, num = load_table(concepts), arguments.reports
+    print(f"\n{concepts}: {len(table)} concepts, reports of {NUM_WORDS} words, one core")
+    print(f"{'':26}{'reports':>9}{'reports/s':>11}{'start':>8}{'peak':>10}{'growth':>8}{'repeated':>10}")
+    speed = {}
+    for linking, name in ((False, "dictionary, assertion"), (True, "the same, with linking")):
+        peak = None
+        for num_reports in (num, 2 * num):
+            found = measure_apart(concepts, linking, num_reports)
+            growth = f"{found['peak_mib'] / peak - 1:+8.1%}" if peak else f"{'':8}"
+            peak = peak or found["peak_mib"]
+            speed[linking] = found["reports_per_second"]
+            print(
+                f"{name:26}{num_reports:9}{speed[linking]:11,.0f}{found['start_seconds']:7.1f}s"
+                f"{found['peak_mib']:6.0f} MiB{growth}{found['repeated']:10.1%}",
+                flush=True,
+            )
+    if arguments.peer != "none":
+        peer_speed = time_peer(arguments.peer, table, min(num, 1000), arguments.environments)
+        ratios = f"{speed[False] / peer_speed:.1f} times as fast, {speed[True] / peer_speed:.1f} with linking"
+        print(
+            f"{arguments.peer + ', same phrases':26}{min(num, 1000):9}{peer_speed:11,.0f}   ours is {ratios}"
+        )
+
+
+def main() -> None:
+    """Prints a table of figures for each concept table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--concepts", nargs="+", default=["chest21", "thorax"])
+    parser.add_argument("--reports", type=int, default=10_000)
+    parser.add_argument("--peer", choices=["negspacy", "medspacy", "none"], default="negspacy")
+    parser.add_argument("--environments", type=pathlib.Path, help="folder for the peer's environment")
+    arguments = parser.parse_args()
+    for concepts in arguments.concepts:
+        print_table(concepts, arguments)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(sys.argv[2], sys.argv[3] == "1", int(sys.argv[4]))))
+    else:
+        main()
