@@ -76,6 +76,7 @@ _NEW_SUBJECTS = _DETERMINERS | frozenset(
 )
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
+_SHORT_REACH_BACK = {"removal": 0}
 _OPENINGS = ("clinical setting", "clinical context")
 _ADJECTIVES = frozenset(("possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"))
 _AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
@@ -120,14 +121,21 @@ class Scopes:
         cues: what the matcher found; a cue inside a longer one does not count.
         findings: word spans (start, end) of the findings. A phrase of change ("no enlargement of") that
             shares words with one ("enlargement of the heart") does not count.
+        others: word spans of what is no finding of the table, but may have cues of its own.
     """
 
-    def __init__(self, words: Sequence[str], cues: Sequence[Cue], findings: Sequence[tuple[int, int]]):
+    def __init__(
+        self,
+        words: Sequence[str],
+        cues: Sequence[Cue],
+        findings: Sequence[tuple[int, int]],
+        others: Sequence[tuple[int, int]] = (),
+    ):
         self._words = words
         cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not _meets(cue, findings)])
         self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
         self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
-        self._findings = findings
+        self._findings = [*findings, *others]
         self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → cues, nearest last, and where each ends
         self._after: dict[
             str, list[tuple[Cue, int]]
@@ -186,7 +194,7 @@ class Scopes:
 
     def _first(self, cue: Cue) -> int:
         """Where the scope of a cue that closes a statement begins."""
-        limit = max(cue.start - _REACH[cue.kind] - 1, 0)
+        limit = max(cue.start - _SHORT_REACH_BACK.get(cue.text, _REACH[cue.kind]) - 1, 0)
         comma = None
         for k in range(cue.start - 1, limit - 1, -1):
             word = self._words[k]

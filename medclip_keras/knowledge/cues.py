@@ -71,16 +71,18 @@ RESOLVED_BEFORE = (
     "interval (resolution|clearing|removal) of",
     "(removal|withdrawal|extraction|explantation) of",
     "(removed|extubated)",
+    "with (complete|interval) (resolution|clearing) of",
 )
 RESOLVED_AFTER = (
-    "(has|have|had|is|are|) (now|since|both|all|completely|entirely|fully|been|subsequently|) "
-    "(resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|cleared up)",
+    "(has|have|had|is|are|) (now|since|both|all|completely|entirely|fully|been|subsequently|essentially|"
+    "virtually|) (resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|cleared up)",
     "(has|have) (both|all|now|since|) been (completely|entirely|since|) (removed|withdrawn|taken out|"
     "discontinued|evacuated)",
     "(has|have) (completely|entirely|now|since) (resolved|cleared|disappeared)",
     "(removed|withdrawn)",
     f"no longer ({_ADVERB}) ({_SEEN})",
     "no longer",
+    "removal",
     "(shows|showing|with) (complete|interval) (resolution|clearing)",
 )
 

@@ -205,13 +205,14 @@ class Extractor:
         candidates, cues = self._match(words)
         if self._linker:
             candidates += self._link_entities(sentence, offsets, candidates)
+        others = [(c.start, c.end) for c in candidates if c.role == EXCLUDED]
         candidates = _best_readings(candidates)
         if near:
             candidates = [_with_similarity(candidate, near) for candidate in candidates]
         if not candidates:
             return ()
         cues = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
-        scopes = Scopes(words, cues, [part for c in candidates for part in c.parts])
+        scopes = Scopes(words, cues, [part for c in candidates for part in c.parts], others)
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
 
