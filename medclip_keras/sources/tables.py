@@ -1,8 +1,13 @@
 """Reads the comma-separated tables that archives come with."""
 
+import contextlib
 import csv
 import difflib
-from collections.abc import Iterator, Sequence
+import gzip
+import zipfile
+import zlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 from etils import epath
 
@@ -26,17 +31,37 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
     """Yields the rows of a table by column name.
 
     Args:
-        path: a file of comma-separated values with a header, UTF-8 with or without a byte-order mark.
+        path: a file of comma-separated values with a header, UTF-8 with or without a byte-order mark; as it
+            is, or compressed: `.csv.gz`, `.csv.zip`.
         columns: the columns that must be there.
 
     Raises:
-        ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8.
+        ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
+            compressed file that is damaged.
     """
     require(epath.Path(path).is_file(), "input", "a table of comma-separated values", str(path))
-    with epath.Path(path).open("rb") as file:
+    with _open(epath.Path(path)) as file:
         reader = csv.DictReader(_decode(line) for line in file)
         require_columns(reader.fieldnames or (), columns, str(path))
         yield from reader
+
+
+@contextlib.contextmanager
+def _open(path: epath.Path) -> Iterator[BinaryIO]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        try:
+            if path.name.endswith(".gz"):
+                file = stack.enter_context(gzip.open(file))
+            elif path.name.endswith(".zip"):
+                archive = stack.enter_context(zipfile.ZipFile(file))
+                names = [name for name in archive.namelist() if name.endswith(".csv")]
+                require(len(names) == 1, "input", f"one table of comma-separated values in {path}", names)
+                file = stack.enter_context(archive.open(names[0]))
+            yield file
+        except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            received = f"{path} ({type(error).__name__})"
+            require(False, "input", "a whole compressed table", received, "Download it again.")
 
 
 def _decode(line: bytes) -> str:
@@ -53,6 +78,22 @@ def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> 
         near = [written[name] for name in difflib.get_close_matches(column.lower(), written, 3, 0.5)]
         advice = f"Near names: {', '.join(near)}." if near else f"Columns: {', '.join(found)}."
         require(column in found, column, f"a column of {path}", list(found), advice)
+
+
+def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike) -> None:
+    """Raises the error sentence, with both rows' numbers, for the first row that repeats another.
+
+    Args:
+        keys: what each row must have for itself, row by row; the first row after the header is row 1.
+        column: what to call it.
+        path: the table.
+    """
+    first = {}
+    for number, key in enumerate(keys, 1):
+        if key in first:
+            received = f"row {number}, which repeats row {first[key]}"
+            require(False, column, f"different in every row of {path}", received, "Delete one of them.")
+        first[key] = number
 
 
 def state_of_code(code: str | None, column: str) -> LabelState:

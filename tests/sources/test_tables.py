@@ -1,5 +1,8 @@
 """Tables of comma-separated values, and CheXpert's codes in them."""
 
+import gzip
+import zipfile
+
 import pytest
 
 from medclip_keras.knowledge.concepts import load_table
@@ -36,6 +39,39 @@ def test_read_table_refuses_another_encoding_without_quoting_the_line(tmp_path):
     with pytest.raises(ValueError, match=r"`input` must be UTF-8\. Received: 'byte 0xfc'") as error:
         list(tables.read_table(path, ("a",)))
     assert "ller" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "csv.zip"])
+def test_read_table_reads_compressed_tables_and_refuses_damaged_ones(tmp_path, suffix):
+    path = tmp_path / f"t.{suffix}"
+    content = "a,b\n" + "".join(f"{k},{k * k}\n" for k in range(999))
+    if suffix == "csv.gz":
+        path.write_bytes(gzip.compress(content.encode()))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("t.csv", content)
+    assert [row["b"] for row in tables.read_table(path, ("a",))][-2:] == ["994009", "996004"]
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"`input` must be a whole compressed table.*Download it again\."):
+        list(tables.read_table(path, ("a",)))
+
+
+def test_read_table_refuses_an_archive_of_several_tables(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", "a\n")
+        archive.writestr("b.csv", "a\n")
+    with pytest.raises(ValueError, match=r"`input` must be one table .*Received: \['a.csv', 'b.csv'\]"):
+        list(tables.read_table(tmp_path / "t.zip", ()))
+
+
+def test_require_distinct_names_both_rows_and_no_key():
+    tables.require_distinct(["p1", "p2", ("p1", "2")], "patientId", "t.csv")
+    sentence = (
+        r"^`patientId` must be different in every row of t\.csv\. "
+        r"Received: 'row 4, which repeats row 2'\. Delete one of them\.$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        tables.require_distinct(["p1", "p2", "p3", "p2", "p1"], "patientId", "t.csv")
 
 
 @pytest.mark.parametrize(
