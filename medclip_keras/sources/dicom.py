@@ -1,30 +1,102 @@
-"""DICOM radiographs → PNG bytes, as every source hands images on; nothing of the header but a picture leaves.
+"""DICOM radiographs → PNG bytes, as every source hands images on; of the header only the view is told.
 
-`read_image_file` is what a source's `read_image` calls: JPEG and PNG files pass as they are, DICOM files become
-gray PNG. A file whose header says that names or dates are burned into its pixels is refused, unless the
-environment variable MEDCLIP_ALLOW_ANNOTATION is 1 where the images are decoded.
+`read_image_file` is what a source's `read_image` calls: JPEG and PNG files pass as they are, DICOM files
+become gray PNG. Of a header, only the elements in `_PICTURE` and `_VIEW` are parsed: no name, date or
+identifier.
+
+The picture is what a screen shows, by DICOM PS3.3 C.7.6.3.1.2, C.11.1 and C.11.2: stored values, modality LUT
+or rescale, VOI LUT or the first window, then MONOCHROME1 inverted; pixel padding is black. Without LUT and
+window, up to 8 stored bits keep their values, and more are stretched from the least to the greatest value in
+the picture. MIMIC-CXR-JPG also equalises histograms, so its JPG files look different from the same studies'
+DICOM files: train on one of the two.
+
+Transfer syntaxes: uncompressed, deflated, RLE (pydicom), JPEG baseline, 8-bit extended and lossless, JPEG-LS,
+JPEG 2000 (python-gdcm).
+
+A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused unless the
+environment variable MEDCLIP_ALLOW_ANNOTATION is 1 where images are decoded. Other headers pass.
 """
 
+import io
+import os
+
+import numpy as np
+import pydicom
 from etils import epath
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+
+from medclip_keras.sources.rows import BadRowError
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
+SUFFIXES = (".dcm", ".dicom")
+
+_PICTURE = (
+    "BurnedInAnnotation",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ModalityLUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "VOILUTSequence",
+    "VOILUTFunction",
+    "WindowCenter",
+    "WindowWidth",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "PixelData",
+)
+_VIEW = ("ViewPosition", "ViewCodeSequence")
+_LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue, as `preprocess.images` weighs colour
+
+_VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
+    "frontal": ("AP", "PA", "antero-posterior", "postero-anterior"),
+    "lateral": ("LL", "RL", "LATERAL", "XTABLE LATERAL", "LLAT", "RLAT", "left lateral", "right lateral"),
+}
+_POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() for name in names}
 
 
 def dicom_to_png(file_bytes: bytes, *, allow_annotation: bool = False) -> bytes:
     """Decodes a DICOM radiograph to a gray PNG file in which black is what the screen shows black.
 
     Args:
-        file_bytes: the whole file, of any transfer syntax.
+        file_bytes: the whole file, of a transfer syntax listed above.
         allow_annotation: take files whose header says BurnedInAnnotation YES as well.
 
     Returns:
-        A PNG file, gray, 8 bits a pixel or 16 bits of full range; it holds nothing but the pixels.
+        A PNG file, gray, with pixels and nothing else: 8 bits where up to 8 bits are stored and neither LUT
+        nor window acts on them, else 16 bits, 65535 white.
 
     Raises:
-        BadRowError: not DICOM, truncated, no single picture, a transfer syntax that cannot be read, or burned-in
-            annotation.
+        BadRowError: not DICOM, truncated, no single picture, a transfer syntax that cannot be read, or
+            burned-in annotation.
     """
-    raise NotImplementedError
+    header = _read_header(file_bytes, _PICTURE)
+    burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+    if burned_in and not allow_annotation:
+        raise BadRowError(f"words are burned into the picture; {ALLOW_ANNOTATION}=1 takes it all the same")
+    _refuse_other_objects(header)
+    try:
+        picture, dtype = _picture(header)  # (rows, columns) in [0, 1]
+    except Exception as error:  # whatever decoders raise on whatever a file holds
+        raise BadRowError(
+            f"the pixels of the DICOM file cannot be decoded ({type(error).__name__})"
+        ) from None
+    picture = np.round(picture * np.iinfo(dtype).max).astype(dtype)
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, "PNG", compress_level=1)  # decoded again at once: speed before size
+    return png.getvalue()
 
 
 def read_image_file(path: epath.PathLike) -> bytes:
@@ -34,9 +106,116 @@ def read_image_file(path: epath.PathLike) -> bytes:
         OSError: the file cannot be read.
         BadRowError: see `dicom_to_png`.
     """
-    raise NotImplementedError
+    path = epath.Path(path)
+    file_bytes = path.read_bytes()
+    if path.suffix.lower() in SUFFIXES or file_bytes[128:132] == b"DICM":
+        return dicom_to_png(file_bytes, allow_annotation=os.environ.get(ALLOW_ANNOTATION) == "1")
+    return file_bytes
 
 
 def view_of_file(path: epath.PathLike) -> str:
-    """ "frontal" or "lateral" by the header of a DICOM file, "" where it does not say; reads no pixels."""
-    raise NotImplementedError
+    """The view by the header of a DICOM file; reads no pixels.
+
+    Returns:
+        "frontal", "lateral", or "" where the header does not say or is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with epath.Path(path).open("rb") as file:
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_VIEW))
+            codes = header.get("ViewCodeSequence") or ()
+            meanings = [str(code.get("CodeMeaning", "")) for code in codes]
+            views = [view_of_position(name) for name in (str(header.get("ViewPosition") or ""), *meanings)]
+        except OSError:
+            raise
+        except Exception:  # not DICOM: decoding will say so
+            return ""
+    return next(filter(None, views), "")
+
+
+def view_of_position(position: str) -> str:
+    """The view that a ViewPosition, or the meaning of a view code, names; "" for others, such as oblique.
+
+    >>> view_of_position("PA"), view_of_position("LATERAL"), view_of_position("LAO")
+    ('frontal', 'lateral', '')
+    """
+    return _POSITIONS.get(position.strip().lower(), "")
+
+
+def _read_header(file_bytes: bytes, elements: tuple[str, ...]) -> Dataset:
+    try:
+        return pydicom.dcmread(io.BytesIO(file_bytes), specific_tags=list(elements))
+    except Exception as error:  # a broken file may break the parser anywhere
+        raise BadRowError(f"not a whole DICOM file ({type(error).__name__})") from None
+
+
+def _refuse_other_objects(header: Dataset) -> None:
+    if "PixelData" not in header:
+        raise BadRowError("no pixels: the DICOM file is truncated or no image")
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise BadRowError("the DICOM file holds several frames, not one radiograph")
+    kind, samples = header.get("PhotometricInterpretation", ""), header.get("SamplesPerPixel", 1)
+    if kind not in ("MONOCHROME1", "MONOCHROME2") and (samples != 3 or not kind.startswith(("RGB", "YBR"))):
+        raise BadRowError("the DICOM file is neither gray nor of red, green and blue")
+
+
+def _picture(header: Dataset) -> tuple[np.ndarray, type]:
+    """The picture as (rows, columns) float in [0, 1], 0 black, and the type to keep it in."""
+    stored = pixel_array(header)  # colour is converted to red, green, blue
+    full_range = (0, 2**header.BitsStored - 1)
+    depth = np.uint8 if header.BitsStored <= 8 else np.uint16
+    if header.get("SamplesPerPixel", 1) == 3:
+        return _stretch(stored @ np.array(_LUMINANCE), *full_range), depth
+    padding = _padding(stored, header)
+    values = apply_modality_lut(stored, header)
+    if header.get("VOILUTSequence") or _has_window(header):
+        depth = np.uint16
+        picture = _stretch(apply_voi_lut(values, header), *_output_range(header))
+    elif header.BitsStored <= 8 and np.array_equal(values, stored) and not header.PixelRepresentation:
+        picture = _stretch(values, *full_range)
+    else:
+        seen = values[~padding]
+        picture = _stretch(values, seen.min(), seen.max()) if seen.size else np.zeros(values.shape)
+        depth = np.uint16
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        picture = 1.0 - picture
+    return np.where(padding, 0.0, picture), depth
+
+
+def _stretch(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Maps black to 0 and white to 1, also where black is the greater; a picture without range is black."""
+    if black == white:
+        return np.zeros(values.shape)
+    return np.clip((values.astype(np.float64) - black) / (float(white) - float(black)), 0.0, 1.0)
+
+
+def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Where the values stand for no tissue: PixelPaddingValue, or up to its range's limit."""
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    limit = header.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else limit))
+    return (stored >= low) & (stored <= high)
+
+
+def _has_window(header: Dataset) -> bool:
+    """Whether there is a window to use; some devices write a width of 0."""
+    if header.get("WindowCenter") in (None, "") or header.get("WindowWidth") in (None, ""):
+        return False
+    exact = str(header.get("VOILUTFunction") or "LINEAR").upper() != "LINEAR"
+    width = float(np.atleast_1d(header.WindowWidth)[0])
+    return width > 0 if exact else width >= 1
+
+
+def _output_range(header: Dataset) -> tuple[float, float]:
+    """What `apply_voi_lut` gives for black and white."""
+    if header.get("VOILUTSequence"):
+        num_entries, first, _ = header.VOILUTSequence[0].LUTDescriptor
+        outputs = apply_voi_lut(np.arange(first, first + (num_entries or 2**16)), header)
+        return outputs.min(), outputs.max()
+    with np.errstate(over="ignore"):  # the sigmoid's exponential
+        black, white = apply_voi_lut(np.array([-1e9, 1e9]), header)
+    return black, white
