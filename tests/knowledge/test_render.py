@@ -14,7 +14,7 @@ from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.sources.rows import Section
 
 REPORT = """INDICATION: <script>alert("1")</script> & cough.
-FINDINGS: The heart is enlarged. No <b>effusion</b>, edema or $pneumothorax seen.
+FINDINGS: The heart is enlarged. No <b>effusion</b>, "edema" or $pneumothorax seen.
 Possible nodule < 3 mm. Previously seen consolidation has resolved."""
 
 
@@ -90,7 +90,7 @@ def test_every_mention_is_reached_by_the_keyboard_and_explained(report):
     assert len(marks) == len(report.numbered)
     label = next(attrs["aria-label"] for attrs in marks if "m3" in attrs["class"].split())
     assert label.startswith(
-        "3 Edema (C0034063): negative cue: no reaches: <b>effusion</b>, edema or $pneumothorax"
+        '3 Edema (C0034063): negative cue: no reaches: <b>effusion</b>, "edema" or $pneumothorax'
     )
     assert "rule: Edema" in label
     for number in range(1, 7):
@@ -116,6 +116,12 @@ def test_words_of_two_mentions_have_both_marks_and_both_signs():
     signs = [data for data, around in found.runs if around and around[-1][0] == "sup"]
     assert signs == ["1−", "1− 2?", "2?", "3+ 4past"]
     assert found.text("medclip-report") == text
+
+
+def test_highlight_gives_mentions_to_sections_of_one_name(labeller):
+    sections = [Section("findings", "Nodule."), Section("findings", "Nothing else but an effusion.")]
+    page = Elements(highlight(sections, labeller.label(sections).mentions))
+    assert (page.text("m1"), page.text("m2")) == ("Nodule", "effusion")
 
 
 def test_assertions_differ_by_the_line_under_the_words_not_by_colour_alone():

@@ -32,6 +32,11 @@ def test_without_colours_quotation_marks_and_signs_tell_all(labeller):
     assert findings == ["[+] Cardiomegaly", "[?] Nodule", "[-] Edema, Pneumonia, Pleural Effusion"]
 
 
+def test_numbers_run_through_the_report(labeller):
+    report = explain(labeller, split_sections("FINDINGS: No effusion. IMPRESSION: No edema."))
+    assert "IMPRESSION No «edema»[2 -]." in shown(report)
+
+
 def test_with_colours_the_words_are_the_same_without_quotation_marks(labeller):
     report = explain(labeller, split_sections("No effusion."))
     coloured = shown(report, force_terminal=True, color_system="truecolor", no_color=False)
