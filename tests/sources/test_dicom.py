@@ -1,0 +1,285 @@
+"""DICOM: what a screen would show, and nothing of the header."""
+
+import io
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from medclip_keras.sources import dicom
+from medclip_keras.sources.rows import BadRowError
+
+STORED = np.arange(0, 4096, 35, np.uint16)[:112].reshape(8, 14)  # 12 bits: 0, 35, … 3885
+SECRETS = {"PatientName": "Doe^Jane", "PatientID": "ID-4711", "StudyDate": "20200229"}
+LOSSLESS = [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1]
+
+
+def make(stored=STORED, bits=12, photometric="MONOCHROME2", **elements):
+    """A DICOM file in memory, with a patient in its header."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.Rows, file.Columns = stored.shape[:2]
+    file.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    if stored.ndim == 3:
+        file.PlanarConfiguration = 0
+    file.PhotometricInterpretation = photometric
+    file.BitsAllocated = 8 * stored.dtype.itemsize
+    file.BitsStored, file.HighBit = bits, bits - 1
+    file.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
+    for name, value in {**SECRETS, **elements}.items():
+        setattr(file, name, value)
+    file.PixelData = stored.tobytes()
+    return file
+
+
+def to_bytes(file):
+    buffer = io.BytesIO()
+    file.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def decode(file, **options):
+    png = dicom.dicom_to_png(file if isinstance(file, bytes) else to_bytes(file), **options)
+    return np.array(Image.open(io.BytesIO(png))).astype(int)
+
+
+@pytest.fixture
+def compressed(tmp_path):
+    """Compresses a file with GDCM, as an archive would have."""
+
+    def compress(file, syntax):
+        target = gdcm.TransferSyntax.GetTSType(syntax)
+        plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
+        plain.write_bytes(to_bytes(file))
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(plain))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(target))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(packed))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(packed).file_meta.TransferSyntaxUID == syntax
+        return packed.read_bytes()
+
+    return compress
+
+
+def test_deep_pixels_are_stretched_from_the_least_to_the_greatest():
+    expected = np.round((STORED - 0.0) / 3885 * 65535)
+    np.testing.assert_array_equal(decode(make()), expected)
+    np.testing.assert_array_equal(decode(make(STORED + 200)), expected)
+    signed = STORED.astype(np.int16) - 1000
+    np.testing.assert_array_equal(decode(make(signed, bits=16)), expected)
+
+
+def test_eight_bits_keep_their_values():
+    stored = (STORED // 16 + 5).astype(np.uint8)
+    png = dicom.dicom_to_png(to_bytes(make(stored, bits=8)))
+    assert Image.open(io.BytesIO(png)).mode == "L"
+    np.testing.assert_array_equal(decode(make(stored, bits=8)), stored)
+
+
+def test_a_constant_picture_is_black_rather_than_an_error():
+    assert not decode(make(np.full((4, 6), 900, np.uint16))).any()
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_monochrome1_of_inverted_values_is_the_picture_of_monochrome2(bits):
+    stored = STORED if bits == 12 else (STORED // 16).astype(np.uint8)
+    inverted = (2**bits - 1 - stored).astype(stored.dtype)
+    two, one = decode(make(stored, bits)), decode(make(inverted, bits, "MONOCHROME1"))
+    np.testing.assert_array_equal(one, two)
+    assert one[0, 0] == 0 < one[-1, -1]
+
+
+def test_the_first_window_decides_what_is_black_and_white():
+    # C.11.2.1.2.1: black up to c - 0.5 - (w - 1) / 2 = 1000, white above c - 0.5 + (w - 1) / 2 = 2000.
+    file = make(WindowCenter=[1500.5, 40], WindowWidth=[1001, 80])
+    expected = np.round(np.clip((STORED - 1000.0) / 1000, 0, 1) * 65535)
+    np.testing.assert_allclose(decode(file), expected, atol=1)
+    inverted = decode(
+        make((4095 - STORED).astype(np.uint16), 12, "MONOCHROME1", WindowCenter=2595.5, WindowWidth=1001)
+    )
+    np.testing.assert_allclose(inverted, expected, atol=1)
+
+
+def test_windows_act_on_rescaled_values():
+    # Modality output -s + 4095: the window's black end is where stored values are high.
+    file = make(RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2595.5, WindowWidth=1001)
+    expected = np.round(np.clip((4095.0 - STORED - 2095) / 1000, 0, 1) * 65535)
+    np.testing.assert_allclose(decode(file), expected, atol=1)
+
+
+def test_sigmoid_windows():
+    file = make(WindowCenter=1500, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    expected = np.round(65535 / (1 + np.exp(-4 * (STORED - 1500.0) / 1000)))
+    np.testing.assert_allclose(decode(file), expected, atol=1)
+
+
+def test_a_width_of_zero_is_no_window():
+    np.testing.assert_array_equal(decode(make(WindowCenter=100, WindowWidth=0)), decode(make()))
+
+
+def test_the_voi_table_goes_before_a_window():
+    table = (np.arange(4096) ** 2 // 4096).astype(np.uint16)
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 0, 12], table.tolist()
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    file = make(VOILUTSequence=[item], WindowCenter=100, WindowWidth=10)
+    np.testing.assert_array_equal(decode(file), np.round(table[STORED] / table.max() * 65535))
+
+
+def test_padding_is_black_and_does_not_stretch():
+    stored = STORED.copy()
+    stored[:, 0] = 4095
+    picture = decode(make(stored, 12, "MONOCHROME1", PixelPaddingValue=4000, PixelPaddingRangeLimit=4095))
+    assert not picture[:, 0].any()
+    inner = STORED[:, 1:].astype(float)
+    expected = np.round((1 - (inner - inner.min()) / (inner.max() - inner.min())) * 65535)
+    np.testing.assert_array_equal(picture[:, 1:], expected)
+
+
+def test_colour_becomes_luminance():
+    stored = np.stack([STORED // 16, STORED // 32, STORED // 64], axis=-1).astype(np.uint8)
+    expected = np.round(stored @ np.array([0.299, 0.587, 0.114]))
+    np.testing.assert_array_equal(decode(make(stored, 8, "RGB")), expected)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_lossless_compression_changes_no_pixel(compressed, syntax):
+    wide = np.tile(STORED, (4, 4))
+    np.testing.assert_array_equal(decode(compressed(make(wide), syntax)), decode(make(wide)))
+
+
+def test_baseline_jpeg_is_read(compressed):
+    smooth = np.add.outer(np.arange(32) * 3, np.arange(48) * 2).astype(np.uint8)
+    assert abs(decode(compressed(make(smooth, 8), JPEGBaseline8Bit)) - smooth).max() <= 3
+
+
+def test_nothing_of_the_header_leaves(compressed):
+    for file_bytes in (to_bytes(make()), compressed(make(), RLELossless)):
+        assert b"Doe^Jane" in file_bytes
+        png = dicom.dicom_to_png(file_bytes)
+        assert not any(secret.encode() in png for secret in SECRETS.values())
+        chunks = []
+        at = 8
+        while at < len(png):
+            chunks.append(png[at + 4 : at + 8])
+            at += 12 + int.from_bytes(png[at : at + 4])
+        assert set(chunks) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_burned_in_annotation_is_refused_unless_allowed(tmp_path, monkeypatch):
+    path = tmp_path / "1.dcm"
+    path.write_bytes(to_bytes(make(BurnedInAnnotation="YES")))
+    monkeypatch.delenv(dicom.ALLOW_ANNOTATION, raising=False)
+    with pytest.raises(BadRowError, match="burned into the picture; MEDCLIP_ALLOW_ANNOTATION=1"):
+        dicom.read_image_file(path)
+    np.testing.assert_array_equal(decode(path.read_bytes(), allow_annotation=True), decode(make()))
+    monkeypatch.setenv(dicom.ALLOW_ANNOTATION, "1")
+    assert dicom.read_image_file(path) == dicom.dicom_to_png(to_bytes(make()))
+    assert decode(make(BurnedInAnnotation="NO")).any()
+
+
+def cut(file_bytes, kept):
+    return file_bytes[: round(len(file_bytes) * kept)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda b: cut(b, 0.9), "cannot be decoded"),
+        (lambda b: cut(b, 0.1), "not a whole DICOM file|no pixels"),
+        (lambda b: b[:-400], "cannot be decoded|no pixels"),
+        (lambda b: b"", "not a whole DICOM file"),
+        (lambda b: b"\x89PNG\r\n\x1a\n" + bytes(300), "not a whole DICOM file"),
+        (lambda b: b.replace(b"MONOCHROME2 ", b"PALETTE CLR "), "neither gray nor"),
+        (lambda b: b.replace(b"MONOCHROME2", b"MONOCHROME7"), "neither gray nor"),
+    ],
+)
+def test_damaged_files_are_bad_rows_without_the_patient(damage, sentence):
+    with pytest.raises(BadRowError, match=sentence) as error:
+        dicom.dicom_to_png(damage(to_bytes(make())))
+    assert not any(secret in str(error.value) for secret in SECRETS.values())
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, JPEGBaseline8Bit]
+)
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_truncated_compressed_files_are_bad_rows(compressed, syntax, kept):
+    noise = np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
+    file_bytes = compressed(make(noise, 8), syntax)
+    with pytest.raises(BadRowError, match=r"no pixels|cannot be decoded"):
+        dicom.dicom_to_png(cut(file_bytes, kept))
+
+
+def test_several_frames_and_no_pixels_are_refused():
+    file = make(np.stack([STORED, STORED]).reshape(16, 14), NumberOfFrames=2)
+    with pytest.raises(BadRowError, match="several frames"):
+        dicom.dicom_to_png(to_bytes(file))
+    file = make()
+    del file.PixelData
+    with pytest.raises(BadRowError, match="no pixels"):
+        dicom.dicom_to_png(to_bytes(file))
+
+
+def test_other_image_files_pass_as_they_are(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8 pixels")
+    assert dicom.read_image_file(tmp_path / "1.jpg") == b"\xff\xd8 pixels"
+    (tmp_path / "no_suffix").write_bytes(to_bytes(make()))
+    assert dicom.read_image_file(tmp_path / "no_suffix").startswith(b"\x89PNG")
+    (tmp_path / "1.dcm").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(BadRowError, match="not a whole DICOM file"):
+        dicom.read_image_file(tmp_path / "1.dcm")
+
+
+def test_views_are_told_by_the_header(tmp_path):
+    path = tmp_path / "1.dcm"
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "399067008", "SCT", "lateral"
+    for elements, view in (
+        ({"ViewPosition": "PA"}, "frontal"),
+        ({"ViewPosition": "AP"}, "frontal"),
+        ({"ViewPosition": "LL"}, "lateral"),
+        ({"ViewPosition": "", "ViewCodeSequence": [code]}, "lateral"),
+        ({"ViewPosition": "RAO"}, ""),
+        ({}, ""),
+    ):
+        path.write_bytes(to_bytes(make(**elements)))
+        assert dicom.view_of_file(path) == view
+    path.write_bytes(b"no DICOM")
+    assert dicom.view_of_file(path) == ""
+
+
+def test_the_real_pair_is_a_picture_and_its_negative(medclip_data):
+    # Both files hold the same stored values; only the tag says which end is white.
+    folder = medclip_data / "dicom"
+    one = next(path for path in folder.iterdir() if path.name == "Fake_MONOHR1.dcm")
+    two = next(path for path in folder.iterdir() if path.name != one.name)
+    decoded = [np.array(Image.open(io.BytesIO(dicom.read_image_file(path)))) for path in (one, two)]
+    assert decoded[0].shape == (1024, 1024)
+    np.testing.assert_array_equal(decoded[0], 255 - decoded[1])
+    assert dicom.view_of_file(one) == dicom.view_of_file(two) == "frontal"
