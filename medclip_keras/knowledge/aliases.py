@@ -22,9 +22,11 @@ PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
 _ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
-# Abbreviations with a slash are one word; a hyphen inside a word separates like a space; masks stay words.
 _WORD = re.compile(
-    r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o)(?!\w)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?"
+    r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
+    r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
+    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?"
+    # a mark, but not the full stop of "vs." or "Lt."; a dash
     r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
 _BRITISH = (
@@ -66,6 +68,8 @@ def normalise(word: str) -> str:
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
     """
     word = word.lower().replace("’", "'")
+    if len(word) > 3:
+        word = word.replace("-", "")  # hydro-pneumothorax
     for british, american in _BRITISH:
         word = word.replace(british, american)
     word = word.removesuffix("'s")

@@ -75,11 +75,12 @@ RESOLVED_BEFORE = (
 )
 RESOLVED_AFTER = (
     "(has|have|had|is|are|) (now|since|both|all|completely|entirely|fully|been|subsequently|essentially|"
-    "virtually|) (resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|cleared up)",
+    "virtually|) (resolved|cleared|disappeared|vanished|gone|removed|drained|evacuated|reabsorbed|resorbed|"
+    "cleared up)",
     "(has|have) (both|all|now|since|) been (completely|entirely|since|) (removed|withdrawn|taken out|"
     "discontinued|evacuated)",
     "(has|have) (completely|entirely|now|since) (resolved|cleared|disappeared)",
-    "(removed|withdrawn)",
+    "(removed|withdrawn|d/c|d/c'd)",
     f"no longer ({_ADVERB}) ({_SEEN})",
     "no longer",
     "removal",
@@ -125,6 +126,7 @@ UNCERTAIN_BEFORE = (
     "(favored|preferred) over",
     "(more|less) likely than",
     "?",
+    "+ /",
     "whether",
     "if",
     "(mimic|mimics|mimicking|simulate|simulates|simulating)",
