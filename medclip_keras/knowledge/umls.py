@@ -32,7 +32,7 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
     base = _read_entities(name_or_path, frozenset(cuis))
     aliases: dict[str, list[str]] = {}
     for alias, owners in sorted(base.alias_to_cuis.items()):
-        if len(owners) == 1 and re.fullmatch(r"[^\W\d_]{4,}([ -][^\W_]+)*", alias):
+        if len(owners) == 1 and re.fullmatch(r"(?=.{4})[^\W\d_]+([ -][^\W_]+)*", alias):
             aliases.setdefault(next(iter(owners)), []).append(alias.lower())
     return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
 

@@ -4,9 +4,9 @@
         [--environments DIR]
 
 Reports of 60 words are written by a seed from sentences of our own: the table's names, sizes, sides, places,
-measures, denials and hedges. Nearly no sentence comes twice, so that what is remembered of earlier ones does
-not help; its share is printed (real reports repeat themselves: on Open-i six sentences of ten came before).
-One report in five has a misspelled word, one in ten a word that nobody knows.
+measures, denials and hedges. One report in five has a misspelled word, one in ten a word that nobody knows.
+Nearly no sentence comes twice, so that what is remembered of earlier ones does not help. Real reports repeat
+themselves: on Open-i six sentences of ten came before. So there are rows with as many repeated ones as well.
 
 Each figure is of a process of its own, on one thread: seconds of its processor for labelling alone, after the
 extractor was made, and its peak memory. N and then 2 N reports show whether memory grows with them. The peer
@@ -33,6 +33,7 @@ from medclip_keras.knowledge.linking import Linking
 from medclip_keras.sources.rows import Section
 
 NUM_WORDS = 60
+REPEATED = 0.6
 _CHUNK = 500
 _SIZES = ("small", "moderate", "large", "mild", "subtle", "extensive", "minimal", "chronic", "new", "stable")
 _SIDES = ("left", "right", "bilateral")
@@ -49,27 +50,32 @@ _FRAMES = (
 )
 
 
-def write_reports(table: ConceptTable, num_reports: int, seed: int = 0) -> Iterator[str]:
-    """Texts of about 60 words."""
+def write_sentence(names: list[str], rng: random.Random) -> str:
+    """One sentence."""
+    finding, size = rng.choice(names), rng.choice(_SIZES)
+    return rng.choice(_FRAMES).format(
+        size=size,
+        Size=size.capitalize(),
+        finding=finding,
+        Finding=finding.capitalize(),
+        other=rng.choice(names),
+        side=rng.choice(_SIDES),
+        place=rng.choice(_PLACES),
+        number=rng.randrange(1, 100_000) / 10,
+    )
+
+
+def write_reports(table: ConceptTable, num_reports: int, repeated: float, seed: int = 0) -> Iterator[str]:
+    """Texts of about 60 words, a share of their sentences out of a few hundred."""
     rng = random.Random(seed)
     names = [concept.name.lower() for concept in table.concepts if concept.name != NO_FINDING]
+    often = [write_sentence(names, rng) for _ in range(300)]
     for _ in range(num_reports):
         sentences, num_words = [], 0
         while num_words < NUM_WORDS:
-            finding, other = rng.choice(names), rng.choice(names)
-            size = rng.choice(_SIZES)
-            sentence = rng.choice(_FRAMES).format(
-                size=size,
-                Size=size.capitalize(),
-                finding=finding,
-                Finding=finding.capitalize(),
-                other=other,
-                side=rng.choice(_SIDES),
-                place=rng.choice(_PLACES),
-                number=rng.randrange(1, 100_000) / 10,
-            )
-            sentences.append(sentence)
-            num_words += len(sentence.split())
+            again = rng.random() < repeated
+            sentences.append(rng.choice(often) if again else write_sentence(names, rng))
+            num_words += len(sentences[-1].split())
         words = " ".join(sentences).split()
         if rng.random() < 0.2:
             _misspell(words, rng)
@@ -86,14 +92,15 @@ def _misspell(words: list[str], rng: random.Random) -> None:
     words[k] = words[k][:cut] + words[k][cut + 1] + words[k][cut] + words[k][cut + 2 :]
 
 
-def measure(concepts: str, linking: bool, num_reports: int) -> dict[str, float]:
-    """Labels reports in this process."""
+def measure(concepts: str, linking: str, num_reports: str, repeated: str) -> dict[str, float]:
+    """Labels reports in this process; the arguments come from a command line."""
+    num_reports = int(num_reports)
     table = load_table(concepts)
     started = time.perf_counter()
-    labeller = ReportLabeller(table, Linking() if linking else None)
+    labeller = ReportLabeller(table, Linking() if linking == "True" else None)
     labeller.label([Section("findings", "Plueral effusion.")])
     start_seconds = time.perf_counter() - started
-    reports, seconds = write_reports(table, num_reports), 0.0
+    reports, seconds = write_reports(table, num_reports, float(repeated)), 0.0
     for _ in range(0, num_reports, _CHUNK):
         chunk = [(Section("findings", text),) for _, text in zip(range(_CHUNK), reports, strict=False)]
         started = time.process_time()
@@ -109,15 +116,17 @@ def measure(concepts: str, linking: bool, num_reports: int) -> dict[str, float]:
     }
 
 
-def measure_apart(concepts: str, linking: bool, num_reports: int) -> dict[str, float]:
+def measure_apart(*arguments: object) -> dict[str, float]:
     """`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--measure", concepts, str(int(linking)), str(num_reports)]
+    command = [sys.executable, __file__, "--measure", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def time_peer(peer: str, table: ConceptTable, num_reports: int, environments: pathlib.Path | None) -> float:
+def time_peer(
+    peer: str, table: ConceptTable, num_reports: int, repeated: float, environments: pathlib.Path | None
+) -> float:
     """Reports a second of the peer's pipeline with the table's phrases of one part.
 
     Raises:
@@ -128,7 +137,7 @@ def time_peer(peer: str, table: ConceptTable, num_reports: int, environments: pa
 
     aliases = [parse_alias(text) for c in table.concepts for text in (c.name, *c.aliases)]
     phrases = {p.lower() for a in aliases if a.role == PRESENT and len(a.parts) == 1 for p in a.parts[0]}
-    texts = "\n".join(json.dumps(text) for text in write_reports(table, num_reports))
+    texts = "\n".join(json.dumps(text) for text in write_reports(table, num_reports, repeated))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(sorted(phrases)))
         file.flush()
@@ -142,23 +151,30 @@ def print_table(concepts: str, arguments) -> None:
     print(f"\n{concepts}: {len(table)} concepts, reports of {NUM_WORDS} words, one core")
     print(f"{'':26}{'reports':>9}{'reports/s':>11}{'start':>8}{'peak':>10}{'growth':>8}{'repeated':>10}")
     speed = {}
-    for linking, name in ((False, "dictionary, assertion"), (True, "the same, with linking")):
-        peak = None
-        for num_reports in (num, 2 * num):
-            found = measure_apart(concepts, linking, num_reports)
+    for repeated, linking, sizes in (
+        (0.0, False, (num, 2 * num)),
+        (0.0, True, (num, 2 * num)),
+        (REPEATED, False, (num,)),
+        (REPEATED, True, (num,)),
+    ):
+        peak, name = None, "the same, with linking" if linking else "dictionary, assertion"
+        for num_reports in sizes:
+            found = measure_apart(concepts, linking, num_reports, repeated)
             growth = f"{found['peak_mib'] / peak - 1:+8.1%}" if peak else f"{'':8}"
             peak = peak or found["peak_mib"]
-            speed[linking] = found["reports_per_second"]
+            speed[repeated, linking] = found["reports_per_second"]
             print(
-                f"{name:26}{num_reports:9}{speed[linking]:11,.0f}{found['start_seconds']:7.1f}s"
+                f"{name:26}{num_reports:9}{found['reports_per_second']:11,.0f}{found['start_seconds']:7.1f}s"
                 f"{found['peak_mib']:6.0f} MiB{growth}{found['repeated']:10.1%}",
                 flush=True,
             )
-    if arguments.peer != "none":
-        peer_speed = time_peer(arguments.peer, table, min(num, 1000), arguments.environments)
-        ratios = f"{speed[False] / peer_speed:.1f} times as fast, {speed[True] / peer_speed:.1f} with linking"
+    for repeated in (0.0, REPEATED) if arguments.peer != "none" else ():
+        num_reports = min(num, 1000)
+        peer_speed = time_peer(arguments.peer, table, num_reports, repeated, arguments.environments)
+        ours = " and ".join(f"{speed[repeated, linking] / peer_speed:.1f}" for linking in (False, True))
         print(
-            f"{arguments.peer + ', same phrases':26}{min(num, 1000):9}{peer_speed:11,.0f}   ours is {ratios}"
+            f"{arguments.peer + ', same phrases':26}{num_reports:9}{peer_speed:11,.0f}{'':25}{repeated:10.0%}"
+            f"  ours without and with linking: {ours} times as fast"
         )
 
 
@@ -176,6 +192,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(sys.argv[2], sys.argv[3] == "1", int(sys.argv[4]))))
+        print(json.dumps(measure(*sys.argv[2:])))
     else:
         main()
