@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
+
+from medclip_keras.objectives.precision import at_least_float32
 
 _TINY = 1e-37  # the smallest normal float32 is a little smaller
 
@@ -83,7 +84,7 @@ def label_similarity(
     array([[1.   , 0.5  , 0.   ],
            [0.707, 0.354, 0.   ]], dtype=float32)
     """
-    a, b = _at_least_float32(image_labels), _at_least_float32(text_labels)
+    a, b = at_least_float32(image_labels), at_least_float32(text_labels)
     known_a = ops.ones_like(a) if image_known is None else ops.cast(image_known, a.dtype)
     known_b = ops.ones_like(b) if text_known is None else ops.cast(text_known, b.dtype)
     a, b = a * known_a, b * known_b
@@ -137,7 +138,7 @@ def soft_targets(similarity, target_temperature=1.0):
     Returns:
         y and z, both float (num_images, num_texts): rows of y and columns of z sum to 1.
     """
-    scaled = _at_least_float32(similarity) / target_temperature
+    scaled = at_least_float32(similarity) / target_temperature
     return ops.softmax(scaled, axis=1), ops.softmax(scaled, axis=0)
 
 
@@ -191,7 +192,7 @@ def semantic_matching(
     """
     s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
     y, z = soft_targets(s, target_temperature)
-    v, t = _at_least_float32(image_embeddings), _at_least_float32(text_embeddings)
+    v, t = at_least_float32(image_embeddings), at_least_float32(text_embeddings)
     logits = ops.cast(logit_scale, v.dtype) * ops.matmul(v, ops.transpose(t))  # (num_images, num_texts)
     log_p, log_q = ops.log_softmax(logits, axis=1), ops.log_softmax(logits, axis=0)
     image_to_text = -ops.mean(ops.sum(y * log_p, axis=1))
@@ -200,8 +201,3 @@ def semantic_matching(
     log_y, log_z = (ops.log(ops.maximum(target, _TINY)) for target in (y, z))  # a far target rounds to 0
     entropy = -(ops.mean(ops.sum(y * log_y, axis=1)) + ops.mean(ops.sum(z * log_z, axis=0))) / 2
     return SemanticMatching(loss, loss - entropy, logits, s)
-
-
-def _at_least_float32(x):
-    x = ops.convert_to_tensor(x)
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
