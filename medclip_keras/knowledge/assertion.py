@@ -198,7 +198,8 @@ class Scopes:
         comma = None
         for k in range(cue.start - 1, limit - 1, -1):
             word = self._words[k]
-            if k in self._stops or (word in _VERBS and k < cue.start - 1):
+            between = word == ":" and cue.kind == "uncertain_between"  # "opacity: edema versus infection"
+            if between or k in self._stops or (word in _VERBS and k < cue.start - 1):
                 return k + 1
             if word == "," and comma is None:  # the last one decides
                 comma = k

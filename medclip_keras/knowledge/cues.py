@@ -8,7 +8,7 @@ reports read them so. "May represent", "cannot exclude", "versus" and their kin 
 _SEEN = (
     "seen|identified|visualized|present|evident|appreciated|demonstrated|noted|observed|detected|apparent|"
     "found|visible|shown|recognized|discernible|suspected|suggested|depicted|delineated|discerned|indicated|"
-    "enlarged|increased|widened|blunted|developed|confirmed|recurred|reaccumulated|proven|substantiated"
+    "developed|confirmed|recurred|reaccumulated|proven|substantiated"
 )
 _ADVERB = (
     "|definitely|clearly|convincingly|currently|now|readily|definitively|obviously|acutely|grossly|really"
@@ -48,7 +48,7 @@ NEGATIVE_AFTER = (
     f"not ({_ADVERB}) ({_SEEN})",
     f"(can not|cannot|could not) be ({_ADVERB}) ({_SEEN})",
     "not (any|at all)",
-    "not (longer|) (in place|there)",
+    "not (longer|) (in place|there|a feature|features|in evidence)",
     f"never ({_SEEN})",
     f"nowhere (to be|) ({_SEEN})",
     "(is|are|was|were|remain|remains) (absent|negative|excluded|ruled out|lacking|unlikely|"
@@ -84,6 +84,8 @@ RESOLVED_AFTER = (
     f"no longer ({_ADVERB}) ({_SEEN})",
     "no longer",
     "removal",
+    "(by|per) history",
+    "in the (past|remote past)",
     "(shows|showing|with) (complete|interval) (resolution|clearing)",
 )
 
@@ -97,6 +99,7 @@ UNCERTAIN_BEFORE = (
     "(exclude|rule out|be excluded|differentiate|distinguish|discount)",
     "(does|do|did|would) not (entirely|completely|definitively|) (exclude|rule out)",
     "not (excluding|ruling out)",
+    "(can not|cannot|could not) (be said|say|be stated|state|be certain|be sure) (that|) (there is|) no",
     "without excluding",
     "(may|might|could|can|would) (also|well|possibly|potentially|simply|just|) "
     "(represent|be|reflect|indicate|relate to|be related to|be due to|be secondary to|suggest|correspond to|"
@@ -152,7 +155,8 @@ UNCERTAIN_AFTER = (
     "entertained)",
     "(possible|questionable|suspected|questioned|equivocal|conceivable)",
     "?",
-    "(may|might|could) (also|) (exist|coexist|be present)",
+    "(may|might|could) (also|all|both|) (exist|coexist|be present|look|appear|produce|explain|account for|"
+    "cause|have this appearance)",
 )
 # Leave open what stands on both sides of them.
 UNCERTAIN_BETWEEN = ("versus", "vs")
