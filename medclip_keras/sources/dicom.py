@@ -10,8 +10,8 @@ window, up to 8 stored bits keep their values, and more are stretched from the l
 the picture. MIMIC-CXR-JPG also equalises histograms, so its JPG files look different from the same studies'
 DICOM files: train on one of the two.
 
-Transfer syntaxes: uncompressed, deflated, RLE (pydicom), JPEG baseline, 8-bit extended and lossless, JPEG-LS,
-JPEG 2000 (python-gdcm).
+Transfer syntaxes: uncompressed, deflated, RLE, JPEG baseline, JPEG-LS, JPEG 2000, high-throughput JPEG 2000.
+Lossless and 12-bit JPEG need `pip install medclip_keras[jpeg-lossless]`, a plug-in under the GPL.
 
 A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused unless the
 environment variable MEDCLIP_ALLOW_ANNOTATION is 1 where images are decoded. Other headers pass.
@@ -25,7 +25,7 @@ import pydicom
 from etils import epath
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
 
 from medclip_keras.sources.rows import BadRowError
 
@@ -87,6 +87,7 @@ def dicom_to_png(file_bytes: bytes, *, allow_annotation: bool = False) -> bytes:
     if burned_in and not allow_annotation:
         raise BadRowError(f"words are burned into the picture; {ALLOW_ANNOTATION}=1 takes it all the same")
     _refuse_other_objects(header)
+    _require_decoder(header)
     try:
         picture, dtype = _picture(header)  # (rows, columns) in [0, 1]
     except Exception as error:  # whatever decoders raise on whatever a file holds
@@ -159,6 +160,17 @@ def _refuse_other_objects(header: Dataset) -> None:
     kind, samples = header.get("PhotometricInterpretation", ""), header.get("SamplesPerPixel", 1)
     if kind not in ("MONOCHROME1", "MONOCHROME2") and (samples != 3 or not kind.startswith(("RGB", "YBR"))):
         raise BadRowError("the DICOM file is neither gray nor of red, green and blue")
+
+
+def _require_decoder(header: Dataset) -> None:
+    try:
+        decoder = get_decoder(header.file_meta.TransferSyntaxUID)
+    except (AttributeError, NotImplementedError):
+        raise BadRowError(
+            "the transfer syntax of the DICOM file is missing or holds no still picture"
+        ) from None
+    if not decoder.is_available:
+        raise BadRowError(f"{decoder.UID.name} needs `pip install medclip_keras[jpeg-lossless]`")
 
 
 def _picture(header: Dataset) -> tuple[np.ndarray, type]:
