@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -17,12 +18,14 @@ from beam_jobs.job import describe_making
 from beam_jobs.label_reports import LabelOptions, LabelReports
 from beam_jobs.options import pipeline_options
 from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.extractor import Extractor
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import read_manifest, verify
 from medclip_keras.records.schema import parse
 from medclip_keras.records.splits import split_of
 from medclip_keras.sources.rows import BadRowError, ReportRow, Section
 
+KNOWLEDGE_BASE = "kb.jsonl"
 TEXT = "Large left pleural effusion. No pneumothorax. The bones are there."
 
 
@@ -202,10 +205,15 @@ def test_run_again_does_nothing_until_something_changes(archive, job, contents, 
         {"key_salt": "2"},
         {"mentions": "elsewhere"},
         {"records_per_shard": 7},
+        {"link_threshold": 0.0},
+        {"link_threshold": 0.9},
+        {"umls": KNOWLEDGE_BASE},
     ],
 )
-def test_another_option_is_another_fingerprint(archive, job, tmp_path, change):
+def test_another_option_is_another_fingerprint(archive, job, tmp_path, change, monkeypatch):
     archive.add_report(1, 1, TEXT)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / KNOWLEDGE_BASE).write_text("")
 
     def fingerprint(**options):
         told = LabelOptions(source="small", input=str(archive.path), output="out", **options)
@@ -324,6 +332,122 @@ def test_records_do_not_depend_on_workers_and_shards(archive, job, contents, tmp
     threads = ("--direct_num_workers=3", "--direct_running_mode=multi_threading")
     job(output=str(tmp_path / "three"), beam_options=threads)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+def test_records_do_not_depend_on_the_order_of_the_reports(archive, source, job, contents, tmp_path):
+    for patient in range(60):
+        archive.add_report(
+            patient, 1, f"Mild edmea, grade {patient}. No plueral efusion. Cardio megaly {patient}."
+        )
+    archive.add_report(99, 1, "")
+    archive.add_report(98, 1, "").write_bytes(b"\xff")
+    in_order = source.report_rows
+
+    def run(name, order):
+        source.report_rows = lambda path: order(list(in_order(path)))
+        folder = tmp_path / name
+        job(output=str(folder / "records"), mentions=str(folder / "mentions"), max_bad_fraction=0.1)
+        return contents(folder)
+
+    def shuffled(rows):
+        return random.Random(0).sample(rows, len(rows))
+
+    sorted_rows = run("sorted", list)
+    assert sorted_rows == run("again", list)
+    assert sorted_rows == run("reversed", lambda rows: rows[::-1])
+    assert sorted_rows == run("shuffled", shuffled)
+    mentions = b"".join(content for name, content in sorted_rows.items() if name.startswith("mentions"))
+    assert mentions.count(b'"Pleural Effusion"') >= 60  # the misspelled ones
+
+
+def test_misspelled_words_are_linked_unless_told_otherwise(archive, job, tmp_path):
+    archive.add_report(1, 1, "Large plueral efusion.")
+    job(split_fractions=(1.0, 0.0, 0.0))
+    (record,) = records_of(tmp_path / "records")
+    np.testing.assert_array_equal(record["label_states"], states_of(effusion=LabelState.POSITIVE))
+    job(split_fractions=(1.0, 0.0, 0.0), link_threshold=0.0)
+    (record,) = records_of(tmp_path / "records")
+    np.testing.assert_array_equal(record["label_states"], states_of())
+
+
+def test_a_knowledge_base_adds_aliases_and_its_change_is_noticed(archive, job, table, tmp_path, capsys):
+    archive.add_report(1, 1, "No water on the lung.")
+    base = tmp_path / KNOWLEDGE_BASE
+    cui = table.cuis[table.index("Pleural Effusion")]
+    entity = {"concept_id": cui, "canonical_name": "Pleural effusion", "aliases": ["Water on the lung"]}
+    options = {"split_fractions": (1.0, 0.0, 0.0), "umls": str(base)}
+    base.write_text(json.dumps(entity))
+    job(**options)
+    (record,) = records_of(tmp_path / "records")
+    np.testing.assert_array_equal(record["label_states"], states_of(effusion=LabelState.NEGATIVE))
+    capsys.readouterr()
+    job(**options)
+    assert "nothing to do" in capsys.readouterr().out
+    base.write_text(json.dumps(entity | {"aliases": []}))
+    job(**options)
+    assert "nothing to do" not in capsys.readouterr().out
+    (record,) = records_of(tmp_path / "records")
+    np.testing.assert_array_equal(record["label_states"], states_of())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"link_threshold": 1.5}, r"`link_threshold` must be in \[0, 1\]. Received: 1.5"),
+        ({"link_threshold": 0.0, "umls": "kb.jsonl"}, "`umls` must be empty where nothing is linked"),
+        ({"link_threshold": 0.0, "scispacy_model": "m"}, "`scispacy_model` must be empty where nothing"),
+        ({"scispacy_model": "en_core_sci_none"}, "`scispacy_model` must be an installed spaCy model"),
+        ({"umls": "nowhere.jsonl"}, r"`umls` must be a \.jsonl file that exists"),
+    ],
+)
+def test_linking_that_cannot_be_is_refused_before_any_work(archive, job, tmp_path, options, sentence):
+    archive.add_report(1, 1, TEXT)
+    with pytest.raises(ValueError, match=sentence):
+        job(**options)
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+def test_a_worker_makes_one_labeller_and_reads_a_repeated_sentence_once(archive, job, monkeypatch):
+    for patient in range(40):
+        archive.add_report(patient, 1, TEXT)
+    made, read = [], []
+
+    class Counted(label_reports.ReportLabeller):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    def read_sentence(self, sentence, *more):
+        read.append(sentence)
+        return reading(self, sentence, *more)
+
+    reading = Extractor._read_sentence
+    monkeypatch.setattr(Extractor, "_read_sentence", read_sentence)
+    monkeypatch.setattr(label_reports, "ReportLabeller", Counted)
+    job(records_per_shard=5, beam_options=("--direct_num_workers=3", "--direct_running_mode=multi_threading"))
+    assert len(made) == 1
+    assert sorted(set(read)) == ["Large left pleural effusion.", "No pneumothorax.", "The bones are there."]
+    assert len(read) <= 9  # once each, but for threads that began together
+
+
+def test_a_report_that_breaks_the_labeller_is_bad_and_its_text_is_nowhere(
+    archive, job, monkeypatch, tmp_path, capfd
+):
+    archive.add_report(1, 1, TEXT)
+    archive.add_report(2, 1, "Jane Doe has edema.")
+    reading = Extractor._read_sentence
+
+    def read_sentence(self, sentence, *more):
+        if "Jane" in sentence:
+            raise ValueError(sentence)
+        return reading(self, sentence, *more)
+
+    monkeypatch.setattr(Extractor, "_read_sentence", read_sentence)
+    manifest = job(max_bad_fraction=0.5)
+    assert manifest.counts["bad_rows"] == 1
+    bad = json.loads((tmp_path / "records" / "bad_records.jsonl").read_text())
+    assert bad == {"key": key_of("record", "2-1"), "reason": "cannot be read (ValueError)"}
+    assert "Jane" not in "".join(capfd.readouterr())
 
 
 def test_openi_from_the_command_line(medclip_data, tmp_path):

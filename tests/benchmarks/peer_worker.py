@@ -6,7 +6,8 @@
 `assert`: a line holds a sentence and character spans, {"text", "spans": [[start, end], …]}; the answer is a
 list of "positive", "negative", "uncertain" or "historical", one a span, by the peer's default rules.
 `time`: phrases of a dictionary, one a line, and a text a line, as JSON strings; the answer is one JSON line,
-{"seconds", "mentions"}, of the whole pipeline on one processor: sentences, the phrases by spaCy's PhraseMatcher, assertion.
+{"seconds", "mentions"}, with the processor's time for the whole pipeline: sentences, the phrases by spaCy's
+PhraseMatcher, assertion.
 """
 
 import json
