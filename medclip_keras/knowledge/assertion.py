@@ -167,7 +167,9 @@ class Scopes:
         """The words[begin:end] that a cue reaches; it lies among them where it reaches both ways."""
         last = next((last for other, last in self._before.get(cue.kind, ()) if other is cue), cue.start)
         first = next((first for other, first in self._after.get(cue.kind, ()) if other is cue), cue.end)
-        return first, last
+        while last > first + 1 and self._words[last - 1] == ",":
+            last -= 1
+        return first + (self._words[first] == ","), last
 
     def _doubt(self, start: int, end: int) -> Cue | None:
         return (
