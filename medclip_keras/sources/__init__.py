@@ -12,6 +12,10 @@ SOURCES = {  # name → module, imported when asked for
     "openi": "medclip_keras.sources.openi",
     "nih_chestxray14": "medclip_keras.sources.nih_chestxray14",
     "kermany": "medclip_keras.sources.kermany",
+    "rsna": "medclip_keras.sources.rsna",
+    "covid": "medclip_keras.sources.covid",
+    "mura": "medclip_keras.sources.mura",
+    "convirt_8x200": "medclip_keras.sources.convirt_8x200",
     "csv": "medclip_keras.sources.csv",
 }
 

@@ -1,0 +1,210 @@
+"""COVID-19 chest X-rays of three publications, told apart by what lies at the path.
+
+Layout on disk, one of three.
+
+COVID-19 Radiography Database (https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database)
+    COVID/images/COVID-1.png  Lung_Opacity/images/…  Normal/images/…  Viral Pneumonia/images/…
+    COVID/masks/…, COVID.metadata.xlsx, …    are not read; earlier releases have no images/ between
+    3,616 COVID, 6,012 Lung_Opacity, 10,192 Normal, 1,345 Viral Pneumonia
+    Licence: the collected archives' own. Chowdhury et al., IEEE Access 8, 2020; Rahman et al., Computers in
+    Biology and Medicine 132, 2021.
+    It names no patients: an image counts as a patient of its own.
+
+COVIDx (https://github.com/lindawangg/COVID-Net/blob/master/docs/COVIDx.md), lists and the images they name
+    train_COVIDx9A.txt, test_COVIDx9A.txt    or train.txt, test.txt, val.txt, as on Kaggle (covidx-cxr2)
+    train/<filename>, test/<filename>, …
+    A line is `patientid filename class source`, the last one absent in COVIDx 2. Patients of the source
+    `sirm` have a blank in their name. Classes are normal, pneumonia and COVID-19 (A), or positive and
+    negative (B).
+    COVIDx 9A: 30,130 and 400 images; 9B: 30,482 and 400; 3: 13,670 and 300.
+    Licence: the collected archives' own. Wang et al., COVID-Net, Scientific Reports 10, 2020.
+    The lists are the split. COVIDx 6 and 7B have one patient on both sides; COVIDx 1 and 4 repeat images
+    and are refused.
+
+Hannover (https://github.com/ml-workgroup/covid-19-image-repository)
+    data.csv    a row an image: patient_id, image_id, projection (ap, pa), …
+    png/<image_id>.png    or images/<image_id>.jpg, …
+    243 images of 71 patients, all with COVID-19.
+    Licence CC BY 3.0. Winther et al., COVID-19 Image Repository, doi:10.6084/m9.figshare.12275009, 2020.
+
+Labels, by class; a dash is not mentioned, and no class is uncertain:
+
+                                COVID-19  Pneumonia  Viral Pneumonia  Lung Opacity  No Finding
+    COVID, COVID-19, positive;  positive  –          –                –             –
+      Hannover's patients
+    negative                    negative  –          –                –             –
+    Viral Pneumonia             negative  positive   positive         –             negative
+    pneumonia                   negative  positive   –                –             negative
+    Lung_Opacity                negative  –          –                positive      negative
+    Normal, normal              negative  negative   negative         negative      positive
+
+COVID-19 is a laboratory's finding: the picture may be normal or not. It and Viral Pneumonia are concepts of
+`thorax` alone, so label records with `--concepts thorax`.
+
+Lung_Opacity and most of Normal are RSNA's images (and so the NIH's), Viral Pneumonia and the rest of Normal
+are Kermany's children, and COVIDx has RSNA's too, under RSNA's names: a model tells the archives apart, and
+training on one of them with a test on another leaks. Hannover has no normals; never pair it with another
+archive's.
+
+Refused before any work: a folder of none or of several of these layouts; a missing list, column or part of a
+line; a file that is named twice.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.tables import read_table, require_distinct
+
+CITATION = (
+    "Rahman et al., Exploring the effect of image enhancement techniques on COVID-19 detection using chest "
+    "X-ray images, Computers in Biology and Medicine 132, 2021; or Wang et al., COVID-Net, Scientific "
+    "Reports 10, 2020; or Winther et al., COVID-19 Image Repository, figshare 2020"
+)
+LICENCE = "The collected archives' own; Hannover CC BY 3.0"
+
+FOLDERS = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+TABLE = "data.csv"
+_LISTS = {"train": ("train_COVIDx*.txt", "train.txt"), "test": ("test_COVIDx*.txt", "test.txt")}
+_LISTS["valid"] = ("val_COVIDx*.txt", "val.txt")
+_FOLDER_OF_SPLIT = {"train": "train", "test": "test", "valid": "val"}
+_LINE = re.compile(r"(?P<patient>.+) (?P<file>\S+\.\w+) (?P<label>\S+)(?: \S+)?")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def _states_of(positive: tuple[str, ...], negative: tuple[str, ...]) -> dict[str, LabelState]:
+    """States by concept, of the labels that a class has and has not."""
+    by_state = ((LabelState.POSITIVE, positive), (LabelState.NEGATIVE, negative))
+    return {concept_of_label("covid", label): state for state, labels in by_state for label in labels}
+
+
+_COVID = _states_of(("COVID-19",), ())
+_NORMAL = _states_of(("Normal",), ("COVID-19", "Pneumonia", "Viral Pneumonia", "Lung_Opacity"))
+STATES = {  # class → states
+    "COVID": _COVID,
+    "COVID-19": _COVID,
+    "positive": _COVID,
+    "negative": _states_of((), ("COVID-19",)),
+    "Viral Pneumonia": _states_of(("Viral Pneumonia", "Pneumonia"), ("COVID-19", "Normal")),
+    "pneumonia": _states_of(("Pneumonia",), ("COVID-19", "Normal")),
+    "Lung_Opacity": _states_of(("Lung_Opacity",), ("COVID-19", "Normal")),
+    "Normal": _NORMAL,
+    "normal": _NORMAL,
+}
+_CLASSES_OF_LISTS = ("normal", "pneumonia", "COVID-19", "positive", "negative")
+
+
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The images of the layout at a path, whether the files that a list or table names are there or not.
+
+    Args:
+        path: the folder that holds the class folders, the lists, or data.csv.
+
+    Raises:
+        ValueError: none or several of the layouts, or what the layout's description above refuses.
+    """
+    root = epath.Path(path)
+    layouts: dict[str, tuple[bool, Callable]] = {
+        f"the folders {', '.join(FOLDERS)}": (any((root / name).is_dir() for name in FOLDERS), _folder_rows),
+        "the lists train_COVIDx*.txt and test_COVIDx*.txt": (
+            any(map(bool, _lists(root).values())),
+            _list_rows,
+        ),
+        f"Hannover's {TABLE}": ((root / TABLE).is_file(), _table_rows),
+    }
+    found = {name: rows for name, (is_there, rows) in layouts.items() if is_there}
+    requirement = f"a folder with one of: {'; '.join(layouts)}"
+    received = f"{path}, which has {' and '.join(found) or 'none of them'}"
+    require(len(found) == 1, "input", requirement, received, "See the documentation of this source.")
+    (rows,) = found.values()
+    checked = list(rows(root))
+    yield from checked
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The PNG or JPEG file."""
+    return epath.Path(row.path).read_bytes()
+
+
+def _folder_rows(root: epath.Path) -> Iterator[ImageRow]:
+    for folder in FOLDERS:
+        images = root / folder / "images"
+        images = images if images.is_dir() else root / folder
+        require(images.is_dir(), "input", f"a folder with {folder}/images", str(root), "Download it again.")
+        for file in _image_files(images):
+            yield _row(f"{folder}/{file.name}", file, folder)
+
+
+def _lists(root: epath.Path) -> dict[str, list[epath.Path]]:
+    return {
+        split: sorted(file for p in patterns for file in root.glob(p)) for split, patterns in _LISTS.items()
+    }
+
+
+def _list_rows(root: epath.Path) -> Iterator[ImageRow]:
+    lists = _lists(root)
+    for split, files in lists.items():
+        advice = "Keep the lists of one version in the folder."
+        names = [file.name for file in files]
+        is_optional = split == "valid"
+        require(len(files) == 1 or (is_optional and not files), "input", f"one {split} list", names, advice)
+    seen: dict[str, str] = {}
+    for split, files in lists.items():
+        for file in files:
+            for row in _rows_of_list(file, root / _FOLDER_OF_SPLIT[split], split):
+                other = seen.setdefault(row.image_id, split)
+                received = f"an image of both the {other} and the {split} list"
+                require(other == split, "filename", "in one list", received, "Delete it from one of them.")
+                yield row
+
+
+def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> Iterator[ImageRow]:
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    lines = [line for line in lines if line]
+    matches = [_LINE.fullmatch(line) for line in lines]
+    for number, match in enumerate(matches, 1):
+        is_line = match is not None and match["label"] in _CLASSES_OF_LISTS
+        requirement = f"lines of patient, file, class ({', '.join(_CLASSES_OF_LISTS)}), source"
+        require(is_line, "input", requirement, f"row {number} of {file}")
+    require_distinct((match["file"] for match in matches), "filename", file)
+    for match in matches:
+        name = match["file"]
+        yield _row(name, images / name, match["label"], patient_id=match["patient"], split=split)
+
+
+def _table_rows(root: epath.Path) -> Iterator[ImageRow]:
+    rows = list(read_table(root / TABLE, ("patient_id", "image_id", "projection")))
+    require_distinct((row["image_id"] for row in rows), "image_id", root / TABLE)
+    folders = [folder for folder in (root / "png", root / "images") if folder.is_dir()]
+    files = {file.name.rpartition(".")[0]: file for folder in folders for file in _image_files(folder)}
+    for row in rows:
+        name = row["image_id"]
+        file = files.get(name, root / "png" / f"{name}.png")
+        view = {"ap": "frontal", "pa": "frontal", "lateral": "lateral"}.get(
+            row["projection"].strip().lower(), ""
+        )
+        yield _row(name, file, "COVID-19", patient_id=row["patient_id"], view=view)
+
+
+def _image_files(folder: epath.Path) -> list[epath.Path]:
+    files = (file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
+def _row(
+    image_id: str, file: epath.Path, label: str, patient_id: str = "", view: str = "", split: str = ""
+) -> ImageRow:
+    return ImageRow(
+        image_id=image_id,
+        study_id=image_id,
+        patient_id=patient_id or image_id,
+        path=str(file),
+        view=view,
+        labels=STATES[label],
+        split=split,
+    )

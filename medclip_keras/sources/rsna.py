@@ -1,0 +1,166 @@
+"""RSNA Pneumonia Detection Challenge: frontal chest X-rays with boxes around opacities that suggest
+pneumonia.
+
+Layout on disk, as published (https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data, stage 2)
+    stage_2_train_labels.csv           a row a box: patientId, x, y, width, height, Target
+    stage_2_detailed_class_info.csv    patientId, class; used where it is there
+    stage_2_train_images/<patientId>.dcm
+and, where it is there, https://www.rsna.org/artificial-intelligence/ai-image-challenge's
+    pneumonia-challenge-dataset-mappings_2018.json    subset_img_id → img_id, the file's name at the NIH
+
+The tables may be zipped (`.csv.zip`), and may be called `kaggle_stage_2_train_labels.csv.zip` as in
+torchxrayvision, whose loader reads the same columns
+(https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py, RSNA_Pneumonia_Dataset). The
+3,000 images of stage_2_test_images have no labels and are not read.
+
+Counts of the release: 30,227 rows of 26,684 images; 6,012 images with 9,555 boxes. Classes: 6,012 Lung
+Opacity, 11,821 No Lung Opacity / Not Normal, 8,851 Normal.
+
+Several boxes of an image are one row here; boxes themselves are not recorded.
+
+    Target, class                        Pneumonia    Lung Opacity    No Finding
+    1, Lung Opacity                      positive     positive        negative
+    0, No Lung Opacity / Not Normal      negative     –               negative
+    0, Normal                            negative     negative        positive
+    0, without the table of classes      negative     –               –
+
+A dash is not mentioned: a box marks an opacity that suggests pneumonia, so an image without one may show
+another opacity. The release states no uncertainty.
+
+`patientId` names an image, not a patient. All images are from ChestX-ray14: with the mapping, patients are
+the NIH's, under the same identifiers as in `nih_chestxray14`; without it an image counts as a patient of
+its own, and one person's images may lie in training and test. Training on one of the two archives and
+testing on the other leaks in the same way.
+
+Refused before any work: a table or column that is missing; a row that repeats another's image and box; an
+image with two targets, or two classes, or a class that contradicts its target."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.dicom import read_image_file
+from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.tables import read_table, require_distinct
+
+CITATION = (
+    "Shih et al., Augmenting the National Institutes of Health chest radiograph dataset with expert "
+    "annotations of possible pneumonia, Radiology: Artificial Intelligence 1(1), 2019"
+)
+LICENCE = "Terms of the RSNA Pneumonia Detection Challenge: non-commercial research and education"
+
+TABLE = "stage_2_train_labels.csv"
+TABLE_OF_CLASSES = "stage_2_detailed_class_info.csv"
+IMAGES = "stage_2_train_images"
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+OPACITY, NORMAL, NOT_NORMAL = "Lung Opacity", "Normal", "No Lung Opacity / Not Normal"
+
+_PNEUMONIA, _LUNG_OPACITY, _NO_FINDING = (
+    concept_of_label("rsna", label) for label in ("Target", OPACITY, NORMAL)
+)
+_STATES = {  # Target, class → the states it stands for
+    ("1", OPACITY): {
+        _PNEUMONIA: LabelState.POSITIVE,
+        _LUNG_OPACITY: LabelState.POSITIVE,
+        _NO_FINDING: LabelState.NEGATIVE,
+    },
+    ("0", NOT_NORMAL): {_PNEUMONIA: LabelState.NEGATIVE, _NO_FINDING: LabelState.NEGATIVE},
+    ("0", NORMAL): {
+        _PNEUMONIA: LabelState.NEGATIVE,
+        _LUNG_OPACITY: LabelState.NEGATIVE,
+        _NO_FINDING: LabelState.POSITIVE,
+    },
+    ("0", ""): {_PNEUMONIA: LabelState.NEGATIVE},
+}
+
+
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The training images, in the order of the table, whether their files are there or not.
+
+    Args:
+        path: the folder that holds the table.
+
+    Raises:
+        ValueError: a missing table or column, a repeated row, or rows that contradict each other.
+    """
+    directory = epath.Path(path)
+    advice = "Download it from https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data."
+    table = _find(directory, TABLE)
+    require(table is not None, "input", f"a folder with {TABLE}", str(path), advice)
+    targets = _read_once(table, ("patientId", "x", "y", "width", "height", "Target"), "Target", ("0", "1"))
+    classes = _classes(directory, targets)
+    patients = _patients(directory, targets)
+    for image_id, target in targets.items():
+        yield ImageRow(
+            image_id=image_id,
+            study_id=image_id,
+            patient_id=patients[image_id],
+            path=str(directory / IMAGES / f"{image_id}.dcm"),
+            view="frontal",
+            labels=_STATES[target, classes[image_id]],
+        )
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The DICOM file's picture, as PNG."""
+    return read_image_file(row.path)
+
+
+def _find(directory: epath.Path, name: str) -> epath.Path | None:
+    paths = [directory / f"{prefix}{name}{suffix}" for suffix in ("", ".zip") for prefix in ("", "kaggle_")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_once(
+    table: epath.Path, columns: Sequence[str], column: str, known: Sequence[str]
+) -> dict[str, str]:
+    """patientId → the one value that its rows have in a column.
+
+    Raises:
+        ValueError: an unknown value, or another one than in an earlier row.
+    """
+    rows = list(read_table(table, columns))
+    if TABLE in table.name:  # a row a box; the table of classes repeats its rows, box by box, as published
+        require_distinct((tuple(row[name] for name in columns) for row in rows), "patientId and box", table)
+    values: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        value = row[column]
+        require(
+            value in known, column, f"one of {', '.join(known)}", value, f"It is row {number} of {table}."
+        )
+        before = values.setdefault(row["patientId"], value)
+        require(before == value, column, "the same in all rows of an image", f"row {number} of {table}")
+    return values
+
+
+def _classes(directory: epath.Path, targets: Mapping[str, str]) -> dict[str, str]:
+    """patientId → class; where the table is not there, what the target says of it."""
+    table = _find(directory, TABLE_OF_CLASSES)
+    if table is None:
+        return {image_id: OPACITY if target == "1" else "" for image_id, target in targets.items()}
+    classes = _read_once(table, ("patientId", "class"), "class", (OPACITY, NORMAL, NOT_NORMAL))
+    advice = f"{TABLE} and {TABLE_OF_CLASSES} must be of the same stage."
+    for number, (image_id, target) in enumerate(targets.items(), 1):
+        requirement = f"{OPACITY!r} where Target is 1, and only there"
+        found = classes.get(image_id)
+        received = f"{found} for Target {target}, image {number} of {TABLE}"
+        require((target, found) in _STATES, "class", requirement, received, advice)
+    return classes
+
+
+def _patients(directory: epath.Path, targets: Mapping[str, str]) -> Mapping[str, str]:
+    """patientId → patient: the NIH's number where the mapping is there, else the image itself."""
+    mapping = directory / MAPPING
+    if not mapping.is_file():
+        return {image_id: image_id for image_id in targets}
+    try:
+        names = {entry["subset_img_id"]: entry["img_id"] for entry in json.loads(mapping.read_text())}
+        patients = {image_id: str(int(names[image_id].partition("_")[0])) for image_id in targets}
+    except (KeyError, TypeError, ValueError) as error:
+        requirement = "a list of subset_img_id and img_id for every image of the table"
+        require(False, MAPPING, requirement, type(error).__name__, "Download it again, or take it away.")
+    return patients

@@ -1,0 +1,51 @@
+"""What tests of the data sets share: small image files, and the job's decoding of what a source names."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from medclip_keras.sources.rows import ImageRow
+
+
+@pytest.fixture(scope="session")
+def image_file():
+    """A function: seed, format → an image file of noise."""
+
+    def make(seed: int, kind: str = "png") -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, 28), np.uint8)
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(file, kind)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def decoded():
+    """A function: source, path → {image_id: its label states by concept, or the reason why it is a bad row}.
+
+    It decodes as the job does, without a pipeline.
+    """
+    from beam_jobs.decode_images import DecodeImage, DecodeOptions
+    from beam_jobs.sharding import key_row, reason_of
+    from medclip_keras.knowledge.concepts import load_table
+
+    def decode(source, path, concepts="thorax") -> dict[str, dict | str]:
+        table = load_table(concepts)
+        options = DecodeOptions(source="csv", input=str(path), output=f"{path}-records", image_size=16)
+        make = DecodeImage(source.read_image, table, options.image_size)
+
+        def outcome(row: ImageRow) -> dict | str:
+            try:
+                record = make(key_row(row, options)).record
+            except Exception as error:  # as the job takes them
+                return reason_of(error)
+            assert record["image"].std() > 10  # noise, not a black square
+            states = zip(table.names, record["label_states"].tolist(), strict=True)
+            return {name: state for name, state in states if state}
+
+        return {row.image_id: outcome(row) for row in source.image_rows(path)}
+
+    return decode

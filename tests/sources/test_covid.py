@@ -1,0 +1,182 @@
+"""COVID-19 archives: three layouts, one coding.
+
+The layouts are those of https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database, of
+https://github.com/lindawangg/COVID-Net/blob/master/docs/COVIDx.md and of
+https://github.com/ml-workgroup/covid-19-image-repository.
+"""
+
+import collections
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import covid
+
+POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE
+COVID = {"COVID-19": POSITIVE}
+OPACITY = {"COVID-19": NEGATIVE, "Lung Opacity": POSITIVE, "No Finding": NEGATIVE}
+PNEUMONIA = {"COVID-19": NEGATIVE, "Pneumonia": POSITIVE, "No Finding": NEGATIVE}
+VIRAL = {**PNEUMONIA, "Viral Pneumonia": POSITIVE}
+NORMAL = {
+    "COVID-19": NEGATIVE,
+    "Pneumonia": NEGATIVE,
+    "Viral Pneumonia": NEGATIVE,
+    "Lung Opacity": NEGATIVE,
+    "No Finding": POSITIVE,
+}
+TRAIN = (
+    "COVID 1 COVID(1).png COVID-19 sirm\n3 SARS-Fig8a-day0.jpeg pneumonia cohen\n"
+    "3 SARS-Fig8b-day5.jpeg pneumonia cohen\n00f08de1-2c 00f08de1-2c.png normal\n"
+)
+TEST = "419639 MIDRC-46647-0.png negative rsna\n"
+HANNOVER = "patient_id,image_id,sex,projection\np1,i1,f,pa\np1,i2,f,lateral\np2,i3,m,ap\n"
+
+
+@pytest.fixture
+def write(tmp_path, image_file):
+    """A function: files by name, bytes made where None → their folder."""
+
+    def make(files):
+        for seed, (name, content) in enumerate(files.items()):
+            path = tmp_path / "covid" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind = "png" if name.endswith("png") else "jpeg"
+            path.write_bytes(image_file(seed, kind) if content is None else content.encode())
+        return tmp_path / "covid"
+
+    return make
+
+
+@pytest.fixture
+def radiography(write):
+    images = ("COVID/images/COVID-1", "COVID/masks/COVID-1", "Lung_Opacity/images/Lung_Opacity-1")
+    images += ("Normal/images/Normal-1", "Normal/images/Normal-2", "Viral Pneumonia/images/Viral Pneumonia-1")
+    return write({f"{name}.png": None for name in images} | {"COVID.metadata.xlsx": "not read"})
+
+
+@pytest.fixture
+def covidx(write):
+    names = ("COVID(1).png", "SARS-Fig8a-day0.jpeg", "SARS-Fig8b-day5.jpeg", "00f08de1-2c.png")
+    files = {f"train/{name}": None for name in names} | {"test/MIDRC-46647-0.png": None}
+    return write(files | {"train_COVIDx9A.txt": TRAIN, "test_COVIDx9A.txt": TEST})
+
+
+@pytest.fixture
+def hannover(write):
+    return write({"data.csv": HANNOVER} | {f"png/i{k}.png": None for k in (1, 2, 3)})
+
+
+def test_radiography_folders_are_classes_and_masks_no_images(radiography, decoded):
+    assert decoded(covid, radiography) == {
+        "COVID/COVID-1.png": COVID,
+        "Lung_Opacity/Lung_Opacity-1.png": OPACITY,
+        "Normal/Normal-1.png": NORMAL,
+        "Normal/Normal-2.png": NORMAL,
+        "Viral Pneumonia/Viral Pneumonia-1.png": VIRAL,
+    }
+    rows = list(covid.image_rows(radiography))
+    assert len({row.patient_id for row in rows}) == 5
+    assert {row.split for row in rows} == {""}
+
+
+def test_radiography_of_earlier_releases_has_no_folder_for_images(write):
+    root = write({f"{folder}/{folder} (1).png": None for folder in covid.FOLDERS})
+    assert len(list(covid.image_rows(root))) == 4
+
+
+def test_covidx_lists_are_labels_patients_and_split(covidx, decoded):
+    assert decoded(covid, covidx) == {
+        "COVID(1).png": COVID,
+        "SARS-Fig8a-day0.jpeg": PNEUMONIA,
+        "SARS-Fig8b-day5.jpeg": PNEUMONIA,
+        "00f08de1-2c.png": NORMAL,
+        "MIDRC-46647-0.png": {"COVID-19": NEGATIVE},
+    }
+    found = [(row.patient_id, row.split) for row in covid.image_rows(covidx)]
+    assert found == [
+        ("COVID 1", "train"),
+        ("3", "train"),
+        ("3", "train"),
+        ("00f08de1-2c", "train"),
+        ("419639", "test"),
+    ]
+
+
+def test_covidx_of_kaggle_has_a_validation_list(write):
+    lists = {"train.txt": TRAIN, "test.txt": TEST, "val.txt": "9 nine.png positive ricord\n"}
+    *_, row = covid.image_rows(write(lists))
+    assert (row.split, row.labels) == ("valid", COVID)
+    assert row.path.endswith("/val/nine.png")
+
+
+def test_hannover_table_gives_patients_and_views(hannover, decoded):
+    assert decoded(covid, hannover) == {"i1": COVID, "i2": COVID, "i3": COVID}
+    found = [(row.patient_id, row.view) for row in covid.image_rows(hannover)]
+    assert found == [("p1", "frontal"), ("p1", "lateral"), ("p2", "frontal")]
+
+
+@pytest.mark.parametrize(
+    ("layout", "missing", "truncated"),
+    [
+        ("radiography", "", "COVID/images/COVID-1.png"),  # a folder names no file that is not there
+        ("covidx", "train/COVID(1).png", "train/SARS-Fig8a-day0.jpeg"),
+        ("hannover", "png/i1.png", "png/i2.png"),
+    ],
+)
+def test_missing_and_truncated_images_are_bad_rows(request, decoded, layout, missing, truncated):
+    root = request.getfixturevalue(layout)
+    num_rows = len(list(covid.image_rows(root)))
+    whole = (root / truncated).read_bytes()
+    (root / truncated).write_bytes(whole[: len(whole) // 2])
+    if missing:
+        (root / missing).unlink()
+    reasons = [outcome for outcome in decoded(covid, root).values() if isinstance(outcome, str)]
+    expected = ["the file does not exist"] * bool(missing) + ["not a whole JPEG or PNG file"]
+    assert reasons == expected
+    assert len(list(covid.image_rows(root))) == num_rows
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "text", "sentence"),
+    [
+        (
+            "covidx",
+            "train_COVIDx9A.txt",
+            TRAIN + TRAIN[:35] + "\n",
+            "`filename` .*row 5, which repeats row 1",
+        ),
+        ("covidx", "test_COVIDx9A.txt", TRAIN, "`filename` must be in one list.*both the train and the test"),
+        ("covidx", "test_COVIDx9A.txt", "1 a.png\n", r"`input` must be lines of patient, .*row 1 of"),
+        ("covidx", "test_COVIDx9A.txt", "1 a.png flu x\n", r"`input` must be lines of patient, .*row 1 of"),
+        ("covidx", "train_COVIDx8B.txt", TRAIN, r"`input` must be one train list.*8B.*Keep the lists of one"),
+        ("hannover", "data.csv", HANNOVER + "p2,i1,m,ap\n", "`image_id` .*row 4, which repeats row 1"),
+        ("hannover", "data.csv", HANNOVER.replace("patient_id", "id"), "`patient_id` must be a column of"),
+        ("hannover", "train.txt", TRAIN, "`input` must be a folder with one of: .*has the lists .* and Hann"),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(request, layout, name, text, sentence):
+    root = request.getfixturevalue(layout)
+    (root / name).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(covid.image_rows(root))
+
+
+def test_missing_parts_are_refused(covidx, tmp_path, write):
+    (covidx / "test_COVIDx9A.txt").unlink()
+    with pytest.raises(ValueError, match=r"`input` must be one test list\. Received: \[\]"):
+        next(covid.image_rows(covidx))
+    with pytest.raises(ValueError, match=r"`input` must be a folder with one of: .*which has none of them"):
+        next(covid.image_rows(tmp_path))
+    (covidx / "train_COVIDx9A.txt").unlink()
+    root = write({"COVID/images/COVID-1.png": None})
+    with pytest.raises(ValueError, match="`input` must be a folder with Lung_Opacity/images"):
+        next(covid.image_rows(root))
+
+
+def test_real_hannover_has_the_counts_of_its_readme(medclip_data):
+    rows = list(covid.image_rows(medclip_data / "covid_hannover"))
+    assert len(rows) == len({row.image_id for row in rows}) == 243
+    assert len({row.patient_id for row in rows}) == 71
+    assert collections.Counter(row.view for row in rows) == {"frontal": 243}
+    assert all(row.labels == COVID for row in rows)
+    assert all(covid.read_image(row).startswith(b"\xff\xd8") for row in rows[::60])

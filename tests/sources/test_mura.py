@@ -1,0 +1,104 @@
+"""MURA: headerless tables of paths and studies.
+
+The tables are those of https://stanfordmlgroup.github.io/competitions/mura, in the form of their lines.
+"""
+
+import collections
+import json
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import mura
+
+SHOULDER = "MURA-v1.1/train/XR_SHOULDER/patient00001/study1_positive/"
+WRIST = "MURA-v1.1/train/XR_WRIST/patient00001/study2_negative/"
+HAND = "MURA-v1.1/valid/XR_HAND/patient11185/study1_negative/"
+TABLES = {
+    "train_image_paths.csv": f"{SHOULDER}image1.png\n{SHOULDER}image2.png\n{WRIST}image1.png\n",
+    "train_labeled_studies.csv": f"{SHOULDER},1\n{WRIST},0\n",
+    "valid_image_paths.csv": f"{HAND}image1.png\n",
+    "valid_labeled_studies.csv": f"{HAND},0\n",
+}
+
+
+@pytest.fixture
+def archive(tmp_path, image_file):
+    root = tmp_path / "MURA"  # a user's own name for the folder
+    images = (TABLES["train_image_paths.csv"] + TABLES["valid_image_paths.csv"]).split()
+    for seed, line in enumerate(images):
+        path = root / line.partition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_file(seed))
+    for name, text in TABLES.items():
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def concepts(tmp_path):
+    """The concept table that the module's documentation offers."""
+    (line,) = [line.strip() for line in mura.__doc__.splitlines() if line.strip().startswith("{")]
+    assert json.loads(line)["name"] == mura.ABNORMAL
+    (tmp_path / "mura.jsonl").write_text(line + "\n")
+    return tmp_path / "mura.jsonl"
+
+
+def test_images_have_studies_patients_splits_and_labels(archive, decoded, concepts):
+    rows = list(mura.image_rows(archive))
+    found = [(row.image_id, row.study_id, row.patient_id, row.split) for row in rows]
+    shoulder, wrist = "XR_SHOULDER/patient00001/study1", "XR_WRIST/patient00001/study2"
+    hand = "XR_HAND/patient11185/study1"
+    assert found == [
+        (f"{shoulder}/image1.png", shoulder, "patient00001", "train"),
+        (f"{shoulder}/image2.png", shoulder, "patient00001", "train"),
+        (f"{wrist}/image1.png", wrist, "patient00001", "train"),
+        (f"{hand}/image1.png", hand, "patient11185", "valid"),
+    ]
+    positive, negative = {mura.ABNORMAL: LabelState.POSITIVE}, {mura.ABNORMAL: LabelState.NEGATIVE}
+    assert list(decoded(mura, archive, str(concepts)).values()) == [positive, positive, negative, negative]
+    assert collections.Counter(row.view for row in rows) == {"": 4}
+
+
+def test_missing_and_truncated_images_are_bad_rows(archive, decoded, concepts):
+    first, second, third, _ = list(mura.image_rows(archive))
+    (archive / "train/XR_SHOULDER/patient00001/study1_positive/image1.png").unlink()
+    truncated = archive / "train/XR_SHOULDER/patient00001/study1_positive/image2.png"
+    truncated.write_bytes(truncated.read_bytes()[:-60])
+    outcomes = decoded(mura, archive, str(concepts))
+    assert outcomes[first.image_id] == "the file does not exist"
+    assert outcomes[second.image_id] == "not a whole JPEG or PNG file"
+    assert outcomes[third.image_id] == {mura.ABNORMAL: LabelState.NEGATIVE}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_missing_tables_are_refused(archive, name):
+    (archive / name).unlink()
+    with pytest.raises(ValueError, match=f"`input` must be a folder with {name}"):
+        next(mura.image_rows(archive))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("train_image_paths.csv", f"{SHOULDER}image1.png\n" * 2, "`image` .*row 2, which repeats row 1"),
+        ("train_image_paths.csv", "Img_Path\n", r"`image` must be a line such as .*image1\.png.*row 1 of"),
+        ("train_image_paths.csv", f"{HAND}image1.png\n", "`image` must be a line such as .*row 1 of"),
+        ("valid_labeled_studies.csv", "", "`image` must be of a study in valid_labeled.*row 1 of"),
+        (
+            "train_labeled_studies.csv",
+            f"{SHOULDER}\n{WRIST},0\n",
+            "`study` must be a line such as .*row 1 of",
+        ),
+        ("train_labeled_studies.csv", f"{SHOULDER},1\n{WRIST},1\n", "`study` must be labelled as.*row 2 of"),
+        (
+            "train_labeled_studies.csv",
+            f"{SHOULDER},1\n{SHOULDER},1\n",
+            "`study` .*row 2, which repeats row 1",
+        ),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(archive, name, text, sentence):
+    (archive / name).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(mura.image_rows(archive))

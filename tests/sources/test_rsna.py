@@ -1,0 +1,141 @@
+"""RSNA's challenge: boxes to images, classes to states, NIH patients, and what is refused.
+
+The columns are those of https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data (stage 2).
+"""
+
+import json
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+
+from beam_jobs import decode_images
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import rsna
+
+HEADER = "patientId,x,y,width,height,Target\n"
+ROWS = ("a,,,,,0", "b,264.0,152.0,213.0,379.0,1", "b,562.0,152.0,256.0,453.0,1", "c,,,,,0")
+CLASSES = "patientId,class\na,Normal\nb,Lung Opacity\nb,Lung Opacity\nc,No Lung Opacity / Not Normal\n"
+POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE
+
+
+def dicom(seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16), np.uint8)
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData = pixels.tobytes()
+    return dataset
+
+
+@pytest.fixture
+def archive(tmp_path):
+    (tmp_path / "rsna" / rsna.IMAGES).mkdir(parents=True)
+    (tmp_path / "rsna" / rsna.TABLE).write_text(HEADER + "\n".join(ROWS) + "\n")
+    (tmp_path / "rsna" / rsna.TABLE_OF_CLASSES).write_text(CLASSES)
+    for seed, name in enumerate("abc"):
+        dicom(seed).save_as(tmp_path / "rsna" / rsna.IMAGES / f"{name}.dcm", enforce_file_format=True)
+    return tmp_path / "rsna"
+
+
+def test_several_boxes_are_one_row_and_classes_are_states(archive, decoded):
+    rows = list(rsna.image_rows(archive))
+    assert [row.image_id for row in rows] == ["a", "b", "c"]
+    assert {row.view for row in rows} == {"frontal"}
+    assert [row.patient_id for row in rows] == ["a", "b", "c"]
+    assert decoded(rsna, archive, "chest21") == {
+        "a": {"Pneumonia": NEGATIVE, "Lung Opacity": NEGATIVE, "No Finding": POSITIVE},
+        "b": {"Pneumonia": POSITIVE, "Lung Opacity": POSITIVE, "No Finding": NEGATIVE},
+        "c": {"Pneumonia": NEGATIVE, "No Finding": NEGATIVE},
+    }
+
+
+def test_without_classes_an_image_without_a_box_says_nothing_of_opacity(archive):
+    (archive / rsna.TABLE_OF_CLASSES).unlink()
+    a, b, _ = rsna.image_rows(archive)
+    assert a.labels == {"Pneumonia": NEGATIVE}
+    assert b.labels == {"Pneumonia": POSITIVE, "Lung Opacity": POSITIVE, "No Finding": NEGATIVE}
+
+
+def test_mapping_gives_the_nih_patients(archive):
+    entries = [("a", "00000013_005.png"), ("b", "00000013_017.png"), ("c", "00030805_000.png")]
+    mapping = [{"subset_img_id": own, "img_id": nih} for own, nih in entries]
+    (archive / rsna.MAPPING).write_text(json.dumps(mapping))
+    assert [row.patient_id for row in rsna.image_rows(archive)] == ["13", "13", "30805"]
+    (archive / rsna.MAPPING).write_text(json.dumps(mapping[:2]))
+    with pytest.raises(ValueError, match=rf"`{rsna.MAPPING}` must be .* for every image .*'KeyError'"):
+        list(rsna.image_rows(archive))
+
+
+def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
+    (archive / rsna.IMAGES / "a.dcm").unlink()
+    whole = (archive / rsna.IMAGES / "b.dcm").read_bytes()
+    (archive / rsna.IMAGES / "b.dcm").write_bytes(whole[:-50])
+    outcomes = decoded(rsna, archive)
+    assert outcomes["a"] == "the file does not exist"
+    assert outcomes["b"].startswith("the pixels of the DICOM file cannot be decoded")
+    assert outcomes["c"]["Pneumonia"] == NEGATIVE
+
+
+def text_of(*rows):
+    return HEADER + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "sentence"),
+    [
+        (
+            rsna.TABLE,
+            text_of(*ROWS).replace("Target", "target"),
+            r"`Target` must be a column .*names: target",
+        ),
+        (rsna.TABLE, text_of(*ROWS, ROWS[2]), r"`patientId and box` .*row 5, which repeats row 3"),
+        (rsna.TABLE, text_of(*ROWS, ROWS[3]), r"`patientId and box` .*row 5, which repeats row 4"),
+        (rsna.TABLE, text_of(*ROWS, "a,1,2,3,4,1"), r"`Target` must be the same in all rows .*'row 5 of"),
+        (rsna.TABLE, text_of("a,,,,,yes"), r"`Target` must be one of 0, 1. Received: 'yes'"),
+        (rsna.TABLE_OF_CLASSES, CLASSES + "a,Lung Opacity\n", r"`class` must be the same in all .*'row 5 of"),
+        (rsna.TABLE_OF_CLASSES, CLASSES.replace("a,Normal", "a,Lung Opacity"), r"`class` must be 'Lung Opac"),
+        (rsna.TABLE_OF_CLASSES, CLASSES.replace("a,Normal\n", ""), r"`class` must be .*Received: 'None for"),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(archive, table, text, sentence):
+    (archive / table).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(rsna.image_rows(archive))
+
+
+def test_missing_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`input` must be a folder with stage_2_train_labels\.csv"):
+        next(rsna.image_rows(tmp_path))
+
+
+def test_the_job_refuses_a_damaged_table_before_any_work(archive):
+    (archive / rsna.TABLE).write_text(text_of(*ROWS, ROWS[2]))
+    output = archive.parent / "records"
+    with pytest.raises(ValueError, match=r"^`patientId and box` must be different"):
+        decode_images.run(source="rsna", input=str(archive), output=str(output))
+    assert [path.name for path in archive.parent.iterdir()] == ["rsna"]
+
+
+def test_zipped_tables_are_read(archive):
+    expected = list(rsna.image_rows(archive))
+    for name in (rsna.TABLE, rsna.TABLE_OF_CLASSES):
+        with zipfile.ZipFile(archive / f"{name}.zip", "w") as file:
+            file.write(archive / name, name)
+        (archive / name).unlink()
+    assert list(rsna.image_rows(archive)) == expected
+
+
+def test_real_table_has_the_counts_of_its_readme(medclip_data):
+    rows = list(rsna.image_rows(medclip_data / "rsna"))
+    assert len(rows) == len({row.image_id for row in rows}) == 26684
+    # Counted from the table's cells: 30,227 rows; 9,555 with Target 1, of 6,012 images.
+    assert sum(row.labels["Pneumonia"] == POSITIVE for row in rows) == 6012
