@@ -4,18 +4,36 @@ Layout on disk: `NLMCXR_reports.tgz` as published, any part of it named `*.tgz` 
 that holds `ecgen-radiology/<number>.xml`. Each file holds four labelled parts of abstract text (COMPARISON,
 INDICATION, FINDINGS, IMPRESSION), any of which may be empty, with identifying words masked as XXXX.
 
-The release has 3,955 reports and names no patients: each report counts as a patient of its own. It has
-no labels of ours: they come from the text. Images are a separate download and are not read here.
+Images are a download of their own, NLMCXR_png.tgz, to be unpacked beside the reports; the input of both
+jobs may be the folder that holds
+    ecgen-radiology/1.xml, …                    or NLMCXR_reports.tgz
+    NLMCXR_png/CXR1_1_IM-0001-3001.png, …       CXR1 is the report, and so the study
+    indiana_projections.csv                     uid, filename, projection; where it is there
+The images are those in the folder, or, where that table is there, those that it names, with their view
+(Frontal or Lateral). The table is Kaggle's
+(https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university), and so are the file names
+`1_IM-0001-3001.dcm.png` in `images/images_normalized/`, which are read as well. Without it no view is
+known, and about half of the images are lateral.
+
+Counts of the release (https://openi.nlm.nih.gov/faq): 3,955 reports, 7,470 images. It names no patients:
+each report counts as a patient of its own, with its images. It has no labels of ours: a report's come from
+its text, an image's from its report, with `decode_images --reports`. torchxrayvision (Openi_Dataset in
+https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py) reads the same XML.
+
+Refused before any work: a folder or archive without such files; a table without its columns, with another
+projection, or that names a file twice.
 """
 
 import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
-from medclip_keras.sources.rows import BadRowError, ReportRow, Section
+from medclip_keras.config import require
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.tables import read_table, require_distinct
 
 CITATION = (
     "Demner-Fushman et al., Preparing a collection of radiology examinations for distribution and retrieval, "
@@ -23,14 +41,20 @@ CITATION = (
 )
 LICENCE = "CC BY-NC-ND 4.0"
 
+ARCHIVE = "NLMCXR_reports.tgz"
+TABLE = "indiana_projections.csv"
+IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images", ".")
+
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
+_IMAGE = re.compile(r"(?:CXR)?(?P<report>\d+)(?:_\d+)?_(?P<image>IM-[\d-]+)(?:\.dcm)?\.png")
+_VIEWS = {"Frontal": "frontal", "Lateral": "lateral"}
 
 
 def report_rows(path: str) -> Iterator[ReportRow]:
     """Yields the reports of an archive (with their bytes, for it is read as a stream) or of a folder.
 
     Args:
-        path: the archive, a folder of `<number>.xml`, or a folder above it.
+        path: the archive, a folder of `<number>.xml`, or a folder above either.
 
     Raises:
         ValueError: nothing there, or nothing that looks like these reports.
@@ -38,6 +62,8 @@ def report_rows(path: str) -> Iterator[ReportRow]:
     root = epath.Path(path)
     if root.name.endswith(_ARCHIVES) and root.is_file():
         rows = _archive_rows(root)
+    elif (root / ARCHIVE).is_file() and not (root / "ecgen-radiology").is_dir():
+        rows = _archive_rows(root / ARCHIVE)
     elif root.is_dir():
         rows = _folder_rows(root)
     else:
@@ -82,6 +108,70 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
         Section(part.get("Label", "body").lower(), "".join(part.itertext()).strip()) for part in parts
     )
     return tuple(section for section in sections if section.text)
+
+
+def image_rows(path: str) -> Iterator[ImageRow]:
+    """The images in a folder, or those that its table of projections names.
+
+    Args:
+        path: the folder of `CXR<number>_….png`, or the one above it.
+
+    Raises:
+        ValueError: no such images and no table, or a table that cannot be used.
+    """
+    root = epath.Path(path)
+    folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
+    found = (
+        (folder, [file for file in folder.iterdir() if _IMAGE.fullmatch(file.name)]) for folder in folders
+    )
+    folder, files = next(((folder, files) for folder, files in found if files), (root / IMAGE_FOLDERS[0], []))
+    if (root / TABLE).is_file():
+        yield from _table_rows(root / TABLE, folder, files)
+        return
+    requirement = "a folder with images such as NLMCXR_png/CXR1_1_IM-0001-3001.png"
+    advice = "Download NLMCXR_png.tgz from https://openi.nlm.nih.gov/faq and unpack it."
+    require(bool(files), "input", requirement, str(path), advice)
+    for file in sorted(files):
+        yield _image_row(file.name, file, "")
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The PNG file."""
+    return epath.Path(row.path).read_bytes()
+
+
+def _table_rows(table: epath.Path, folder: epath.Path, files: Iterable[epath.Path]) -> Iterator[ImageRow]:
+    rows = list(read_table(table, ("uid", "filename", "projection")))
+    for number, row in enumerate(rows, 1):
+        is_image = _IMAGE.fullmatch(row["filename"]) is not None
+        received = f"row {number} of {table}"
+        require(is_image, "filename", "a name such as 1_IM-0001-3001.dcm.png", received)
+        require(row["projection"] in _VIEWS, "projection", "Frontal or Lateral", received)
+    require_distinct((_key(row["filename"]) for row in rows), "filename", table)
+    file_of = {_key(file.name): file for file in files}
+    for row in rows:
+        file = file_of.get(_key(row["filename"]), folder / row["filename"])
+        yield _image_row(row["filename"], file, _VIEWS[row["projection"]])
+
+
+def _key(name: str) -> tuple[str, str]:
+    """Report and image of a file, however it is called."""
+    match = _IMAGE.fullmatch(name)
+    return match["report"], match["image"]
+
+
+def study_of_image(name: str) -> str:
+    """The report that an image file belongs to.
+
+    >>> study_of_image("CXR1_1_IM-0001-3001.png"), study_of_image("2_IM-0652-1001.dcm.png")
+    ('CXR1', 'CXR2')
+    """
+    return f"CXR{_key(name)[0]}"
+
+
+def _image_row(name: str, file: epath.Path, view: str) -> ImageRow:
+    study_id = study_of_image(name)
+    return ImageRow(f"{study_id}_{_key(name)[1]}", study_id, patient_id=study_id, path=str(file), view=view)
 
 
 def _archive_rows(archive: epath.Path) -> Iterator[ReportRow]:

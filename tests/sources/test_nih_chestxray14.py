@@ -1,4 +1,7 @@
-"""ChestX-ray14: labels, folders and the official split."""
+"""ChestX-ray14: labels, folders and the official split.
+
+The columns are those of https://nihcc.app.box.com/v/ChestXray-NIHCC, Data_Entry_2017_v2020.csv.
+"""
 
 import collections
 
@@ -60,11 +63,46 @@ def test_images_are_found_in_the_twelve_parts(archive):
         nih_chestxray14.read_image(absent)
 
 
+def write_lists(archive, train, test):
+    (archive / "train_val_list.txt").write_text("\r\n".join(train) + "\r\n")
+    (archive / "test_list.txt").write_text("\n".join(test))
+
+
 def test_official_lists_are_the_split(archive):
-    (archive / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
-    assert {row.split for row in nih_chestxray14.image_rows(archive)} == {""}  # one list alone is none
-    (archive / "test_list.txt").write_text("00000002_000.png")
+    first, second, third = (row.image_id for row in nih_chestxray14.image_rows(archive))
+    write_lists(archive, [first, second, "of_another_part.png"], [third])
     assert [row.split for row in nih_chestxray14.image_rows(archive)] == ["train", "train", "test"]
+    (archive / "test_list.txt").unlink()
+    assert {row.split for row in nih_chestxray14.image_rows(archive)} == {""}  # one list alone is none
+
+
+def test_lists_that_do_not_divide_the_images_are_refused(archive):
+    first, second, third = (row.image_id for row in nih_chestxray14.image_rows(archive))
+    wrong = {
+        r"`image` must be in train_val_list\.txt or test_list\.txt.*'row 2 of the table'": ([first], [third]),
+        r"`image` must be in one list.*row 2 of test_list\.txt": ([first, second], [third, second]),
+        r"`image` .*row 3, which repeats row 1": ([first, second, first], [third]),
+    }
+    for sentence, lists in wrong.items():
+        write_lists(archive, *lists)
+        with pytest.raises(ValueError, match=sentence):
+            next(nih_chestxray14.image_rows(archive))
+
+
+def test_missing_and_truncated_images_are_bad_rows(archive, decoded, image_file):
+    (archive / "images").mkdir()
+    (archive / "images" / "00000001_001.png").write_bytes(image_file(1)[:-60])
+    (archive / "images" / "00000002_000.png").write_bytes(image_file(2))
+    first, second, third = decoded(nih_chestxray14, archive, "chest21").values()
+    assert (first, second) == ("the file does not exist", "not a whole JPEG or PNG file")
+    assert third["Pleural Thickening"] == LabelState.POSITIVE
+    assert len(third) == 15
+
+
+def test_first_edition_of_the_table_is_read(archive):
+    expected = list(nih_chestxray14.image_rows(archive))
+    (archive / nih_chestxray14.TABLE).rename(archive / nih_chestxray14.FIRST_TABLE)
+    assert list(nih_chestxray14.image_rows(archive)) == expected
 
 
 def test_wrong_tables_are_refused(archive, tmp_path_factory):
@@ -75,6 +113,9 @@ def test_wrong_tables_are_refused(archive, tmp_path_factory):
         next(nih_chestxray14.image_rows(archive))
     (archive / nih_chestxray14.TABLE).write_text(HEADER.replace("Patient ID", "Patient"))
     with pytest.raises(ValueError, match="`Patient ID` must be a column"):
+        next(nih_chestxray14.image_rows(archive))
+    (archive / nih_chestxray14.TABLE).write_text(HEADER + ROWS + ROWS.splitlines()[1])
+    with pytest.raises(ValueError, match=r"`Image Index` .*row 4, which repeats row 2"):
         next(nih_chestxray14.image_rows(archive))
 
 

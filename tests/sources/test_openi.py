@@ -1,4 +1,11 @@
+"""Open-i: reports from an archive or a folder, images from a folder or by a table.
+
+Layouts and columns are those of https://openi.nlm.nih.gov/faq (NLMCXR_reports.tgz, NLMCXR_png.tgz) and of
+https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university (indiana_projections.csv).
+"""
+
 import io
+import re
 import tarfile
 
 import pytest
@@ -91,6 +98,94 @@ def test_wrong_paths_are_refused_at_the_first_row(tmp_path):
     archive.write_bytes(archive.read_bytes()[:-200])
     with pytest.raises(ValueError, match="must be a complete tar archive"):
         list(openi.report_rows(str(archive)))
+
+
+IMAGES = ("CXR1_1_IM-0001-3001.png", "CXR2_IM-0652-2001.png", "CXR10_IM-0002-1001-0002.png")
+PROJECTIONS = """uid,filename,projection
+2,2_IM-0652-2001.dcm.png,Lateral
+1,1_IM-0001-3001.dcm.png,Frontal
+10,10_IM-0002-1001-0002.dcm.png,Frontal
+"""
+
+
+@pytest.fixture
+def download(tmp_path, image_file):
+    """What both downloads unpack to, the reports still packed."""
+    (tmp_path / "NLMCXR_png").mkdir()
+    for seed, name in enumerate(IMAGES):
+        (tmp_path / "NLMCXR_png" / name).write_bytes(image_file(seed))
+    (tmp_path / "NLMCXR_png" / "README.png").write_bytes(b"no image of a report")
+    write_archive(tmp_path / openi.ARCHIVE, {f"ecgen-radiology/{k}.xml": report() for k in (1, 2, 10)})
+    return tmp_path
+
+
+def test_images_join_their_own_reports(download):
+    rows = list(openi.image_rows(str(download)))
+    assert [(row.image_id, row.study_id, row.patient_id) for row in rows] == [
+        ("CXR10_IM-0002-1001-0002", "CXR10", "CXR10"),
+        ("CXR1_IM-0001-3001", "CXR1", "CXR1"),
+        ("CXR2_IM-0652-2001", "CXR2", "CXR2"),
+    ]
+    assert {row.view for row in rows} == {""}
+    assert {row.study_id for row in rows} == {row.study_id for row in openi.report_rows(str(download))}
+    assert list(openi.image_rows(str(download / "NLMCXR_png"))) == rows
+
+
+def test_table_of_projections_gives_views_and_names_what_is_missing(download, decoded):
+    (download / openi.TABLE).write_text(PROJECTIONS)
+    (download / "NLMCXR_png" / IMAGES[0]).unlink()
+    truncated = download / "NLMCXR_png" / IMAGES[1]
+    truncated.write_bytes(truncated.read_bytes()[:-60])
+    rows = list(openi.image_rows(str(download)))
+    assert [(row.study_id, row.view) for row in rows] == [
+        ("CXR2", "lateral"),
+        ("CXR1", "frontal"),
+        ("CXR10", "frontal"),
+    ]
+    assert decoded(openi, download) == {
+        "CXR2_IM-0652-2001": "not a whole JPEG or PNG file",
+        "CXR1_IM-0001-3001": "the file does not exist",
+        "CXR10_IM-0002-1001-0002": {},  # labels come with the reports
+    }
+
+
+def test_kaggles_folder_gives_the_same_rows(download, tmp_path_factory):
+    (download / openi.TABLE).write_text(PROJECTIONS)
+    kaggle = tmp_path_factory.mktemp("kaggle")
+    (kaggle / "images" / "images_normalized").mkdir(parents=True)
+    (kaggle / openi.TABLE).write_text(PROJECTIONS)
+    for name in re.findall(r"\S+\.dcm\.png", PROJECTIONS.replace(",", " ")):
+        (kaggle / "images" / "images_normalized" / name).write_bytes(name.encode())
+    ours, theirs = ([*openi.image_rows(str(root))] for root in (download, kaggle))
+    assert [(row.image_id, row.view) for row in ours] == [(row.image_id, row.view) for row in theirs]
+    assert openi.read_image(theirs[0]) == b"2_IM-0652-2001.dcm.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (PROJECTIONS.replace("projection", "view"), "`projection` must be a column of"),
+        (PROJECTIONS.replace("Lateral", "Oblique"), "`projection` must be Frontal or Lateral.*row 1 of"),
+        (PROJECTIONS.replace("10_IM-0002", "ten"), "`filename` must be a name such as .*row 3 of"),
+        (PROJECTIONS + "2,CXR2_IM-0652-2001.png,Frontal\n", "`filename` .*row 4, which repeats row 1"),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(download, text, sentence):
+    (download / openi.TABLE).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(openi.image_rows(str(download)))
+
+
+def test_missing_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`input` must be a folder with images such as .*unpack it\."):
+        next(openi.image_rows(str(tmp_path)))
+
+
+def test_real_reports_name_images_as_the_files_are_called(medclip_data):
+    archive = str(medclip_data / "openi" / "NLMCXR_reports_dev.tgz")
+    for row in list(openi.report_rows(archive))[::50]:
+        for name in re.findall(r'<parentImage id="([^"]+)"', row.content.decode()):
+            assert openi.study_of_image(f"{name}.png") == row.study_id
 
 
 def test_the_real_archive_reads(medclip_data):

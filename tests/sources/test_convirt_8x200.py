@@ -1,0 +1,160 @@
+"""ConVIRT's retrieval tables: candidates, query images, query sentences.
+
+The columns are those of https://github.com/yuhaozhang/convirt.
+"""
+
+import collections
+
+import pytest
+
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import convirt_8x200
+from medclip_keras.sources.rows import BadRowError, ReportRow, Section
+from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS
+
+POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE
+HEADER = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_OBSERVATIONS)
+PLACE = "CheXpert-v1.0-small/train"
+
+
+def candidate(path, *positives):
+    codes = ("1.0" if name in positives else "0.0" for name in CHEXPERT_OBSERVATIONS)
+    return ",".join((f"{PLACE}/{path}", "Male", "86", "Frontal", "AP", *codes))
+
+
+CANDIDATES = "\n".join(
+    (
+        ",".join(HEADER),
+        candidate("patient1/study1/view1_frontal.jpg", "Fracture"),
+        candidate("patient1/study2/view1_frontal.jpg", "Edema"),
+        candidate("patient2/study1/view1_frontal.jpg", "No Finding"),
+    )
+)
+QUERIES = f"Variable,Path\nEdema,{PLACE}/patient1/study3/view2_lateral.jpg\n"
+SENTENCES = 'Variable,Text\nEdema,"Wet, swollen lungs."\nFracture,A broken rib.\nEdema,Wetter lungs.\n'
+
+
+@pytest.fixture
+def archive(tmp_path, image_file):
+    root = tmp_path / "convirt"
+    tables = {
+        convirt_8x200.CANDIDATES: CANDIDATES,
+        convirt_8x200.QUERY_IMAGES: QUERIES,
+        convirt_8x200.QUERY_SENTENCES: SENTENCES,
+    }
+    for name, text in tables.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for seed, row in enumerate(convirt_8x200.image_rows(root)):
+        path = root / PLACE / row.image_id.partition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_file(seed, "jpeg"))
+    return root
+
+
+def test_candidates_have_one_category_and_queries_nothing_else(archive, decoded):
+    others = {name: NEGATIVE for name in convirt_8x200.CATEGORIES}
+    assert len(others) == 8
+    assert decoded(convirt_8x200, archive, "chexpert14") == {
+        "candidate/patient1/study1/view1_frontal.jpg": others | {"Fracture": POSITIVE},
+        "candidate/patient1/study2/view1_frontal.jpg": others | {"Edema": POSITIVE},
+        "candidate/patient2/study1/view1_frontal.jpg": others | {"No Finding": POSITIVE},
+        "query/patient1/study3/view2_lateral.jpg": {"Edema": POSITIVE},
+    }
+    rows = list(convirt_8x200.image_rows(archive))
+    assert [row.patient_id for row in rows] == ["patient1", "patient1", "patient2", "patient1"]
+    assert [row.study_id for row in rows][:2] == ["patient1/study1", "patient1/study2"]
+    assert [row.view for row in rows] == ["frontal", "frontal", "frontal", "lateral"]
+    assert {row.split for row in rows} == {"test"}
+
+
+def test_images_are_found_in_chexpert_beside_the_folder(archive):
+    (archive / "CheXpert-v1.0-small").rename(archive.parent / "CheXpert-v1.0")
+    first, *_ = convirt_8x200.image_rows(archive)
+    assert convirt_8x200.read_image(first).startswith(b"\xff\xd8")
+
+
+def test_query_sentences_are_reports_by_category(archive):
+    rows = list(convirt_8x200.report_rows(archive))
+    assert [(row.report_id, row.split) for row in rows] == [
+        ("Edema/1", "test"),
+        ("Fracture/1", "test"),
+        ("Edema/2", "test"),
+    ]
+    assert convirt_8x200.read_report(rows[0]) == (Section("body", "Wet, swollen lungs."),)
+    with pytest.raises(BadRowError, match="no text"):
+        convirt_8x200.read_report(ReportRow("Edema/1", "Edema/1", "Edema/1", "query.csv"))
+
+
+def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
+    (archive / PLACE / "patient1/study1/view1_frontal.jpg").unlink()
+    truncated = archive / PLACE / "patient1/study2/view1_frontal.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-120])
+    first, second, *others = decoded(convirt_8x200, archive).values()
+    assert (first, second) == ("the file does not exist", "not a whole JPEG or PNG file")
+    assert all(isinstance(outcome, dict) for outcome in others)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "sentence"),
+    [
+        (convirt_8x200.CANDIDATES, CANDIDATES.replace("Edema", "Oedema", 1), "`Edema` must be a column of"),
+        (
+            convirt_8x200.CANDIDATES,
+            CANDIDATES.replace("1.0,", "0.0,"),
+            "`candidate` must be positive for one.*1",
+        ),
+        (
+            convirt_8x200.CANDIDATES,
+            CANDIDATES.replace("study2", "study1"),
+            "`Path` .*row 2, which repeats row 1",
+        ),
+        (convirt_8x200.CANDIDATES, CANDIDATES.replace(f"{PLACE}/", ""), "`Path` must be such as .*row 1 of"),
+        (
+            convirt_8x200.QUERY_IMAGES,
+            QUERIES.replace("Edema", "Oedema"),
+            "`Variable` must be one of .*row 1 of",
+        ),
+        (
+            convirt_8x200.QUERY_IMAGES,
+            QUERIES.replace("Path", "path"),
+            "`Path` must be a column .*names: path",
+        ),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(archive, table, text, sentence):
+    (archive / table).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(convirt_8x200.image_rows(archive))
+
+
+def test_missing_tables_and_repeated_sentences_are_refused(archive):
+    (archive / convirt_8x200.QUERY_SENTENCES).write_text(SENTENCES + "Fracture,Wetter lungs.\n")
+    with pytest.raises(ValueError, match=r"`Text` .*row 4, which repeats row 3") as error:
+        next(convirt_8x200.report_rows(archive))
+    assert "Wetter" not in str(error.value)
+    (archive / convirt_8x200.QUERY_SENTENCES).unlink()
+    with pytest.raises(ValueError, match=r"`input` must be a folder with text-retrieval/query\.csv"):
+        next(convirt_8x200.report_rows(archive))
+    (archive / convirt_8x200.QUERY_IMAGES).unlink()
+    with pytest.raises(ValueError, match=r"`input` must be a folder with image-retrieval/query\.csv"):
+        next(convirt_8x200.image_rows(archive))
+
+
+def test_real_tables_have_the_counts_of_their_readme(medclip_data):
+    root = medclip_data / "convirt_8x200"
+    candidates, queries = convirt_8x200.candidate_rows(root), convirt_8x200.query_rows(root)
+    sentences = list(convirt_8x200.report_rows(root))
+    assert (len(candidates), len(queries), len(sentences)) == (1600, 80, 40)
+
+    def categories(rows):
+        return collections.Counter(
+            name for row in rows for name, state in row.labels.items() if state == POSITIVE
+        )
+
+    assert categories(candidates) == dict.fromkeys(convirt_8x200.CATEGORIES, 200)
+    assert categories(queries) == dict.fromkeys(convirt_8x200.CATEGORIES, 10)
+    by_category = collections.Counter(row.report_id.partition("/")[0] for row in sentences)
+    assert by_category == dict.fromkeys(convirt_8x200.CATEGORIES, 5)
+    patients = [{row.patient_id for row in rows} for rows in (candidates, queries)]
+    assert (len(patients[0]), len(patients[0] & patients[1])) == (1559, 6)
