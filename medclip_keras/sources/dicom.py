@@ -166,9 +166,7 @@ def _require_decoder(header: Dataset) -> None:
     try:
         decoder = get_decoder(header.file_meta.TransferSyntaxUID)
     except (AttributeError, NotImplementedError):
-        raise BadRowError(
-            "the transfer syntax of the DICOM file is missing or holds no still picture"
-        ) from None
+        raise BadRowError("the DICOM file names no transfer syntax of pictures") from None
     if not decoder.is_available:
         raise BadRowError(f"{decoder.UID.name} needs `pip install medclip_keras[jpeg-lossless]`")
 
