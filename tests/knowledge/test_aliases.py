@@ -1,6 +1,14 @@
 import pytest
 
-from medclip_keras.knowledge.aliases import ABSENT, EXCLUDED, PRESENT, alternatives, parse_alias, words_of
+from medclip_keras.knowledge.aliases import (
+    ABSENT,
+    EXCLUDED,
+    OPEN,
+    PRESENT,
+    alternatives,
+    parse_alias,
+    words_of,
+)
 
 
 def test_words_are_compared_in_one_form():
@@ -10,6 +18,22 @@ def test_words_are_compared_in_one_form():
         *("air", "space", "opacity", ",", "w/o", "edema", "-", "tumor", "(", "1.5", "cm", ")"),
     ]
     assert [text[start:end] for start, end in offsets][:3] == ["Air", "space", "opacities"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("R/O or W/O", ["r/o", "or", "w/o"]),
+        ("Tube d/c'd", ["tube", "d/c'd"]),
+        ("edema vs. mass.", ["edema", "vs", "mass", "."]),
+        ("Lt. and rt. base", ["lt", "and", "rt", "base"]),
+        ("Haemo-pneumothorax", ["hemopneumothorax"]),
+        ("right-sided mass - no edema", ["right", "sided", "mass", "-", "no", "edema"]),
+        ("XXXX nodules, ___", ["xxxx", "nodule", ","]),
+    ],
+)
+def test_abbreviations_hyphens_and_masks_are_words_as_they_are_written(text, words):
+    assert words_of(text)[0] == words
 
 
 @pytest.mark.parametrize(
@@ -35,12 +59,15 @@ def test_an_s_that_is_no_ending_stays(word):
 def test_signs_of_an_alias():
     assert parse_alias("!joint effusion").role == EXCLUDED
     assert parse_alias("~heart is normal").role == ABSENT
+    assert parse_alias("?nodular opacity").role == OPEN
+    whole = parse_alias("^normal")
+    assert (whole.role, whole.parts, whole.text) == (PRESENT, (("normal",),), "^normal")
     alias = parse_alias("(big|large|) heart + (seen|noted)")
     assert alias.role == PRESENT
     assert alias.parts == (("big heart", "large heart", "heart"), ("seen", "noted"))
 
 
-@pytest.mark.parametrize("text", ["", "!", "heart + ", "a (b|) + (|c)"])
+@pytest.mark.parametrize("text", ["", "!", "?", "^", "heart + ", "a (b|) + (|c)"])
 def test_aliases_without_a_word_are_refused(text):
     with pytest.raises(ValueError, match="must have a word in every part"):
         parse_alias(text)

@@ -52,6 +52,17 @@ def sentences(text):
         # a sentence that only begins like a heading
         ("The findings are stable.", [("body", "The findings are stable.")]),
         ("FINDINGS AND IMPRESSION: Clear.", [("findings", "Clear.")]),
+        (
+            "RECOMMENDATION(S): Repeat. FINDING(S): Mass.",
+            [("recommendation", "Repeat."), ("findings", "Mass.")],
+        ),
+        # no heading for findings or impression: a new line in upper case leaves the indication
+        ("Hx: Pain.\nLarge heart.", [("indication", "Pain."), ("body", "Large heart.")]),
+        (
+            "HISTORY: Pain.\nFever.\nIMPRESSION: Large heart.",
+            [("indication", "Pain.\nFever."), ("impression", "Large heart.")],
+        ),
+        ("HISTORY: Pain,\nfever.", [("indication", "Pain,\nfever.")]),
         ("FINDINGS:\nIMPRESSION: Normal.", [("impression", "Normal.")]),
         ("FINDINGS: ...", []),
         ("", []),
@@ -73,6 +84,22 @@ def test_sections_are_found(text, expected):
         ("- Large heart\n- No effusion", ["Large heart", "No effusion"]),
         ("The heart is\nlarge. Lungs are\nclear.", ["The heart is\nlarge.", "Lungs are\nclear."]),
         ("Large heart\n\nNo effusion", ["Large heart", "No effusion"]),
+        # a line that ends early ends its sentence, unless it cannot end there
+        ("No effusion\nLarge heart", ["No effusion", "Large heart"]),
+        ("NO EFFUSION\nLARGE HEART", ["NO EFFUSION", "LARGE HEART"]),
+        ("Large heart\nand mass", ["Large heart\nand mass"]),
+        ("No effusion or\nPneumothorax", ["No effusion or\nPneumothorax"]),
+        ("Told to\nDr. Lee", ["Told to\nDr. Lee"]),
+        ("Heart, lungs,\nBones: clear", ["Heart, lungs,", "Bones: clear"]),
+        (
+            "No evidence of any effusion, consolidation, large mass or\nother disease. "
+            "Clear lungs in the long run of\nYears of follow-up.",
+            [
+                "No evidence of any effusion, consolidation, large mass or\nother disease.",
+                "Clear lungs in the long run of\nYears of follow-up.",
+            ],
+        ),
+        ("(?) small effusion. Clear.", ["(?) small effusion.", "Clear."]),
         ("LARGE HEART. NO EFFUSION.", ["LARGE HEART.", "NO EFFUSION."]),
         ("large heart. no effusion.", ["large heart.", "no effusion."]),
         ("Lungs are clear.The heart is large.", ["Lungs are clear.", "The heart is large."]),
