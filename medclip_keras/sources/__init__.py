@@ -12,6 +12,8 @@ SOURCES = {  # name → module, imported when asked for
     "openi": "medclip_keras.sources.openi",
     "nih_chestxray14": "medclip_keras.sources.nih_chestxray14",
     "kermany": "medclip_keras.sources.kermany",
+    "mimic_cxr": "medclip_keras.sources.mimic_cxr",
+    "chexpert": "medclip_keras.sources.chexpert",
     "rsna": "medclip_keras.sources.rsna",
     "covid": "medclip_keras.sources.covid",
     "mura": "medclip_keras.sources.mura",

@@ -1,0 +1,141 @@
+"""CheXpert: chest X-rays of one hospital, with labels that a program took from their (unpublished) reports.
+
+Layout on disk, as published (https://stanfordmlgroup.github.io/competitions/chexpert/), a folder
+`CheXpert-v1.0` or `CheXpert-v1.0-small` with
+    train.csv, valid.csv    Path, Sex, Age, Frontal/Lateral, AP/PA, then 14 label columns; a row an image
+    test.csv                Path, then label columns; also as test_labels.csv
+    train/patient00001/study1/view1_frontal.jpg    valid/…    test/…
+Tables may be compressed (.csv.gz). Those that are not there are left out, but one must be. The newer download
+in batches (`CheXpert-v1.0 batch 2 (train 1)`, …) is read once its patient folders lie together in train/.
+The same columns are read by CheX_Dataset of
+https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py.
+
+Counts of the release: 224,316 images of 65,240 patients; train 223,414 images of 64,540 patients, valid 234
+of 200, test 668 of 500.
+
+Labels are 1 positive, 0 negative, -1 uncertain, blank not mentioned (1.0 and so on too). Train was labelled
+by a program from reports, and what becomes of the uncertain is decided when batches are made; valid and test
+were labelled by radiologists from images, 1 or 0. The split is the tables', by patient.
+
+Patient and study are those of `Path`, whose first folder may have any name. The view is that of
+Frontal/Lateral, else of AP/PA, else of the file's name.
+
+Refused before any work: no table; a missing column; a path of another form; a repeated image; a label that is
+no code."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.dicom import read_image_file, view_of_position
+from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.tables import read_table, require_columns, require_distinct, state_of_code
+
+CITATION = (
+    "Irvin et al., CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison, "
+    "AAAI 2019"
+)
+LICENCE = "Stanford University School of Medicine CheXpert Dataset Research Use Agreement"
+
+TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
+_CONCEPT_OF_LABEL = {label: concept_of_label("chexpert", label) for label in labels_of("chexpert")}
+_VIEW_COLUMN = "Frontal/Lateral"
+_VIEWS = {"Frontal": "frontal", "Lateral": "lateral", "": ""}
+_PATH = re.compile(
+    r"(?:.*/)?(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/"
+    r"view\d+_(?P<view>frontal|lateral)\.\w+)"
+)
+_EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+
+
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The images of train, valid and test, in the order of the tables, whether their files are there or not.
+
+    Args:
+        path: the folder that holds the tables, or a folder with one such folder.
+
+    Raises:
+        ValueError: see above.
+    """
+    root, tables = _find_tables(epath.Path(path))
+    for split, table in tables.items():
+        _check(split, table)
+    for split, table in tables.items():
+        for row in read_table(table, ("Path",)):
+            yield _row(root, split, row)
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The JPEG file."""
+    return read_image_file(row.path)
+
+
+def _find_tables(folder: epath.Path) -> tuple[epath.Path, dict[str, epath.Path]]:
+    """The folder that holds the tables, and split → table."""
+    below = sorted(folder.glob("CheXpert-v1.0*")) if folder.is_dir() else []
+    found = {root: tables for root in (folder, *below) if (tables := _tables_in(root))}
+    requirement = f"a folder, and one only, with {', '.join(names[0] for names in TABLES.values())}"
+    advice = "Download it from https://stanfordmlgroup.github.io/competitions/chexpert/."
+    if folder not in found:
+        received = [root.name for root in found] or str(folder)
+        require(len(found) == 1, "input", requirement, received, advice)
+    return next(iter(found.items()))
+
+
+def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
+    tables = {}
+    for split, names in TABLES.items():
+        paths = [root / f"{name}{end}" for name in names for end in ("", ".gz")]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is not None:
+            tables[split] = found
+    return tables
+
+
+def _check(split: str, table: epath.Path) -> None:
+    """Reads a table once, before any row of it counts.
+
+    Raises:
+        ValueError: see above.
+    """
+    labels = tuple(_CONCEPT_OF_LABEL)
+    columns = ("Path", _VIEW_COLUMN, "AP/PA", *labels) if split != "test" else ("Path",)
+    seen = []
+    for number, row in enumerate(read_table(table, columns), 1):
+        if number == 1 and not set(labels).intersection(row):
+            require_columns(list(row), labels, str(table))
+        match = _PATH.fullmatch(row["Path"] or "")
+        where = f"row {number} of {table}"
+        require(match is not None, "Path", f"of the form {_EXAMPLE}", where, "Restore the published table.")
+        require(match["image"].startswith(f"{split}/"), "Path", f"one of the folder {split}", where)
+        _view(row, match["view"])
+        _labels(row, labels)
+        seen.append(match["image"])
+    require_distinct(seen, "Path", table)
+
+
+def _row(root: epath.Path, split: str, row: dict[str, str]) -> ImageRow:
+    match = _PATH.fullmatch(row["Path"])
+    return ImageRow(
+        image_id=match["image"],
+        study_id=f"{match['patient']}/{match['study']}",
+        patient_id=match["patient"],
+        path=f"{root}/{match['image']}",
+        view=_view(row, match["view"]),
+        labels=_labels(row, tuple(_CONCEPT_OF_LABEL)),
+        split=split,
+    )
+
+
+def _view(row: dict[str, str], named: str) -> str:
+    view = (row.get(_VIEW_COLUMN) or "").strip()
+    require(view in _VIEWS, _VIEW_COLUMN, "Frontal, Lateral or blank", view)
+    return _VIEWS[view] or view_of_position(row.get("AP/PA") or "") or named
+
+
+def _labels(row: dict[str, str], labels: Sequence[str]) -> dict[str, LabelState]:
+    return {_CONCEPT_OF_LABEL[label]: state_of_code(row[label], label) for label in labels if label in row}

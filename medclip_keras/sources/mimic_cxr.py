@@ -1,0 +1,215 @@
+"""MIMIC-CXR: chest X-rays of one hospital with their reports, and labels that programs took from those.
+
+Layout on disk, as published on PhysioNet; tables end in .csv.gz, or in .csv where they were unpacked
+    mimic-cxr-2.0.0-metadata.csv.gz    a row an image: dicom_id, subject_id, study_id, …, ViewPosition, …
+    mimic-cxr-2.0.0-split.csv.gz       dicom_id, study_id, subject_id, split
+    mimic-cxr-2.0.0-chexpert.csv.gz    a row a study: subject_id, study_id, then 14 label columns
+    mimic-cxr-2.0.0-negbio.csv.gz      the same; read where the one above is not there
+    files/p10/p10000032/s50414267/<dicom_id>.jpg    (MIMIC-CXR-JPG) or .dcm (MIMIC-CXR); a JPG goes first
+    mimic-cxr-reports/files/p10/p10000032/s50414267.txt    or files/… beside the images
+    cxr-study-list.csv.gz              subject_id, study_id, path; names the reports where it is there
+
+The tables are those of https://physionet.org/content/mimic-cxr-jpg/2.1.0/ (which still calls them 2.0.0),
+the reports, the DICOM files and the study list those of https://physionet.org/content/mimic-cxr/2.1.0/.
+MIMIC_Dataset of https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py reads the same
+columns. Images and reports may lie in two folders: `mimic-cxr-2.0.0-split.csv.gz` is needed in both, for a
+report must not train where its image tests. In a bucket keep the study list beside the reports, or every
+folder is listed.
+
+Counts of the release: 377,110 images and 227,835 reports of 65,379 patients; images by split: train 368,960,
+validate 2,991, test 5,159; studies with labels: 227,827.
+
+Labels are CheXpert's 14, of the study and so of all its images, coded 1 positive, 0 negative, -1 uncertain,
+blank not mentioned; a study without a row has none. What becomes of the uncertain is decided when batches are
+made. Rows of the tables are joined by study and by patient, never by their order. The split is the release's,
+by patient; `validate` is valid here.
+
+Views by ViewPosition: AP and PA are frontal, LATERAL and LL lateral, others (oblique, blank) unknown.
+
+Reports are text under headings; more than 9,000 have neither findings nor impression. Where text stands under
+no heading it is read as the body; a report without any of these is counted as unusable by `label_reports`.
+
+Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
+none; a label that is no code."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from etils import epath
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources.dicom import read_image_file, view_of_position
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.tables import read_table, require_distinct, state_of_code
+
+CITATION = (
+    "Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with "
+    "free-text reports, Scientific Data 6, 2019; Johnson et al., MIMIC-CXR-JPG, arXiv:1901.07042"
+)
+LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
+
+TABLES = "mimic-cxr-2.0.0-{}.csv"
+STUDY_LIST = "cxr-study-list.csv"
+REPORTS = "mimic-cxr-reports"
+LABEL_TABLES = ("chexpert", "negbio")  # the first one that is there
+
+_SPLITS = {"train": "train", "validate": "valid", "test": "test"}
+_LABELS = labels_of("mimic_cxr")
+_CONCEPTS = tuple(concept_of_label("mimic_cxr", label) for label in _LABELS)
+_ADVICE = "Download it from https://physionet.org/content/mimic-cxr-jpg/2.1.0/."
+_PATIENT, _REPORT = re.compile(r"p(\d{3,})"), re.compile(r"s(\d+)\.txt")
+
+
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The images of the metadata table, in its order, whether their files are there or not.
+
+    Args:
+        path: the folder that holds the tables and `files`.
+
+    Raises:
+        ValueError: see above.
+    """
+    root = epath.Path(path)
+    metadata = _require_table(root, TABLES.format("metadata"))
+    split_of, states_of = _splits(root), _states(root)
+    columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
+    require_distinct((row["dicom_id"] for row in read_table(metadata, columns)), "dicom_id", metadata)
+    for number, row in enumerate(read_table(metadata, columns), 1):
+        image_id, patient, study = (row[column] for column in columns[:3])
+        states = states_of.get(study, b"")
+        yield ImageRow(
+            image_id=image_id,
+            study_id=study,
+            patient_id=patient,
+            path=f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg",
+            view=view_of_position(row["ViewPosition"] or ""),
+            labels={concept: LabelState(state) for concept, state in zip(_CONCEPTS, states, strict=False)},
+            split=_split(split_of, patient, f"row {number} of {metadata}"),
+        )
+
+
+def read_image(row: ImageRow) -> bytes:
+    """The JPG file, or the DICOM file's picture as PNG where there is no JPG file."""
+    try:
+        return read_image_file(row.path)
+    except FileNotFoundError:
+        return read_image_file(row.path.removesuffix(".jpg") + ".dcm")
+
+
+def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
+    """The reports: those of the study list where it is there, whether their files are or not; else the files.
+
+    Args:
+        path: the folder that holds `mimic-cxr-reports` or `files`, and the table of the split.
+
+    Raises:
+        ValueError: no table of the split, no reports, a repeated study, or a patient without a split.
+    """
+    root = epath.Path(path)
+    split_of = _splits(root)
+    folder = root / REPORTS if (root / REPORTS).is_dir() else root
+    study_list = _find_table(root, STUDY_LIST) or _find_table(folder, STUDY_LIST)
+    listed = _listed_reports(study_list) if study_list else _walk(folder)
+    empty = True
+    for number, (patient, study, file) in enumerate(listed, 1):
+        empty = False
+        where = f"row {number} of {study_list}" if study_list else f"report {number} of {folder}"
+        yield ReportRow(
+            report_id=f"s{study}",
+            study_id=study,
+            patient_id=patient,
+            path=f"{folder}/{file}",
+            split=_split(split_of, patient, where),
+        )
+    requirement = f"a folder with reports such as {REPORTS}/files/p10/p10000032/s50414267.txt"
+    advice = "Unpack mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/2.1.0/ there."
+    require(not empty, "input", requirement, str(path), advice)
+
+
+def read_report(row: ReportRow) -> tuple[Section, ...]:
+    """The report's sections.
+
+    Raises:
+        OSError: the file cannot be read.
+        BadRowError: it is empty or no text.
+    """
+    try:
+        text = epath.Path(row.path).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise BadRowError("the report file is not UTF-8 text") from None
+    if not text.strip():
+        raise BadRowError("the report file is empty")
+    return split_sections(text)
+
+
+def _find_table(folder: epath.Path, name: str) -> epath.Path | None:
+    return next((folder / f"{name}{end}" for end in (".gz", "") if (folder / f"{name}{end}").is_file()), None)
+
+
+def _require_table(root: epath.Path, *names: str) -> epath.Path:
+    """The first of these tables that is there."""
+    found = next(filter(None, (_find_table(root, name) for name in names)), None)
+    wanted = " or ".join(f"{name}.gz" for name in names)
+    require(found is not None, "input", f"a folder with {wanted}, or unpacked .csv", str(root), _ADVICE)
+    return found
+
+
+def _splits(root: epath.Path) -> dict[str, str]:
+    """subject_id → split.
+
+    Raises:
+        ValueError: an unknown split, or a patient in two.
+    """
+    table = _require_table(root, TABLES.format("split"))
+    splits: dict[str, str] = {}
+    for number, row in enumerate(read_table(table, ("subject_id", "split")), 1):
+        split, advice = row["split"], f"It is row {number} of {table}."
+        require(split in _SPLITS, "split", f"one of {', '.join(_SPLITS)}", split, advice)
+        before = splits.setdefault(row["subject_id"], _SPLITS[split])
+        require(before == _SPLITS[split], "split", "the same for all images of a patient", split, advice)
+    return splits
+
+
+def _split(splits: Mapping[str, str], patient: str, where: str) -> str:
+    table = TABLES.format("split")
+    requirement = f"known from {table} for every patient"
+    require(patient in splits, "split", requirement, where, f"Take all tables of one release. {_ADVICE}")
+    return splits[patient]
+
+
+def _states(root: epath.Path) -> dict[str, bytes]:
+    """study_id → the states of its 14 labels, a byte each: 227,827 studies take some 50 MB."""
+    table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
+    states: dict[str, bytes] = {}
+    for number, row in enumerate(read_table(table, ("study_id", *_LABELS)), 1):
+        fresh = row["study_id"] not in states
+        require(
+            fresh, "study_id", f"different in every row of {table}", f"row {number}", "Download it again."
+        )
+        states[row["study_id"]] = bytes(state_of_code(row[label], label) for label in _LABELS)
+    return states
+
+
+def _listed_reports(study_list: epath.Path) -> Iterator[tuple[str, str, str]]:
+    """Patient, study and file, relative to the folder of reports."""
+    columns = ("subject_id", "study_id", "path")
+    require_distinct((row["study_id"] for row in read_table(study_list, columns)), "study_id", study_list)
+    for row in read_table(study_list, columns):
+        yield row["subject_id"], row["study_id"], row["path"]
+
+
+def _walk(folder: epath.Path) -> Iterator[tuple[str, str, str]]:
+    """The same, as found on disk, in the order of the names; one patient's folder is held at a time."""
+    files = folder / "files"
+    groups = sorted(group.name for group in files.iterdir()) if files.is_dir() else ()
+    for group in groups:
+        patients = (
+            sorted(one.name for one in (files / group).iterdir()) if re.fullmatch(r"p\d\d", group) else ()
+        )
+        for patient in filter(_PATIENT.fullmatch, patients):
+            names = sorted(report.name for report in (files / group / patient).iterdir())
+            for report in filter(None, map(_REPORT.fullmatch, names)):
+                yield patient[1:], report[1], f"files/{group}/{patient}/{report[0]}"
