@@ -60,7 +60,7 @@ _IRREGULAR = {
 }
 
 
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=50_000)
 def normalise(word: str) -> str:
     """A word's matched form: lower case, singular (verbs lose their s as well), American spelling.
 

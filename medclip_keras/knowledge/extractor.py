@@ -41,7 +41,7 @@ _OTHER_WORD = "□"
 _APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mention:
     """A concept in a text: text[start:end] says it."""
 
@@ -91,7 +91,7 @@ class Extractor:
     def __init__(
         self,
         table: ConceptTable,
-        cache_size: int = 50_000,
+        cache_size: int = 20_000,
         linking: Linking | None = None,
         words: Collection[str] | None = None,
     ):

@@ -160,7 +160,7 @@ class SpellingLinker:
         dictionary: Collection[str],
         also_known: Collection[str] = (),
         threshold: float = THRESHOLD,
-        cache_size: int = 50_000,
+        cache_size: int = 20_000,
     ):
         from scispacy.linking_utils import Entity
 
