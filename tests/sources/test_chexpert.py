@@ -1,0 +1,148 @@
+"""CheXpert: paths to patients and studies, codes, views, and the tables' split.
+
+The columns are those of https://stanfordmlgroup.github.io/competitions/chexpert/ as CheX_Dataset of
+https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py reads them. Rows are made up.
+"""
+
+import gzip
+
+import pytest
+
+from medclip_keras.knowledge.label_names import labels_of
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import chexpert
+
+POSITIVE, NEGATIVE, UNCERTAIN = LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN
+LABELS = labels_of("chexpert")
+HEADER = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)
+IMAGES = {  # image → its view columns, its codes
+    "train/patient00001/study1/view1_frontal.jpg": (("Frontal", "AP"), {"Edema": "1.0", "Fracture": "0.0"}),
+    "train/patient00002/study1/view1_frontal.jpg": (("Frontal", "PA"), {"No Finding": "1.0"}),
+    "train/patient00002/study1/view2_lateral.jpg": (("Lateral", ""), {"No Finding": "1.0"}),
+    "train/patient00002/study2/view1_frontal.jpg": (("Frontal", "AP"), {"Pneumonia": "-1.0"}),
+    "valid/patient64541/study1/view1_frontal.jpg": (("Frontal", "AP"), dict.fromkeys(LABELS, "0.0")),
+}
+TESTED = "test/patient64741/study1/view1_frontal.jpg", "test/patient64741/study1/view2_lateral.jpg"
+
+
+def table_of(split, folder):
+    rows = [
+        (f"{folder}/{image}", "Female", "68", *view, *(codes.get(label, "") for label in LABELS))
+        for image, (view, codes) in IMAGES.items()
+        if image.startswith(split)
+    ]
+    return "\n".join(",".join(row) for row in (HEADER, *rows)) + "\n"
+
+
+@pytest.fixture(params=["CheXpert-v1.0", "CheXpert-v1.0-small"])
+def archive(request, tmp_path, image_file):
+    root = tmp_path / request.param
+    for seed, image in enumerate((*IMAGES, *TESTED)):
+        (root / image).parent.mkdir(parents=True, exist_ok=True)
+        (root / image).write_bytes(image_file(seed, "jpeg"))
+    for split in ("train", "valid"):
+        (root / f"{split}.csv").write_text(table_of(split, request.param))
+    tested = "".join(f"{request.param}/{image},1,0,0\n" for image in TESTED)
+    (root / "test.csv").write_text("Path,Cardiomegaly,Edema,Pleural Effusion\n" + tested)
+    return root
+
+
+def test_paths_tell_patient_and_study_and_tables_the_split(archive):
+    rows = list(chexpert.image_rows(archive))
+    assert [row.image_id for row in rows] == [*IMAGES, *TESTED]
+    assert [row.patient_id for row in rows] == [
+        "patient00001",
+        *3 * ["patient00002"],
+        "patient64541",
+        *2 * ["patient64741"],
+    ]
+    assert [row.study_id for row in rows[:4]] == [
+        "patient00001/study1",
+        *2 * ["patient00002/study1"],
+        "patient00002/study2",
+    ]
+    assert [row.split for row in rows] == [*4 * ["train"], "valid", *2 * ["test"]]
+    assert [row.path for row in rows] == [str(archive / row.image_id) for row in rows]
+
+
+def test_views_are_the_columns_or_the_names(archive):
+    views = ["frontal", "frontal", "lateral", "frontal", "frontal", "frontal", "lateral"]
+    assert [row.view for row in chexpert.image_rows(archive)] == views
+    text = (archive / "train.csv").read_text()
+    (archive / "train.csv").write_text(text.replace("Lateral,,", ",LL,").replace("Frontal,AP", ","))
+    assert [row.view for row in chexpert.image_rows(archive)] == views
+
+
+def test_codes_are_states_and_blanks_are_silence(archive, decoded):
+    expected = {
+        "train/patient00001/study1/view1_frontal.jpg": {"Edema": POSITIVE, "Fracture": NEGATIVE},
+        "train/patient00002/study1/view1_frontal.jpg": {"No Finding": POSITIVE},
+        "train/patient00002/study1/view2_lateral.jpg": {"No Finding": POSITIVE},
+        "train/patient00002/study2/view1_frontal.jpg": {"Pneumonia": UNCERTAIN},
+        "valid/patient64541/study1/view1_frontal.jpg": dict.fromkeys(LABELS, NEGATIVE),
+        **{
+            image: {"Cardiomegaly": POSITIVE, "Edema": NEGATIVE, "Pleural Effusion": NEGATIVE}
+            for image in TESTED
+        },
+    }
+    assert decoded(chexpert, archive, "chexpert14") == expected
+
+
+def test_a_folder_above_and_compressed_tables_are_read(archive):
+    rows = list(chexpert.image_rows(archive))
+    assert list(chexpert.image_rows(archive.parent)) == rows
+    (archive / "train.csv.gz").write_bytes(gzip.compress((archive / "train.csv").read_bytes()))
+    (archive / "train.csv").unlink()
+    (archive / "test.csv").rename(archive / "test_labels.csv")
+    assert list(chexpert.image_rows(archive)) == rows
+    (archive / "valid.csv").unlink()
+    assert {row.split for row in chexpert.image_rows(archive)} == {"train", "test"}
+
+
+def test_missing_tables_and_two_releases_are_refused(archive, tmp_path):
+    (tmp_path / "CheXpert-v1.0-other").mkdir()
+    (tmp_path / "CheXpert-v1.0-other" / "train.csv").write_text(table_of("train", "x"))
+    with pytest.raises(ValueError, match=r"`input` must be a folder, and one only, .*'CheXpert-v1.0-other'"):
+        next(chexpert.image_rows(tmp_path))
+    for name in ("train.csv", "valid.csv", "test.csv"):
+        (archive / name).unlink()
+    with pytest.raises(ValueError, match=r"`input` must be a folder, .* with train.csv, valid.csv, test.csv"):
+        next(chexpert.image_rows(archive))
+    with pytest.raises(ValueError, match="`input` must be a folder"):
+        next(chexpert.image_rows(tmp_path / "nowhere"))
+
+
+def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
+    first, second, third, *_ = IMAGES
+    (archive / first).unlink()
+    whole = (archive / second).read_bytes()
+    (archive / second).write_bytes(whole[: len(whole) // 2])
+    outcomes = decoded(chexpert, archive)
+    assert outcomes[first] == "the file does not exist"
+    assert outcomes[second] == "not a whole JPEG or PNG file"
+    assert outcomes[third] == {"No Finding": POSITIVE}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("train.csv", lambda t: t.replace("Path", "path"), r"`Path` must be a column .*names: path"),
+        ("valid.csv", lambda t: t.replace("Edema", "Oedema"), r"`Edema` must be a column .*names: Oedema"),
+        ("train.csv", lambda t: t.replace("AP/PA", "AP"), r"`AP/PA` must be a column"),
+        ("test.csv", lambda t: t.replace(",1,0,0", "").partition(",")[0] + "\nx\n", "must be a column of"),
+        ("train.csv", lambda t: t + t.split("\n")[2] + "\n", r"`Path` .*'row 5, which repeats row 2'"),
+        ("train.csv", lambda t: t.replace("patient00001", "p1"), r"`Path` must be of the form .*'row 1 of"),
+        ("train.csv", lambda t: t.replace("/train/", "/valid/"), r"`Path` must be one of the folder train"),
+        ("train.csv", lambda t: t.replace("-1.0", "u"), r"`Pneumonia` must be 1, 0, -1 or blank.*'u'"),
+        (
+            "train.csv",
+            lambda t: t.replace(",Lateral,", ",Oblique,"),
+            r"`Frontal/Lateral` .*'Oblique'",
+        ),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(archive, name, change, sentence):
+    (archive / name).write_text(change((archive / name).read_text()))
+    with pytest.raises(ValueError, match=sentence) as error:
+        next(chexpert.image_rows(archive))
+    assert "patient00002" not in str(error.value)
