@@ -112,7 +112,9 @@ class TextEncoderConfig:
     hidden_dim: int = 768
     intermediate_dim: int = 3072
     dropout: float = 0.1
+    max_positions: int = 0  # rows of the position table; 0: data.max_tokens
     pooling: Literal["masked_mean", "padded_mean"] = "masked_mean"
+    projection_bias: bool = False  # some released weights have one
     vocabulary: str = ""  # wordpiece file; empty: the preset's, or learned from the training split
     vocabulary_size: int = 8000  # when learned
     lower_case: bool = True

@@ -34,7 +34,7 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
             hidden_dim=config.hidden_dim,
             intermediate_dim=config.intermediate_dim,
             dropout=config.dropout,
-            max_sequence_length=max(max_tokens, 8),
+            max_sequence_length=config.max_positions or max(max_tokens, 8),
         )
     for layer in backbone.transformer_layers:
         layer._feedforward_intermediate_dense.activation = functools.partial(
@@ -44,7 +44,7 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
 
 
 class TextEncoder(keras.Model):
-    """Sentences to embeddings: BERT, mean of hidden states 1, 2 and last, bias-free projection.
+    """Sentences to embeddings: BERT, mean of hidden states 1, 2 and last, linear projection.
 
     Follows: the released code of Wang et al., EMNLP 2022. Departs: the mean runs over the words only, so an
     embedding does not depend on the padding of its batch; `pooling="padded_mean"` averages over padding too,
@@ -65,7 +65,7 @@ class TextEncoder(keras.Model):
         outputs = [layer.output for layer in backbone.transformer_layers]
         states = sorted({0, min(1, len(outputs) - 1), len(outputs) - 1})
         self.backbone = keras.Model(backbone.inputs, [outputs[i] for i in states], name="bert")
-        self.projection = layers.Dense(projection_dim, use_bias=False, name="projection")
+        self.projection = layers.Dense(projection_dim, use_bias=config.projection_bias, name="projection")
 
     def call(self, inputs, training=False):
         """Embeds tokenised sentences.
