@@ -144,12 +144,7 @@ def _candidate_states(row: Mapping[str, str], place: str) -> dict[str, LabelStat
     codes = {name: state_of_code(row[name], name) for name in CATEGORIES}
     of_one = list(codes.values()).count(LabelState.POSITIVE) == 1
     require(of_one, "candidate", "positive for one of the eight categories", place)
-    return {
-        concept_of_label("convirt_8x200", name): state
-        if state == LabelState.POSITIVE
-        else LabelState.NEGATIVE
-        for name, state in codes.items()
-    }
+    return {concept_of_label("convirt_8x200", name): state for name, state in codes.items()}
 
 
 def _image_rows(
