@@ -89,6 +89,12 @@ def test_eight_bits_keep_their_values():
     np.testing.assert_array_equal(decode(make(stored, bits=8)), stored)
 
 
+def test_signed_bytes_are_stretched():
+    stored = (STORED // 16).astype(np.int16) - 128
+    expected = np.round((stored + 128.0) / (3885 // 16) * 65535)
+    np.testing.assert_array_equal(decode(make(stored.astype(np.int8), bits=8)), expected)
+
+
 def test_a_constant_picture_is_black_rather_than_an_error():
     assert not decode(make(np.full((4, 6), 900, np.uint16))).any()
 
@@ -139,14 +145,16 @@ def test_the_voi_table_goes_before_a_window():
     np.testing.assert_array_equal(decode(file), np.round(table[STORED] / table.max() * 65535))
 
 
-def test_padding_is_black_and_does_not_stretch():
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_does_not_stretch(photometric):
     stored = STORED.copy()
     stored[:, 0] = 4095
-    picture = decode(make(stored, 12, "MONOCHROME1", PixelPaddingValue=4000, PixelPaddingRangeLimit=4095))
+    picture = decode(make(stored, 12, photometric, PixelPaddingValue=4000, PixelPaddingRangeLimit=4095))
     assert not picture[:, 0].any()
     inner = STORED[:, 1:].astype(float)
-    expected = np.round((1 - (inner - inner.min()) / (inner.max() - inner.min())) * 65535)
-    np.testing.assert_array_equal(picture[:, 1:], expected)
+    expected = (inner - inner.min()) / (inner.max() - inner.min())
+    expected = 1 - expected if photometric == "MONOCHROME1" else expected
+    np.testing.assert_array_equal(picture[:, 1:], np.round(expected * 65535))
 
 
 def test_colour_becomes_luminance():
