@@ -37,13 +37,17 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
 
     Raises:
         ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
-            compressed file that is damaged.
+            row that ends before one of the columns; a compressed file that is damaged.
     """
     require(epath.Path(path).is_file(), "input", "a table of comma-separated values", str(path))
     with _open(epath.Path(path)) as file:
         reader = csv.DictReader(_decode(line) for line in file)
         require_columns(reader.fieldnames or (), columns, str(path))
-        yield from reader
+        for number, row in enumerate(reader, 1):
+            if any(row[column] is None for column in columns):
+                received = f"row {number} of {path}"
+                require(False, "input", "a table whose rows are as long as its header", received)
+            yield row
 
 
 @contextlib.contextmanager

@@ -28,6 +28,14 @@ def test_read_table_names_the_columns_near_to_a_missing_one(tmp_path):
         next(tables.read_table(path, ("zzz",)))
 
 
+def test_read_table_refuses_a_row_that_ends_before_its_columns(tmp_path):
+    short = write(tmp_path / "short.csv", "a,b,c\n1,2\n")
+    assert [row["c"] for row in tables.read_table(short, ("a", "b"))] == [None]  # a column that nobody needs
+    path = write(tmp_path / "cut.csv", "a,b,c\n1,2,3\n1,2\n1")
+    with pytest.raises(ValueError, match=r"`input` must be a table whose rows .*'row 3 of .*cut\.csv'"):
+        list(tables.read_table(path, ("a", "b")))
+
+
 def test_read_table_refuses_a_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"`input` must be a table .* Received: '.*none.csv'"):
         next(tables.read_table(tmp_path / "none.csv", ()))
