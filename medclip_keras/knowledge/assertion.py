@@ -261,6 +261,8 @@ def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:
 
 def _longest(cues: Sequence[Cue]) -> list[Cue]:
     """Cues in order, without those that lie inside a longer one."""
+    if len(cues) < 2:
+        return cues
     kept = [
         cue
         for cue in cues

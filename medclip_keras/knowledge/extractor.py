@@ -219,7 +219,7 @@ class Extractor:
     def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
         """Readings of concepts, and cues by kind, start and end."""
         candidates, cues = [], []
-        parts: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        parts: dict[int, dict[int, list[tuple[int, int]]]] = {}  # combination → part → word spans
         # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
         shown = [word if word in self._words else _OTHER_WORD for word in words]
         for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
@@ -227,10 +227,10 @@ class Extractor:
                 if use[0] == "cue":
                     cues.append((use[1], start, end))
                 elif use[0] == "part":
-                    parts[use[1]][use[2]].append((start, end))
+                    parts.setdefault(use[1], {}).setdefault(use[2], []).append((start, end))
                 else:
                     _, position, role, rule = use
-                    if rule.startswith(WHOLE) and (start or end < len(words) - (words[-1] == ".")):
+                    if rule[0] == WHOLE and (start or end < len(words) - (words[-1] == ".")):
                         continue
                     candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
@@ -321,6 +321,8 @@ def _gap(between: list[str]) -> list[str]:
 
 def _best_readings(candidates: list[_Candidate]) -> list[_Candidate]:
     """Drops readings that a longer phrase explains, of the same concept or another, and excluded ones."""
+    if len(candidates) < 2:
+        return [c for c in candidates if c.role != EXCLUDED]
     return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
 
 

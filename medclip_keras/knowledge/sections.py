@@ -133,6 +133,7 @@ _BREAK = re.compile(
     r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
 )
+_MARK = re.compile(r"[.!?;\n]|\s(?=\d{1,2}\)\s)")
 _LEAST_WIDTH = 60  # characters of a line, where a text is wrapped
 # A line that ends so goes on in the next.
 _OPEN_END = re.compile(
@@ -154,8 +155,11 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     ['Nodule of 1.5 cm, told to Dr. Lee.', 'No effusion']
     """
     spans, start = [], 0
-    for match in _BREAK.finditer(text):
-        if match.start() < start or not _breaks(text, start, match):
+    for mark in _MARK.finditer(text):  # one quick look for where `_BREAK` may match
+        if mark.start() < start:
+            continue
+        match = _BREAK.match(text, mark.start())
+        if not match or not _breaks(text, start, match):
             continue
         spans.append((start, match.end()))
         start = match.end()
