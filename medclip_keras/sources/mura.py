@@ -90,7 +90,7 @@ def _rows(directory: epath.Path, split: str) -> Iterator[ImageRow]:
             image_id=f"{study_id}/{image}",
             study_id=study_id,
             patient_id=match["patient"],
-            path=str(directory / line.partition("/")[2]),
+            path=f"{directory}/{line.partition('/')[2]}",
             labels={ABNORMAL: _STATE[match["outcome"]]},
             split=split,
         )

@@ -64,14 +64,14 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     require_distinct((row["Image Index"] for row in rows), "Image Index", tables[0])
     states = [_states(row["Finding Labels"]) for row in rows]
     split_of = _official_split(directory, [row["Image Index"] for row in rows])
-    folder_of = _folders(directory)
+    folder_of, elsewhere = _folders(directory), str(directory / "images")
     for row, labels in zip(rows, states, strict=True):
         name = row["Image Index"]
         yield ImageRow(
             image_id=name,
             study_id=name.rpartition(".")[0],
             patient_id=row["Patient ID"],
-            path=str(folder_of.get(name, directory / "images") / name),
+            path=f"{folder_of.get(name, elsewhere)}/{name}",
             view="frontal",
             labels=labels,
             split=split_of.get(name, ""),
@@ -94,10 +94,10 @@ def _states(finding_labels: str) -> dict[str, LabelState]:
     }
 
 
-def _folders(directory: epath.Path) -> dict[str, epath.Path]:
+def _folders(directory: epath.Path) -> dict[str, str]:
     """File name → folder, where the images lie in the twelve parts they are published in."""
     parts = sorted(directory.glob("images_*/images"))
-    return {file.name: part for part in parts for file in part.iterdir()}
+    return {file.name: str(part) for part in parts for file in part.iterdir()}
 
 
 def _official_split(directory: epath.Path, names: Sequence[str]) -> Mapping[str, str]:

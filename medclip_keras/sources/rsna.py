@@ -94,12 +94,13 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     targets = _read_once(table, ("patientId", "x", "y", "width", "height", "Target"), "Target", ("0", "1"))
     classes = _classes(directory, targets)
     patients = _patients(directory, targets)
+    images = str(directory / IMAGES)
     for image_id, target in targets.items():
         yield ImageRow(
             image_id=image_id,
             study_id=image_id,
             patient_id=patients[image_id],
-            path=str(directory / IMAGES / f"{image_id}.dcm"),
+            path=f"{images}/{image_id}.dcm",
             view="frontal",
             labels=_STATES[target, classes[image_id]],
         )
