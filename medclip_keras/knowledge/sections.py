@@ -133,6 +133,7 @@ _BREAK = re.compile(
     r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
 )
+_WORD = re.compile(r"\S+")
 _MARK = re.compile(r"[.!?;\n]|\s(?=\d{1,2}\)\s)")
 _LEAST_WIDTH = 60  # characters of a line, where a text is wrapped
 # A line that ends so goes on in the next.
@@ -155,11 +156,12 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     ['Nodule of 1.5 cm, told to Dr. Lee.', 'No effusion']
     """
     spans, start = [], 0
+    width = max(_LEAST_WIDTH, *map(len, text.splitlines())) if "\n" in text else 0
     for mark in _MARK.finditer(text):  # one quick look for where `_BREAK` may match
         if mark.start() < start:
             continue
         match = _BREAK.match(text, mark.start())
-        if not match or not _breaks(text, start, match):
+        if not match or not _breaks(text, start, match, width):
             continue
         spans.append((start, match.end()))
         start = match.end()
@@ -167,10 +169,10 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(span for span in (_trim(text, *span) for span in spans) if span)
 
 
-def _breaks(text: str, start: int, match: re.Match) -> bool:
+def _breaks(text: str, start: int, match: re.Match, width: int) -> bool:
     """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
     if match["wrap"]:
-        return _is_deliberate(text, match)
+        return _is_deliberate(text, match, width)
     if not match["stop"] or not match["stop"].startswith("."):
         return text[match.start() - 1 : match.start()] != "("  # "(?) effusion"
     before = text[max(start, match.start() - 16) : match.start()]
@@ -185,11 +187,10 @@ def _breaks(text: str, start: int, match: re.Match) -> bool:
     return not (before[-1:].isupper() and _INITIAL.search(before))
 
 
-def _is_deliberate(text: str, match: re.Match) -> bool:
+def _is_deliberate(text: str, match: re.Match, width: int) -> bool:
     """Whether a line ended although the next word had room in it, and not in the middle of a phrase."""
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()].rstrip()
-    following = text[match.end() :].split(None, 1)[0]
-    width = max(_LEAST_WIDTH, *map(len, text.splitlines()))
+    following = _WORD.match(text, match.end())[0]
     return len(line) + 1 + len(following) < width and not _OPEN_END.match(line)
 
 
