@@ -75,8 +75,9 @@ def read_image(row: ImageRow) -> bytes:
 
 def _rows(directory: epath.Path, split: str) -> Iterator[ImageRow]:
     labeled = _labeled_studies(directory / f"{split}_labeled_studies.csv")
-    table = directory / f"{split}_image_paths.csv"
-    lines = table.read_text().split()
+    table = str(directory / f"{split}_image_paths.csv")
+    root = str(directory)
+    lines = epath.Path(table).read_text().split()
     require_distinct(lines, "image", table)
     for number, line in enumerate(lines, 1):
         match = _STUDY.match(line)
@@ -90,7 +91,7 @@ def _rows(directory: epath.Path, split: str) -> Iterator[ImageRow]:
             image_id=f"{study_id}/{image}",
             study_id=study_id,
             patient_id=match["patient"],
-            path=f"{directory}/{line.partition('/')[2]}",
+            path=f"{root}/{line.partition('/')[2]}",
             labels={ABNORMAL: _STATE[match["outcome"]]},
             split=split,
         )
@@ -100,10 +101,11 @@ def _labeled_studies(table: epath.Path) -> set[str]:
     """The studies of a table; their labels say what their folders' names say."""
     lines = [line.strip().partition(",") for line in table.read_text().splitlines() if line.strip()]
     require_distinct((study for study, _, _ in lines), "study", table)
+    name = str(table)
     for number, (study, _, code) in enumerate(lines, 1):
         match = _STUDY.fullmatch(study)
         is_study = match is not None and code in _CODE.values()
-        require(is_study, "study", f"a line such as {_EXAMPLE},1", f"row {number} of {table}")
+        require(is_study, "study", f"a line such as {_EXAMPLE},1", f"row {number} of {name}")
         agrees = _CODE[match["outcome"]] == code
-        require(agrees, "study", "labelled as its folder's name says", f"row {number} of {table}")
+        require(agrees, "study", "labelled as its folder's name says", f"row {number} of {name}")
     return {study for study, _, _ in lines}

@@ -128,13 +128,12 @@ def _read_once(
     if TABLE in table.name:  # a row a box; the table of classes repeats its rows, box by box, as published
         require_distinct((tuple(row[name] for name in columns) for row in rows), "patientId and box", table)
     values: dict[str, str] = {}
+    name = str(table)
     for number, row in enumerate(rows, 1):
         value = row[column]
-        require(
-            value in known, column, f"one of {', '.join(known)}", value, f"It is row {number} of {table}."
-        )
+        require(value in known, column, f"one of {', '.join(known)}", value, f"It is row {number} of {name}.")
         before = values.setdefault(row["patientId"], value)
-        require(before == value, column, "the same in all rows of an image", f"row {number} of {table}")
+        require(before == value, column, "the same in all rows of an image", f"row {number} of {name}")
     return values
 
 
