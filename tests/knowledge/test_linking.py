@@ -157,6 +157,13 @@ def test_known_formations_stand_for_themselves():
         assert not linker.stands(word)
 
 
+@pytest.mark.parametrize(("real", "near"), [("module", "nodule"), ("lobulated", "loculated")])
+def test_real_words_stand_however_near_a_word_of_the_dictionary_is(real, near):
+    linker = SpellingLinker([near])
+    assert linker.link(real) == (near, pytest.approx(1 - 1 / len(near)))  # so it would be taken for it
+    assert linker.read(*words_of(f"{real} s")).words == [real, "s"]
+
+
 def test_exact_index_is_the_product_of_vectors():
     rng = np.random.default_rng(0)
     rows, queries = (rng.random((n, 7)) * (rng.random((n, 7)) < 0.6) for n in (11, 4))
