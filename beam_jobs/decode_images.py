@@ -1,7 +1,7 @@
 """Image files → records of decoded pixels.
 
     python -m beam_jobs.decode_images --source nih_chestxray14 --input PATH --output DIR --image_size 256
-        [--concepts NAME or FILE] [--reports DIR] [Beam options]
+        [--concepts NAME or FILE] [--reports DIR] [--allow_annotation] [Beam options]
 
 A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
@@ -10,6 +10,7 @@ report rows are joined and grouped: pixels are decoded in the step that writes t
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess import images
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
 from medclip_keras.records.schema import parse, report_features
-from medclip_keras.sources import get_source
+from medclip_keras.sources import dicom, get_source
 from medclip_keras.sources.rows import BadRowError, ImageRow
 
 WITH_SENTENCES = "images_with_sentences"
@@ -40,10 +41,11 @@ WITH_LABELS = "images_with_labels"
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(JobOptions):
-    """`JobOptions`, the side of the stored images in pixels, and the report records to join ("": none)."""
+    """`JobOptions`, and the arguments of `main`; `reports` "" joins none."""
 
     image_size: int = 256
     reports: str = ""
+    allow_annotation: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,8 +55,15 @@ class DecodeOptions(JobOptions):
 class DecodeImage:
     """Decodes one image and brings its labels into the table's order."""
 
-    def __init__(self, read_image: Callable[[ImageRow], bytes], table: ConceptTable, image_size: int):
+    def __init__(
+        self,
+        read_image: Callable[[ImageRow], bytes],
+        table: ConceptTable,
+        image_size: int,
+        allow_annotation: bool = False,
+    ):
         self._read_image, self._names = read_image, table.names
+        os.environ[dicom.ALLOW_ANNOTATION] = str(int(allow_annotation))  # of this worker
         # Traced once a process: half the time of small images goes into calling one operation after another.
         self._decode = tf.function(
             functools.partial(images.decode_to_square, size=image_size),
@@ -160,7 +169,9 @@ class DecodeImages(beam.PTransform):
     def __init__(self, options: DecodeOptions, table: ConceptTable, read_image: Callable, write: Callable):
         super().__init__()
         self._options, self._write = options, write
-        self._start = functools.partial(DecodeImage, read_image, table, options.image_size)
+        self._start = functools.partial(
+            DecodeImage, read_image, table, options.image_size, options.allow_annotation
+        )
 
     def expand(self, inputs):
         """Adds the steps."""
@@ -220,7 +231,7 @@ def make_job(options: DecodeOptions) -> Job:
         table=table,
         rows=rows_of(archive, "images"),
         build=build,
-        modules=(images, sys.modules[__name__]),
+        modules=(images, dicom, sys.modules[__name__]),
         image_size=options.image_size,
         states=(WITH_LABELS, WITH_SENTENCES),
         reports_sha256=reports.fingerprint if reports else "",
@@ -245,6 +256,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser("decode_images", __doc__)
     parser.add_argument("--image_size", type=int, default=256, help="side of the stored images (default 256)")
     parser.add_argument("--reports", default="", help="records of label_reports, to be joined by study")
+    parser.add_argument(
+        "--allow_annotation",
+        action="store_true",
+        help="take DICOM files whose header says that words are burned into the picture",
+    )
     run_or_exit(run, parser, argv)
 
 

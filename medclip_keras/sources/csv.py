@@ -7,7 +7,7 @@
 
 The input is the table's file; it is UTF-8 with a header. A row is an image, a report, or both:
 
-path         the image, JPEG or PNG; relative to the table's folder, or absolute, or a URL such as gs://…
+path         the image, JPEG, PNG or DICOM; relative to the table's folder, or absolute, or a URL such as gs://…
              Blank: the row has no image. Each image stands in one row: a second one is a bad row. Needed to
              read images.
 report       the report's text, line breaks within quotes. Blank: no report. Where several rows of one study
@@ -15,7 +15,7 @@ report       the report's text, line breaks within quotes. Blank: no report. Whe
 patient_id   needed: splits are made by patient.
 study_id     joins a report with the images of its study. Without this column each row is a study.
 split        train, valid (or val, validation) or test; blank or no column: by patient.
-view         frontal (or PA, AP), lateral (or LL), or blank.
+view         frontal (or PA, AP), lateral (or LL), or blank: then a .dcm file's header tells, where it does.
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not
              mentioned, as CheXpert codes them. Columns that are no concept of the table in use are ignored.
 
@@ -33,6 +33,7 @@ from medclip_keras.config import require
 from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import nih_chestxray14
+from medclip_keras.sources.dicom import SUFFIXES, read_image_file, view_of_file
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
 from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS, STATE_OF_CODE, read_table, state_of_code
 
@@ -67,20 +68,21 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     for number, row in _numbered_rows(path, ("path", "patient_id")):
         if not row["path"]:
             continue
+        image_path = _resolve(epath.Path(path), row["path"])
         yield ImageRow(
             image_id=row["path"],
             study_id=row.get("study_id") or f"row {number}",
             patient_id=row["patient_id"],
-            path=_resolve(epath.Path(path), row["path"]),
-            view=_choose(_VIEWS, row, "view"),
+            path=image_path,
+            view=_choose(_VIEWS, row, "view") or _view_of_header(image_path),
             labels=_labels(row),
             split=_choose(_SPLITS, row, "split"),
         )
 
 
 def read_image(row: ImageRow) -> bytes:
-    """The image file."""
-    return epath.Path(row.path).read_bytes()
+    """The image file; the picture of a DICOM file, as PNG."""
+    return read_image_file(row.path)
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
@@ -157,6 +159,13 @@ def _choose(known: Mapping[str, str], row: Mapping[str, str], column: str) -> st
     value = row.get(column, "").strip().lower()
     require(value in known, column, f"one of {', '.join(filter(None, known))} or blank", value)
     return known[value]
+
+
+def _view_of_header(path: str) -> str:
+    try:
+        return view_of_file(path) if path.lower().endswith(SUFFIXES) else ""
+    except OSError:  # a bad row, where it is decoded
+        return ""
 
 
 def _resolve(table: epath.Path, path: str) -> str:

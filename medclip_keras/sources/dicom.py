@@ -13,8 +13,9 @@ DICOM files: train on one of the two.
 Transfer syntaxes: uncompressed, deflated, RLE, JPEG baseline, JPEG-LS, JPEG 2000, high-throughput JPEG 2000.
 Lossless and 12-bit JPEG need `pip install medclip_keras[jpeg-lossless]`, a plug-in under the GPL.
 
-A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused unless the
-environment variable MEDCLIP_ALLOW_ANNOTATION is 1 where images are decoded. Other headers pass.
+A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused, unless
+`decode_images --allow_annotation` takes it: the job then sets the environment variable
+MEDCLIP_ALLOW_ANNOTATION to 1 where it decodes. Other headers pass.
 """
 
 import io
@@ -85,7 +86,7 @@ def dicom_to_png(file_bytes: bytes, *, allow_annotation: bool = False) -> bytes:
     header = _read_header(file_bytes, _PICTURE)
     burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     if burned_in and not allow_annotation:
-        raise BadRowError(f"words are burned into the picture; {ALLOW_ANNOTATION}=1 takes it all the same")
+        raise BadRowError("words are burned into the picture; --allow_annotation takes it all the same")
     _refuse_other_objects(header)
     _require_decoder(header)
     try:

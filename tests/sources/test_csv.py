@@ -1,5 +1,6 @@
 """Everybody's own table."""
 
+import pydicom
 import pytest
 
 from medclip_keras.knowledge.states import LabelState
@@ -88,6 +89,23 @@ def test_read_image_reads_the_file(table, tmp_path):
     assert csv.read_image(first) == b"pixels"
     with pytest.raises(OSError, match=r"2\.png"):
         csv.read_image(second)
+
+
+def test_dicom_files_are_pictures_and_tell_their_view(tmp_path):
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    header.Rows, header.Columns, header.SamplesPerPixel, header.PixelRepresentation = 2, 3, 1, 0
+    header.BitsAllocated, header.BitsStored, header.HighBit = 8, 8, 7
+    header.PhotometricInterpretation, header.ViewPosition = "MONOCHROME2", "LL"
+    header.PixelData = bytes([9, 8, 7, 6, 5, 4])
+    header.save_as(tmp_path / "1.dcm", enforce_file_format=True)
+    path = tmp_path / "mine.csv"
+    path.write_text("path,patient_id,view\n1.dcm,p1,\n1.dcm,p2,PA\nabsent.dcm,p3,\n")
+    rows = list(csv.image_rows(path))
+    assert [row.view for row in rows] == ["lateral", "frontal", ""]
+    assert csv.read_image(rows[0]).startswith(b"\x89PNG")
 
 
 def test_a_row_without_text_is_a_bad_row():

@@ -191,7 +191,7 @@ def test_burned_in_annotation_is_refused_unless_allowed(tmp_path, monkeypatch):
     path = tmp_path / "1.dcm"
     path.write_bytes(to_bytes(make(BurnedInAnnotation="YES")))
     monkeypatch.delenv(dicom.ALLOW_ANNOTATION, raising=False)
-    with pytest.raises(BadRowError, match="burned into the picture; MEDCLIP_ALLOW_ANNOTATION=1"):
+    with pytest.raises(BadRowError, match="burned into the picture; --allow_annotation"):
         dicom.read_image_file(path)
     np.testing.assert_array_equal(decode(path.read_bytes(), allow_annotation=True), decode(make()))
     monkeypatch.setenv(dicom.ALLOW_ANNOTATION, "1")
@@ -292,3 +292,18 @@ def test_the_real_pair_is_a_picture_and_its_negative(medclip_data):
     assert decoded[0].shape == (1024, 1024)
     np.testing.assert_array_equal(decoded[0], 255 - decoded[1])
     assert dicom.view_of_file(one) == dicom.view_of_file(two) == "frontal"
+
+
+def test_the_job_takes_burned_in_words_only_where_told_to(tmp_path):
+    from beam_jobs import decode_images  # brings TensorFlow
+
+    for name, elements in (("1.dcm", {"BurnedInAnnotation": "YES"}), ("2.dcm", {})):
+        (tmp_path / name).write_bytes(to_bytes(make(**elements)))
+    (tmp_path / "mine.csv").write_text("path,patient_id\n1.dcm,p1\n2.dcm,p2\n")
+    options = {"source": "csv", "input": str(tmp_path / "mine.csv"), "output": str(tmp_path / "out/records")}
+    options |= {"image_size": 16, "max_bad_fraction": 0.5}
+    refused = decode_images.run(**options)
+    assert (refused.counts["records"], refused.counts["bad_rows"]) == (1, 1)
+    allowed = decode_images.run(**options, allow_annotation=True)  # made anew over the first
+    assert (allowed.counts["records"], allowed.counts["bad_rows"]) == (2, 0)
+    assert "burned into" not in (tmp_path / "out/records/bad_records.jsonl").read_text()
