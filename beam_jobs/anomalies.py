@@ -14,6 +14,7 @@ from beam_jobs.statistics_proto import common_stats, custom, features_by_name, v
 _Statistics = statistics_pb2.DatasetFeatureStatisticsList
 _Type = anomalies_pb2.AnomalyInfo
 _JSD = "jensen_shannon_divergence"
+POSITIVE = "positive"
 # Faults of single records: the anomaly, what a field must be, what to do.
 _FAULTS = {
     "wrong_type": ("wrong_type", "of its type in every record", "Run the Beam job that made them again."),
@@ -83,7 +84,10 @@ class Comparison:
 
 
 def find_anomalies(
-    statistics: _Statistics, schema: schema_pb2.Schema, comparisons: list[Comparison]
+    statistics: _Statistics,
+    schema: schema_pb2.Schema,
+    comparisons: list[Comparison],
+    num_records: Mapping[str, int],
 ) -> list[Anomaly]:
     """All anomalies of a dataset, in the order of features.
 
@@ -91,8 +95,9 @@ def find_anomalies(
         statistics: of the dataset.
         schema: inferred or given.
         comparisons: of `compare_splits` and `compare_runs`.
+        num_records: of each split, by the manifest.
     """
-    found = [*against_schema(statistics, schema), *faults(statistics)]
+    found = [*against_schema(statistics, schema), *faults(statistics), *_miscounted(statistics, num_records)]
     found += [_differs(comparison) for comparison in comparisons if comparison.exceeds]
     return sorted(found, key=lambda anomaly: (anomaly.feature, anomaly.name, anomaly.sentence))
 
@@ -145,6 +150,15 @@ def _faulty(feature: str, fault: str, received: str) -> Anomaly:
     return Anomaly(name, feature, sentence, _TYPES.get(fault, _Type.CUSTOM_VALIDATION))
 
 
+def _miscounted(statistics: _Statistics, num_records: Mapping[str, int]) -> Iterator[Anomaly]:
+    read = {split.name: split.num_examples for split in statistics.datasets}
+    for split, expected in num_records.items():
+        if read.get(split, 0) != expected:
+            must, found = f"{expected} in {split}, as in the manifest", f"{read.get(split, 0)} records"
+            sentence = _sentence("record_key", must, found, "Run the Beam job that made them again.")
+            yield Anomaly("records_miscounted", "record_key", sentence)
+
+
 def compare_splits(statistics: _Statistics, schema: schema_pb2.Schema) -> list[Comparison]:
     """Every split against train, in all features for which the schema has a skew comparator."""
     splits = {split.name: split for split in statistics.datasets}
@@ -163,11 +177,9 @@ def compare_runs(
     return [c for split in both for c in _compare(split, before[split.name], schema, "drift")]
 
 
-def to_proto(
-    anomalies: list[Anomaly], comparisons: list[Comparison], schema: schema_pb2.Schema
-) -> anomalies_pb2.Anomalies:
+def to_proto(anomalies: list[Anomaly], comparisons: list[Comparison]) -> anomalies_pb2.Anomalies:
     """The anomalies as tensorflow-metadata writes them, with all measured skews and drifts."""
-    result = anomalies_pb2.Anomalies(baseline=schema)
+    result = anomalies_pb2.Anomalies()
     by_feature = collections.defaultdict(list)
     for anomaly in anomalies:
         by_feature[anomaly.feature].append(anomaly)
@@ -194,11 +206,8 @@ def to_proto(
 
 
 def as_text(anomalies: anomalies_pb2.Anomalies) -> str:
-    """The text form, without the schema, which is kept in a file of its own."""
-    kept = anomalies_pb2.Anomalies()
-    kept.CopyFrom(anomalies)
-    kept.ClearField("baseline")
-    return text_format.MessageToString(kept)
+    """The text form."""
+    return text_format.MessageToString(anomalies)
 
 
 def num_patients(split: statistics_pb2.DatasetFeatureStatistics) -> int:
@@ -221,18 +230,35 @@ def _compare(split, other, schema: schema_pb2.Schema, kind: str) -> Iterator[Com
             names = [name for name in features if name.startswith("sentences/label_states/")]
         for name in names:
             if name in features and name in others:
-                measured = _measure(features[name], others[name], measure, patients)
+                measured = _measure(features[name], others[name], measure, patients, kind)
                 if measured is not None:
                     yield Comparison(name, kind, split.name, measure, threshold, measured)
 
 
-def _measure(feature, other, measure: str, patients: tuple[int, int]) -> Difference | None:
+def _measure(feature, other, measure: str, patients: tuple[int, int], kind: str) -> Difference | None:
     if measure == _JSD:
         counts, other_counts = histogram(feature), histogram(other)
         if len(counts) != len(other_counts):  # of an empty sample
             return None
         return compare_histograms(counts, other_counts, *patients)
-    return compare_shares(value_counts(feature), value_counts(other), *patients)
+    may_not_vanish = None
+    counts, other_counts = value_counts(feature), value_counts(other)
+    if POSITIVE in {*counts, *other_counts}:
+        may_not_vanish = (POSITIVE,)
+        if kind == "skew":
+            counts, other_counts = _join_absent(counts), _join_absent(other_counts)
+    elif kind == "skew":
+        may_not_vanish = ()
+    return compare_shares(counts, other_counts, *patients, may_not_vanish=may_not_vanish)
+
+
+def _join_absent(counts: Mapping[str, int]) -> dict[str, int]:
+    """Negative and not mentioned as one: evaluation splits are often labelled in full, train from reports."""
+    joined = {"absent or not mentioned": 0}
+    for state, count in counts.items():
+        name = state if state in (POSITIVE, "uncertain") else "absent or not mentioned"
+        joined[name] = joined.get(name, 0) + count
+    return joined
 
 
 def histogram(feature: statistics_pb2.FeatureNameStatistics) -> list[float]:
@@ -241,23 +267,23 @@ def histogram(feature: statistics_pb2.FeatureNameStatistics) -> list[float]:
 
 
 def _differs(one: Comparison) -> Anomaly:
-    difference, than = one.difference, "train" if one.kind == "skew" else "the last run"
+    difference = one.difference
+    other = "train" if one.kind == "skew" else f"{one.split} of the last run"
     if one.measure == _JSD:
-        found = f"a Jensen-Shannon divergence of {difference.distance:.3f} bits in {one.split}"
+        found = f"a Jensen-Shannon divergence of {difference.distance:.3f} bits"
         code = _Type.COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH
     else:
-        shares = f"{100 * difference.share:.1f} % against {100 * difference.other_share:.1f} %"
-        found = f"{shares} {difference.value!r} in {one.split}"
+        found = (
+            f"{100 * difference.share:.1f} % {difference.value!r}, there {100 * difference.other_share:.1f} %"
+        )
         code = _Type.COMPARATOR_L_INFTY_HIGH
-    allowed = f"{one.threshold:g} and {difference.chance:.3f} for chance"
-    must = "in train what it is in every split" if one.kind == "skew" else "what it was in the last run"
-    if difference.vanished:
-        must += ": a value does not vanish"
-    else:
-        must += f", within {allowed}"
-    advice = (
-        f"Look for what was made otherwise than {than}; where it is meant, raise the threshold of this "
-        f"feature's {one.kind}_comparator in the schema."
+    must = f"in {one.split} about what it is in {other}"
+    if not difference.vanished:
+        must += f", within {one.threshold:g} and {difference.chance:.3f} for chance"
+    advice = "Look for what was made in another way; where it is meant, " + (
+        f"delete this feature's {one.kind}_comparator from the schema and name it with --schema."
+        if difference.vanished
+        else f"raise the threshold of this feature's {one.kind}_comparator in the schema."
     )
     return Anomaly(one.kind, one.feature, _sentence(one.feature, must, found, advice), code)
 

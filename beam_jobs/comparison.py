@@ -12,12 +12,13 @@ patients from one distribution stay below in all but very few cases:
 n and m are patients, not records: images of one patient are alike. With few patients hardly anything is
 an anomaly, which is meant.
 
-A share may also vanish: a value that `VANISHED` patients were to have, and none has, is an anomaly below the
-threshold too.
+A share may also vanish: that nobody has what `VANISHED` patients were to have is an anomaly below the
+threshold too. Between splits that holds for positive labels alone, and negative and not mentioned count as
+one state: evaluation splits are often labelled in full by people, or hold frontal images alone.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,11 @@ class Difference:
 
 
 def compare_shares(
-    counts: Mapping[str, int], other: Mapping[str, int], num_patients: int, other_patients: int
+    counts: Mapping[str, int],
+    other: Mapping[str, int],
+    num_patients: int,
+    other_patients: int,
+    may_not_vanish: Collection[str] | None = None,
 ) -> Difference | None:
     """The largest difference between the shares of a value, against what chance allows it.
 
@@ -62,6 +67,8 @@ def compare_shares(
         other: the same in the sample that it is held against.
         num_patients: behind the first.
         other_patients: behind the second.
+        may_not_vanish: values whose absence from the first sample is an anomaly where `VANISHED` patients
+            were to have them; None: all values.
 
     Returns:
         The difference, or None where a sample is empty.
@@ -78,7 +85,8 @@ def compare_shares(
         share, other_share = counts.get(value, 0) / total, other.get(value, 0) / other_total
         pooled = (share * num_patients + other_share * other_patients) / (num_patients + other_patients)
         spread = pooled * (1 - pooled) * (1 / num_patients + 1 / other_patients)
-        vanished = share == 0 and other_share * num_patients >= VANISHED
+        watched = may_not_vanish is None or value in may_not_vanish
+        vanished = watched and share == 0 and other_share * num_patients >= VANISHED
         chance = STANDARD_ERRORS * math.sqrt(max(spread, 0.0))
         found.append(Difference(abs(share - other_share), chance, value, share, other_share, vanished))
     return max(found, key=lambda difference: (difference.vanished, difference.distance - difference.chance))

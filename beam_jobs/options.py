@@ -57,7 +57,7 @@ class JobOptions:
             self.output,
             "What the job writes there would count as changed input.",
         )
-        _require_known(self.beam_options, [field.name for field in dataclasses.fields(self)])
+        require_known_options(self.beam_options, [field.name for field in dataclasses.fields(self)])
         pipeline_options(self.beam_options)
 
 
@@ -146,7 +146,7 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _require_known(beam_options: Sequence[str], own_names: Sequence[str]) -> None:
+def require_known_options(beam_options: Sequence[str], own_names: Sequence[str]) -> None:
     """Refuses options that neither the job nor Beam knows; Beam itself would drop them."""
     beam_names = PipelineOptions([]).get_all_options()
     given = PipelineOptions(list(beam_options)).get_all_options(retain_unknown_options=True)

@@ -28,6 +28,7 @@ VIEWS = ("frontal", "lateral")
 # histograms, that matters at all; what chance explains is added to it. A tenth of a bit is what two normal
 # distributions that lie three quarters of a standard deviation apart differ by.
 DEFAULT_THRESHOLD = 0.1
+VIEW_SKEW_THRESHOLD = 0.5
 # Fields whose every record has exactly one value.
 _ALWAYS = ("record_key", "study_id", "patient_id", "split", "image", "label_states")
 _HEAD = (
@@ -61,9 +62,9 @@ def infer_schema(
     return schema
 
 
-def write_schema(path: epath.PathLike, schema: schema_pb2.Schema, kind: str) -> None:
-    """Writes a schema as text, with a line on how to edit it."""
-    epath.Path(path).write_text(_HEAD.format(kind=kind) + text_format.MessageToString(schema))
+def as_text(schema: schema_pb2.Schema, kind: str) -> str:
+    """A schema as the text of its file, with a line on how to edit it."""
+    return _HEAD.format(kind=kind) + text_format.MessageToString(schema)
 
 
 def read_schema(path: epath.PathLike) -> schema_pb2.Schema:
@@ -108,13 +109,15 @@ def _constrain(feature: schema_pb2.Feature, manifest: Manifest) -> None:
             feature.shape.dim.add(name=side, size=size)
     if name in ("view", "sentences/section", "sentences/label_states"):
         _compare(feature, "infinity_norm")
+    if name == "view":  # many an evaluation set is frontal alone
+        feature.skew_comparator.infinity_norm.threshold = VIEW_SKEW_THRESHOLD
 
 
 def _add_derived(schema: schema_pb2.Schema, name: str, feature_type) -> schema_pb2.Feature:
     feature = schema.feature.add(name=name, type=feature_type)
     source, deriver = name.rsplit("/", 1)
     feature.validation_derived_source.deriver_name = "state" if source == "label_states" else deriver
-    feature.validation_derived_source.source_path.step.append(
+    feature.validation_derived_source.source_path.add().step.append(
         "sentences/text" if source == "sentences" else source
     )
     if source == "label_states":
