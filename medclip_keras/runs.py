@@ -52,8 +52,8 @@ def phantom_tiny() -> RunConfig:
         objective=ObjectiveConfig(target_temperature=0.2),
         train=TrainConfig(
             batch_size=48,
-            steps=1600,
-            learning_rate=1.5e-3,
+            steps=2800,
+            learning_rate=1e-3,
             weight_decay=1e-3,
             validate_every=400,
             checkpoint_every=400,

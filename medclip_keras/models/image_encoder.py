@@ -42,6 +42,7 @@ def _small_resnet(config: ImageEncoderConfig) -> keras.Model:
     x = layers.Conv2D(width, 5, strides=2, padding="same", use_bias=False, name="stem")(inputs)
     x = layers.GroupNormalization(groups=8, name="stem_norm")(x)
     x = ops.relu(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
     for stage in range(4):
         x = _basic_block(x, width * 2**stage, strides=1 if stage == 0 else 2, name=f"stage{stage}")
     return keras.Model(inputs, x, name="small_resnet")
