@@ -14,6 +14,7 @@ installed scispaCy model. Three things are our own, each where that was measured
 
 import functools
 import importlib.resources
+import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.8
 MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
 _NUM_CANDIDATES = 10  # the right word is among so many in 99 of 100 cases
+_LETTERS = " abcdefghijklmnopqrstuvwxyz"  # and where a word begins or ends
 _NGRAMS = (2, 3)  # trigrams alone lose short words: "plueral" shares three of seven with "pleural"
 
 
@@ -136,9 +138,21 @@ def candidate_generator(entities: Iterable["Entity"]) -> "CandidateGenerator":
 
     base = KnowledgeBase(list(entities))
     aliases = sorted(base.alias_to_cuis)  # its own order differs from process to process
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=_NGRAMS, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=_NGRAMS, vocabulary=_all_ngrams(aliases), dtype=np.float32
+    )
     index = ExactIndex(vectorizer.fit_transform(aliases))
     return CandidateGenerator(index, vectorizer, aliases, base)
+
+
+def _all_ngrams(aliases: Sequence[str]) -> list[str]:
+    """N-grams of the aliases and of all letters: one that no alias has makes a text less like each of them,
+    and would not count if the vectorizer did not know it."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    own = CountVectorizer(analyzer="char_wb", ngram_range=_NGRAMS).fit(aliases).get_feature_names_out()
+    lengths = range(_NGRAMS[0], _NGRAMS[1] + 1)
+    return sorted({*own, *("".join(gram) for n in lengths for gram in itertools.product(_LETTERS, repeat=n))})
 
 
 class SpellingLinker:
@@ -188,7 +202,7 @@ class SpellingLinker:
         read, places, similarities = [], [], {}
         position = 0
         while position < len(words):
-            num_words, spelled, near = self._spell(words, offsets, position)
+            num_words, spelled, near = self._spell(words, position)
             start, end = offsets[position][0], offsets[position + num_words - 1][1]
             if near:
                 similarities.update(dict.fromkeys(range(len(read), len(read) + len(spelled)), near))
@@ -203,12 +217,11 @@ class SpellingLinker:
             return True
         return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
 
-    def _spell(self, words, offsets, position: int) -> tuple[int, tuple[str, ...], float]:
+    def _spell(self, words: Sequence[str], position: int) -> tuple[int, tuple[str, ...], float]:
         """How many written words stand for which words, from a position on, and how near they are."""
         pair = words[position : position + 2]
-        written_apart = len(pair) == 2 and offsets[position + 1][0] - offsets[position][1] == 1
-        if written_apart and "".join(pair) in self._dictionary and not all(map(self._stands, pair)):
-            return 2, ("".join(pair),), 1.0
+        if "".join(pair) in self._dictionary and not all(map(self._stands, pair)):
+            return len(pair), ("".join(pair),), 1.0
         word = words[position]
         if self._stands(word):
             return 1, (word,), 0.0
