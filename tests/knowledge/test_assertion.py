@@ -39,6 +39,12 @@ SENTENCES = [
     ("Haemothoraces and pneumothoraces.", "Pleural Effusion: +, Pneumothorax: +"),
     ("Atelectasis is favoured over pneumonia.", "Atelectasis: +, Pneumonia: ?"),
     ("Atelectasis is more likely than pneumonia.", "Atelectasis: +, Pneumonia: ?"),
+    ("Lungs with emphysema, possible fibrosis at the bases.", "Emphysema: +, Fibrosis: ?"),
+    ("Small effusion and questionable edema.", "Pleural Effusion: +, Edema: ?"),
+    ("Enlarged cardiac silhouette, pericardial effusion not excluded.", "Cardiomegaly: +"),
+    ("Most suggestive of atelectasis.", "Atelectasis: +"),
+    ("Suggestive of atelectasis.", "Atelectasis: ?"),
+    ("Effusion after tube removal.", "Pleural Effusion: +, Support Devices: <"),
 ]
 
 

@@ -55,6 +55,7 @@ def test_a_phrase_that_leaves_its_concept_open_hides_no_other(said, extractor):
         ("The heart, seen on both views, is enlarged.", {"Cardiomegaly": "+"}),
         ("The heart, lungs, and mediastinum are enlarged.", {"Enlarged Cardiomediastinum": "+"}),
         ("The heart, and the aorta is enlarged.", {}),
+        ("The heart lies behind the sternum as before and the aorta is enlarged.", {}),  # too far apart
     ],
 )
 def test_only_an_insertion_may_stand_between_commas_inside_an_alias(said, extractor, text, found):

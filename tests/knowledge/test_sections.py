@@ -100,6 +100,11 @@ def test_sections_are_found(text, expected):
             ],
         ),
         ("(?) small effusion. Clear.", ["(?) small effusion.", "Clear."]),
+        # no room for the next word
+        (
+            "The views of today show no sign of either consolidation\nPneumothorax.",
+            ["The views of today show no sign of either consolidation\nPneumothorax."],
+        ),
         ("LARGE HEART. NO EFFUSION.", ["LARGE HEART.", "NO EFFUSION."]),
         ("large heart. no effusion.", ["large heart.", "no effusion."]),
         ("Lungs are clear.The heart is large.", ["Lungs are clear.", "The heart is large."]),
