@@ -150,7 +150,7 @@ def _charts(splits: Sequence[_Split], name: str) -> str:
         stats = feature.num_stats
         caption = (
             f"mean {stats.mean:.1f}, standard deviation {stats.std_dev:.1f}, "
-            f"median {stats.median:g}, {stats.min:g} to {stats.max:g}"
+            f"{stats.min:.0f} to {stats.max:.0f}"
         )
         chart = _svg(stats.histograms[0].buckets, f"{name} in {split.name}: {caption}")
         figures.append(f"<figure><h3>{split.name}</h3>{chart}<figcaption>{caption}</figcaption></figure>")
