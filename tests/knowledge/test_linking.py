@@ -108,6 +108,11 @@ def test_a_linked_mention_says_so_and_stands_where_it_was_written(linking):
     ]
 
 
+def test_the_least_similar_word_of_a_mention_counts(linking):
+    (mention,) = linking.mentions("Plueral efusion.", "findings")
+    assert mention.rule == "linked: Pleural Effusion (0.86)"  # six of seven, and seven of eight
+
+
 def test_words_of_a_run_together_one_stand_where_they_were_written():
     linker = SpellingLinker(["pleural", "effusion"])
     text = "No pleuraleffusion."
@@ -279,7 +284,7 @@ def model_path(tmp_path_factory):
     """A spaCy model that finds a few entities, in the place of scispaCy's."""
     model = spacy.blank("en")
     ruler = model.add_pipe("entity_ruler")
-    entities = ("fluid within the pleura", "hilum", "spine", "edema")
+    entities = ("fluid within the pleura", "hilum", "spine", "stable edema")
     ruler.add_patterns([{"label": "ENTITY", "pattern": pattern} for pattern in entities])
     model.meta["name"] = "tiny"
     path = tmp_path_factory.mktemp("model") / "en_tiny"
@@ -292,7 +297,7 @@ def test_entities_of_a_scispacy_model_are_linked_to_phrases(model_path):
         "two", (Concept("C0032227", "Pleural Effusion", ("fluid in the pleura",)), TABLE.concepts[4])
     )
     extractor = Extractor(table, linking=Linking(threshold=0.5, scispacy_model=model_path))
-    text = "No fluid within the pleura. Spine, edema and hilum."
+    text = "No fluid within the pleura. Spine, stable edema and hilum."
     mentions = [(m.name, m.assertion, text[m.start : m.end]) for m in extractor.mentions(text, "findings")]
     assert mentions == [
         ("Pleural Effusion", "negative", "fluid within the pleura"),
