@@ -10,6 +10,19 @@ installed scispaCy model. Three things are our own, each where that was measured
 - what is looked up: words that neither the dictionary nor `knowledge.real_words` holds. A real word is never
   taken for another: an infusion is no effusion;
 - what is accepted: the candidate with the fewest edits, not the highest cosine.
+
+The threshold was chosen on 3,110 misspellings of the words of chest21, one or two edits each, and 15,290 real
+words of Open-i's tuning reports and of BERT's vocabulary that the dictionary does not hold. Precision counts
+both; the list of real words was written with these in view, and so the figure without it is the sterner one.
+
+    threshold                 recall   precision   without the list
+    0.7                         .939        .645               .534
+    0.8, the default            .847        .924               .787
+    0.85                        .601        .970               .908
+    highest cosine, 0.8         .361        .893               .786
+
+Of aliases with one misspelled word 92 % are found in a sentence, 13 % without linking. On the tuning reports
+themselves, which were proofread, it adds 92 mentions and changes no label that people coded.
 """
 
 import functools
