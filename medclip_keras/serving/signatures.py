@@ -62,8 +62,15 @@ class Endpoints:
         return {"image_embeddings": self.model.encode_images(images)}
 
     def encode_text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Sentences (B,) to embeddings."""
-        return self.encode_tokens(**self.tokenizer(texts))
+        """Sentences (B,) to embeddings.
+
+        Weights that average over padding too were made with batches padded to their longest sentence.
+        """
+        tokens = self.tokenizer(texts)
+        if self.model.run.model.text.pooling == "padded_mean":
+            longest = tf.reduce_max(tf.reduce_sum(tokens["padding_mask"], axis=1))
+            tokens = {name: values[:, :longest] for name, values in tokens.items()}  # (B, longest)
+        return self.encode_tokens(**tokens)
 
     def encode_tokens(self, token_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Word pieces and their mask (B, T) to embeddings."""

@@ -1,0 +1,391 @@
+"""Weights of PyTorch's models in our towers: equal embeddings, and a refusal by name of what does not fit."""
+
+import importlib.util
+import json
+import pathlib
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+from medclip_keras.config import ImageEncoderConfig, TextEncoderConfig
+from medclip_keras.models import image_encoder, pretrained, text_encoder
+from medclip_keras.models.account import detect_kind, read_source
+from medclip_keras.models.state_dicts import find_weights, read_state_dict
+from medclip_keras.serving.signatures import Endpoints
+from medclip_keras.training.restore import load_model
+
+SCRIPT = pathlib.Path(__file__).with_name("pretrained_peers.py")
+SPEC = importlib.util.spec_from_file_location("peers", SCRIPT)
+peers = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(peers)
+LAYOUTS = json.loads(peers.LAYOUTS.read_text())
+EXPECTED = dict(np.load(peers.EXPECTED))
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{n}" for n in range(36))]
+IMAGE_SIZE = {"medclip_resnet50": 64, "medclip_swin": 32, "torchvision_resnet50": 64, "timm_resnet": 64}
+IMAGE_SIZE |= {"hf_swin": 32, "hf_vit": 24, "hf_bert": 24}
+
+
+def tensors_of(kind: str) -> dict[str, np.ndarray]:
+    return {key: peers.draw(key, shape, dtype) for key, (shape, dtype) in LAYOUTS[kind].items()}
+
+
+def write(folder, tensors, name="model.safetensors", settings=None):
+    folder.mkdir(exist_ok=True)
+    tensors = {key: np.array(array, order="C") for key, array in tensors.items()}
+    safetensors.numpy.save_file(tensors, folder / name)
+    if settings:
+        (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return folder / name
+
+
+def convert(file, kind, workdir, *options):
+    options = [*options, "--image_size", str(IMAGE_SIZE[kind])]
+    if kind in ("medclip_resnet50", "medclip_swin"):
+        options += ["--vocabulary", str(file.parent / "vocab.txt"), "--num_heads", "2"]
+    pretrained.main(["--weights", str(file), "--workdir", str(workdir), *options])
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def resnet_tower(tmp_path_factory):
+    """The small torch ResNet with basic blocks, as a file."""
+    return write(tmp_path_factory.mktemp("resnet") / "weights", tensors_of("torchvision_resnet50"))
+
+
+@pytest.mark.parametrize("kind", ["medclip_resnet50", "medclip_swin"])
+def test_released_layout_gives_the_embeddings_of_the_released_model(kind, tmp_path, capsys):
+    tensors = tensors_of(kind)
+    if kind == "medclip_swin":
+        tensors = {f"module.{key}": array for key, array in tensors.items()}
+    workdir = convert(write(tmp_path / "weights", tensors), kind, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert all(key.removeprefix("module.") in printed for key in tensors)
+    loaded = load_model(workdir)
+    size = IMAGE_SIZE[kind]
+    images = loaded.model.encode_images(peers.draw_images(size).transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(images, EXPECTED[f"{kind}/image"], atol=1e-5)
+    texts = loaded.model.encode_tokens(*peers.draw_tokens())
+    np.testing.assert_allclose(texts, EXPECTED[f"{kind}/text"], atol=1e-5)
+    scale = float(peers.draw("logit_scale", ()))
+    np.testing.assert_allclose(loaded.model.logit_scale(), np.exp(scale), rtol=1e-5)
+
+
+def test_released_workdir_says_how_its_model_was_used(tmp_path):
+    file = write(tmp_path / "weights", tensors_of("medclip_swin"))
+    loaded = load_model(convert(file, "medclip_swin", tmp_path / "run"))
+    assert loaded.config.name == "released_medclip_swin"
+    assert loaded.config.model.text.pooling == "padded_mean"
+    assert loaded.config.model.text.projection_bias
+    assert loaded.config.data.stored_image_size == loaded.config.model.image.image_size == 32
+    assert loaded.tokenizer.lower_case  # as Hugging Face's tokeniser does without a tokenizer_config.json
+    assert loaded.tokenizer.vocabulary == tuple(PIECES)
+    assert not list(tmp_path.glob(".*"))
+    # Sentences are padded to the longest of their batch, as in the released code.
+    texts = Endpoints(loaded.model, loaded.tokenizer).encode_text(tf.constant(["w1 w2 w3", "w9"]))
+    ids, mask = np.array([[2, 5, 6, 7, 3], [2, 13, 3, 0, 0]]), np.array([[1] * 5, [1, 1, 1, 0, 0]])
+    expected = loaded.model.encode_tokens(ids, mask)
+    np.testing.assert_allclose(texts["text_embeddings"], expected, atol=1e-6)
+    account = json.loads((tmp_path / "run" / "conversion.json").read_text())
+    assert {row["key"] for row in account["tensors"]} == set(LAYOUTS["medclip_swin"])
+    left_out = [row["key"] for row in account["tensors"] if row["target"] == "-"]
+    assert all("relative_position_index" in key or ".pooler." in key for key in left_out)
+    assert len(left_out) == 3
+    (tmp_path / "weights" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert not load_model(convert(file, "medclip_swin", tmp_path / "cased")).tokenizer.lower_case
+
+
+@pytest.mark.parametrize("kind", ["torchvision_resnet50", "timm_resnet"])
+def test_resnet_tower_pools_to_torch_s_features(kind, tmp_path):
+    file = write(tmp_path / "weights", tensors_of(kind))
+    preset = str(convert(file, kind, tmp_path / "tower", "--kind", kind))
+    backbone = image_encoder.build_backbone(ImageEncoderConfig(preset=preset, image_size=64))
+    features = backbone.predict(peers.draw_images(64, 3).transpose(0, 2, 3, 1), verbose=0)
+    pooled, expected = features.mean((1, 2)), EXPECTED[f"{kind}/pooled"]
+    np.testing.assert_allclose(pooled, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("hf_swin", peers.TINY_SWIN), ("hf_vit", peers.TINY_VIT)])
+def test_image_tower_of_hugging_face_gives_its_tokens(kind, settings, tmp_path):
+    file = write(tmp_path / "weights", tensors_of(kind), settings=settings)
+    preset = str(convert(file.parent, kind, tmp_path / "tower"))
+    size = IMAGE_SIZE[kind]
+    backbone = image_encoder.build_backbone(ImageEncoderConfig(preset=preset, image_size=size))
+    tokens = backbone.predict(peers.draw_images(size, 3).transpose(0, 2, 3, 1), verbose=0)
+    np.testing.assert_allclose(tokens, EXPECTED[f"{kind}/tokens"], atol=1e-5)
+
+
+def test_bert_tower_gives_the_tokens_and_brings_its_vocabulary(tmp_path):
+    tensors = tensors_of("hf_bert")
+    renamed = {}
+    for key, tensor in tensors.items():  # as in conversions from TensorFlow
+        if key.startswith("bert."):
+            key = key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            )
+        renamed[key] = tensor
+    file = write(tmp_path / "weights", renamed, settings=peers.TINY_BERT)
+    preset = str(convert(file.parent, "hf_bert", tmp_path / "tower"))
+    assert (tmp_path / "tower" / "vocab.txt").read_text().split() == PIECES
+    backbone = text_encoder.build_backbone(TextEncoderConfig(preset=preset), len(PIECES), 20)
+    ids, mask = peers.draw_tokens()
+    inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+    outputs = backbone.predict(inputs, verbose=0)
+    np.testing.assert_allclose(outputs["sequence_output"], EXPECTED["hf_bert/tokens"], atol=1e-5)
+    np.testing.assert_allclose(outputs["pooled_output"], EXPECTED["hf_bert/pooled"], atol=1e-5)
+
+
+def test_names_of_transformers_5_in_memory_are_understood(tmp_path):
+    new = {".attention.self.query.": ".attention.q_proj.", ".attention.self.key.": ".attention.k_proj."}
+    new |= {".attention.self.value.": ".attention.v_proj.", ".attention.output.dense.": ".attention.o_proj."}
+    new |= {".intermediate.dense.": ".mlp.fc1.", ".output.dense.": ".mlp.fc2."}
+    new[".attention.self.relative"] = ".attention.relative_position_bias.relative"
+    tensors, names = tensors_of("medclip_swin"), {}
+    for key in tensors:
+        name = key
+        for old, replacement in new.items() if key.startswith("vision_model") else ():
+            name = name.replace(old, replacement)
+        names[name] = tensors[key]
+    assert sum(name not in tensors for name in names) > 20
+    source = read_source(write(tmp_path / "weights", names))
+    dual = pretrained.convert_dual(source, 40, tmp_path, image_size=32, num_heads=2)
+    images = dual.model.encode_images(peers.draw_images(32).transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(images, EXPECTED["medclip_swin/image"], atol=1e-5)
+
+
+def without(key):
+    return lambda tensors: tensors.pop(key)
+
+
+def with_tensor(key, shape, value=1):
+    return lambda tensors: tensors.update({key: np.full(shape, value, "float32")})
+
+
+ONE = "vision_model.model.encoder.layers.0.blocks.1.attention.self.key.weight"
+TWO = "text_model.model.encoder.layer.2.output.LayerNorm.bias"
+
+
+@pytest.fixture(scope="module")
+def swin(tmp_path_factory):
+    """The small MedCLIP with a Swin, converted: its model and what fills it."""
+    folder = tmp_path_factory.mktemp("swin")
+    source = read_source(write(folder / "weights", tensors_of("medclip_swin")))
+    dual = pretrained.convert_dual(source, 40, folder, image_size=32, num_heads=2)
+    entries = pretrained.dual_entries(source, dual.model, "vision_model.projection_head.weight")
+    return dual, entries
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without(ONE), f"1 missing: {ONE}"),
+        (without(TWO), f"1 missing: {TWO}"),
+        (without("logit_scale"), "1 missing: logit_scale"),
+        (with_tensor("text_model.extra.weight", 3), "1 not known: text_model.extra.weight"),
+        (with_tensor("vision_model.projection_head.bias", 12), "1 not known: vision_model.proj"),
+        (with_tensor("module.logit_scale", ()), "1 not known: module.logit_scale"),
+        (with_tensor(ONE, (8, 9)), rf"1 of a wrong shape: {ONE} is \(8, 9\) instead of \(8, 8\)"),
+        (with_tensor(TWO, 17), rf"{TWO} is \(17,\) instead of \(16,\)"),
+        (with_tensor("logit_scale", 1), r"logit_scale is \(1,\) instead of \(\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name_and_no_variable_changes(change, sentence, swin, tmp_path):
+    dual, entries = swin
+    before = dual.model.get_weights()
+    tensors = tensors_of("medclip_swin")
+    tensors["text_model.model.encoder.layer.0.output.dense.bias"] += 1
+    change(tensors)
+    source = read_source(write(tmp_path / "weights", tensors))
+    with pytest.raises(ValueError, match=sentence):
+        pretrained.assign(source, entries, dual.model.weights)
+    for old, new in zip(before, dual.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without(TWO), f"1 missing: {TWO}"),
+        (without("text_model.projection_head.weight"), "1 missing: text_model.projection_head.weight"),
+        (without("text_model.model.embeddings.word_embeddings.weight"), "no embeddings.word_embeddings.wei"),
+        (with_tensor("text_model.projection_head.weight", (9, 16)), "text_model.projection_head.weight': 9"),
+        (with_tensor("text_model.model.embeddings.word_embeddings.weight", (41, 16)), "must be the 41 word"),
+        (with_tensor(TWO, 16, np.nan), f"`{TWO}` must be finite"),
+        (lambda tensors: [tensors.pop(k) for k in list(tensors) if k.startswith("vision")], "a known layout"),
+    ],
+)
+def test_a_refusal_leaves_no_file(change, sentence, tmp_path):
+    tensors = tensors_of("medclip_swin")
+    change(tensors)
+    file = write(tmp_path / "weights", tensors)
+    with pytest.raises(SystemExit, match=sentence):
+        convert(file, "medclip_swin", tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_layer_that_config_json_announces_is_missed(tmp_path):
+    settings = peers.TINY_BERT | {"num_hidden_layers": 5}
+    source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings=settings))
+    with pytest.raises(ValueError, match=r"16 missing: encoder\.layer\.4\.attention"):
+        pretrained.convert_tower(source)
+    source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings={"hidden_act": "relu"}))
+    with pytest.raises(ValueError, match=r"`config.json: hidden_act` must be 'gelu'. Received: 'relu'"):
+        pretrained.convert_tower(source)
+
+
+def test_shapes_do_not_tell_heads_and_odd_image_sizes_would_pad_windows(tmp_path):
+    source = read_source(write(tmp_path / "weights", tensors_of("hf_bert")))
+    with pytest.raises(ValueError, match="`--num_heads` must be a divisor of the width 16"):
+        pretrained.convert_tower(source)
+    source = read_source(write(tmp_path / "weights", tensors_of("hf_swin")))
+    with pytest.raises(ValueError, match="`--image_size` must be a multiple of 32"):
+        pretrained.convert_tower(source, image_size=48)
+
+
+def test_a_workdir_with_something_in_it_is_left_alone(resnet_tower, tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(SystemExit, match="`--workdir` must be a folder that does not exist yet"):
+        convert(resnet_tower, "torchvision_resnet50", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_layout_must_be_the_one_that_was_asked_for(resnet_tower):
+    with pytest.raises(ValueError, match=r"`--kind` must be timm_resnet or torchvision_resnet50, .*'hf_"):
+        read_source(resnet_tower, "hf_bert")
+    with pytest.raises(ValueError, match=r"must be of a known layout .*2 tensors, such as a\.b, c"):
+        detect_kind(["c", "a.b"])
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_a_truncated_safetensors_file_is_refused_with_its_name(kept, tmp_path):
+    file = write(tmp_path / "weights", {"layer1.0.conv1.weight": np.ones((40, 30), "float32")})
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"a complete safetensors file\. Received: model\.safetensors of"):
+        read_source(file)
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path):
+    file = tmp_path / "pytorch_model.bin"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin, a Git LFS pointer of 63 bytes"):
+        read_state_dict(file)
+
+
+class Foreign:
+    """Its pickle makes a folder when it is run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.path,)
+
+
+def torch_file(path, value, protocol=2):
+    """A file of torch.save's layout, by hand."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value, protocol))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_with_a_foreign_class_is_refused_by_its_name_and_not_run(protocol, tmp_path):
+    file = torch_file(tmp_path / "w.bin", {"logit_scale": Foreign(str(tmp_path / "made"))}, protocol)
+    with pytest.raises(ValueError, match=r"w\.bin, whose pickle names posix\.mkdir"):
+        read_state_dict(file)
+    file.write_bytes(b"".join(pickle.dumps(x, protocol) for x in (1, 2, {}, {"a": Foreign("made")}, [])))
+    with pytest.raises(ValueError, match=r"whose pickle names posix\.mkdir"):  # as torch before 1.6 wrote
+        read_state_dict(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_truncated_torch_file_is_refused_with_its_name(tmp_path):
+    whole = torch_file(tmp_path / "w.pth", {"a": list(range(999))}).read_bytes()
+    for content in (whole[:400], whole[:-30], b"", b"\x80\x02}"):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"Received: w\.pth of {len(content)} bytes"):
+            read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_torch_file_needs_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match=r"w\.bin\. pip install 'medclip_keras\[torch\]'"):
+        read_state_dict(torch_file(tmp_path / "w.bin", {}))
+
+
+class Tensor:
+    """Of the torch below: as much of a tensor as reading one takes."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == "f"
+
+    def float(self):
+        return Tensor(self.array.astype("float32"))
+
+    def numpy(self):
+        return self.array
+
+
+def test_torch_reads_weights_only_and_nothing_but_tensors(tmp_path, monkeypatch):
+    asked, half, number = [], Tensor(np.ones(2, "float16")), Tensor(np.arange(2))
+    content = {"state_dict": {"module.a": half, "module.n": number}}
+
+    def load(path, **options):
+        asked.append(options)
+        return content
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
+    file = torch_file(tmp_path / "w.bin", {})
+    tensors = read_state_dict(file)
+    assert asked == [{"map_location": "cpu", "weights_only": True}]
+    assert {name: array.dtype for name, array in tensors.items()} == {"a": np.float32, "n": np.int64}
+    content["state_dict"] = {"a": Tensor(np.ones(2)), "epoch": 3}
+    with pytest.raises(ValueError, match=r"w\.bin, where 'epoch' is a int"):
+        read_state_dict(file)
+
+    def refuse(path, **options):
+        raise pickle.UnpicklingError("Weights only load failed")
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=refuse))
+    with pytest.raises(ValueError, match=r"weights_only=True\)\. Received: w\.bin: Weights only load failed"):
+        read_state_dict(file)
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    import ml_dtypes
+
+    safetensors.numpy.save_file({"a": np.array([1.5, -2], ml_dtypes.bfloat16)}, tmp_path / "a.safetensors")
+    array = read_state_dict(tmp_path / "a.safetensors")["a"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, [1.5, -2])
+
+
+def test_weights_are_found_in_folders(tmp_path):
+    with pytest.raises(ValueError, match="`weights` must be an existing file or folder"):
+        find_weights(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"a folder with one file of weights .* Received: \[\]"):
+        find_weights(tmp_path)
+    (tmp_path / "resnet.pth").write_bytes(b"")
+    assert find_weights(tmp_path).name == "resnet.pth"
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert find_weights(tmp_path).name == "pytorch_model.bin"
+    (tmp_path / "pytorch_model.bin").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"not several with an index.*model\.safetensors\.index\.json"):
+        find_weights(tmp_path)
