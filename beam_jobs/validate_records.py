@@ -6,7 +6,8 @@
 It leaves four files in DIR2 (DIR.validation where none is named):
 
 - `statistics.pb`: tensorflow-metadata's DatasetFeatureStatisticsList, a dataset a split (`statistics_proto`);
-- `schema.pbtxt`: its Schema, inferred or the given one; keep it, edit it, and name it with --schema;
+- `schema.pbtxt`: its Schema, inferred or given with --schema. Edit it: from then on it is used, and it is
+  inferred again where you remove it;
 - `anomalies.pbtxt`: its Anomalies, against the schema, between splits and runs (`anomalies`, `comparison`);
 - `report.html`: all of it for a person; no report text and no identifier is in any of them.
 
@@ -62,7 +63,7 @@ class Validation:
         directory: of the records.
         output: folder of the four files.
         fingerprint: of the records, the schema, the baseline and the code.
-        schema_sha256: of schema.pbtxt as it was written.
+        inferred_sha256: of schema.pbtxt as it was inferred; "" where it was given.
         num_records: of each split.
         anomalies: pairs of name and sentence.
     """
@@ -70,7 +71,7 @@ class Validation:
     directory: str
     output: str
     fingerprint: str
-    schema_sha256: str
+    inferred_sha256: str
     num_records: Mapping[str, int]
     anomalies: Sequence[tuple[str, str]]
 
@@ -103,7 +104,7 @@ def run(
 
     Args:
         input: folder of records.
-        schema: a schema.pbtxt, or "": one is inferred.
+        schema: a schema.pbtxt, or "": the one in `output` where its owner edited it, else one is inferred.
         baseline: records of the last run, or the output of their validation; "": none.
         output: folder for the results; "": `input` and ".validation".
         beam_options: passed on to Apache Beam.
@@ -112,30 +113,54 @@ def run(
         ValueError: before any work, where an argument cannot be used or a shard is not as its manifest says.
     """
     require_known_options(beam_options, ("input", "schema", "baseline", "output"))
-    output = output or f"{str(input).rstrip('/')}.validation"
+    output = output or default_output(input)
     require(not lies_within(output, input), "output", "a folder outside of the records", output)
     manifest = read_manifest(input)
+    schema = schema or kept_schema(output)
     given = record_schema.read_schema(schema) if schema else None
     schema_text = epath.Path(schema).read_text() if schema else ""
-    _require_not_edited(output, schema)
     before = _read_baseline(baseline, manifest, beam_options) if baseline else None
+    before_bytes = before.SerializeToString(deterministic=True) if before else b""
     fingerprint = sha256_of(
         {
             "records": manifest.fingerprint,
             "schema": schema_text,
-            "baseline": hashlib.sha256(before.SerializeToString(deterministic=True)).hexdigest()
-            if before
-            else "",
-            "code": code_sha256((*_MODULES, validation_page, sys.modules[__name__])),
+            "baseline": hashlib.sha256(before_bytes).hexdigest(),
+            "code": own_code_sha256(),
         }
     )
     found = _find_current(output, fingerprint)
     if found is not None:
         return found
     verify(input)
+    _remove_result(output)
     statistics = gather_statistics(input, manifest, output, beam_options)
     result = _compare_and_write(input, manifest, output, statistics, given, schema_text, before)
     return _finish(result, fingerprint)
+
+
+def kept_schema(output: epath.PathLike) -> str:
+    """The schema.pbtxt in an output that its owner gave or edited; "": none, or as it was inferred."""
+    path, earlier = epath.Path(output) / record_schema.SCHEMA_NAME, _read_result(str(output))
+    if not path.exists():
+        return ""
+    inferred = earlier.inferred_sha256 if earlier else ""
+    return "" if hashlib.sha256(path.read_bytes()).hexdigest() == inferred else str(path)
+
+
+def schema_in_force(directory: epath.PathLike, output: epath.PathLike) -> str:
+    """The kept schema of records: beside them, where this command leaves it, or else in another output."""
+    return kept_schema(default_output(directory)) or kept_schema(output)
+
+
+def default_output(directory: epath.PathLike) -> str:
+    """Where the result for a folder of records lies where nobody names a place."""
+    return f"{str(directory).rstrip('/')}.validation"
+
+
+def own_code_sha256() -> str:
+    """SHA-256 of the code that decides a validation."""
+    return code_sha256((*_MODULES, validation_page, sys.modules[__name__]))
 
 
 def gather_statistics(
@@ -144,7 +169,6 @@ def gather_statistics(
     """Runs the pipeline over a dataset; it leaves `statistics.pb` in the output."""
     path = epath.Path(output) / STATISTICS_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    (path.parent / RESULT_NAME).unlink(missing_ok=True)
     concepts = load_concepts(directory).names
     with beam.Pipeline(options=pipeline_options(beam_options)) as pipeline:
         facts = record_statistics.read_facts(pipeline, str(directory), manifest)
@@ -196,10 +220,11 @@ def _compare_and_write(
     schema_text: str,
     before: statistics_pb2.DatasetFeatureStatisticsList | None,
 ) -> dict[str, Any]:
-    folder = epath.Path(output)
+    folder, inferred_sha256 = epath.Path(output), ""
     if schema is None:
         schema = record_schema.infer_schema(manifest, statistics)
         schema_text = record_schema.as_text(schema, manifest.kind)
+        inferred_sha256 = hashlib.sha256(schema_text.encode()).hexdigest()
     compared = anomalies.compare_splits(statistics, schema)
     if before is not None:
         compared += anomalies.compare_runs(statistics, before, schema)
@@ -218,7 +243,7 @@ def _compare_and_write(
     return {
         "directory": str(directory),
         "output": str(output),
-        "schema_sha256": hashlib.sha256(schema_text.encode()).hexdigest(),
+        "inferred_sha256": inferred_sha256,
         "num_records": {split.name: split.num_examples for split in statistics.datasets},
         "anomalies": [(one.name, one.sentence) for one in found],
     }
@@ -255,14 +280,11 @@ def _read_result(output: str) -> Validation | None:
         return None
 
 
-def _require_not_edited(output: str, schema: str) -> None:
-    """A schema that its owner edited is not written over."""
-    path, earlier = epath.Path(output) / record_schema.SCHEMA_NAME, _read_result(output)
-    if earlier is None or not path.exists() or schema:
-        return
-    edited = hashlib.sha256(path.read_bytes()).hexdigest() != earlier.schema_sha256
-    advice = f"Use it: --schema {path}; or move it away to have one inferred."
-    require(not edited, "--output", "a folder whose schema.pbtxt was not edited since", str(output), advice)
+def _remove_result(output: str) -> None:
+    """Removes an earlier result, and its schema where that was inferred."""
+    if not kept_schema(output):
+        (epath.Path(output) / record_schema.SCHEMA_NAME).unlink(missing_ok=True)
+    (epath.Path(output) / RESULT_NAME).unlink(missing_ok=True)
 
 
 def _read_baseline(
@@ -276,7 +298,7 @@ def _read_baseline(
         has_manifest = (epath.Path(baseline) / "manifest.json").exists()
         require(has_manifest, "--baseline", requirement, baseline)
         run(input=baseline, beam_options=beam_options)
-        before = read_statistics(epath.Path(f"{baseline.rstrip('/')}.validation") / STATISTICS_NAME)
+        before = read_statistics(epath.Path(default_output(baseline)) / STATISTICS_NAME)
     kinds = {bool("image" in statistics_proto.features_by_name(split)) for split in before.datasets}
     of_kind = kinds == {manifest.kind == "images"}
     require(of_kind, "--baseline", f"of {manifest.kind}, as the input is", baseline)

@@ -11,8 +11,10 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from beam_jobs import validate_records
 from beam_jobs.statistics_proto import common_stats, custom, features_by_name, value_counts
+from medclip_keras import fit
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.training import train as training
 
 _spec = importlib.util.spec_from_file_location(
     "validation_data", pathlib.Path(__file__).parent / "validation_data.py"
@@ -315,7 +317,7 @@ def test_the_output_is_the_same_byte_for_byte_in_another_order(clean, table, tmp
         assert again == (pathlib.Path(clean["images"].output) / name).read_bytes(), name
 
 
-def test_an_edited_schema_is_read_back_and_not_written_over(table, tmp_path):
+def test_an_edited_schema_is_used_and_not_written_over(table, tmp_path):
     rows = data.clean_rows("images", len(table))
     unknown_view(rows)
     directory = str(data.write_records(tmp_path / "records", "images", rows, table))
@@ -325,10 +327,12 @@ def test_an_edited_schema_is_read_back_and_not_written_over(table, tmp_path):
     schema = text_format.Parse(path.read_text(), schema_pb2.Schema())
     next(domain for domain in schema.string_domain if domain.name == "view").value.append("oblique")
     path.write_text(text_format.MessageToString(schema))
-    with pytest.raises(ValueError, match="was not edited since"):
-        validate_records.run(input=directory)
-    assert validate_records.run(input=directory, schema=str(path)).anomalies == []
-    assert text_format.Parse(path.read_text(), schema_pb2.Schema()) == schema
+    edited = path.read_bytes()
+    for again in ({}, {"schema": str(path)}, {}):
+        assert validate_records.run(input=directory, **again).anomalies == []
+        assert path.read_bytes() == edited
+    path.unlink()  # and it is inferred again
+    assert [name for name, _ in validate_records.run(input=directory).anomalies] == ["unknown_value"]
 
 
 def test_the_command_exits_with_the_sentences_of_anomalies(clean, table, tmp_path, capsys):
@@ -376,3 +380,30 @@ def test_wrong_arguments_get_a_sentence(clean, arguments, sentence):
     with pytest.raises(ValueError, match="must be") as raised:
         validate_records.run(**{"input": directory, **arguments})
     assert sentence in str(raised.value)
+
+
+def test_fit_refuses_anomalous_records_unless_it_is_told_otherwise(
+    clean, table, tmp_path, capsys, monkeypatch
+):
+    rows = data.clean_rows("images", len(table))
+    two_splits(rows)
+    bad = str(data.write_records(tmp_path / "records", "images", rows, table))
+    workdir = tmp_path / "run"
+    command = [
+        "--workdir", str(workdir), "--images", bad, "--texts", clean["reports"].directory,
+        "--set", "data.stored_image_size=16", "model.image.image_size=16",
+    ]  # fmt: skip
+    trained = []
+    monkeypatch.setattr(training, "train", lambda *arguments: trained.append(1) or training.Outcome(0, 1))
+    assert fit.main(command) == 1
+    refused = capsys.readouterr().err
+    assert "1 anomaly:\n  patient_in_two_splits: `patient_id` must be in one split only." in refused
+    assert "--set data.allow_anomalies=true" in refused
+    assert not trained
+    assert fit.main([*command, "data.allow_anomalies=true"]) == 130  # as the stand-in for training says
+    assert trained
+    assert "anomalies, allowed: 1" in capsys.readouterr().out.replace("\n", "")
+    monkeypatch.setattr(validate_records, "gather_statistics", None)  # nothing is read a second time
+    assert fit.main([*command, "data.allow_anomalies=true"]) == 130
+    (report,) = workdir.glob("validation/records-*/report.html")
+    assert "patient_in_two_splits" in report.read_text()
