@@ -63,6 +63,7 @@ class DataConfig:
     unlabelled_sentence: Literal["zero", "no_finding"] = "zero"
     min_words: int = 3  # shorter sentences are left out
     max_tokens: int = 77
+    allow_anomalies: bool = False  # train on records in which validate_records finds anomalies
 
     def __post_init__(self):
         require(self.stored_image_size >= 16, "data.stored_image_size", "at least 16", self.stored_image_size)

@@ -41,14 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> int:
-    """Trains on record folders and evaluates.
+    """Validates record folders, trains on them and evaluates.
 
     Returns:
         The exit status: 0, or 130 where Ctrl-C ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
+    from medclip_keras.pipeline import validate_folder
+    from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
+    if config.data.images:  # else training says what is missing
+        image_folders(config.data, "train")
+        sentence_folders(config.data, "train")
+        for directory in (*config.data.images, *config.data.texts):
+            validate_folder(directory, config.data, workdir, console)
     outcome = train(config, workdir, console)
     if not outcome.finished:
         return _interrupted(outcome.step, outcome.total_steps, console)
@@ -89,6 +96,7 @@ def _interrupted(step: int, total_steps: int, console: Console) -> int:
 
 def _say_where(workdir: epath.Path, console: Console) -> None:
     places = {
+        "records": workdir / "validation",
         "figures": workdir / "evaluation" / "report.html",
         "numbers": workdir / "evaluation" / "metrics.json",
         "model": workdir / "export",

@@ -1,6 +1,6 @@
 """All stages of a run, from raw files to a served model: `python -m medclip_keras.pipeline --run NAME`.
 
-    phantom → label_reports → decode_images → train → evaluate → export
+    phantom → label_reports → decode_images → validate_records → train → evaluate → export
 
 Each stage leaves `stages/NAME.json`, with the fingerprints of what it read and wrote. A stage whose inputs
 did not change, and whose outputs are there, is not run again.
@@ -8,6 +8,7 @@ did not change, and whose outputs are there, is not run again.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import RawInput, RunConfig, override, require, to_dict
+from medclip_keras.config import DataConfig, RawInput, RunConfig, override, require, to_dict
 from medclip_keras.runs import RUNS, get_run
 
 
@@ -178,6 +179,25 @@ class Pipeline:
             f"{job.name}-{number}", _json(inputs), epath.Path(options.output) / "manifest.json", work
         )
 
+    def _validate_records(self, raw):
+        from beam_jobs import validate_records
+
+        data = self.trained.data
+        for directory in (*data.images, *data.texts):
+            output = validation_output(directory, self.workdir)
+
+            def work(directory=directory):
+                return validate_folder(directory, data, self.workdir, self.console, self.beam_options)
+
+            inputs = {
+                "records": _fingerprint(directory),
+                "schema_sha256": _file_sha256(validate_records.schema_in_force(directory, output)),
+                "allow_anomalies": data.allow_anomalies,
+                "code_sha256": validate_records.own_code_sha256(),
+            }
+            name = f"validate_records-{epath.Path(directory).name}"
+            yield Stage(name, inputs, output / validate_records.RESULT_NAME, work)
+
     def _train(self, raw):
         from medclip_keras.training.train import train
 
@@ -254,7 +274,9 @@ class Pipeline:
         self.ran.append(stage.name)
 
 
-KINDS = ("phantom", "label_reports", "decode_images", "train", "evaluate", "export")
+KINDS = (
+    "phantom", "label_reports", "decode_images", "validate_records", "train", "evaluate", "export",
+)  # fmt: skip
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is what the user did, not an error
@@ -262,6 +284,49 @@ class Interrupted(RuntimeError):  # noqa: N818 - it is what the user did, not an
 
     def __init__(self, step: int, total_steps: int):
         super().__init__(f"Stopped after step {step} of {total_steps}; the checkpoint is saved.")
+
+
+def validate_folder(
+    directory: str,
+    data: DataConfig,
+    workdir: epath.Path,
+    console: Console,
+    beam_options: Sequence[str] = (),
+) -> dict:
+    """Validates a folder of records before it is trained on; unchanged ones are not read again.
+
+    It is held against the schema that its owner gave or edited, beside the records, where `python -m
+    beam_jobs.validate_records` leaves it, or in the workdir's validation/.
+
+    Returns:
+        The number of anomalies.
+
+    Raises:
+        ValueError: there are anomalies, and `data.allow_anomalies` is not set.
+    """
+    from beam_jobs import validate_records
+
+    output = validation_output(directory, workdir)
+    schema = validate_records.schema_in_force(directory, output)
+    result = validate_records.run(
+        input=directory, schema=schema, output=str(output), beam_options=tuple(beam_options)
+    )
+    if not data.allow_anomalies:
+        result.require_valid(
+            f"Mend the records; or edit {schema or output / 'schema.pbtxt'}, then the same command goes on; or "
+            "train on them as they are: --set data.allow_anomalies=true."
+        )
+    found = len(result.anomalies)
+    said = f"anomalies, allowed: {found}" if found else "no anomaly"
+    page = output / validate_records.PAGE_NAME
+    console.print(f"{directory}: {said}; {page}", highlight=False, soft_wrap=True)
+    return {"anomalies": found, **result.num_records}
+
+
+def validation_output(directory: str, workdir: epath.Path) -> epath.Path:
+    """Where the validation of a record folder lies; folders of one name in two places get two."""
+    mark = hashlib.sha256(str(epath.Path(directory).resolve()).encode()).hexdigest()[:8]
+    return epath.Path(workdir) / "validation" / f"{epath.Path(directory).name}-{mark}"
 
 
 def _raw_runs() -> list[str]:
@@ -273,6 +338,10 @@ def _fingerprint(records: str) -> str:
     from medclip_keras.records.manifest import read_manifest
 
     return read_manifest(records).fingerprint
+
+
+def _file_sha256(path: str) -> str:
+    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest() if path else ""
 
 
 def _files_sha256(path: str) -> str:
