@@ -22,7 +22,7 @@ both; the list of real words was written with these in view, and so the figure w
     highest cosine, 0.8         .361        .893               .786
 
 Of aliases with one misspelled word 92 % are found in a sentence, 13 % without linking. On the tuning reports
-themselves, which were proofread, it adds 92 mentions and changes no label that people coded.
+themselves, which were proofread, it adds 92 mentions and moves no score of `tests/benchmarks/labels.py`.
 """
 
 import functools

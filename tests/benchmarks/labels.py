@@ -146,13 +146,13 @@ def print_findings(gold: np.ndarray, states: np.ndarray) -> None:
 
 def print_micro(gold: np.ndarray, states_by_way: dict[str, np.ndarray | str]) -> None:
     """One line a way: precision, recall, F1 with interval, both mappings; or why it cannot be had."""
-    print(f"\n{'micro average':34}" + f"{'P':>7}{'R':>7}{'F1':>7}{'':16}" * 2)
-    print(f"{'':34}{'uncertain = negative':^37}{'uncertain = positive':^37}")
+    print(f"\n{'micro average':40}" + f"{'P':>7}{'R':>7}{'F1':>7}{'':16}" * 2)
+    print(f"{'':40}{'uncertain = negative':^37}{'uncertain = positive':^37}")
     for way, states in states_by_way.items():
         if isinstance(states, str):
-            print(f"{way:34}{states}")
+            print(f"{way:40}{states}")
             continue
-        line = f"{way:34}"
+        line = f"{way:40}"
         for found in as_bools(states).values():
             scores, bounds = with_intervals(counts_of(gold, found))
             precision, recall, f1 = scores[:, -1]
