@@ -53,7 +53,7 @@ def write_workdir(source: Source, options: argparse.Namespace) -> list[Row]:
             image_size=options.image_size,
             stored_image_size=options.stored_image_size,
             num_heads=options.num_heads,
-            lower_case=_lower_case(options),
+            lower_case=lower_cases(options),
         )
         config = to_dict(dual.config)
         if config["model"]["image"]["preset"]:
@@ -130,7 +130,7 @@ def _write(
     return rows
 
 
-def _lower_case(options: argparse.Namespace) -> bool:
+def lower_cases(options: argparse.Namespace) -> bool:
     """As asked; else as the tokenizer_config.json beside the vocabulary says; else as BERT's tokeniser does.
 
     Without that file, as in Bio_ClinicalBERT's folder, Hugging Face's tokeniser lower-cases, and so MedCLIP

@@ -18,6 +18,7 @@ from medclip_keras.models import image_encoder, pretrained, text_encoder
 from medclip_keras.models.account import detect_kind, read_source
 from medclip_keras.models.state_dicts import find_weights, read_state_dict
 from medclip_keras.serving.signatures import Endpoints
+from medclip_keras.training.converted import lower_cases
 from medclip_keras.training.restore import load_model
 
 SCRIPT = pathlib.Path(__file__).with_name("pretrained_peers.py")
@@ -97,8 +98,17 @@ def test_released_workdir_says_how_its_model_was_used(tmp_path):
     left_out = [row["key"] for row in account["tensors"] if row["target"] == "-"]
     assert all("relative_position_index" in key or ".pooler." in key for key in left_out)
     assert len(left_out) == 3
-    (tmp_path / "weights" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    assert not load_model(convert(file, "medclip_swin", tmp_path / "cased")).tokenizer.lower_case
+
+
+def test_case_is_that_of_the_command_line_or_of_the_vocabulary_s_settings(tmp_path):
+    def answer(lower_case):
+        return lower_cases(
+            types.SimpleNamespace(lower_case=lower_case, vocabulary=str(tmp_path / "vocab.txt"))
+        )
+
+    assert [answer("auto"), answer("false"), answer("true")] == [True, False, True]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert [answer("auto"), answer("false"), answer("true")] == [False, False, True]
 
 
 @pytest.mark.parametrize("kind", ["torchvision_resnet50", "timm_resnet"])
