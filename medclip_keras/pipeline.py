@@ -312,9 +312,9 @@ def validate_folder(
         input=directory, schema=schema, output=str(output), beam_options=tuple(beam_options)
     )
     if not data.allow_anomalies:
+        edit = f"edit {schema or output / 'schema.pbtxt'} and start again"
         result.require_valid(
-            f"Mend the records; or edit {schema or output / 'schema.pbtxt'}, then the same command goes on; or "
-            "train on them as they are: --set data.allow_anomalies=true."
+            f"Mend the records; or {edit}; or train on them: --set data.allow_anomalies=true."
         )
     found = len(result.anomalies)
     said = f"anomalies, allowed: {found}" if found else "no anomaly"
