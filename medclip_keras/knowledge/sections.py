@@ -30,8 +30,8 @@ _HEADINGS = {
     "technique": "technique|techniques|procedure|views|number of views|protocol|technical factors|"
     "exposure|procedure comments",
     "examination": "examination|examinations|exam|exam type|type of exam|study|title|procedure performed|"
-    "exam date|study date|date|date of exam|accession|accession number|modality|final report|"
-    "final examination|radiology report",
+    "exam date|study date|date|date of exam|accession|accession number|modality",
+    "title": "final report|final examination|radiology report",  # what follows stands under no heading
     "recommendation": "recommendation|recommendations|follow-up|follow up|notification|notifications|"
     "communication|critical result|critical results",
     "addendum": "addendum",
@@ -66,15 +66,17 @@ def split_sections(text: str) -> tuple[Section, ...]:
     [('indication', 'Cough.'), ('findings', 'Large heart.'), ('impression', 'CHF.')]
     """
     marks = [(match.start(), match.end(), _name_of(match)) for match in _OPENING.finditer(text)]
-    has_findings = any(name == "findings" for _, _, name in marks)
     end_of_short = _BLANK_LINE if any(name == "impression" for _, _, name in marks) else _NEW_LINE
+    last_findings = max((start for start, _, name in marks if name == "findings"), default=-1)
     first = marks[0][0] if marks else len(text)
-    parts = [("preamble" if has_findings else "body", text[:first])]
+    parts = [("preamble" if last_findings >= 0 else "body", text[:first])]
     ends = [start for start, _, _ in marks[1:]] + [len(text)]
     for (_, start, name), end in zip(marks, ends[: len(marks)], strict=True):
-        body = text[start:end]
+        body, before_findings = text[start:end], start <= last_findings
         blank = end_of_short.search(body.lstrip("\n \t\r"))
-        if name in _SHORT_SECTIONS and not has_findings and blank:
+        if name == "title":
+            parts.append(("preamble" if before_findings else "body", body))
+        elif name in _SHORT_SECTIONS and not before_findings and blank:
             lead = len(body) - len(body.lstrip("\n \t\r"))
             parts += [(name, body[: lead + blank.start()]), ("body", body[lead + blank.end() :])]
         else:

@@ -120,9 +120,27 @@ def test_sentences_are_found(text, expected):
     assert sentences(text) == expected
 
 
+def sections_of(text):
+    return [(section.name, section.text) for section in split_sections(text)]
+
+
 def test_every_word_belongs_to_one_sentence():
     text = "1. Heart: large, 1.5 times. Seen by Dr. Wu.\n\n- Lungs clear;no mass!  b) Stop"
     spans = split_sentences(text)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     kept = "".join(text[start:end] for start, end in spans)
     assert [w for w in ("large", "1.5", "Wu", "clear", "mass", "Stop") if w not in kept] == []
+
+
+def test_a_title_is_no_heading_of_what_follows_it():
+    paragraph = " FINAL REPORT\n The lungs are clear. The heart is large.\n"
+    assert sections_of(paragraph) == [("body", "The lungs are clear. The heart is large.")]
+    with_findings = " FINAL REPORT\n PORTABLE CHEST\n\n FINDINGS:  Small effusion.\n"
+    assert sections_of(with_findings) == [("preamble", "PORTABLE CHEST"), ("findings", "Small effusion.")]
+
+
+def test_a_wet_read_does_not_stand_for_the_findings_of_the_report_after_it():
+    text = "WET READ: No effusion.\n FINAL REPORT\n INDICATION: Cough.\n\n Large effusion.\n"
+    assert sections_of(text) == [
+        ("findings", "No effusion."), ("indication", "Cough."), ("body", "Large effusion."),
+    ]  # fmt: skip
