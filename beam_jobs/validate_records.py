@@ -133,7 +133,7 @@ def run(
     if found is not None:
         return found
     verify(input)
-    _remove_result(output)
+    _remove_result(output, schema)
     statistics = gather_statistics(input, manifest, output, beam_options)
     result = _compare_and_write(input, manifest, output, statistics, given, schema_text, before)
     return _finish(result, fingerprint)
@@ -280,9 +280,9 @@ def _read_result(output: str) -> Validation | None:
         return None
 
 
-def _remove_result(output: str) -> None:
-    """Removes an earlier result, and its schema where that was inferred."""
-    if not kept_schema(output):
+def _remove_result(output: str, schema: str) -> None:
+    """Removes an earlier result, and its schema where that was inferred and is not asked for."""
+    if not schema:
         (epath.Path(output) / record_schema.SCHEMA_NAME).unlink(missing_ok=True)
     (epath.Path(output) / RESULT_NAME).unlink(missing_ok=True)
 
