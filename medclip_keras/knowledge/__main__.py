@@ -33,6 +33,7 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
     from medclip_keras.knowledge.concepts import load_table
     from medclip_keras.knowledge.explain import explain
     from medclip_keras.knowledge.labeller import ReportLabeller
+    from medclip_keras.knowledge.linking import Linking
     from medclip_keras.knowledge.mentions import mentions_line
     from medclip_keras.knowledge.render import render_page
     from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sections
@@ -45,8 +46,11 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
         "a report that says something under findings, impression, addendum, or under no heading",
         [section.name for section in sections],
     )
-    words = {word for section in sections for word in words_of(section.text)[0]}
-    labeller = ReportLabeller(load_table(arguments.concepts), words=words)
+    if arguments.link_threshold:  # needs the whole dictionary, which takes some three seconds
+        labeller = ReportLabeller(load_table(arguments.concepts), Linking(arguments.link_threshold))
+    else:
+        words = {word for section in sections for word in words_of(section.text)[0]}
+        labeller = ReportLabeller(load_table(arguments.concepts), words=words)
     report = explain(labeller, sections)
     if arguments.html:
         _write(arguments.html, render_page(report))
@@ -107,6 +111,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="chest21",
         metavar="NAME or FILE",
         help="a shipped concept table, or a .jsonl file (default chest21)",
+    )
+    parser.add_argument(
+        "--link_threshold",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="also reads misspelled words that are so like one of the dictionary; label_reports does so at "
+        "0.8 unless told otherwise (default 0: not, and quicker)",
     )
     parser.add_argument("--html", default="", metavar="PAGE.html", help="also writes the same as a page")
     parser.add_argument("--json", action="store_true", help="prints findings and mentions as JSON instead")

@@ -63,6 +63,13 @@ def test_json_is_the_line_of_the_mentions_file(tmp_path, capsys):
     }  # fmt: skip
 
 
+def test_misspelled_words_are_read_where_that_is_asked(capsys):
+    assert main(["Small plueral efusion.", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {}
+    assert main(["Small plueral efusion.", "--json", "--link_threshold", "0.8"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {"Pleural Effusion": "positive"}
+
+
 def test_html_writes_the_page_that_was_asked_for_and_nothing_else(tmp_path, capsys):
     page = tmp_path / "page.html"
     assert main(["<script>alert(1)</script> No effusion.", "--html", str(page)]) == 0
