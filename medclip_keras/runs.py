@@ -30,7 +30,7 @@ def phantom_tiny() -> RunConfig:
     """The default: synthetic radiographs and reports, from nothing to a served model in minutes.
 
     Command: `python -m medclip_keras.fit`. It needs no data and no GPU.
-    Hardware: two CPU cores, 1.3 GiB. Time: 4 min 28 s.
+    Hardware: two CPU cores, 1.3 GiB. Time: 4 min 40 s.
     Measured with seeds 0, 1, 2 (`tests/benchmarks/phantom.py`): zero-shot accuracy, prompt ensemble, .978,
     .961, .946 (chance .20); image to text P@10 .972, .967, .958.
     """
