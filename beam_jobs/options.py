@@ -96,7 +96,15 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         "a known salt, short identifiers are found again by trying them all. Jobs that are to be joined need "
         "the same one",
     )
-    add("--keep_ids", action="store_true", help="write the archive's identifiers instead of keys")
+    ids = parser.add_mutually_exclusive_group()
+    ids.add_argument(
+        "--hash_ids",
+        dest="keep_ids",
+        action="store_false",
+        default=False,
+        help="write salted hashes instead of the archive's identifiers: the default",
+    )
+    ids.add_argument("--keep_ids", action="store_true", help="write the archive's identifiers as they are")
     add(
         "--max_bad_fraction",
         type=float,

@@ -81,6 +81,16 @@ def test_command_line_gives_the_fields_of_the_options(tmp_path):
     assert told.concepts == "chest21"
 
 
+def test_identifiers_are_hashed_unless_they_are_to_be_kept(capsys):
+    parser = new_parser("job", "Does.")
+    told = ["--source=a", "--input=b", "--output=c"]
+    kept = [parser.parse_args([*told, *flags]).keep_ids for flags in ([], ["--hash_ids"], ["--keep_ids"])]
+    assert kept == [False, False, True]
+    with pytest.raises(SystemExit):
+        parser.parse_args([*told, "--hash_ids", "--keep_ids"])
+    assert "argument --keep_ids: not allowed with argument --hash_ids" in capsys.readouterr().err
+
+
 def test_command_line_ends_with_the_sentence_and_no_traceback():
     def run(**_):
         raise ValueError("`x` must be y. Received: z.")
