@@ -56,7 +56,12 @@ class DataConfig:
     stored_image_size: int = 256  # side of the decoded images in the shards
     balance: bool = True  # repeat-factor draws, so that rare findings are seen as often as common ones
     shuffle_buffer: int = 2048  # records held in memory to shuffle
-    pairing: Literal["independent", "own_report"] = "independent"
+    # Which sentence meets which image: independent draws; own_report: a random one of the image's own report,
+    # where it has one; pairs: the same, and images without a report are left out; auto: what the objective is
+    # made for.
+    pairing: Literal["auto", "independent", "own_report", "pairs"] = "auto"
+    paired_share: float = 1.0  # of the studies with image and report, those that are trained on; by hash
+    text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"
     coding: Literal["multi_hot", "signed"] = "multi_hot"
     closure: bool = False  # a present child makes its parent present, an absent parent its children absent
@@ -74,6 +79,7 @@ class DataConfig:
             self.split_fractions,
         )
         require(self.shuffle_buffer >= 1, "data.shuffle_buffer", "at least 1", self.shuffle_buffer)
+        require(0 < self.paired_share <= 1, "data.paired_share", "in (0, 1]", self.paired_share)
         require(self.max_tokens >= 3, "data.max_tokens", "at least 3 ([CLS], a word, [SEP])", self.max_tokens)
 
 
@@ -89,6 +95,14 @@ class AugmentConfig:
     translation: float = 0.0625  # share of the side
     scale: tuple[float, float] = (0.8, 1.1)
     crop: bool = True  # random crop of image_size from the stored side; False: resize
+    crop_share: tuple[float, float] = (1.0, 1.0)  # share of that crop's side which is kept and enlarged
+    blur_sigma: tuple[float, float] = (0.0, 0.0)  # Gaussian, pixels of an image of side 224
+
+    def __post_init__(self):
+        low, high = self.crop_share
+        require(0 < low <= high <= 1, "augment.crop_share", "two shares in (0, 1], ascending", self.crop_share)
+        low, high = self.blur_sigma
+        require(0 <= low <= high, "augment.blur_sigma", "two widths of 0 or more, ascending", self.blur_sigma)
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,8 @@ class ImageEncoderConfig:
     __pydantic_config__ = _STRICT
     backbone: str = "resnet50"  # a name of models.image_encoder.BACKBONES
     preset: str = ""  # anything keras-hub loads, a local folder of Hugging Face weights too; empty: random
-    image_size: int = 224  # side the backbone sees
+    image_size: int = 224  # side of the images that the encoder is given
+    upsampled_size: int = 0  # side the backbone sees, where that is to be another
     width: int = 32  # first stage's channels, small_resnet only
 
 
@@ -114,7 +129,9 @@ class TextEncoderConfig:
     intermediate_dim: int = 3072
     dropout: float = 0.1
     max_positions: int = 0  # rows of the position table; 0: data.max_tokens
-    pooling: Literal["masked_mean", "padded_mean"] = "masked_mean"
+    hidden_states: Literal["first_two_and_last", "last", "last_four"] = "first_two_and_last"
+    pooling: Literal["masked_mean", "padded_mean", "max"] = "masked_mean"
+    frozen_layers: int = 0  # so many transformer layers, and the embeddings, keep their weights
     projection_bias: bool = False  # some released weights have one
     vocabulary: str = ""  # wordpiece file; empty: the preset's, or learned from the training split
     vocabulary_size: int = 8000  # when learned
@@ -129,16 +146,32 @@ class ModelConfig:
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     projection_dim: int = 512
+    projection: Literal["linear", "mlp"] = "linear"  # mlp: one hidden layer with a ReLU before it, as ConVIRT
     initial_temperature: float = 0.07
     max_logit_scale: float = 100.0
 
 
+# What "auto" pairing means for each objective.
+PAIRING = {
+    "semantic_matching": "independent",
+    "sigmoid_matching": "independent",
+    "mixed_matching": "own_report",
+    "info_nce": "pairs",
+    "convirt": "pairs",
+    "gloria": "pairs",
+}
+PAIRED_ONLY = tuple(name for name, pairing in PAIRING.items() if pairing == "pairs")
+
+
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The semantic matching loss and its switches (paper against released code)."""
+    """The loss (a function of `objectives`) and the switches of label matching (paper against code)."""
 
     __pydantic_config__ = _STRICT
-    name: Literal["semantic_matching"] = "semantic_matching"
+    name: Literal[
+        "semantic_matching", "sigmoid_matching", "mixed_matching", "info_nce", "convirt", "gloria"
+    ] = "semantic_matching"
+    instance_weight: float = 0.5  # mixed_matching: how much an own pair counts against shared findings
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: float = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
@@ -149,6 +182,9 @@ class ObjectiveConfig:
             self.target_temperature > 0, "objective.target_temperature", "positive", self.target_temperature
         )
         require(0 <= self.tree_closeness <= 1, "objective.tree_closeness", "in [0, 1]", self.tree_closeness)
+        require(
+            0 <= self.instance_weight <= 1, "objective.instance_weight", "in [0, 1]", self.instance_weight
+        )
 
 
 @dataclass(frozen=True)
@@ -160,7 +196,9 @@ class TrainConfig:
     epochs: float = 10.0  # passes over the images; used where `steps` is 0
     steps: int = 0
     learning_rate: float = 2e-5
-    warmup_fraction: float = 0.1
+    schedule: Literal["cosine", "plateau"] = "cosine"  # after the warm-up; plateau: halved where it stalls
+    plateau_patience: int = 5  # validations without a better one before the rate is halved
+    warmup_fraction: float = 0.1  # cosine only
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -175,6 +213,7 @@ class TrainConfig:
         require(self.learning_rate > 0, "train.learning_rate", "positive", self.learning_rate)
         require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", "in [0, 1)", self.warmup_fraction)
         require(self.clip_norm > 0, "train.clip_norm", "positive", self.clip_norm)
+        require(self.plateau_patience >= 1, "train.plateau_patience", "at least 1", self.plateau_patience)
 
 
 @dataclass(frozen=True)
@@ -195,8 +234,18 @@ class EvaluationConfig:
     per_class: int = 200  # images a class, at most; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: int = 10  # prompts a finding, at most
-    tasks: tuple[Literal["zero_shot", "retrieval"], ...] = ("zero_shot", "retrieval")
+    tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
+    probe_fractions: tuple[float, ...] = (1.0,)  # shares of the training images that linear probes learn from
     bootstrap: int = 1000  # resamples behind the 95 % intervals
+
+    def __post_init__(self):
+        require(
+            len(self.probe_fractions) > 0 and all(0 < share <= 1 for share in self.probe_fractions),
+            "evaluation.probe_fractions",
+            "shares over 0 and up to 1",
+            self.probe_fractions,
+            "Example: [1.0, 0.1, 0.01].",
+        )
 
 
 @dataclass(frozen=True)
@@ -220,6 +269,24 @@ class RunConfig:
             f"at most data.stored_image_size ({self.data.stored_image_size})",
             self.model.image.image_size,
         )
+        only_pairs = self.objective.name in PAIRED_ONLY
+        require(
+            not only_pairs or self.pairing == "pairs",
+            "data.pairing",
+            f"auto or pairs for the objective {self.objective.name}, which learns from pairs alone",
+            self.data.pairing,
+        )
+        require(
+            self.data.text_unit == "sentence" or self.pairing == "pairs",
+            "data.text_unit",
+            "sentence unless data.pairing is pairs: reports are not drawn independently of images",
+            self.data.text_unit,
+        )
+
+    @property
+    def pairing(self) -> str:
+        """`data.pairing`; "auto" is what the objective is made for."""
+        return PAIRING[self.objective.name] if self.data.pairing == "auto" else self.data.pairing
 
 
 _ADAPTER = pydantic.TypeAdapter(RunConfig)
