@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from medclip_keras.objectives.cross_entropy import cross_entropy, image_text_logits
+from medclip_keras.objectives.info_nce import own_text
 from medclip_keras.objectives.precision import at_least_float32
 
 REGION_TEMPERATURE, WORD_TEMPERATURE, LOGIT_SCALE = 4.0, 5.0, 10.0
@@ -63,19 +65,18 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
     regions, words = at_least_float32(regions), at_least_float32(words)
     mask = ops.cast(ops.cast(word_mask, "bool"), words.dtype)
     gram = ops.einsum("ird,isd->irs", regions, regions)  # (num_images, num_regions, num_regions)
-    num_captions = words.shape[0]
-    chunk = min(captions_at_once, num_captions)
-    num_chunks = -(-num_captions // chunk)
-    padding = num_chunks * chunk - num_captions
-    words = ops.pad(words, ((0, padding), (0, 0), (0, 0)))
-    mask = ops.pad(mask, ((0, padding), (0, 0)), constant_values=1)
-    words = ops.reshape(words, (num_chunks, chunk, *words.shape[1:]))
-    mask = ops.reshape(mask, (num_chunks, chunk, mask.shape[1]))
+    num_captions = ops.shape(words)[0]  # not static where words were gathered from replicas
+    chunk = captions_at_once
+    end = -(-num_captions // chunk) * chunk
+    words = ops.pad(words, ((0, chunk - 1), (0, 0), (0, 0)))[:end]
+    mask = ops.pad(mask, ((0, chunk - 1), (0, 0)), constant_values=1)[:end]
+    words = ops.reshape(words, (-1, chunk, *ops.shape(words)[1:]))
+    mask = ops.reshape(mask, (-1, chunk, ops.shape(mask)[1]))
 
     compare = keras.remat(_compare)
     similarities = ops.map(lambda some: compare(regions, gram, *some), (words, mask))
     similarities = ops.transpose(similarities, (1, 0, 2))  # (num_images, num_chunks, chunk)
-    similarities = ops.reshape(similarities, (regions.shape[0], -1))
+    similarities = ops.reshape(similarities, (ops.shape(regions)[0], -1))
     return similarities[:, :num_captions]
 
 
@@ -128,18 +129,11 @@ def gloria(
     Returns:
         A `GLoRIA` in float32 (float64 where the inputs are).
     """
-    v, t = at_least_float32(image_embeddings), at_least_float32(text_embeddings)
-    logits = LOGIT_SCALE * ops.matmul(v, ops.transpose(t))  # (num_pairs, num_pairs)
-    local_logits = LOGIT_SCALE * local_similarity(
-        regions, words, word_mask, captions_at_once=captions_at_once
-    )
-    global_loss, local_loss = _both_directions(logits), _both_directions(local_logits)
+    logits = image_text_logits(image_embeddings, text_embeddings, LOGIT_SCALE)  # (num_pairs, num_pairs)
+    own = own_text(logits)
+    local = local_similarity(regions, words, word_mask, captions_at_once=captions_at_once)
+    local_logits = LOGIT_SCALE * local  # (num_pairs, num_pairs)
+    # The weight of 1/2 is that of a mean; here both directions are added.
+    global_loss, local_loss = (2 * cross_entropy(x, own, own) for x in (logits, local_logits))
     loss = global_weight * global_loss + local_weight * local_loss
     return GLoRIA(loss, global_loss, local_loss, logits, local_logits)
-
-
-def _both_directions(logits):
-    """Cross-entropy of the diagonal, over rows plus over columns."""
-    image_to_text = ops.mean(ops.diagonal(ops.log_softmax(logits, axis=1)))
-    text_to_image = ops.mean(ops.diagonal(ops.log_softmax(logits, axis=0)))
-    return -image_to_text - text_to_image

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from medclip_keras.objectives.precision import at_least_float32
+from medclip_keras.objectives.cross_entropy import cross_entropy, image_text_logits
 
 CONVIRT_TEMPERATURE = 0.1
 CONVIRT_IMAGE_WEIGHT = 0.75
@@ -51,16 +51,30 @@ def info_nce(image_embeddings, text_embeddings, logit_scale, *, image_weight=0.5
     >>> round(float(out.loss), 4), round(float(np.log(1 + np.exp(-1))), 4)
     (0.3133, 0.3133)
     """
-    if image_embeddings.shape[0] != text_embeddings.shape[0]:
+    logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_pairs, num_pairs)
+    own = own_text(logits)
+    return InfoNCE(cross_entropy(logits, own, own, image_weight), logits)
+
+
+def own_text(logits):
+    """The targets of a batch of pairs: 1 where a text is the image's own, the identity.
+
+    Args:
+        logits: float (num_pairs, num_pairs).
+
+    Returns:
+        A matrix of that shape and dtype.
+
+    Raises:
+        ValueError: another number of images than of texts.
+    """
+    num_images, num_texts = logits.shape
+    if num_images != num_texts:
         raise ValueError(
-            "`text_embeddings` must be one for each image. Received: "
-            f"{text_embeddings.shape[0]} for {image_embeddings.shape[0]} images. Draw pairs."
+            f"`text_embeddings` must be one for each image. Received: {num_texts} for {num_images} images. "
+            "Draw pairs."
         )
-    v, t = at_least_float32(image_embeddings), at_least_float32(text_embeddings)
-    logits = ops.cast(logit_scale, v.dtype) * ops.matmul(v, ops.transpose(t))  # (num_pairs, num_pairs)
-    image_to_text = -ops.mean(ops.diagonal(ops.log_softmax(logits, axis=1)))
-    text_to_image = -ops.mean(ops.diagonal(ops.log_softmax(logits, axis=0)))
-    return InfoNCE(image_weight * image_to_text + (1 - image_weight) * text_to_image, logits)
+    return ops.eye(ops.shape(logits)[0], dtype=logits.dtype)
 
 
 def convirt(

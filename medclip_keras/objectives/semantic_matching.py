@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from medclip_keras.objectives.cross_entropy import cross_entropy, entropy, image_text_logits
 from medclip_keras.objectives.precision import at_least_float32
-
-_TINY = 1e-37  # the smallest normal float32 is a little smaller
 
 
 class SemanticMatching(NamedTuple):
@@ -192,12 +191,6 @@ def semantic_matching(
     """
     s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
     y, z = soft_targets(s, target_temperature)
-    v, t = at_least_float32(image_embeddings), at_least_float32(text_embeddings)
-    logits = ops.cast(logit_scale, v.dtype) * ops.matmul(v, ops.transpose(t))  # (num_images, num_texts)
-    log_p, log_q = ops.log_softmax(logits, axis=1), ops.log_softmax(logits, axis=0)
-    image_to_text = -ops.mean(ops.sum(y * log_p, axis=1))
-    text_to_image = -ops.mean(ops.sum(z * log_q, axis=0))
-    loss = (image_to_text + text_to_image) / 2
-    log_y, log_z = (ops.log(ops.maximum(target, _TINY)) for target in (y, z))  # a far target rounds to 0
-    entropy = -(ops.mean(ops.sum(y * log_y, axis=1)) + ops.mean(ops.sum(z * log_z, axis=0))) / 2
-    return SemanticMatching(loss, loss - entropy, logits, s)
+    logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)
+    loss = cross_entropy(logits, y, z)
+    return SemanticMatching(loss, loss - entropy(y, z), logits, s)
