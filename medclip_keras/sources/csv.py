@@ -65,6 +65,8 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         ValueError: no table, a column missing (with the near names), a concept's name misspelt, a split, view
             or label code that is none.
     """
+    for _, row in _numbered_rows(path, ("path", "patient_id")):  # all of them, before any counts
+        _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
     for number, row in _numbered_rows(path, ("path", "patient_id")):
         if not row["path"]:
             continue
@@ -94,6 +96,8 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     Raises:
         ValueError: as `image_rows`, with the column `report` in place of `path`.
     """
+    for _, row in _numbered_rows(path, ("report", "patient_id")):
+        _choose(_SPLITS, row, "split")
     seen = set()
     for number, row in _numbered_rows(path, ("report", "patient_id")):
         study_id = row.get("study_id") or f"row {number}"

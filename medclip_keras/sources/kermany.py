@@ -13,6 +13,9 @@ of other findings. The patient is the manifest's, else what stands before the la
 (`person1`, `IM-0115`, `NORMAL2-IM-0035`). The same numbers recur in train/ and test/, and the release does
 not say whether they are the same child: so the folders are not taken as a split, patients stay together.
 Never mix these children with adults of another archive as two classes: a model tells the archives apart.
+
+Refused before any work: other folders; a manifest that lacks a column, has another label, or names a file
+twice.
 """
 
 import re
@@ -24,7 +27,7 @@ from medclip_keras.config import require
 from medclip_keras.knowledge.label_names import concept_of_label
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table
+from medclip_keras.sources.tables import read_table, require_distinct
 
 CITATION = (
     "Kermany et al., Identifying medical diagnoses and treatable diseases by image-based deep learning, "
@@ -45,7 +48,8 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         path: the folder that holds NORMAL and PNEUMONIA, or train and test.
 
     Raises:
-        ValueError: no such folders, or a manifest without its columns.
+        ValueError: no such folders; a manifest without its columns, with another label, or that names a file
+            twice.
     """
     root = epath.Path(path)
     parts = [root, *(root / name for name in ("train", "val", "test"))]
@@ -53,9 +57,10 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     requirement = "a folder that holds NORMAL and PNEUMONIA, or train/ and test/ with them"
     advice = "Download it from https://data.mendeley.com/datasets/rscbjbr9sj."
     require(bool(parts), "input", requirement, str(path), advice)
+    tables = {part: _read_manifest(part / MANIFEST) for part in parts if (part / MANIFEST).is_file()}
     for part in parts:
-        if (part / MANIFEST).is_file():
-            yield from _manifest_rows(part)
+        if part in tables:
+            yield from _manifest_rows(part, tables[part])
         else:
             yield from _folder_rows(root, part)
 
@@ -65,10 +70,18 @@ def read_image(row: ImageRow) -> bytes:
     return epath.Path(row.path).read_bytes()
 
 
-def _manifest_rows(part: epath.Path) -> Iterator[ImageRow]:
-    for row in read_table(part / MANIFEST, ("file", "label", "patient")):
+def _read_manifest(table: epath.Path) -> list[dict[str, str]]:
+    rows = list(read_table(table, ("file", "label", "patient")))
+    for number, row in enumerate(rows, 1):
+        is_known = row["label"].upper() in FOLDERS
+        require(is_known, "label", "normal or pneumonia", row["label"], f"It is row {number} of {table}.")
+    require_distinct(((row["label"].upper(), row["file"]) for row in rows), "file", table)
+    return rows
+
+
+def _manifest_rows(part: epath.Path, rows: list[dict[str, str]]) -> Iterator[ImageRow]:
+    for row in rows:
         folder = row["label"].upper()
-        require(folder in FOLDERS, "label", "normal or pneumonia", row["label"])
         yield _row(part / folder / row["file"], f"{folder}/{row['file']}", folder, row["patient"])
 
 

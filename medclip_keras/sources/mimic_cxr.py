@@ -33,7 +33,7 @@ Refused before any work: a missing table or column; a repeated image or study; a
 none; a label that is no code."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
@@ -60,7 +60,7 @@ _SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 _LABELS = labels_of("mimic_cxr")
 _CONCEPTS = tuple(concept_of_label("mimic_cxr", label) for label in _LABELS)
 _ADVICE = "Download it from https://physionet.org/content/mimic-cxr-jpg/2.1.0/."
-_PATIENT, _REPORT = re.compile(r"p(\d{3,})"), re.compile(r"s(\d+)\.txt")
+_GROUP, _PATIENT, _REPORT = re.compile(r"p\d\d"), re.compile(r"p(\d{3,})"), re.compile(r"s(\d+)\.txt")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
@@ -76,8 +76,8 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     metadata = _require_table(root, TABLES.format("metadata"))
     split_of, states_of = _splits(root), _states(root)
     columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-    require_distinct((row["dicom_id"] for row in read_table(metadata, columns)), "dicom_id", metadata)
-    for number, row in enumerate(read_table(metadata, columns), 1):
+    _require_whole(metadata, columns, "dicom_id", split_of)
+    for row in read_table(metadata, columns):
         image_id, patient, study = (row[column] for column in columns[:3])
         states = states_of.get(study, b"")
         yield ImageRow(
@@ -87,7 +87,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             path=f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg",
             view=view_of_position(row["ViewPosition"] or ""),
             labels={concept: LabelState(state) for concept, state in zip(_CONCEPTS, states, strict=False)},
-            split=_split(split_of, patient, f"row {number} of {metadata}"),
+            split=split_of[patient],
         )
 
 
@@ -112,17 +112,16 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     split_of = _splits(root)
     folder = root / REPORTS if (root / REPORTS).is_dir() else root
     study_list = _find_table(root, STUDY_LIST) or _find_table(folder, STUDY_LIST)
-    listed = _listed_reports(study_list) if study_list else _walk(folder)
+    listed = _listed_reports(study_list, split_of) if study_list else _walk(folder, split_of)
     empty = True
-    for number, (patient, study, file) in enumerate(listed, 1):
+    for patient, study, file in listed:
         empty = False
-        where = f"row {number} of {study_list}" if study_list else f"report {number} of {folder}"
         yield ReportRow(
             report_id=f"s{study}",
             study_id=study,
             patient_id=patient,
             path=f"{folder}/{file}",
-            split=_split(split_of, patient, where),
+            split=split_of[patient],
         )
     requirement = f"a folder with reports such as {REPORTS}/files/p10/p10000032/s50414267.txt"
     advice = "Unpack mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/2.1.0/ there."
@@ -173,11 +172,20 @@ def _splits(root: epath.Path) -> dict[str, str]:
     return splits
 
 
-def _split(splits: Mapping[str, str], patient: str, where: str) -> str:
-    table = TABLES.format("split")
-    requirement = f"known from {table} for every patient"
+def _require_split(splits: Mapping[str, str], patient: str, where: str) -> None:
+    requirement = f"known from {TABLES.format('split')} for every patient"
     require(patient in splits, "split", requirement, where, f"Take all tables of one release. {_ADVICE}")
-    return splits[patient]
+
+
+def _require_whole(table: epath.Path, columns: Sequence[str], key: str, splits: Mapping[str, str]) -> None:
+    """Raises the error sentence for the first row that repeats a key, or whose patient has no split."""
+
+    def keys() -> Iterator[str]:
+        for number, row in enumerate(read_table(table, columns), 1):
+            _require_split(splits, row["subject_id"], f"row {number} of {table}")
+            yield row[key]
+
+    require_distinct(keys(), key, table)
 
 
 def _states(root: epath.Path) -> dict[str, bytes]:
@@ -193,23 +201,28 @@ def _states(root: epath.Path) -> dict[str, bytes]:
     return states
 
 
-def _listed_reports(study_list: epath.Path) -> Iterator[tuple[str, str, str]]:
+def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Patient, study and file, relative to the folder of reports."""
     columns = ("subject_id", "study_id", "path")
-    require_distinct((row["study_id"] for row in read_table(study_list, columns)), "study_id", study_list)
+    _require_whole(study_list, columns, "study_id", splits)
     for row in read_table(study_list, columns):
         yield row["subject_id"], row["study_id"], row["path"]
 
 
-def _walk(folder: epath.Path) -> Iterator[tuple[str, str, str]]:
+def _walk(folder: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """The same, as found on disk, in the order of the names; one patient's folder is held at a time."""
     files = folder / "files"
-    groups = sorted(group.name for group in files.iterdir()) if files.is_dir() else ()
+    groups = sorted(filter(_GROUP.fullmatch, _names(files))) if files.is_dir() else []
+    patients = {group: sorted(filter(_PATIENT.fullmatch, _names(files / group))) for group in groups}
     for group in groups:
-        patients = (
-            sorted(one.name for one in (files / group).iterdir()) if re.fullmatch(r"p\d\d", group) else ()
-        )
-        for patient in filter(_PATIENT.fullmatch, patients):
-            names = sorted(report.name for report in (files / group / patient).iterdir())
+        for number, patient in enumerate(patients[group], 1):
+            _require_split(splits, patient[1:], f"folder {number} of {files / group}")
+    for group in groups:
+        for patient in patients[group]:
+            names = sorted(_names(files / group / patient))
             for report in filter(None, map(_REPORT.fullmatch, names)):
                 yield patient[1:], report[1], f"files/{group}/{patient}/{report[0]}"
+
+
+def _names(folder: epath.Path) -> list[str]:
+    return [one.name for one in folder.iterdir()]

@@ -39,7 +39,8 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[st
         ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
             row that ends before one of the columns; a compressed file that is damaged.
     """
-    require(epath.Path(path).is_file(), "input", "a table of comma-separated values", str(path))
+    there = epath.Path(path).is_file()
+    require(there, "input", "a table of comma-separated values", str(path), "There is no such file.")
     with _open(epath.Path(path)) as file:
         reader = csv.DictReader(_decode(line) for line in file)
         require_columns(reader.fieldnames or (), columns, str(path))

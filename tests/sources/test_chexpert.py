@@ -34,17 +34,21 @@ def table_of(split, folder):
     return "\n".join(",".join(row) for row in (HEADER, *rows)) + "\n"
 
 
-@pytest.fixture(params=["CheXpert-v1.0", "CheXpert-v1.0-small"])
-def archive(request, tmp_path, image_file):
-    root = tmp_path / request.param
+def write_layout(folder, image_file, release="CheXpert-v1.0-small"):
+    root = folder / release
     for seed, image in enumerate((*IMAGES, *TESTED)):
         (root / image).parent.mkdir(parents=True, exist_ok=True)
         (root / image).write_bytes(image_file(seed, "jpeg"))
     for split in ("train", "valid"):
-        (root / f"{split}.csv").write_text(table_of(split, request.param))
-    tested = "".join(f"{request.param}/{image},1,0,0\n" for image in TESTED)
+        (root / f"{split}.csv").write_text(table_of(split, release))
+    tested = "".join(f"{release}/{image},1,0,0\n" for image in TESTED)
     (root / "test.csv").write_text("Path,Cardiomegaly,Edema,Pleural Effusion\n" + tested)
     return root
+
+
+@pytest.fixture(params=["CheXpert-v1.0", "CheXpert-v1.0-small"])
+def archive(request, tmp_path, image_file):
+    return write_layout(tmp_path, image_file, request.param)
 
 
 def test_paths_tell_patient_and_study_and_tables_the_split(archive):

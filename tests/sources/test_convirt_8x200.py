@@ -34,9 +34,8 @@ QUERIES = f"Variable,Path\nEdema,{PLACE}/patient1/study3/view2_lateral.jpg\n"
 SENTENCES = 'Variable,Text\nEdema,"Wet, swollen lungs."\nFracture,A broken rib.\nEdema,Wetter lungs.\n'
 
 
-@pytest.fixture
-def archive(tmp_path, image_file):
-    root = tmp_path / "convirt"
+def write_layout(folder, image_file):
+    root = folder / "convirt"
     tables = {
         convirt_8x200.CANDIDATES: CANDIDATES,
         convirt_8x200.QUERY_IMAGES: QUERIES,
@@ -50,6 +49,11 @@ def archive(tmp_path, image_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image_file(seed, "jpeg"))
     return root
+
+
+@pytest.fixture
+def archive(tmp_path, image_file):
+    return write_layout(tmp_path, image_file)
 
 
 def test_candidates_have_one_category_and_queries_nothing_else(archive, decoded):

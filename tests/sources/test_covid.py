@@ -32,19 +32,34 @@ TEST = "419639 MIDRC-46647-0.png negative rsna\n"
 HANNOVER = "patient_id,image_id,sex,projection\np1,i1,f,pa\np1,i2,f,lateral\np2,i3,m,ap\n"
 
 
+def write_files(folder, image_file, files):
+    """Files by name, bytes made where None → their folder."""
+    for seed, (name, content) in enumerate(files.items()):
+        path = folder / "covid" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = "png" if name.endswith("png") else "jpeg"
+        path.write_bytes(image_file(seed, kind) if content is None else content.encode())
+    return folder / "covid"
+
+
+def write_layout(folder, image_file):
+    """Hannover's."""
+    return write_files(
+        folder, image_file, {"data.csv": HANNOVER} | {f"png/i{k}.png": None for k in (1, 2, 3)}
+    )
+
+
+def write_lists_layout(folder, image_file):
+    """COVIDx's."""
+    names = ("COVID(1).png", "SARS-Fig8a-day0.jpeg", "SARS-Fig8b-day5.jpeg", "00f08de1-2c.png")
+    files = {f"train/{name}": None for name in names} | {"test/MIDRC-46647-0.png": None}
+    return write_files(folder, image_file, files | {"train_COVIDx9A.txt": TRAIN, "test_COVIDx9A.txt": TEST})
+
+
 @pytest.fixture
 def write(tmp_path, image_file):
-    """A function: files by name, bytes made where None → their folder."""
-
-    def make(files):
-        for seed, (name, content) in enumerate(files.items()):
-            path = tmp_path / "covid" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kind = "png" if name.endswith("png") else "jpeg"
-            path.write_bytes(image_file(seed, kind) if content is None else content.encode())
-        return tmp_path / "covid"
-
-    return make
+    """`write_files` of this test's folder."""
+    return lambda files: write_files(tmp_path, image_file, files)
 
 
 @pytest.fixture
@@ -55,15 +70,13 @@ def radiography(write):
 
 
 @pytest.fixture
-def covidx(write):
-    names = ("COVID(1).png", "SARS-Fig8a-day0.jpeg", "SARS-Fig8b-day5.jpeg", "00f08de1-2c.png")
-    files = {f"train/{name}": None for name in names} | {"test/MIDRC-46647-0.png": None}
-    return write(files | {"train_COVIDx9A.txt": TRAIN, "test_COVIDx9A.txt": TEST})
+def covidx(tmp_path, image_file):
+    return write_lists_layout(tmp_path, image_file)
 
 
 @pytest.fixture
-def hannover(write):
-    return write({"data.csv": HANNOVER} | {f"png/i{k}.png": None for k in (1, 2, 3)})
+def hannover(tmp_path, image_file):
+    return write_layout(tmp_path, image_file)
 
 
 def test_radiography_folders_are_classes_and_masks_no_images(radiography, decoded):

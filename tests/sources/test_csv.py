@@ -1,4 +1,8 @@
-"""Everybody's own table."""
+"""Everybody's own table.
+
+Its columns are of this project; a label column's codes are those of CheXpert's tables
+(https://stanfordmlgroup.github.io/competitions/chexpert/).
+"""
 
 import pydicom
 import pytest
@@ -16,6 +20,16 @@ No pneumothorax.",,-1.0,north,0
 /absolute/4.png,p24,s4,TEST,,,0,1,south,2
 gs://bucket/5.png,p25,,,,,,,,
 """
+
+
+def write_layout(folder, image_file):
+    root = folder / "own"
+    root.mkdir()
+    for seed, name in enumerate("abc"):
+        (root / f"{name}.png").write_bytes(image_file(seed))
+    path = root / "mine.csv"
+    path.write_text("path,patient_id,Edema\na.png,p1,1\nb.png,p1,0\nc.png,p2,-1\n")
+    return path
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Kermany's children: labels from folders, patients from the manifest or the file name."""
+"""Kermany's children: labels from folders, patients from the manifest or the file name.
+
+The folders and file names are those of https://data.mendeley.com/datasets/rscbjbr9sj (chest_xray).
+"""
 
 import collections
 
@@ -23,6 +26,19 @@ def make(root, names):
     return root
 
 
+MANIFEST = "file,label,subtype,patient\na.jpeg,normal,normal,p1\nb.jpeg,pneumonia,virus,p2\n"
+
+
+def write_layout(folder, image_file):
+    """Both classes and their manifest."""
+    root = folder / "kermany"
+    for seed, name in enumerate(("NORMAL/a.jpeg", "PNEUMONIA/b.jpeg")):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(image_file(seed, "jpeg"))
+    (root / kermany.MANIFEST).write_text(MANIFEST)
+    return root
+
+
 def test_published_folders_give_patients_from_file_names(tmp_path):
     make(tmp_path, [*PUBLISHED, "train/NORMAL/.DS_Store", "train/PNEUMONIA/._person7_bacteria_24.jpeg"])
     rows = {row.image_id: row for row in kermany.image_rows(tmp_path)}
@@ -41,9 +57,7 @@ def test_labels_come_from_the_folder(tmp_path):
 
 def test_manifest_names_files_and_patients(tmp_path):
     make(tmp_path, ["NORMAL/a.jpeg", "PNEUMONIA/b.jpeg", "PNEUMONIA/not_listed.jpeg"])
-    (tmp_path / "manifest.csv").write_text(
-        "file,label,subtype,patient\na.jpeg,normal,normal,p1\nb.jpeg,pneumonia,virus,p2\n"
-    )
+    (tmp_path / kermany.MANIFEST).write_text(MANIFEST)
     rows = list(kermany.image_rows(tmp_path))
     assert [(row.image_id, row.patient_id) for row in rows] == [
         ("NORMAL/a.jpeg", "p1"),
@@ -57,8 +71,20 @@ def test_other_folders_are_refused(tmp_path):
         next(kermany.image_rows(tmp_path))
     make(tmp_path, ["NORMAL/a.jpeg"])
     (tmp_path / "manifest.csv").write_text("file,label,patient\na.jpeg,tuberculosis,p1\n")
-    with pytest.raises(ValueError, match="`label` must be normal or pneumonia"):
+    with pytest.raises(ValueError, match=r"`label` must be normal or pneumonia\. .*It is row 1 of"):
         next(kermany.image_rows(tmp_path))
+
+
+def test_truncated_images_are_bad_rows(tmp_path, image_file, decoded):
+    make(tmp_path, [*PUBLISHED])
+    names = sorted(PUBLISHED)
+    for seed, name in enumerate(names):
+        (tmp_path / name).write_bytes(image_file(seed, "png" if seed else "jpeg")[: None if seed else -200])
+    outcomes = decoded(kermany, tmp_path)
+    assert outcomes.pop(names[0]) == "not a whole JPEG or PNG file"
+    sick = {"Pneumonia": LabelState.POSITIVE, "No Finding": LabelState.NEGATIVE}
+    well = {"Pneumonia": LabelState.NEGATIVE, "No Finding": LabelState.POSITIVE}
+    assert outcomes == {name: sick if "PNEUMONIA" in name else well for name in names[1:]}
 
 
 def test_real_images_have_the_counts_of_their_readme(medclip_data):

@@ -87,9 +87,8 @@ def image_path(root, index):
     return root / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{image}.jpg"
 
 
-@pytest.fixture
-def archive(tmp_path, image_file):
-    root = tmp_path / "mimic"
+def write_layout(folder, image_file):
+    root = folder / "mimic"
     for index in range(len(IMAGES)):
         path = image_path(root, index)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +100,11 @@ def archive(tmp_path, image_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(REPORTS[study])
     return root
+
+
+@pytest.fixture
+def archive(tmp_path, image_file):
+    return write_layout(tmp_path, image_file)
 
 
 def rewrite(root, name, change):

@@ -22,9 +22,8 @@ TABLES = {
 }
 
 
-@pytest.fixture
-def archive(tmp_path, image_file):
-    root = tmp_path / "MURA"  # a user's own name for the folder
+def write_layout(folder, image_file):
+    root = folder / "MURA"  # a user's own name for the folder
     images = (TABLES["train_image_paths.csv"] + TABLES["valid_image_paths.csv"]).split()
     for seed, line in enumerate(images):
         path = root / line.partition("/")[2]
@@ -33,6 +32,11 @@ def archive(tmp_path, image_file):
     for name, text in TABLES.items():
         (root / name).write_text(text)
     return root
+
+
+@pytest.fixture
+def archive(tmp_path, image_file):
+    return write_layout(tmp_path, image_file)
 
 
 @pytest.fixture

@@ -18,6 +18,15 @@ ROWS = (
 )
 
 
+def write_layout(folder, image_file):
+    root = folder / "nih"
+    (root / "images").mkdir(parents=True)
+    (root / nih_chestxray14.TABLE).write_text(HEADER + ROWS)
+    for seed, row in enumerate(ROWS.splitlines()):
+        (root / "images" / row.partition(",")[0]).write_bytes(image_file(seed))
+    return root
+
+
 @pytest.fixture
 def archive(tmp_path):
     (tmp_path / nih_chestxray14.TABLE).write_text(HEADER + ROWS)
@@ -90,10 +99,10 @@ def test_lists_that_do_not_divide_the_images_are_refused(archive):
 
 
 def test_missing_and_truncated_images_are_bad_rows(archive, decoded, image_file):
-    (archive / "images").mkdir()
-    (archive / "images" / "00000001_001.png").write_bytes(image_file(1)[:-60])
-    (archive / "images" / "00000002_000.png").write_bytes(image_file(2))
-    first, second, third = decoded(nih_chestxray14, archive, "chest21").values()
+    images = write_layout(archive, image_file) / "images"
+    (images / "00000001_000.png").unlink()
+    (images / "00000001_001.png").write_bytes(image_file(1)[:-60])
+    first, second, third = decoded(nih_chestxray14, images.parent, "chest21").values()
     assert (first, second) == ("the file does not exist", "not a whole JPEG or PNG file")
     assert third["Pleural Thickening"] == LabelState.POSITIVE
     assert len(third) == 15

@@ -108,15 +108,24 @@ PROJECTIONS = """uid,filename,projection
 """
 
 
+def write_layout(folder, image_file):
+    """What both downloads unpack to, the reports still packed, with Kaggle's table."""
+    root = folder / "openi"
+    (root / "NLMCXR_png").mkdir(parents=True)
+    for seed, name in enumerate(IMAGES):
+        (root / "NLMCXR_png" / name).write_bytes(image_file(seed))
+    (root / "NLMCXR_png" / "README.png").write_bytes(b"no image of a report")
+    write_archive(root / openi.ARCHIVE, {f"ecgen-radiology/{k}.xml": report() for k in (1, 2, 10)})
+    (root / openi.TABLE).write_text(PROJECTIONS)
+    return root
+
+
 @pytest.fixture
 def download(tmp_path, image_file):
-    """What both downloads unpack to, the reports still packed."""
-    (tmp_path / "NLMCXR_png").mkdir()
-    for seed, name in enumerate(IMAGES):
-        (tmp_path / "NLMCXR_png" / name).write_bytes(image_file(seed))
-    (tmp_path / "NLMCXR_png" / "README.png").write_bytes(b"no image of a report")
-    write_archive(tmp_path / openi.ARCHIVE, {f"ecgen-radiology/{k}.xml": report() for k in (1, 2, 10)})
-    return tmp_path
+    """The same without the table."""
+    root = write_layout(tmp_path, image_file)
+    (root / openi.TABLE).unlink()
+    return root
 
 
 def test_images_join_their_own_reports(download):

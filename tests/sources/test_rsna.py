@@ -36,14 +36,19 @@ def dicom(seed):
     return dataset
 
 
+def write_layout(folder, image_file):
+    root = folder / "rsna"
+    (root / rsna.IMAGES).mkdir(parents=True)
+    (root / rsna.TABLE).write_text(HEADER + "\n".join(ROWS) + "\n")
+    (root / rsna.TABLE_OF_CLASSES).write_text(CLASSES)
+    for seed, name in enumerate("abc"):
+        dicom(seed).save_as(root / rsna.IMAGES / f"{name}.dcm", enforce_file_format=True)
+    return root
+
+
 @pytest.fixture
 def archive(tmp_path):
-    (tmp_path / "rsna" / rsna.IMAGES).mkdir(parents=True)
-    (tmp_path / "rsna" / rsna.TABLE).write_text(HEADER + "\n".join(ROWS) + "\n")
-    (tmp_path / "rsna" / rsna.TABLE_OF_CLASSES).write_text(CLASSES)
-    for seed, name in enumerate("abc"):
-        dicom(seed).save_as(tmp_path / "rsna" / rsna.IMAGES / f"{name}.dcm", enforce_file_format=True)
-    return tmp_path / "rsna"
+    return write_layout(tmp_path, None)
 
 
 def test_several_boxes_are_one_row_and_classes_are_states(archive, decoded):

@@ -15,7 +15,7 @@ from medclip_keras.sources.phantom.cohort import Study, draw_studies
 from medclip_keras.sources.phantom.drawing import draw_radiograph
 from medclip_keras.sources.phantom.grammar import LABELS, write_report
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
-from medclip_keras.sources.tables import CODE_OF_STATE, read_table, state_of_code
+from medclip_keras.sources.tables import CODE_OF_STATE, read_table, require_distinct, state_of_code
 
 _IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view", "split")
 _REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "split", "late")
@@ -106,7 +106,9 @@ def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of a phantom archive, with what was drawn as their labels, where these are published."""
     directory = epath.Path(path)
-    for row in read_table(directory / "images.csv", (*_IMAGE_COLUMNS, *LABELS)):
+    table, columns = directory / "images.csv", (*_IMAGE_COLUMNS, *LABELS)
+    require_distinct((row["image_id"] for row in read_table(table, columns)), "image_id", table)
+    for row in read_table(table, columns):
         yield ImageRow(
             image_id=row["image_id"],
             study_id=row["study_id"],
@@ -126,7 +128,9 @@ def read_image(row: ImageRow) -> bytes:
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     """The reports of a phantom archive."""
     directory = epath.Path(path)
-    for row in read_table(directory / "reports.csv", _REPORT_COLUMNS):
+    table = directory / "reports.csv"
+    require_distinct((row["report_id"] for row in read_table(table, _REPORT_COLUMNS)), "report_id", table)
+    for row in read_table(table, _REPORT_COLUMNS):
         yield ReportRow(
             report_id=row["report_id"],
             study_id=row["study_id"],
