@@ -1,0 +1,60 @@
+"""The jobs on the real archives, to the counts of their readme; NIH and Open-i: in the tests of the jobs."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from beam_jobs import decode_images, label_reports
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.records.manifest import read_manifest
+from medclip_keras.records.schema import parse
+
+
+def records_of(directory):
+    manifest = read_manifest(directory)
+    paths = [str(pathlib.Path(directory) / name) for name in manifest.shard_names]
+    return [tfds.as_numpy(parse(manifest.features, record)) for record in tf.data.TFRecordDataset(paths)]
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "num_images", "num_patients", "concept", "num_positives"),
+    [
+        ("kermany", "kermany_pneumonia", 1200, 1200, "Pneumonia", 600),
+        ("covid", "covid_hannover", 243, 71, "COVID-19", 243),
+    ],
+)
+def test_images_are_all_recorded(
+    medclip_data, tmp_path, source, folder, num_images, num_patients, concept, num_positives
+):
+    options = {"input": str(medclip_data / folder), "output": str(tmp_path / "records"), "image_size": 32}
+    manifest = decode_images.run(source=source, concepts="thorax", **options)
+    assert manifest.counts["rows"] == manifest.counts["records"] == num_images
+    index = load_table("thorax").index(concept)
+    assert sum(split["positives"][index] for split in manifest.splits.values()) == num_positives
+    records = records_of(tmp_path / "records")
+    assert len({record["patient_id"] for record in records}) == num_patients
+    assert len({record["image"].tobytes() for record in records}) > 0.97 * num_images
+
+
+def test_query_sentences_are_all_recorded(medclip_data, tmp_path):
+    options = {"input": str(medclip_data / "convirt_8x200"), "output": str(tmp_path / "records")}
+    manifest = label_reports.run(source="convirt_8x200", concepts="chexpert14", **options)
+    counts = {name: manifest.counts[name] for name in ("rows", "bad_rows", "unusable_reports")}
+    assert counts == {"rows": 40, "bad_rows": 0, "unusable_reports": 0}
+    assert {name: split["num_records"] for name, split in manifest.splits.items()}["test"] == 40
+
+
+def test_the_dicom_pair_is_recorded_as_a_picture_and_its_negative(medclip_data, tmp_path):
+    paths = sorted((medclip_data / "dicom").glob("*.dcm"))
+    rows = "".join(f"{path},p{number}\n" for number, path in enumerate(paths))
+    (tmp_path / "pair.csv").write_text(f"path,patient_id\n{rows}")
+    options = {"input": str(tmp_path / "pair.csv"), "output": str(tmp_path / "records"), "image_size": 64}
+    counts = decode_images.run(source="csv", **options, split_fractions=(1.0, 0.0, 0.0)).counts
+    assert (counts["rows"], counts["records"]) == (2, 2)
+    one, two = records_of(tmp_path / "records")
+    assert one["image"].std() > 30
+    assert np.abs(one["image"].astype(int) + two["image"] - 255).max() <= 1  # each is rounded
+    assert one["view"] == two["view"] == b"frontal"
