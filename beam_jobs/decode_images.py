@@ -1,12 +1,16 @@
 """Image files → records of decoded pixels.
 
     python -m beam_jobs.decode_images --source nih_chestxray14 --input PATH --output DIR --image_size 256
-        [--concepts NAME or FILE] [--reports DIR] [--allow_annotation] [Beam options]
+        [--concepts NAME or FILE] [--reports DIR] [--allow_annotation]
+        [--evaluation_set NAME | --hold_out NAME[=PATH]] [Beam options]
 
 A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
 its own study, where there are any, and their labels where the archive has none for the image. Only keys and
 report rows are joined and grouped: pixels are decoded in the step that writes their shard.
+
+`--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
+splits, and all of them or none; `--hold_out` everything but the patients of the sets that it names.
 """
 
 import functools
@@ -25,6 +29,7 @@ from etils import epath
 
 from beam_jobs.job import Job, recorded_options, rows_of, run_job
 from beam_jobs.options import JobOptions, new_parser, run_or_exit
+from beam_jobs.selection import EVERYTHING, Selection, select
 from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
 from medclip_keras.config import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
@@ -41,11 +46,12 @@ WITH_LABELS = "images_with_labels"
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(JobOptions):
-    """`JobOptions`, and the arguments of `main`; `reports` "" joins none."""
+    """`JobOptions`, and the arguments of `main`; `reports` and `evaluation_set` may be ""."""
 
     image_size: int = 256
     reports: str = ""
     allow_annotation: bool = False
+    evaluation_set: str = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -164,14 +170,23 @@ class DecodeImages(beam.PTransform):
         table: the findings.
         read_image: a source's.
         write: see `MakeShards`.
+        selection: which patients are held out.
     """
 
-    def __init__(self, options: DecodeOptions, table: ConceptTable, read_image: Callable, write: Callable):
+    def __init__(
+        self,
+        options: DecodeOptions,
+        table: ConceptTable,
+        read_image: Callable,
+        write: Callable,
+        selection: Selection = EVERYTHING,
+    ):
         super().__init__()
         self._options, self._write = options, write
-        self._start = functools.partial(
+        start = functools.partial(
             DecodeImage, read_image, table, options.image_size, options.allow_annotation
         )
+        self._start = selection.start(start)
 
     def expand(self, inputs):
         """Adds the steps."""
@@ -211,9 +226,12 @@ def make_job(options: DecodeOptions) -> Job:
     """The job that some options describe.
 
     Raises:
-        ValueError: an unknown source or concept table, a source without images, or reports that do not fit.
+        ValueError: an unknown source or concept table, a source without images, reports that do not fit, or
+            an evaluation set that cannot be made of the source.
     """
     archive, table = get_source(options.source), load_table(options.concepts)
+    rows = rows_of(archive, "images")
+    selection = select(options.source, options.input, options.evaluation_set, options.hold_out)
     reports = open_reports(options, table) if options.reports else None
 
     def build(rows, write):
@@ -221,7 +239,7 @@ def make_job(options: DecodeOptions) -> Job:
         if reports is not None:
             inputs["reports"] = read_reports(rows.pipeline, options.reports, reports)
         read_image = archive.read_image
-        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write)
+        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write, selection)
 
     return Job(
         name="decode_images",
@@ -229,11 +247,12 @@ def make_job(options: DecodeOptions) -> Job:
         options=options,
         source=archive,
         table=table,
-        rows=rows_of(archive, "images"),
+        rows=selection.rows(rows),
         build=build,
         modules=(images, dicom, sys.modules[__name__]),
         image_size=options.image_size,
-        states=(WITH_LABELS, WITH_SENTENCES),
+        states=(WITH_LABELS, WITH_SENTENCES, *selection.states),
+        selection=selection,
         reports_sha256=reports.fingerprint if reports else "",
     )
 
@@ -260,6 +279,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--allow_annotation",
         action="store_true",
         help="take DICOM files whose header says that words are burned into the picture",
+    )
+    parser.add_argument(
+        "--evaluation_set", default="", help="record this set alone, for example chexpert_5x200"
     )
     run_or_exit(run, parser, argv)
 

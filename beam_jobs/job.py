@@ -15,6 +15,7 @@ from etils import epath
 from beam_jobs import sharding
 from beam_jobs.inputs import code_sha256, input_sha256, sha256_of, versions
 from beam_jobs.options import JobOptions, pipeline_options
+from beam_jobs.selection import EVERYTHING, Selection
 from beam_jobs.writing import (
     BAD_RECORDS_NAME,
     WriteShard,
@@ -38,7 +39,8 @@ from medclip_keras.records.manifest import (
 from medclip_keras.sources import rows, tables
 
 _SUMMARY_NAME = "summary.json"
-# Options that do not change the records; the salts are secrets and are compared by their hashes.
+# Options that do not change the records, or whose effect is recorded; the salts are secrets and are compared
+# by their hashes.
 _NOT_RECORDED = (
     "source",
     "input",
@@ -48,6 +50,8 @@ _NOT_RECORDED = (
     "reports",
     "beam_options",
     "max_bad_fraction",
+    "evaluation_set",
+    "hold_out",
 )
 
 
@@ -73,6 +77,7 @@ class Job:
         mentions: folder for the mentions, or "".
         reports_sha256: fingerprint of the joined reports, or "".
         resources_sha256: fingerprint of a model and a knowledge base outside of the package, or "".
+        selection: which of the rows it records.
     """
 
     name: str
@@ -88,6 +93,13 @@ class Job:
     mentions: str = ""
     reports_sha256: str = ""
     resources_sha256: str = ""
+    selection: Selection = EVERYTHING
+
+    @property
+    def dataset(self) -> str:
+        """What the names of its shards begin with: those of an evaluation set are its TFDS builder's."""
+        name = self.selection.evaluation_set
+        return f"medclip_{name}" if name else f"{self.options.source}_{self.kind}"
 
 
 def rows_of(source: ModuleType, kind: str) -> Callable[[str], Iterator]:
@@ -164,6 +176,7 @@ def describe_making(job: Job) -> dict[str, Any]:
         "options": recorded_options(options),
         "code_sha256": code_sha256(modules),
         "with_mentions": bool(job.mentions),
+        "selection": job.selection.describe(),
     }
     return {**making, "input": options.input, "versions": versions(), "fingerprint": sha256_of(making)}
 
@@ -204,7 +217,7 @@ def execute(job: Job, workplace: epath.Path) -> None:
     options = job.options
     write = WriteShard(
         directory=str(workplace / "dataset"),
-        dataset=f"{options.source}_{job.kind}",
+        dataset=job.dataset,
         kind=job.kind,
         image_size=job.image_size,
         num_findings=len(job.table),
@@ -295,6 +308,12 @@ def describe_split(split: str, made: list[Mapping[str, Any]], num_findings: int)
 def refuse_bad_rows(job: Job, counts: Mapping[str, int], bad: list[Mapping[str, str]]) -> None:
     """Fails the job where too many rows were bad, or no row gave a record."""
     path = bad_records_path(job.options)
+    name = job.selection.evaluation_set
+    if name and counts["bad_rows"]:
+        write_bad_records(path, bad)
+        received = f"{counts['bad_rows']} bad of {counts['rows']} rows"
+        advice = f"Keys and reasons are in {path}."
+        require(False, "input", f"an archive with every image of {name}", received, advice)
     allowed = job.options.max_bad_fraction
     if counts["bad_rows"] > allowed * counts["rows"]:
         write_bad_records(path, bad)

@@ -1,7 +1,8 @@
 """Reports → records of labelled sentences.
 
     python -m beam_jobs.label_reports --source openi --input PATH --output DIR [--concepts NAME or FILE]
-        [--mentions DIR2] [--link_threshold T] [--scispacy_model NAME] [--umls FILE or umls] [Beam options]
+        [--mentions DIR2] [--link_threshold T] [--scispacy_model NAME] [--umls FILE or umls]
+        [--hold_out NAME[=PATH]] [Beam options]
 
 A record a report, with its sentences and their label states (`medclip_keras.records.schema`). A report
 without text under findings, impression or no heading is counted as `unusable_reports` and gives no record;
@@ -12,6 +13,8 @@ one that cannot be read goes to `bad_records.jsonl`.
 Misspelled words are linked to those of the dictionary (`medclip_keras.knowledge.linking`), unless
 `--link_threshold=0`. `--scispacy_model` and `--umls` add what an installed scispaCy model and knowledge base
 know.
+
+`--hold_out` leaves out the patients of evaluation sets, whose reports must not train either.
 """
 
 import functools
@@ -25,6 +28,7 @@ import apache_beam as beam
 from beam_jobs.inputs import input_sha256, sha256_of
 from beam_jobs.job import Job, rows_of, run_job
 from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
+from beam_jobs.selection import EVERYTHING, Selection, select
 from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
 from medclip_keras import knowledge
 from medclip_keras.config import require
@@ -117,14 +121,21 @@ class LabelReports(beam.PTransform):
         table: the findings.
         read_report: a source's.
         write: see `MakeShards`.
+        selection: which patients are held out.
     """
 
-    def __init__(self, options: LabelOptions, table: ConceptTable, read_report: Callable, write: Callable):
+    def __init__(
+        self,
+        options: LabelOptions,
+        table: ConceptTable,
+        read_report: Callable,
+        write: Callable,
+        selection: Selection = EVERYTHING,
+    ):
         super().__init__()
         self._options, self._write = options, write
-        self._start = functools.partial(
-            LabelReport, read_report, table, options.linking, bool(options.mentions)
-        )
+        start = functools.partial(LabelReport, read_report, table, options.linking, bool(options.mentions))
+        self._start = selection.start(start)
 
     def expand(self, rows):
         """Adds the steps."""
@@ -136,14 +147,15 @@ def make_job(options: LabelOptions) -> Job:
     """The job that some options describe.
 
     Raises:
-        ValueError: an unknown source or concept table, a source without reports, or a model or knowledge base
-            that is not there.
+        ValueError: an unknown source or concept table, a source without reports, a model or knowledge base
+            that is not there, or an evaluation set that cannot be held out.
     """
     archive, table = get_source(options.source), load_table(options.concepts)
-    read_report = getattr(archive, "read_report", None)
+    rows, read_report = rows_of(archive, "reports"), getattr(archive, "read_report", None)
+    selection = select(options.source, options.input, hold_out=options.hold_out)
 
     def build(rows, write):
-        return rows | "LabelReports" >> LabelReports(options, table, read_report, write)
+        return rows | "LabelReports" >> LabelReports(options, table, read_report, write, selection)
 
     return Job(
         name="label_reports",
@@ -151,10 +163,11 @@ def make_job(options: LabelOptions) -> Job:
         options=options,
         source=archive,
         table=table,
-        rows=rows_of(archive, "reports"),
+        rows=rows,
         build=build,
         modules=(knowledge, sys.modules[__name__]),
-        states=(UNUSABLE,),
+        states=(UNUSABLE, *selection.states),
+        selection=selection,
         mentions=options.mentions,
         resources_sha256=_resources_sha256(options),
     )

@@ -42,6 +42,7 @@ class JobOptions:
     keep_ids: bool = False
     max_bad_fraction: float = 0.01
     records_per_shard: int = RECORDS_PER_SHARD
+    hold_out: tuple[str, ...] = ()
     beam_options: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -116,6 +117,16 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         type=int,
         default=RECORDS_PER_SHARD,
         help="about so many (default 2000); small splits get up to four shards all the same",
+    )
+    add(
+        "--hold_out",
+        action="extend",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="NAME[=PATH],…",
+        help="evaluation sets (medclip_keras.sources.evaluation_sets) whose patients are left out; PATH is "
+        "where a set's own archive lies, if not at --input: MIMIC-CXR-JPG for reports, convirt_8x200 for "
+        "chexpert_8x200",
     )
     return parser
 
