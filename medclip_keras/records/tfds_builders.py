@@ -1,0 +1,150 @@
+"""The evaluation sets as `tensorflow_datasets` builders; importing this module registers them.
+
+    import tensorflow_datasets as tfds
+    import medclip_keras.records.tfds_builders
+
+    told = tfds.download.DownloadConfig(manual_dir="ARCHIVES/CheXpert-v1.0-small")
+    test = tfds.load(
+        "medclip_chexpert_5x200",
+        split="test",
+        data_dir=DIR,
+        download_and_prepare_kwargs={"download_config": told},
+    )
+
+A builder for each of `medclip_keras.sources.evaluation_sets`, under its name after `medclip_`. `manual_dir`
+is the archive as its source reads it: nothing is downloaded, no bucket is asked. The records are written by
+`beam_jobs.decode_images --evaluation_set`, so they are the job's byte for byte, and the prepared folder
+(`DIR/medclip_chexpert_5x200/chest21_256/1.0.0`) is a folder of records like any other of its output.
+
+Another side, concept table or salt is another config, with a name of its own:
+
+    builder_kwargs={"config": RecordsConfig("small", image_size=64, concepts="chexpert14")}
+"""
+
+import dataclasses
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+from medclip_keras.config import require
+from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.records.manifest import Manifest
+from medclip_keras.records.schema import image_features
+from medclip_keras.sources import evaluation_sets, get_source
+
+
+@dataclasses.dataclass(eq=False)
+class RecordsConfig(tfds.core.BuilderConfig):
+    """What `decode_images` is told; `name` is a folder of the prepared data.
+
+    Attributes:
+        image_size: side of the stored images, pixels.
+        concepts: a concept table's name or file.
+        key_salt: identifiers become keys under it.
+        keep_ids: write the archive's identifiers instead.
+        allow_annotation: take DICOM files with words burned into the picture.
+    """
+
+    image_size: int = 256
+    concepts: str = "chest21"
+    key_salt: str = "medclip_keras"
+    keep_ids: bool = False
+    allow_annotation: bool = False
+
+
+class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):
+    """Prepares and reads one evaluation set; what differs between them is in `_register`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "The images of medclip_keras.sources.evaluation_sets, as decoded pixels."}  # noqa: RUF012
+    evaluation_set: evaluation_sets.EvaluationSet
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config, archive = self.builder_config, get_source(self.evaluation_set.source)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_describe(self.evaluation_set),
+            homepage="https://arxiv.org/abs/2210.10163",
+            features=image_features(config.image_size, len(load_table(config.concepts))),
+            citation=f"{self.evaluation_set.citation}; {archive.CITATION}",
+            license=archive.LICENCE,
+        )
+
+    def download_and_prepare(
+        self, *, download_config: tfds.download.DownloadConfig | None = None, **options: Any
+    ) -> None:
+        """Prepares the records; TFDS' own, but that no bucket is asked for them first."""
+        config = download_config or tfds.download.DownloadConfig()
+        super().download_and_prepare(download_config=config.replace(try_download_gcs=False), **options)
+
+    def _download_and_prepare(self, dl_manager, download_config) -> None:
+        from beam_jobs import decode_images
+
+        limit = download_config.max_examples_per_split
+        require(limit is None, "max_examples_per_split", "None: a set is recorded whole", limit)
+        config = self.builder_config
+        manifest = decode_images.run(
+            source=self.evaluation_set.source,
+            input=str(dl_manager.manual_dir),
+            output=self.data_dir,
+            evaluation_set=self.evaluation_set.name,
+            beam_options=_beam_flags(download_config),
+            **{
+                name: getattr(config, name)
+                for name in ("image_size", "concepts", "key_salt", "keep_ids", "allow_annotation")
+            },
+        )
+        self.info.set_splits(tfds.core.splits.SplitDict(self._split_infos(manifest)))
+
+    def _split_infos(self, manifest: Manifest) -> list[tfds.core.SplitInfo]:
+        return [
+            tfds.core.SplitInfo(
+                name=name,
+                shard_lengths=[shard["num_records"] for shard in split["shards"]],
+                num_bytes=sum(shard["num_bytes"] for shard in split["shards"]),
+                filename_template=self._get_filename_template(split_name=name),
+            )
+            for name, split in manifest.splits.items()
+            if split["shards"]
+        ]
+
+
+def _describe(evaluation_set: evaluation_sets.EvaluationSet) -> str:
+    classes = ", ".join(evaluation_set.classes)
+    of_source = f"{evaluation_set.name}, of images of {evaluation_set.source}. Classes: {classes}."
+    return f"{of_source}\n\n{evaluation_sets.__doc__}"
+
+
+def _beam_flags(download_config: tfds.download.DownloadConfig) -> tuple[str, ...]:
+    """Beam's options as the job takes them."""
+    runner, options = download_config.beam_runner, download_config.beam_options
+    require(
+        runner is None or isinstance(runner, str),
+        "beam_runner",
+        "the name of a runner, such as FnApiRunner",
+        type(runner).__name__,
+    )
+    flags = [f"--runner={runner}"] if runner else []
+    given = options.get_all_options(drop_default=True) if options is not None else {}
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}" if one is True else f"--{name}={one}" for one in values]
+    return tuple(flags)
+
+
+def _register(evaluation_set: evaluation_sets.EvaluationSet) -> type[EvaluationSetBuilder]:
+    """Makes the builder of a set; TFDS registers a class when it is made."""
+    concepts = "thorax" if evaluation_set.source == "covid" else "chest21"  # COVID-19 is of thorax alone
+    members = {
+        "__module__": __name__,
+        "__doc__": f"{evaluation_set.name} of {evaluation_set.source}.",
+        "name": f"medclip_{evaluation_set.name}",
+        "evaluation_set": evaluation_set,
+        "BUILDER_CONFIGS": [RecordsConfig(f"{concepts}_256", concepts=concepts)],
+        "MANUAL_DOWNLOAD_INSTRUCTIONS": get_source(evaluation_set.source).__doc__,
+    }
+    return type(f"Medclip_{evaluation_set.name}", (EvaluationSetBuilder,), members)
+
+
+BUILDERS = {builder.name: builder for builder in map(_register, evaluation_sets.EVALUATION_SETS.values())}
