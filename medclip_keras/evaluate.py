@@ -10,7 +10,7 @@ Both give equal figures, in DIR/evaluation (metrics.json, report.html, figures/)
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -26,6 +26,7 @@ from medclip_keras.evaluation.run import TRAINED, UNTRAINED, DatasetResult, clas
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
+from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
 from medclip_keras.training.model import MedCLIP
@@ -33,7 +34,7 @@ from medclip_keras.training.provenance import versions
 from medclip_keras.training.restore import LoadedModel, load_model
 
 SPLIT = "test"
-TASKS = ("zero_shot", "retrieval")
+TASKS = ("zero_shot", "retrieval", "probe")
 
 
 @dataclass(frozen=True)
@@ -133,31 +134,37 @@ def measure(
     metrics = write(results, output, made_from)
     for name, result in results.items():
         console.print(terminal_table(name, result.metrics))
+        if "probe" in subject.config.evaluation.tasks and not result.probe:
+            console.print(f"{name}: no linear probe, for want of labelled training images of two classes.")
     console.print(f"Report: {epath.Path(output) / 'report.html'}", highlight=False, soft_wrap=True)
     return metrics
 
 
 def _measure_records(subject: Subject) -> dict[str, DatasetResult]:
     config = subject.config
-    images = {}
-    for directory in config.data.images:
-        manifest = read_manifest(directory)
-        if not manifest.splits.get(SPLIT, {}).get("num_records"):
-            continue
-        alone = subject.with_data((directory,), config.data.texts).config
-        name, number = manifest.source, 2
-        while name in images:  # two folders of one source
-            name, number = f"{manifest.source} {number}", number + 1
-        images[name] = evaluation_images(alone, SPLIT)
+    alone = {
+        name: dataclasses.replace(config, data=data) for name, data in data_sets(config.data, SPLIT).items()
+    }
+    probed = alone if "probe" in config.evaluation.tasks else {}
     sentences = evaluation_sentences(config, SPLIT) if "retrieval" in config.evaluation.tasks else ()
     return evaluate(
         subject.embedders[TRAINED],
-        images,
+        {name: evaluation_images(one, SPLIT) for name, one in alone.items()},
         sentences,
         config.evaluation,
         subject.table.names,
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
+        labelled={name: _labelled(one) for name, one in probed.items()},
+    )
+
+
+def _labelled(config: RunConfig) -> tuple[Iterable, Iterable]:
+    """Images of the training and of the validation split; none of a split that is empty."""
+    folder = read_manifest(config.data.images[0])
+    return tuple(
+        evaluation_images(config, split) if folder.splits.get(split, {}).get("num_records") else ()
+        for split in ("train", "valid")
     )
 
 
@@ -260,8 +267,7 @@ def _check(options: argparse.Namespace) -> None:
 def _tasks(text: str) -> tuple[str, ...]:
     tasks = tuple(task for task in text.split(",") if task)
     for task in tasks:
-        advice = "The linear probe comes with a later version." if task == "probe" else ""
-        require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task, advice)
+        require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task)
     return tasks
 
 

@@ -1,6 +1,6 @@
 """What is evaluated: anything that embeds stored images and sentences into one space."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,12 +12,18 @@ _TEXTS_AT_ONCE = 256
 
 
 class Embedder(Protocol):
-    """A trained model, an untrained one or a SavedModel; embeddings have unit length."""
+    """A trained model, an untrained one or a SavedModel; embeddings have unit length.
+
+    Only the linear probe asks for features.
+    """
 
     logit_scale: float
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
+
+    def embed_features(self, images: np.ndarray) -> np.ndarray:
+        """Stored images uint8 (B, S, S, 1) to float32 (B, F), what the image tower projects."""
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """Sentences (N,) to float32 (N, D)."""
@@ -46,28 +52,31 @@ def read_table(batches: Iterable[Batch]) -> ImageTable:
 
 
 def embed_rows(
-    embedders: Sequence[Embedder], batches: Iterable[Batch], table: ImageTable, rows: np.ndarray
+    embed: Sequence[Callable[[np.ndarray], np.ndarray]],
+    batches: Iterable[Batch],
+    table: ImageTable,
+    rows: np.ndarray,
 ) -> list[np.ndarray]:
     """Embeds some of a data set's images, in one pass over its pixels.
 
     Args:
-        embedders: each of them sees every image.
+        embed: functions of stored images uint8 (B, S, S, 1) to (B, D); each of them sees every image.
         batches: the batches that `table` was read from, in the same order.
         table: from `read_table`.
         rows: int (num_rows,), positions in the table, ascending.
 
     Returns:
-        An array float32 (num_rows, D) an embedder, in the order of `rows`.
+        An array float32 (num_rows, D) a function, in the order of `rows`.
 
     Raises:
         ValueError: the batches are not those of the table.
     """
     wanted = np.zeros(len(table), bool)
     wanted[rows] = True
-    pieces = [[] for _ in embedders]
+    pieces = [[] for _ in embed]
     for images in _wanted_pixels(batches, table, wanted):
-        for embedder, parts in zip(embedders, pieces, strict=True):
-            parts.append(embedder.embed_images(images))
+        for function, parts in zip(embed, pieces, strict=True):
+            parts.append(function(images))
     return [np.concatenate(parts) for parts in pieces]
 
 

@@ -6,7 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.metrics import Estimate
+from medclip_keras.evaluation.probe import ProbeResult
 from medclip_keras.evaluation.run import TRAINED, UNTRAINED, DatasetResult, RetrievalResult, ZeroShotResult
+from medclip_keras.evaluation.table import share_of_labels
 from medclip_keras.evaluation.zero_shot import confusion
 
 _ORDER = (UNTRAINED, TRAINED)  # before, after
@@ -26,6 +28,8 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
     if result.retrieval:
         figures["retrieval"] = precision_bars(result.retrieval)
         figures["retrieval_similarity"] = retrieval_similarity(result.retrieval)
+    if result.probe:
+        figures["probe"] = probe_bars(result.probe)
     return figures
 
 
@@ -128,26 +132,46 @@ def precision_bars(result: RetrievalResult) -> Figure:
     figure, axes = _panels(["Precision@K, image to text"], width=5.2)
     ax = next(iter(axes.values()))
     chance = result.metrics["chance"]
-    positions = np.arange(len(chance))
-    models = [who for who in _ORDER if who in result.similarities]
-    for n, who in enumerate(models):
-        estimates = [Estimate.from_dict(result.metrics[who][key]) for key in chance]
-        values = np.array([e.value for e in estimates])
-        errors = [values - [e.low for e in estimates], [e.high for e in estimates] - values]
-        at = positions + 0.38 * (n - (len(models) - 1) / 2)
-        ax.bar(at, values, 0.36, label=who, color=_BAR_COLOURS[who], yerr=errors, capsize=3)
-    ax.hlines(
-        list(chance.values()),
-        positions - 0.45,
-        positions + 0.45,
-        color="black",
-        linestyle=":",
-        label="chance",
-    )
-    ax.set_xticks(positions, [f"K = {key.rpartition('_')[2]}" for key in chance])
-    ax.set(ylim=(0, 1.02), ylabel="precision")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    estimates = {
+        who: [Estimate.from_dict(result.metrics[who][key]) for key in chance]
+        for who in _ORDER
+        if who in result.similarities
+    }
+    _bars(ax, [f"K = {key.rpartition('_')[2]}" for key in chance], estimates, list(chance.values()))
+    ax.set(ylabel="precision")
     return figure
+
+
+def probe_bars(result: ProbeResult) -> Figure:
+    """Accuracy, or macro AUROC, of linear probes on each share of the labels, before and after training."""
+    figure, axes = _panels(["Linear probe on frozen features"], width=5.2)
+    ax = next(iter(axes.values()))
+    key, chance = next(iter(result.metrics["chance"].items()))
+    estimates = {
+        who: [Estimate.from_dict(result.metrics[who][share][key]) for share in result.scores]
+        for who in _ORDER
+        if who in result.metrics
+    }
+    numbers = result.metrics["num_training_images"]
+    names = [f"{share_of_labels(share)}\n{numbers[share]} images" for share in result.scores]
+    _bars(ax, names, estimates, [chance] * len(names))
+    ax.set(ylabel="accuracy" if key == "accuracy" else "macro AUROC")
+    return figure
+
+
+def _bars(ax: Axes, names: list[str], estimates: dict[str, list[Estimate]], chance: list[float]) -> None:
+    """A group of bars a name, one bar a model, with whiskers and chance."""
+    positions = np.arange(len(names))
+    for n, (who, of_who) in enumerate(estimates.items()):
+        values = np.array([e.value for e in of_who])
+        errors = [values - [e.low for e in of_who], [e.high for e in of_who] - values]
+        at = positions + 0.38 * (n - (len(estimates) - 1) / 2)
+        ax.bar(at, values, 0.36, label=who, color=_BAR_COLOURS[who], yerr=errors, capsize=3)
+    options = {"color": "black", "linestyle": ":", "label": "chance"}
+    ax.hlines(chance, positions - 0.45, positions + 0.45, **options)
+    ax.set_xticks(positions, names)
+    ax.set(ylim=(0, 1.02), xlim=(min(-0.5, (len(names) - 4) / 2), max(len(names) - 0.5, 1.5)))
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def retrieval_similarity(result: RetrievalResult) -> Figure:

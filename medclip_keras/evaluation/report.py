@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.figures import draw
 from medclip_keras.evaluation.run import TRAINED, DatasetResult
-from medclip_keras.evaluation.table import COLUMNS, rows, sizes
+from medclip_keras.evaluation.table import COLUMNS, rows, share_of_labels, sizes
 
 _CAPTIONS = {
     "similarity": "Mean cosine between images and prompts of each class.",
@@ -21,7 +21,9 @@ _CAPTIONS = {
     "embedding": "The two main directions among the image embeddings.",
     "retrieval": "Image to text Precision@K; whiskers are 95 % intervals over patients.",
     "retrieval_similarity": "Cosines of query images and candidate sentences, sorted by finding.",
+    "probe": "Linear probe on frozen features; whiskers are 95 % intervals over patients.",
 }
+_CLASSIFIERS = {"probe": "linear probe", "supervised": "supervised"}
 
 
 def write(results: Mapping[str, DatasetResult], directory: epath.PathLike, made_from: Mapping) -> dict:
@@ -60,7 +62,11 @@ def _section(name: str, metrics: Mapping, images: Mapping[str, bytes]) -> str:
     parts = [f"<h2>{html.escape(name)}</h2>", f'<p class="note">{sizes(metrics)}</p>']
     parts.append(_table(COLUMNS, [row.cells() for row in rows(metrics)]))
     if "zero_shot" in metrics:
-        parts.append(_by_class(metrics["zero_shot"]))
+        parts.append(_by_class(metrics["zero_shot"], "ensemble", "prompt ensemble"))
+    for task, kind in _CLASSIFIERS.items():
+        if task in metrics:
+            share = max(metrics[task]["num_training_images"], key=float)
+            parts.append(_by_class(metrics[task], share, f"{kind}, {share_of_labels(share)}"))
     for stem, content in images.items():
         encoded = base64.b64encode(content).decode()
         caption = html.escape(_CAPTIONS[stem])
@@ -71,14 +77,14 @@ def _section(name: str, metrics: Mapping, images: Mapping[str, bytes]) -> str:
     return "\n".join(parts)
 
 
-def _by_class(metrics: Mapping) -> str:
-    figures = metrics[TRAINED]["ensemble"]["by_class"]
+def _by_class(metrics: Mapping, which: str, described: str) -> str:
+    figures = metrics[TRAINED][which]["by_class"]
     keys = sorted({key for values in figures.values() for key in values})
     body = [
         (name, str(metrics["num_positive"][name]), *(_number(values[key]["value"]) for key in keys))
         for name, values in figures.items()
     ]
-    return _table(("by class, prompt ensemble", "positive", *keys), body)
+    return _table((f"by class, {described}", "positive", *keys), body)
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,15 @@ import numpy as np
 
 from medclip_keras.config import EvaluationConfig, require
 from medclip_keras.evaluation import retrieval, zero_shot
-from medclip_keras.evaluation.embedder import Batch, Embedder, embed_all_texts, embed_rows, read_table
+from medclip_keras.evaluation.embedder import (
+    Batch,
+    Embedder,
+    ImageTable,
+    embed_all_texts,
+    embed_rows,
+    read_table,
+)
+from medclip_keras.evaluation.probe import Examples, ProbeResult, can_be_learned, probe
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
 from medclip_keras.evaluation.retrieval import Candidates
 from medclip_keras.evaluation.zero_shot import MODES, Task
@@ -16,6 +24,7 @@ from medclip_keras.knowledge.concepts import NO_FINDING
 
 TRAINED, UNTRAINED = "trained", "untrained"
 
+Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
 ByModel = dict[str, np.ndarray]  # "trained", and "untrained" where there is one
 
 
@@ -48,10 +57,12 @@ class DatasetResult:
 
     zero_shot: ZeroShotResult | None = None
     retrieval: RetrievalResult | None = None
+    probe: ProbeResult | None = None
+    supervised: ProbeResult | None = None  # of a classifier, which is all that was measured then
 
     @property
     def metrics(self) -> dict:
-        """{"zero_shot": …, "retrieval": …} in JSON types, of the tasks that were done."""
+        """{"zero_shot": …, "retrieval": …, "probe": …} in JSON types, of the tasks that were done."""
         return {name: result.metrics for name, result in vars(self).items() if result is not None}
 
 
@@ -64,8 +75,9 @@ def evaluate(
     *,
     seed: int = 0,
     untrained: Embedder | None = None,
+    labelled: Mapping[str, Labelled] | None = None,
 ) -> dict[str, DatasetResult]:
-    """Zero-shot classification and retrieval on each data set, beside chance and the untrained model.
+    """Zero-shot classification, retrieval and linear probe on each data set, beside chance and untrained.
 
     Data sets are never mixed: a model can tell archives apart by their source alone.
 
@@ -77,7 +89,9 @@ def evaluate(
         config: task, findings, prompts, limits.
         concept_names: of the label states, in order.
         seed: of the bootstrap.
-        untrained: the same model before training, or None.
+        untrained: the same model before training (random weights, or those of its presets), or None.
+        labelled: data set → batches of its training split and of its validation split (which may be empty),
+            as those of `images`, for the linear probe.
 
     Returns:
         data set → result.
@@ -86,11 +100,13 @@ def evaluate(
         ValueError: a finding that the concept table or the prompts lack, or nothing at all to evaluate.
     """
     evaluation = Evaluation(embedder, sentences, config, concept_names, seed=seed, untrained=untrained)
-    results = {name: evaluation.measure(batches) for name, batches in images.items()}
+    labelled = labelled or {}
+    results = {name: evaluation.measure(batches, labelled.get(name)) for name, batches in images.items()}
     require(
         any(result.metrics for result in results.values()),
         "images",
-        f"a data set with held-out images that are positive for exactly one of {', '.join(config.findings)}",
+        f"a data set with held-out images that are positive for exactly one of {', '.join(config.findings)}"
+        + (", and such training images" if config.tasks == ("probe",) else ""),
         {name: "none" for name in results},
         "Give other records, or other findings in `evaluation.findings`.",
     )
@@ -127,31 +143,65 @@ class Evaluation:
                 self.candidates = candidates
                 self.candidate_embeddings = self._embed_texts(candidates.texts)
 
-    def measure(self, batches: Iterable[Batch]) -> DatasetResult:
-        """Zero-shot classification and retrieval on one data set; batches as `evaluate` describes them."""
+    def measure(self, batches: Iterable[Batch], labelled: Labelled | None = None) -> DatasetResult:
+        """All tasks on one data set; batches as `evaluate` describes them."""
         table = read_table(batches)
         if not len(table):
             return DatasetResult()
         queries = zero_shot.single_finding_task(
             table, self.findings, self.concept_names, self.config.per_class
         )
-        task = queries
-        if self.config.task == "multi_label":
-            task = zero_shot.multi_label_task(table, self.config.findings, self.concept_names)
-        rows = np.union1d(task.rows if self.prompts else [], queries.rows if self.candidates else [])
+        task = self._task(table, self.config.per_class)
+        training, validation = self._examples(labelled if len(task.rows) else None)
+        rows = np.union1d(
+            task.rows if self.prompts or training else [], queries.rows if self.candidates else []
+        )
         if not len(rows):
             return DatasetResult()
         rows = rows.astype(int)
-        embedded = embed_rows(list(self.embedders.values()), batches, table, rows)
+        embed = [embedder.embed_images for embedder in self.embedders.values()]
+        embed += [embedder.embed_features for embedder in self.embedders.values()] if training else []
+        embedded = embed_rows(embed, batches, table, rows)
 
-        def of(wanted: Task) -> ByModel:
+        def of(wanted: Task, pieces: Sequence[np.ndarray] = embedded) -> ByModel:
             positions = np.searchsorted(rows, wanted.rows)
-            return {who: e[positions] for who, e in zip(self.embedders, embedded, strict=True)}
+            return {who: piece[positions] for who, piece in zip(self.embedders, pieces, strict=False)}
 
-        return DatasetResult(
-            self._classify(task, of(task)) if self.prompts and len(task.rows) else None,
-            self._retrieve(queries, of(queries)) if self.candidates and len(queries.rows) else None,
-        )
+        classified = probed = retrieved = None
+        if self.prompts and len(task.rows):
+            classified = self._classify(task, of(task))
+        if self.candidates and len(queries.rows):
+            retrieved = self._retrieve(queries, of(queries))
+        if training:
+            features = of(task, embedded[len(self.embedders) :])
+            probed = self._probe(task, features, training, validation)
+        return DatasetResult(classified, retrieved, probed)
+
+    def _task(self, table: ImageTable, per_class: int) -> Task:
+        if self.config.task == "multi_label":
+            return zero_shot.multi_label_task(table, self.config.findings, self.concept_names)
+        return zero_shot.single_finding_task(table, self.findings, self.concept_names, per_class)
+
+    def _examples(self, labelled: Labelled | None) -> list[dict[str, Examples]]:
+        """Training and validation images as each model sees them; both empty where no probe can be made."""
+        if labelled is None or "probe" not in self.config.tasks:
+            return [{}, {}]
+        found = []
+        for batches in labelled:
+            table = read_table(batches)
+            task = self._task(table, len(table)) if len(table) else None
+            if not found and (task is None or not can_be_learned(task.labels, task.name)):
+                return [{}, {}]
+            found.append(self._embedded(batches, table, task) if task is not None and len(task.rows) else {})
+        return found
+
+    def _embedded(self, batches: Iterable[Batch], table: ImageTable, task: Task) -> dict[str, Examples]:
+        order = np.argsort(task.rows)
+        rows, labels = task.rows[order], task.labels[order]
+        embed = [embedder.embed_features for embedder in self.embedders.values()]
+        features = embed_rows(embed, batches, table, rows)
+        keys = table.record_keys[rows]
+        return {who: Examples(f, labels, keys) for who, f in zip(self.embedders, features, strict=True)}
 
     def _embed_texts(self, texts: Sequence[str]) -> ByModel:
         return {who: embed_all_texts(embedder, texts) for who, embedder in self.embedders.items()}
@@ -167,6 +217,17 @@ class Evaluation:
             bootstrap=self.config.bootstrap,
             seed=self.seed,
         )
+
+    def _probe(
+        self,
+        task: Task,
+        features: ByModel,
+        training: dict[str, Examples],
+        validation: dict[str, Examples],
+    ) -> ProbeResult:
+        shares = self.config.probe_fractions
+        options = {"bootstrap": self.config.bootstrap, "seed": self.seed}
+        return probe(task, features, training, validation, shares, **options)
 
     def _retrieve(self, queries: Task, image_embeddings: ByModel) -> RetrievalResult:
         similarities = {
@@ -193,13 +254,7 @@ def classify(
         logits = scale * image_embeddings[who] @ prompt_embeddings[who].T  # (num_images, num_prompts)
         for mode in MODES:
             scores[mode][who] = zero_shot.class_scores(logits, prompts, task.classes, mode)
-    metrics = {
-        "task": task.name,
-        "num_images": len(task.rows),
-        "num_patients": len(set(task.patient_ids)),
-        "num_positive": {name: int(np.nansum(task.labels[:, k])) for k, name in enumerate(task.classes)},
-        "chance": zero_shot.chance(task),
-    }
+    metrics = {**task.description(), "chance": zero_shot.chance(task)}
     for who in logit_scales:
         metrics[who] = {mode: zero_shot.figures(task, scores[mode][who], bootstrap, seed) for mode in MODES}
     return ZeroShotResult(task, prompts, image_embeddings, prompt_embeddings, scores, metrics)

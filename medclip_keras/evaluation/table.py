@@ -31,8 +31,13 @@ class Row:
 
 
 def rows(metrics: Mapping) -> list[Row]:
-    """All rows of one data set's metrics: zero-shot figures of both modes, then Precision@K."""
-    return [*_zero_shot_rows(metrics.get("zero_shot")), *_retrieval_rows(metrics.get("retrieval"))]
+    """All rows of one data set's metrics: zero-shot figures of both modes, Precision@K, classifiers."""
+    return [
+        *_zero_shot_rows(metrics.get("zero_shot")),
+        *_retrieval_rows(metrics.get("retrieval")),
+        *_classifier_rows("linear probe", metrics.get("probe")),
+        *_classifier_rows("supervised", metrics.get("supervised")),
+    ]
 
 
 def terminal_table(name: str, metrics: Mapping) -> Table:
@@ -54,13 +59,26 @@ def terminal_table(name: str, metrics: Mapping) -> Table:
 def sizes(metrics: Mapping) -> str:
     """How many images, patients, queries and sentences stand behind the figures."""
     parts = []
-    if "zero_shot" in metrics:
-        m = metrics["zero_shot"]
+    classified = [metrics[task] for task in ("zero_shot", "probe", "supervised") if task in metrics]
+    if classified:
+        m = classified[0]  # all of them classify the same images
         parts.append(f"{m['num_images']} images of {m['num_patients']} patients")
     if "retrieval" in metrics:
         m = metrics["retrieval"]
         parts.append(f"{m['num_queries']} queries among {sum(m['num_candidates'].values())} sentences")
+    for m in classified:
+        if "num_training_images" in m:
+            parts.append(f"{max(m['num_training_images'].values())} labelled images to learn from")
     return ", ".join(parts) or "nothing to evaluate"
+
+
+def share_of_labels(share: str) -> str:
+    """How a share is called.
+
+    >>> share_of_labels("0.01")
+    '1 % of labels'
+    """
+    return f"{100 * float(share):g} % of labels"
 
 
 def _zero_shot_rows(metrics: Mapping | None) -> list[Row]:
@@ -77,6 +95,22 @@ def _zero_shot_rows(metrics: Mapping | None) -> list[Row]:
             for name in metrics["num_positive"]:
                 path = (mode, "by_class", name, "auroc")
                 found.append(_row(f"  AUROC {name}, {mode}", metrics, path, metrics["chance"]["auroc"]))
+    return found
+
+
+def _classifier_rows(kind: str, metrics: Mapping | None) -> list[Row]:
+    if not metrics:
+        return []
+    found = []
+    for share in metrics["num_training_images"]:
+        for key, chance in metrics["chance"].items():
+            name = f"{kind} {'macro ' if key == 'auroc' else ''}{_NAMES[key]}, {share_of_labels(share)}"
+            found.append(_row(name, metrics, (share, key), chance))
+        if metrics["task"] == "multi_label":
+            for name in metrics["num_positive"]:
+                path = (share, "by_class", name, "auroc")
+                label = f"  AUROC {name}, {kind}, {share_of_labels(share)}"
+                found.append(_row(label, metrics, path, metrics["chance"]["auroc"]))
     return found
 
 

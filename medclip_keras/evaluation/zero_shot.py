@@ -48,6 +48,15 @@ class Task:
         """The one class of each image, int (num_images,); of single_finding only."""
         return self.labels.argmax(axis=1)
 
+    def description(self) -> dict:
+        """How much of what there is, in JSON types."""
+        return {
+            "task": self.name,
+            "num_images": len(self.rows),
+            "num_patients": len(set(self.patient_ids)),
+            "num_positive": {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)},
+        }
+
 
 def only_finding(label_states: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     """The one finding among `columns` that is positive, or -1 where none is or several are.

@@ -1,0 +1,234 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from medclip_keras.evaluation import probe as module
+from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
+from medclip_keras.evaluation.run import evaluate
+from medclip_keras.evaluation.zero_shot import Task
+
+
+def examples(features, labels, prefix=""):
+    keys = np.array([f"{prefix}{(37 * n) % 1009:04d}" for n in range(len(labels))])
+    return Examples(np.asarray(features, np.float32), np.asarray(labels, np.float64), keys)
+
+
+def blobs(rng, per_class, num_classes=3, num_features=8, distance=6.0, noise_only=False):
+    """Images of each class around a point of their own, or all around one point."""
+    class_index = np.repeat(np.arange(num_classes), per_class)
+    features = rng.normal(size=(len(class_index), num_features))
+    if not noise_only:
+        features[:, :num_classes] += distance * np.eye(num_classes)[class_index]
+    return features, np.eye(num_classes)[class_index]
+
+
+def task_of(labels, name="single_finding"):
+    rows = np.arange(len(labels))
+    return Task(name, tuple("abcdefgh"[: labels.shape[1]]), rows, labels, rows.astype(str))
+
+
+def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=None):
+    drawn = [blobs(rng, per_class, noise_only=noise_only) for _ in range(3)]
+    task = task_of(drawn[2][1] if test_labels is None else test_labels(drawn[2][1]))
+    return probe(
+        task,
+        {"trained": drawn[2][0]},
+        {"trained": examples(*drawn[0])},
+        {"trained": examples(*drawn[1], "v")},
+        fractions,
+        bootstrap=200,
+        seed=0,
+    )
+
+
+def test_separable_features_score_one():
+    figures = probed(np.random.default_rng(0)).metrics["trained"]["1"]
+    assert figures["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert figures["auroc"]["value"] == 1.0
+
+
+def test_noise_scores_chance_within_its_interval():
+    metrics = probed(np.random.default_rng(1), noise_only=True).metrics
+    assert metrics["chance"]["accuracy"] == pytest.approx(1 / 3)
+    found = metrics["trained"]["1"]["accuracy"]
+    assert found["low"] < 1 / 3 < found["high"] < 0.5
+    assert metrics["trained"]["1"]["strength"] <= STRENGTHS[2]  # nothing to learn: a strong penalty is best
+
+
+def test_test_labels_decide_figures_and_nothing_else():
+    def shuffled(labels):
+        return np.random.default_rng(9).permutation(labels)
+
+    truth = probed(np.random.default_rng(2))
+    wrong = probed(np.random.default_rng(2), test_labels=shuffled)
+    assert wrong.metrics["trained"]["1"]["strength"] == truth.metrics["trained"]["1"]["strength"]
+    np.testing.assert_array_equal(wrong.scores["1"]["trained"], truth.scores["1"]["trained"])
+    assert wrong.metrics["trained"]["1"]["accuracy"]["value"] < 0.5
+
+
+def test_validation_labels_choose_the_strength():
+    rng = np.random.default_rng(3)
+    training = examples(*blobs(rng, 15, num_features=60, distance=1.0))
+    features, labels = blobs(rng, 100, num_features=60, distance=1.0)
+    told = fit(training, examples(features, labels), "single_finding")
+    misled = fit(training, examples(features, rng.permutation(labels)), "single_finding")
+    assert misled.strength < told.strength
+    untold = fit(training, None, "single_finding")
+    assert untold.strength == module.WITHOUT_VALIDATION
+
+
+def test_sigmoid_probe_equals_one_regression_a_finding_on_the_images_where_it_is_known():
+    rng = np.random.default_rng(4)
+    features = 3 + 2 * rng.normal(size=(80, 5))
+    labels = (features[:, :2] + rng.normal(size=(80, 2)) > 3.5).astype(float)
+    labels[::7, 1] = np.nan
+    found = fit(examples(features, labels), None, "multi_label")
+    x = (features - features.mean(0)) / features.std(0)
+    for k in range(2):
+        known = ~np.isnan(labels[:, k])
+        y, n = labels[known, k], known.sum()
+        weights = np.where(y == 1, n / (2 * y.sum()), n / (2 * (1 - y).sum()))
+        model = LogisticRegression(C=found.strength, tol=1e-8, max_iter=5000).fit(x[known], y, weights)
+        np.testing.assert_allclose(found.weights[:, k], model.coef_[0], atol=1e-4)
+        assert found.bias[k] == pytest.approx(model.intercept_[0], abs=1e-4)
+
+
+def test_the_optimum_of_the_softmax_probe_has_no_gradient():
+    rng = np.random.default_rng(5)
+    features, labels = blobs(rng, 30, distance=1.0)
+    labels = np.concatenate([labels, labels[:20]])  # unequal classes
+    features = np.concatenate([features, features[:20] + 0.3])
+    found = fit(examples(features, labels), None, "single_finding")
+    x = found.scaler.transform(np.float32(features)).astype(float)
+    scores = x @ found.weights + found.bias
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    balance = len(labels) / (3 * labels.sum(0))  # classes weigh the same
+    residual = (probabilities - labels) * (labels @ balance)[:, None]
+    np.testing.assert_allclose(found.weights + found.strength * x.T @ residual, 0, atol=1e-4)
+    np.testing.assert_allclose(residual.sum(0), 0, atol=1e-3)
+
+
+def test_two_classes_are_scored_by_the_logistic_regression_of_their_difference():
+    rng = np.random.default_rng(6)
+    features, labels = blobs(rng, 40, num_classes=2, distance=1.0)
+    found = fit(examples(features, labels), None, "single_finding")
+    x = found.scaler.transform(np.float32(features)).astype(float)
+    model = LogisticRegression(C=found.strength, tol=1e-8).fit(x, labels.argmax(1))
+    scores = found.scores(np.float32(features))
+    np.testing.assert_allclose(scores[:, 1] - scores[:, 0], model.decision_function(x), atol=1e-4)
+
+
+def test_a_class_without_a_training_image_is_never_predicted():
+    rng = np.random.default_rng(7)
+    features, labels = blobs(rng, 20)
+    seen = labels[:, 1] == 0
+    found = fit(examples(features[seen], labels[seen]), None, "single_finding")
+    predicted = found.scores(features).argmax(1)
+    assert set(predicted) == {0, 2}
+    assert (predicted[seen] == labels[seen].argmax(1)).all()
+
+
+def test_a_finding_without_a_positive_is_scored_alike_in_every_image():
+    rng = np.random.default_rng(8)
+    features, labels = blobs(rng, 20)
+    labels[:, 1] = 0
+    scores = fit(examples(features, labels), None, "multi_label").scores(features)
+    assert np.ptp(scores[:, 1]) == 0
+    assert np.ptp(scores[:, 0]) > 0.1
+
+
+def test_shares_are_of_each_class_and_lie_within_each_other():
+    labels = np.eye(3)[[0] * 50 + [1] * 10 + [2]]
+    some = examples(np.zeros((61, 2)), labels)
+    chosen = {share: share_of(some, share, "single_finding") for share in (0.02, 0.1, 0.5, 1.0)}
+    assert [labels[rows].sum(0).tolist() for rows in chosen.values()] == [
+        [1, 1, 1],
+        [5, 1, 1],
+        [25, 5, 1],
+        [50, 10, 1],
+    ]
+    sets = [set(rows) for rows in chosen.values()]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(sets))
+    of_class = np.flatnonzero(labels[:, 0])
+    assert set(of_class[np.argsort(some.keys[of_class])[:5]]) == set(chosen[0.1]) & set(of_class)
+    assert len(share_of(some, 0.1, "multi_label")) == 7  # of 61
+
+
+def test_more_labels_help():
+    metrics = probed(np.random.default_rng(10), fractions=(0.05, 1.0)).metrics
+    assert metrics["num_training_images"] == {"0.05": 9, "1": 180}
+    assert metrics["num_validation_images"] == 180
+    assert metrics["trained"]["0.05"]["accuracy"]["value"] <= metrics["trained"]["1"]["accuracy"]["value"]
+
+
+def test_features_that_are_not_finite_are_refused():
+    features, labels = blobs(np.random.default_rng(0), 5)
+    features[3, 2] = np.inf
+    with pytest.raises(ValueError, match="`features` must be finite"):
+        fit(examples(features, labels), None, "single_finding")
+
+
+@pytest.fixture(scope="module")
+def probe_config(config):
+    return dataclasses.replace(config, tasks=("probe",), probe_fractions=(1.0, 0.1))
+
+
+def labelled(world, seed=100):
+    return {"world": (world.image_batches(seed=seed), world.image_batches(120, seed=seed + 1))}
+
+
+def run(world, config, **options):
+    images = {"world": world.image_batches()}
+    options = {"untrained": world.blind, "labelled": labelled(world)} | options
+    return evaluate(world.oracle, images, (), config, world.names, **options)["world"]
+
+
+def test_probe_reads_an_oracle_and_not_a_blind_model(world, probe_config):
+    result = run(world, probe_config)
+    assert set(result.metrics) == {"probe"}
+    metrics = result.metrics["probe"]
+    assert metrics["trained"]["1"]["accuracy"]["value"] == 1.0
+    blind = metrics["untrained"]["1"]["accuracy"]
+    assert blind["low"] < 1 / 3 < blind["high"]
+    columns = [world.names.index(name) for name in world.findings]
+    states = np.concatenate([b["label_states"] for b in world.image_batches(seed=100)])
+    assert metrics["num_training_images"]["1"] == ((states[:, columns] == 1).sum(axis=1) == 1).sum()
+
+
+def test_probe_stands_beside_the_other_tasks_on_the_same_images(world, config, measured):
+    config = dataclasses.replace(config, tasks=("zero_shot", "retrieval", "probe"))
+    images = {"world": world.image_batches()}
+    options = {"untrained": world.blind, "labelled": labelled(world)}
+    result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names, **options)["world"]
+    assert result.metrics["zero_shot"] == measured.metrics["zero_shot"]
+    assert result.metrics["retrieval"] == measured.metrics["retrieval"]
+    assert result.metrics["probe"]["num_images"] == result.metrics["zero_shot"]["num_images"]
+
+
+def test_multi_label_probe_knows_abnormal(world, probe_config):
+    config = dataclasses.replace(probe_config, task="multi_label", findings=("Abnormal", "Mass", "Edema"))
+    metrics = run(world, config).metrics["probe"]
+    assert metrics["chance"] == {"auroc": 0.5}
+    assert {k: v["auroc"]["value"] for k, v in metrics["trained"]["1"]["by_class"].items()} == {
+        "Abnormal": 1.0,
+        "Mass": 1.0,
+        "Edema": 1.0,
+    }
+    assert metrics["num_training_images"] == {"1": 240, "0.1": 24}
+
+
+def test_without_validation_images_the_strength_is_the_documented_one(world, probe_config):
+    only_training = {"world": (world.image_batches(seed=100), ())}
+    metrics = run(world, probe_config, labelled=only_training).metrics["probe"]
+    assert metrics["num_validation_images"] == 0
+    assert metrics["trained"]["1"]["strength"] == module.WITHOUT_VALIDATION
+
+
+def test_a_probe_that_has_nothing_to_learn_from_is_not_made(world, probe_config, config):
+    with pytest.raises(ValueError, match=r"`images` must be .*, and such training images"):
+        run(world, probe_config, labelled={"world": ((), ())})
+    both = dataclasses.replace(config, tasks=("zero_shot", "probe"))
+    assert set(run(world, both, labelled={}).metrics) == {"zero_shot"}
