@@ -1,43 +1,12 @@
-"""The loss against an independent NumPy restatement, its laws, and its gradients."""
+"""The loss against an independent NumPy restatement, and its laws; test_restatements.py has its gradients."""
 
 import numpy as np
 import pytest
+import restated
 import tensorflow as tf
+from objective_cases import RELATED
 
 from medclip_keras.objectives.semantic_matching import label_similarity, semantic_matching, soft_targets
-
-
-def restatement(v, t, scale, a, b, known_a, known_b, temperature=1.0, kernel=None):
-    """The paper's equations in plain loops, float64; <x, y> is sum_kl x_k K_kl y_l."""
-    n, m = len(v), len(t)
-    kernel = np.eye(a.shape[1]) if kernel is None else kernel
-    s = np.zeros((n, m))
-    for i in range(n):
-        for j in range(m):
-            both = [c for c in range(a.shape[1]) if known_a[i, c] and known_b[j, c]]
-            dot, aa, bb = (
-                sum(x[k] * kernel[k, c] * y[c] for k in both for c in both)
-                for x, y in ((a[i], b[j]), (a[i], a[i]), (b[j], b[j]))
-            )
-            s[i, j] = dot / np.sqrt(aa * bb) if aa * bb > 0 else 0.0
-    y = np.array(
-        [
-            [np.exp(s[i, j] / temperature) / np.exp(s[i] / temperature).sum() for j in range(m)]
-            for i in range(n)
-        ]
-    )
-    z = np.array(
-        [
-            [np.exp(s[i, j] / temperature) / np.exp(s[:, j] / temperature).sum() for j in range(m)]
-            for i in range(n)
-        ]
-    )
-    logits = scale * v @ t.T
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    log_q = logits - np.log(np.exp(logits).sum(0, keepdims=True))
-    loss = (-(y * log_p).sum(1).mean() - (z * log_q).sum(0).mean()) / 2
-    kl = ((y * (np.log(y) - log_p)).sum(1).mean() + (z * (np.log(z) - log_q)).sum(0).mean()) / 2
-    return s, y, z, loss, kl
 
 
 @pytest.fixture(params=["multi_hot", "signed"])
@@ -54,17 +23,6 @@ def batch(request):
     return v, t, a, b, known_a.astype("float64"), known_b.astype("float64")
 
 
-# Six findings: weighted, the first four related, positive definite; half of the pairs (k, l) are 0.
-RELATED = np.array([
-    [1.0, 0.6, 0.3, 0.0, 0, 0],
-    [0.6, 4.0, 0.5, 1.2, 0, 0],
-    [0.3, 0.5, 2.0, 0.0, 0, 0],
-    [0.0, 1.2, 0.0, 3.0, 0, 0],
-    [0.0, 0.0, 0.0, 0.0, 9, 0],
-    [0.0, 0.0, 0.0, 0.0, 0, 1],
-])  # fmt: skip
-
-
 def call(batch, scale=3.0, **options):
     v, t, a, b, known_a, known_b = map(tf.constant, batch)  # Keras makes float32 of NumPy's float64
     return semantic_matching(v, t, scale, a, b, image_known=known_a, text_known=known_b, **options)
@@ -73,7 +31,7 @@ def call(batch, scale=3.0, **options):
 @pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_loss_kl_and_targets_equal_a_numpy_restatement(batch, temperature, kernel):
-    s, y, z, loss, kl = restatement(*batch[:2], 3.0, *batch[2:], temperature, kernel)
+    s, y, z, loss, kl = restated.semantic_matching(*batch[:2], 3.0, *batch[2:], temperature, kernel)
     out = call(batch, target_temperature=temperature, concept_kernel=kernel)
     targets = soft_targets(out.similarity, temperature)
     np.testing.assert_allclose(out.similarity, s, atol=1e-12)
@@ -84,7 +42,7 @@ def test_loss_kl_and_targets_equal_a_numpy_restatement(batch, temperature, kerne
 
 @pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
 def test_loss_in_float32_equals_the_restatement_to_1e_minus_6(batch, kernel):
-    s, *_, loss, kl = restatement(*batch[:2], 3.0, *batch[2:], kernel=kernel)
+    s, *_, loss, kl = restated.semantic_matching(*batch[:2], 3.0, *batch[2:], kernel=kernel)
     out = call([x.astype("float32") for x in batch], concept_kernel=kernel)
     assert out.loss.dtype == "float32"
     np.testing.assert_allclose(out.similarity, s, atol=1e-6)
@@ -194,32 +152,6 @@ def test_prediction_equal_to_the_target_has_no_kl_left():
     a = np.eye(3)
     out = semantic_matching(np.eye(3), np.eye(3), 1 / 0.5, a, a, target_temperature=0.5)
     np.testing.assert_allclose(out.kl, 0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kernel", [None, RELATED], ids=["multi-hot", "related"])
-def test_gradients_equal_finite_differences(batch, kernel):
-    v, t, a, b, known_a, known_b = map(tf.constant, batch)
-    variables = [tf.Variable(v), tf.Variable(t), tf.Variable(3.0, dtype="float64")]
-
-    def loss():
-        return semantic_matching(
-            *variables, a, b, image_known=known_a, text_known=known_b, concept_kernel=kernel
-        ).loss
-
-    with tf.GradientTape() as tape:
-        value = loss()
-    gradients = tape.gradient(value, variables)
-    for variable, gradient in zip(variables, gradients, strict=True):
-        base = variable.numpy()
-        for index in np.ndindex(base.shape):
-            step = np.zeros(base.shape)
-            step[index] = 1e-6
-            variable.assign(base + step)
-            up = loss()
-            variable.assign(base - step)
-            down = loss()
-            variable.assign(base)
-            np.testing.assert_allclose(gradient.numpy()[index], (up - down) / 2e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("kernel", [None, np.eye(3) + 0.5])
