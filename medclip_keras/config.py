@@ -100,9 +100,9 @@ class AugmentConfig:
 
     def __post_init__(self):
         low, high = self.crop_share
-        require(0 < low <= high <= 1, "augment.crop_share", "two shares in (0, 1], ascending", self.crop_share)
+        require(0 < low <= high <= 1, "augment.crop_share", "two ascending shares in (0, 1]", self.crop_share)
         low, high = self.blur_sigma
-        require(0 <= low <= high, "augment.blur_sigma", "two widths of 0 or more, ascending", self.blur_sigma)
+        require(0 <= low <= high, "augment.blur_sigma", "two ascending widths, 0 or more", self.blur_sigma)
 
 
 @dataclass(frozen=True)

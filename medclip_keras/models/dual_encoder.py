@@ -19,51 +19,99 @@ class DualEncoder(keras.Model):
         config: sizes, backbones and presets.
         vocabulary_size: number of word pieces.
         max_tokens: the longest sentence in word pieces, [CLS] and [SEP] included.
+        local_features: whether images also give regions, and texts words (GLoRIA).
+        initial_logit_scale: 1/tau at the start; None: that of `config.initial_temperature`.
+        learn_logit_scale: False where it stays what it is.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int, max_tokens: int, **kwargs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary_size: int,
+        max_tokens: int,
+        *,
+        local_features: bool = False,
+        initial_logit_scale: float | None = None,
+        learn_logit_scale: bool = True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.config = config
-        self.image_encoder = ImageEncoder(config.image, config.projection_dim, name="image_encoder")
+        self.config, self.local_features = config, local_features
+        shared = (config.projection, local_features)
+        self.image_encoder = ImageEncoder(config.image, config.projection_dim, *shared, name="image_encoder")
         self.text_encoder = TextEncoder(
-            config.text, config.projection_dim, vocabulary_size, max_tokens, name="text_encoder"
+            config.text, config.projection_dim, vocabulary_size, max_tokens, *shared, name="text_encoder"
         )
         self.log_logit_scale = self.add_weight(
             name="log_logit_scale",
             shape=(),
-            initializer=keras.initializers.Constant(math.log(1 / config.initial_temperature)),
+            initializer=keras.initializers.Constant(
+                math.log(initial_logit_scale or 1 / config.initial_temperature)
+            ),
             constraint=lambda log_scale: ops.minimum(log_scale, math.log(config.max_logit_scale)),
             dtype="float32",
             autocast=False,
+            trainable=learn_logit_scale,
         )
 
     def build_towers(self) -> "DualEncoder":
         """Creates every weight; afterwards the model can be saved, restored and counted."""
         size = self.config.image.image_size
-        self.encode_images(ops.zeros((1, size, size, 1)))
-        self.encode_tokens(ops.zeros((1, 4), "int32"), ops.ones((1, 4), "int32"))
+        ids, mask = ops.zeros((1, 4), "int32"), ops.ones((1, 4), "int32")
+        inputs = {"images": ops.zeros((1, size, size, 1)), "token_ids": ids, "padding_mask": mask}
+        self.call(inputs | ({"word_ids": ids} if self.local_features else {}))
         self.built = True
         return self
 
     def encode_images(self, images, training=False):
         """Images float (B, S, S, 1), normalised, to embeddings float32 (B, D) of unit length."""
-        return _unit_length(self.image_encoder(images, training=training))
+        return _unit_length(self.image_encoder(images, training=training).embeddings_unnormalized)
+
+    def describe_images(self, images):
+        """Images float (B, S, S, 1), normalised, to their embeddings and to what these are projected from.
+
+        Returns:
+            {"image_embeddings" (B, D) of unit length, "image_features" (B, C)} float32.
+        """
+        tower = self.image_encoder(images)
+        return {
+            "image_embeddings": _unit_length(tower.embeddings_unnormalized),
+            "image_features": ops.cast(tower.pooled, "float32"),
+        }
 
     def encode_tokens(self, token_ids, padding_mask, training=False):
         """Token ids and mask, int (B, T), to embeddings float32 (B, D) of unit length."""
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-        return _unit_length(self.text_encoder(inputs, training=training))
+        return _unit_length(self.text_encoder(inputs, training=training).embeddings_unnormalized)
 
     def logit_scale(self):
         """1/tau, a float32 scalar; the optimizer keeps it at or under `config.max_logit_scale`."""
         return ops.exp(self.log_logit_scale)
 
     def call(self, inputs, training=False):
-        """{"images", "token_ids", "padding_mask"} to {"image_embeddings", "text_embeddings"}."""
-        return {
-            "image_embeddings": self.encode_images(inputs["images"], training),
-            "text_embeddings": self.encode_tokens(inputs["token_ids"], inputs["padding_mask"], training),
+        """Embeds a batch.
+
+        Args:
+            inputs: {"images", "token_ids", "padding_mask"}, and "word_ids" with local features.
+            training: whether the encoders are in training mode.
+
+        Returns:
+            {"image_embeddings", "text_embeddings"} float32 (B, D) of unit length; with local features also
+            "regions" (B, num_regions, D), "words" (B, T, D) and "word_mask" (B, T), not normalised.
+        """
+        image = self.image_encoder(inputs["images"], training=training)
+        text = self.text_encoder(_text_inputs(inputs), training=training)
+        outputs = {
+            "image_embeddings": _unit_length(image.embeddings_unnormalized),
+            "text_embeddings": _unit_length(text.embeddings_unnormalized),
         }
+        if self.local_features:
+            outputs |= {"regions": image.regions, "words": text.words, "word_mask": text.word_mask}
+        return outputs
+
+
+def _text_inputs(batch: dict) -> dict:
+    return {name: batch[name] for name in ("token_ids", "padding_mask", "word_ids") if name in batch}
 
 
 def _unit_length(embeddings_unnormalized):

@@ -1,10 +1,18 @@
-"""The image tower: a backbone by name, its feature map averaged over space."""
+"""The image tower: a backbone by name, its feature map averaged over space, its regions where asked for."""
+
+import math
+from typing import NamedTuple
 
 import keras
 import keras_hub
 from keras import layers, ops
 
 from medclip_keras.config import ImageEncoderConfig, require
+
+
+def _input_shape(config: ImageEncoderConfig) -> tuple[int, int, int]:
+    side = config.upsampled_size or config.image_size
+    return (side, side, 3)
 
 
 def _resnet(config: ImageEncoderConfig, block_type: str, num_blocks: list[int]) -> keras.Model:
@@ -16,13 +24,13 @@ def _resnet(config: ImageEncoderConfig, block_type: str, num_blocks: list[int]) 
         stackwise_num_blocks=num_blocks,
         stackwise_num_strides=[1, 2, 2, 2],
         block_type=block_type,
-        image_shape=(config.image_size, config.image_size, 3),
+        image_shape=_input_shape(config),
     )
 
 
 def _swin_tiny(config: ImageEncoderConfig) -> keras.Model:
     return keras_hub.models.SwinTransformerBackbone(
-        image_shape=(config.image_size, config.image_size, 3),
+        image_shape=_input_shape(config),
         embed_dim=96,
         depths=(2, 2, 6, 2),
         num_heads=(3, 6, 12, 24),
@@ -38,14 +46,18 @@ def _small_resnet(config: ImageEncoderConfig) -> keras.Model:
     """
     width = config.width
     require(width % 8 == 0, "model.image.width", "a multiple of 8 (channels a normalisation group)", width)
-    inputs = keras.Input((config.image_size, config.image_size, 3), name="images")
+    inputs = keras.Input(_input_shape(config), name="images")
     x = layers.Conv2D(width, 5, strides=2, padding="same", use_bias=False, name="stem")(inputs)
     x = layers.GroupNormalization(groups=8, name="stem_norm")(x)
     x = ops.relu(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    maps = {}
     for stage in range(4):
         x = _basic_block(x, width * 2**stage, strides=1 if stage == 0 else 2, name=f"stage{stage}")
-    return keras.Model(inputs, x, name="small_resnet")
+        maps[f"P{stage + 2}"] = x
+    backbone = keras.Model(inputs, x, name="small_resnet")
+    backbone.pyramid_outputs = maps
+    return backbone
 
 
 def _basic_block(x, filters: int, strides: int, name: str):
@@ -79,9 +91,7 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
         ValueError: an unknown backbone.
     """
     if config.preset:
-        return keras_hub.models.Backbone.from_preset(
-            config.preset, image_shape=(config.image_size, config.image_size, 3)
-        )
+        return keras_hub.models.Backbone.from_preset(config.preset, image_shape=_input_shape(config))
     require(
         config.backbone in BACKBONES,
         "model.image.backbone",
@@ -99,31 +109,77 @@ def synchronise_batch_normalisation(backbone: keras.Model) -> None:
             layer.synchronized = True
 
 
+class ImageFeatures(NamedTuple):
+    """What the image tower says of a batch; nothing is normalised.
+
+    Attributes:
+        embeddings_unnormalized: (B, D), of whole images.
+        pooled: (B, C), the backbone's feature map averaged over space: what is projected, and what a linear
+            probe or a classifier is given.
+        regions: (B, num_regions, D), of places in the images; None unless they were asked for.
+    """
+
+    embeddings_unnormalized: object
+    pooled: object
+    regions: object = None
+
+
 class ImageEncoder(keras.Model):
     """Radiographs to embeddings: backbone, mean over space, bias-free projection.
 
-    Follows: Wang et al., EMNLP 2022, section 3.2.
+    Follows: Wang et al., EMNLP 2022, section 3.2; with `projection="mlp"` Zhang et al., MLHC 2022, section
+    3.1; with `local_features` Huang et al., ICCV 2021 (GLoRIA), section 3.2: regions are the places of the
+    feature map at a sixteenth of the side (ResNet's third stage), of the last map where a backbone has no
+    such one, each projected by the same matrix.
+
+    Args:
+        config: of the tower.
+        projection_dim: D.
+        projection: "linear", or "mlp" with one hidden layer.
+        local_features: whether there are regions.
     """
 
-    def __init__(self, config: ImageEncoderConfig, projection_dim: int, **kwargs):
+    def __init__(
+        self,
+        config: ImageEncoderConfig,
+        projection_dim: int,
+        projection: str = "linear",
+        local_features: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.image_size = config.image_size
-        self.backbone = build_backbone(config)
-        synchronise_batch_normalisation(self.backbone)
+        self.image_size, self.upsampled_size = config.image_size, config.upsampled_size
+        self.local_features = local_features
+        backbone = build_backbone(config)
+        synchronise_batch_normalisation(backbone)
+        if local_features:
+            region_map = getattr(backbone, "pyramid_outputs", {}).get("P4", backbone.output)
+            backbone = keras.Model(backbone.inputs, [backbone.output, region_map], name=backbone.name)
+            self.region_projection = layers.Dense(projection_dim, use_bias=False, name="region_projection")
+        self.backbone = backbone
+        self.hidden = hidden_layer(backbone.outputs[0].shape[-1]) if projection == "mlp" else None
         self.projection = layers.Dense(projection_dim, use_bias=False, name="projection")
 
-    def call(self, images, training=False):
-        """Embeds images.
+    def call(self, images, training=False) -> ImageFeatures:
+        """Embeds images, and their regions where the encoder has local features.
 
         Args:
             images: float (B, S, S, 1), normalised grey values.
             training: whether batch statistics and dropout are those of training.
-
-        Returns:
-            float (B, projection_dim), not normalised.
         """
-        features = self.backbone(
-            ops.repeat(images, 3, axis=-1), training=training
-        )  # (B, h, w, C) or (B, N, C)
-        pooled = ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))  # (B, C)
-        return self.projection(pooled)  # (B, projection_dim)
+        if self.upsampled_size:
+            side = (self.upsampled_size, self.upsampled_size)
+            images = ops.image.resize(images, side, interpolation="bilinear")
+        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training)
+        last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
+        pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))  # (B, C)
+        embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))
+        if region_map is None:
+            return ImageFeatures(embeddings, pooled)
+        places = ops.reshape(region_map, (-1, math.prod(region_map.shape[1:-1]), region_map.shape[-1]))
+        return ImageFeatures(embeddings, pooled, self.region_projection(places))
+
+
+def hidden_layer(width: int) -> layers.Dense:
+    """The hidden layer of an "mlp" projection, as wide as what it is given."""
+    return layers.Dense(width, activation="relu", name="projection_hidden")

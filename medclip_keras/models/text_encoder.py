@@ -1,12 +1,20 @@
-"""The text tower: BERT, three of its hidden states averaged over the words that are there."""
+"""The text tower: BERT, some of its hidden states pooled over the words that are there."""
 
 import functools
+from typing import NamedTuple
 
 import keras
 import keras_hub
 from keras import layers, ops
 
 from medclip_keras.config import TextEncoderConfig, require
+from medclip_keras.models.image_encoder import hidden_layer
+
+HIDDEN_STATES = {  # of n layers, those that are used
+    "first_two_and_last": lambda n: sorted({0, min(1, n - 1), n - 1}),
+    "last": lambda n: [n - 1],
+    "last_four": lambda n: list(range(max(0, n - 4), n)),
+}
 
 
 def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: int) -> keras.Model:
@@ -43,12 +51,60 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
     return backbone
 
 
+def freeze(backbone: keras.Model, num_layers: int) -> None:
+    """Keeps the embeddings and the first transformer layers as they are, as ConVIRT does; 0 freezes nothing.
+
+    Raises:
+        ValueError: more layers than there are.
+    """
+    layers_there = len(backbone.transformer_layers)
+    require(
+        num_layers <= layers_there, "model.text.frozen_layers", f"at most {layers_there} layers", num_layers
+    )
+    if num_layers:
+        for layer in (
+            backbone.token_embedding,
+            backbone.position_embedding,
+            backbone.segment_embedding,
+            backbone.embeddings_layer_norm,
+            *backbone.transformer_layers[:num_layers],
+        ):
+            layer.trainable = False
+
+
+class TextFeatures(NamedTuple):
+    """What the text tower says of a batch; nothing is normalised.
+
+    Attributes:
+        embeddings_unnormalized: (B, D), of whole texts.
+        words: (B, T, D), of words, word 0 first; None unless they were asked for.
+        word_mask: (B, T), 1 where there is a word; None likewise.
+    """
+
+    embeddings_unnormalized: object
+    words: object = None
+    word_mask: object = None
+
+
 class TextEncoder(keras.Model):
     """Sentences to embeddings: BERT, mean of hidden states 1, 2 and last, linear projection.
 
     Follows: the released code of Wang et al., EMNLP 2022. Departs: the mean runs over the words only, so an
     embedding does not depend on the padding of its batch; `pooling="padded_mean"` averages over padding too,
-    as the released weights expect. A backbone of fewer than three layers averages those it has.
+    as the released weights expect. A backbone of fewer layers than are asked for takes those it has.
+
+    ConVIRT (Zhang et al., MLHC 2022) takes the maximum of the last state over the tokens, freezes the lower
+    layers, and has a hidden layer in its projection. GLoRIA (Huang et al., ICCV 2021) sums the last four
+    states, and the word pieces of a word to that word; Departs: [CLS], [SEP] and padding are no words, and
+    words are projected by a matrix, as everything else is.
+
+    Args:
+        config: of the tower.
+        projection_dim: D.
+        vocabulary_size: number of word pieces.
+        max_tokens: T, the longest text in word pieces.
+        projection: "linear", or "mlp" with one hidden layer.
+        local_features: whether there are words, where `word_ids` say which.
     """
 
     def __init__(
@@ -57,25 +113,31 @@ class TextEncoder(keras.Model):
         projection_dim: int,
         vocabulary_size: int,
         max_tokens: int,
+        projection: str = "linear",
+        local_features: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.pooling = config.pooling
+        self.pooling, self.local_features = config.pooling, local_features
+        self.sums_states = config.hidden_states == "last_four"
         backbone = build_backbone(config, vocabulary_size, max_tokens)
+        freeze(backbone, config.frozen_layers)
         outputs = [layer.output for layer in backbone.transformer_layers]
-        states = sorted({0, min(1, len(outputs) - 1), len(outputs) - 1})
+        states = HIDDEN_STATES[config.hidden_states](len(outputs))
         self.backbone = keras.Model(backbone.inputs, [outputs[i] for i in states], name="bert")
+        self.hidden = hidden_layer(outputs[-1].shape[-1]) if projection == "mlp" else None
         self.projection = layers.Dense(projection_dim, use_bias=config.projection_bias, name="projection")
+        if local_features:
+            self.word_projection = layers.Dense(projection_dim, use_bias=False, name="word_projection")
 
-    def call(self, inputs, training=False):
-        """Embeds tokenised sentences.
+    def call(self, inputs, training=False) -> TextFeatures:
+        """Embeds tokenised texts, and their words where the encoder has local features.
 
         Args:
-            inputs: {"token_ids": int (B, T), "padding_mask": int (B, T), 1 where there is a word}.
+            inputs: {"token_ids": int (B, T), "padding_mask": int (B, T), 1 where there is a word piece}, and
+                with local features, for words, "word_ids": int (B, T), the number of the word that a piece
+                belongs to, -1 for none.
             training: whether dropout is on.
-
-        Returns:
-            float (B, projection_dim), not normalised.
         """
         mask = inputs["padding_mask"]
         states = self.backbone(
@@ -87,11 +149,43 @@ class TextEncoder(keras.Model):
             training=training,
         )
         states = [states] if not isinstance(states, (list, tuple)) else states
-        hidden = sum(states) / len(states)  # (B, T, hidden_dim)
-        if self.pooling == "padded_mean":
-            return self.projection(ops.mean(hidden, axis=1))
-        weights = ops.cast(mask, hidden.dtype)[..., None]  # (B, T, 1)
-        pooled = ops.sum(hidden * weights, axis=1) / ops.maximum(
-            ops.sum(weights, axis=1), 1
-        )  # (B, hidden_dim)
-        return self.projection(pooled)  # (B, projection_dim)
+        hidden = sum(states) if self.sums_states else sum(states) / len(states)  # (B, T, hidden_dim)
+        pooled = pool(hidden, mask, self.pooling)  # (B, hidden_dim)
+        embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))
+        if not (self.local_features and "word_ids" in inputs):
+            return TextFeatures(embeddings)
+        words, word_mask = sum_into_words(self.word_projection(hidden), inputs["word_ids"])
+        return TextFeatures(embeddings, words, word_mask)
+
+
+def pool(hidden, mask, pooling: str):
+    """States (B, T, C) of word pieces to (B, C): their mean or maximum, or the mean over padding too."""
+    if pooling == "padded_mean":
+        return ops.mean(hidden, axis=1)
+    there = ops.cast(mask, hidden.dtype)[..., None]  # (B, T, 1)
+    if pooling == "max":
+        lowest = ops.cast(-1e4, hidden.dtype)  # far below any state, and representable in float16
+        return ops.max(hidden * there + lowest * (1 - there), axis=1)
+    return ops.sum(hidden * there, axis=1) / ops.maximum(ops.sum(there, axis=1), 1)
+
+
+def sum_into_words(pieces, word_ids):
+    """Sums the states of word pieces into words.
+
+    Args:
+        pieces: float (B, T, D).
+        word_ids: int (B, T), the number of the word that a piece belongs to, -1 for none.
+
+    Returns:
+        words (B, T, D), word k in row k and zeros behind the last one, and their mask (B, T) in the same
+        dtype.
+
+    >>> import numpy as np
+    >>> words, mask = sum_into_words(np.array([[[9.0], [1], [2], [4], [9]]]), np.array([[-1, 0, 0, 1, -1]]))
+    >>> np.ravel(words).tolist(), np.ravel(mask).tolist()
+    ([3.0, 4.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0])
+    """
+    pieces = ops.convert_to_tensor(pieces)
+    belongs = ops.one_hot(word_ids, pieces.shape[1], dtype=pieces.dtype)  # (B, T pieces, T words), -1: zeros
+    words = ops.einsum("bpw,bpd->bwd", belongs, pieces)
+    return words, ops.max(belongs, axis=1)

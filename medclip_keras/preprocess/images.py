@@ -12,6 +12,7 @@ from medclip_keras.config import AugmentConfig
 
 MEAN = 0.5863
 STANDARD_DEVIATION = 0.2795
+BLURRED_SIDE = 224  # the side that `AugmentConfig.blur_sigma` is told for; smaller images in proportion
 STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
 
 
@@ -79,14 +80,17 @@ def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:
 def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf.Tensor) -> tf.Tensor:
     """Changes training images at random: flip, affine map, crop, then brightness and contrast.
 
-    With u_1 … u_9 uniform in [0, 1), drawn per image from its own seed, and c the image's centre, the pixel
+    With u_1 … u_11 uniform in [0, 1), drawn per image from its own seed, and c the image's centre, the pixel
     at p of the result is read (bilinear, black outside) at
 
-        q = c + R(angle)^-1 (p + o - c - t) / k,   mirrored where u < flip
+        q = c + R(angle)^-1 (g p + o - c - t) / k,   mirrored where u < flip
 
-    where o is the crop's corner, t the translation and k the scale. Then, x in [0, 1] and m its mean,
+    where o is the crop's corner, g the share of its side that is kept and enlarged, t the translation and k
+    the scale. Then, x in [0, 1] and m its mean,
 
-        x' = clip(f (x - m) + m + b, 0, 1).
+        x' = clip(f (x - m) + m + b, 0, 1),
+
+    blurred by a Gaussian where `config.blur_sigma` is not zero (as ConVIRT, Zhang et al., MLHC 2022).
 
     So an image's result is a pure function of the image and its seed, whatever the batch around it.
 
@@ -107,8 +111,8 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
     """
     side = min(images.shape[1], round(image_size * STORED_PER_CROP)) if config.crop else image_size
     images = _resize(images, side)  # (B, side, side, 1)
-    draws = _uniform_per_image(seeds, 9)  # (B, 9)
-    transforms = _crop_transforms(draws[:, :7], side, image_size, config)  # (B, 8)
+    draws = _uniform_per_image(seeds, 11)  # (B, 11)
+    transforms = _crop_transforms(draws, side, image_size, config)  # (B, 8)
     images = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transforms,
@@ -119,7 +123,11 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
     )  # (B, image_size, image_size, 1)
     shift = 255.0 * config.brightness * (2.0 * draws[:, 7] - 1.0)
     factor = 1.0 + config.contrast * (2.0 * draws[:, 8] - 1.0)
-    return normalise(_change_colours(images, shift, factor))
+    images = _change_colours(images, shift, factor)
+    if max(config.blur_sigma) > 0:
+        lowest, highest = (sigma * image_size / BLURRED_SIDE for sigma in config.blur_sigma)
+        images = _blur(images, lowest + (highest - lowest) * draws[:, 10], highest)
+    return normalise(images)
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
@@ -158,19 +166,22 @@ def _crop_transforms(draws: tf.Tensor, side: int, image_size: int, config: Augme
     shift_x, shift_y = (config.translation * side * (2.0 * draws[:, column] - 1.0) for column in (2, 3))
     smallest, largest = config.scale
     scale = smallest + (largest - smallest) * draws[:, 4]
-    corner_x, corner_y = (tf.floor(draws[:, column] * (side - image_size + 1)) for column in (5, 6))
+    least, most = config.crop_share
+    share = least + (most - least) * draws[:, 9]  # (B,)
+    room = side - share * image_size + 1.0
+    corner_x, corner_y = (tf.floor(draws[:, column] * room) for column in (5, 6))
 
     centre = (side - 1) / 2.0
     cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
     offset_x, offset_y = corner_x - centre - shift_x, corner_y - centre - shift_y
-    # q_x = cosine * (x + offset_x) + sine * (y + offset_y) + centre, and the mirror image of it.
+    # q_x = cosine * (share * x + offset_x) + sine * (share * y + offset_y) + centre, and its mirror image.
     sign = tf.where(mirrored, -1.0, 1.0)
     rows = [
-        sign * cosine,
-        sign * sine,
+        sign * cosine * share,
+        sign * sine * share,
         sign * (cosine * offset_x + sine * offset_y) + centre,
-        -sine,
-        cosine,
+        -sine * share,
+        cosine * share,
         -sine * offset_x + cosine * offset_y + centre,
         tf.zeros_like(angle),
         tf.zeros_like(angle),
@@ -182,6 +193,20 @@ def _change_colours(images: tf.Tensor, shift: tf.Tensor, factor: tf.Tensor) -> t
     mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)  # (B, 1, 1, 1)
     shift, factor = shift[:, None, None, None], factor[:, None, None, None]
     return tf.clip_by_value(factor * images + ((1.0 - factor) * mean + shift), 0.0, 255.0)
+
+
+def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
+    """Gaussian blur, another width (B,) an image (B, S, S, 1); edges are mirrored."""
+    radius = min(math.ceil(3 * highest), images.shape[1] - 1)
+    offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+    weights = tf.exp(-(offsets[:, None] ** 2) / (2.0 * tf.maximum(sigmas, 1e-3) ** 2))  # (taps, B)
+    weights /= tf.reduce_sum(weights, axis=0)
+    # The images become the channels of one, so that each meets its own kernel.
+    channels = tf.transpose(images, (3, 1, 2, 0))  # (1, S, S, B)
+    channels = tf.pad(channels, [[0, 0], [radius, radius], [radius, radius], [0, 0]], mode="REFLECT")
+    for kernel in (weights[:, None, :, None], weights[None, :, :, None]):
+        channels = tf.nn.depthwise_conv2d(channels, kernel, strides=(1, 1, 1, 1), padding="VALID")
+    return tf.transpose(channels, (3, 1, 2, 0))  # (B, S, S, 1)
 
 
 def _decode_jpeg(file_bytes: tf.Tensor) -> tf.Tensor:

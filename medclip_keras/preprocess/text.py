@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 from etils import epath
@@ -71,6 +72,20 @@ class Tokenizer(tf.Module):
             "token_ids": tf.ensure_shape(token_ids, shape),
             "padding_mask": tf.ensure_shape(mask, shape),
         }
+
+    def word_ids(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """The number of the word that each piece belongs to; punctuation marks count as words.
+
+        Args:
+            token_ids: (B, T) int32, of a call.
+
+        Returns:
+            (B, T) int32, from 0 on; -1 for [CLS], [SEP] and [PAD].
+        """
+        no_word = np.isin(range(len(self.vocabulary)), (self.pad_id, self.start_id, self.end_id))
+        begins = [not piece.startswith("##") for piece in self.vocabulary] & ~no_word
+        numbers = tf.cumsum(tf.cast(tf.gather(begins, token_ids), tf.int32), axis=1) - 1
+        return tf.where(tf.gather(no_word, token_ids), -1, numbers)
 
     @property
     def fingerprint(self) -> str:

@@ -7,6 +7,7 @@ Batch k is a pure function of (seed, k): nothing of the pipeline needs saving to
 the shuffle buffers and a few batches, whatever the size of the data.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,6 +35,10 @@ from medclip_keras.records.schema import parse_batch, report_features
 _BLOCK = 128  # records parsed at a time
 _SENTENCES_PER_RECORD = 8  # the sentences' shuffle buffer holds that many a record of the images' buffer
 _SAMPLE = 4096  # records from which the share without a finding is estimated
+_SHARES, _SHARE_KEY = 2**32, (0x6D656463, 0x6C6970)  # the key fixes which studies a share of them is
+_RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
+_STATE_OF_RANK = np.array(_RANKED, np.int8)
+_RANK_OF_STATE = np.argsort(_STATE_OF_RANK).astype(np.int32)
 _IMAGES, _SENTENCES, _AUGMENT, _PAIRS = range(4)  # streams of random numbers
 
 
@@ -60,9 +65,11 @@ def training_batches(
 
     Returns:
         A dataset of dicts: images (B, s, s, 1) float32, image_labels, image_known (B, num_findings) float32,
-        token_ids, padding_mask (B, T) int32, text_labels, text_known (B, num_findings) float32. Images and
-        sentences are drawn independently, but for `data.pairing` "own_report": there sentence i is a random
-        one of image i's own report, where it has one.
+        image_study (B,) int64, a hash; token_ids, padding_mask (B, T) int32, text_labels, text_known
+        (B, num_findings) float32, text_study (B,) int64; for the objective "gloria" word_ids (B, T) too.
+        Images and sentences are drawn independently, unless the run's `pairing` is "own_report", where
+        sentence i is a random one of image i's own report if it has one, or "pairs", where images without one
+        are left out; there, with `data.text_unit` "report", text i is the whole report.
 
     Raises:
         ValueError: folders that cannot be used together, an empty split, a missing shard, no usable sentence.
@@ -71,23 +78,50 @@ def training_batches(
     batch_size = config.train.batch_size
     images, texts = image_folders(config.data, split), sentence_folders(config.data, split)
     table = load_concepts(images[0].directory)
+    keep = kept_images(config, split, len(table))
 
     def stream(name: int, make_pass) -> tf.data.Dataset:
         seed = _seed(config.seed, name)
         items = _endless(make_pass, seed, steps_per_epoch * batch_size, start_step * batch_size)
         return items.batch(batch_size, drop_remainder=True)  # nothing remains; the shape is static
 
-    image_records = stream(_IMAGES, _image_pass(config.data, images, split))
-    sentences = stream(_SENTENCES, _sentence_pass(config.data, texts, split))
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    batches = tf.data.Dataset.zip(steps, image_records, sentences).map(
-        lambda step, records, drawn: _make_batch(config, tokenizer, table, images[0], step, records, drawn),
+    streams = [steps, stream(_IMAGES, _image_pass(config.data, images, split, keep))]
+    if config.pairing != "pairs":
+        streams.append(stream(_SENTENCES, _sentence_pass(config.data, texts, split, keep)))
+    batches = tf.data.Dataset.zip(*streams).map(
+        functools.partial(_make_batch, config, tokenizer, table, images[0]),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.prefetch(2).with_options(options)
+
+
+def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | None:
+    """Serialized image record () → bool (): whether a run learns from it, and from its sentences.
+
+    Images without a usable sentence of their own are left out where the run learns from pairs. Of the images
+    with a report, training keeps those whose study's hash is under `data.paired_share`: the smaller share
+    lies within the larger, and which studies they are depends on nothing else.
+
+    Returns:
+        The predicate, or None where all images are kept.
+    """
+    data, share = config.data, config.data.paired_share if split == "train" else 1.0
+    if config.pairing != "pairs" and share == 1:
+        return None
+    features = report_features(num_findings)  # image records carry the same fields
+
+    def keep(serialized):
+        record = parse_batch(features, serialized[None], ("study_id", "sentences"))
+        has_text = tf.reduce_any(_has_words(record["sentences"]["text"].values, data.min_words))
+        bucket = tf.strings.to_hash_bucket_strong(record["study_id"][0], _SHARES, _SHARE_KEY)
+        inside = bucket < round(share * _SHARES)
+        return has_text & inside if config.pairing == "pairs" else inside | ~has_text
+
+    return keep
 
 
 def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf.data.Dataset:
@@ -122,34 +156,53 @@ def evaluation_sentences(config: RunConfig, split: str, batch_size: int = 256) -
         ValueError: folders that cannot be used together, an empty split, a missing shard.
     """
     folders = sentence_folders(config.data, split)
-    sentences = read_records(folders, split).batch(_BLOCK).map(_sentence_parser(config.data, folders))
+    keep = kept_images(config, split, folders[0].manifest.num_findings)
+    sentences = read_records(folders, split, keep).batch(_BLOCK).map(_sentence_parser(config.data, folders))
     return sentences.unbatch().batch(batch_size).prefetch(1)
 
 
-def _make_batch(config, tokenizer, table, folder: RecordFolder, step, records, drawn) -> dict[str, tf.Tensor]:
+def _make_batch(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    table: ConceptTable,
+    folder: RecordFolder,
+    step: tf.Tensor,
+    records: tf.Tensor,
+    drawn: dict | None = None,
+) -> dict[str, tf.Tensor]:
+    """Serialized image records (B,), and the sentences drawn beside them, to what a training step takes."""
     batch_size = config.train.batch_size
-    own_report = config.data.pairing == "own_report"
-    fields = ("image", "label_states", "sentences") if own_report else ("image", "label_states")
+    own_report = config.pairing != "independent"
+    fields = ("image", "label_states", "study_id", *(("sentences",) if own_report else ()))
     parsed = parse_batch(folder.manifest.features, records, fields)
-    texts, text_states = drawn["text"], drawn["label_states"]
+    texts = drawn
     if own_report:
         dice = tf.random.stateless_uniform((batch_size,), _fold_in(_seed(config.seed, _PAIRS), step))
-        texts, text_states = _own_sentences(parsed["sentences"], config.data.min_words, dice, drawn)
+        texts = _own_texts(parsed, config.data, dice, drawn)
     if config.data.unlabelled_sentence == "no_finding":
-        text_states = mark_unlabelled(text_states, table)
+        texts["label_states"] = mark_unlabelled(texts["label_states"], table)
     image_labels, image_known = _labels(parsed["label_states"], config.data, table)
-    text_labels, text_known = _labels(text_states, config.data, table)
+    text_labels, text_known = _labels(texts["label_states"], config.data, table)
     index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     seeds = _seeds_of(_seed(config.seed, _AUGMENT), index)  # (B, 2)
     images = tf.ensure_shape(parsed["image"], (batch_size, *folder.manifest.features["image"].shape))
+    tokens = tokenizer(texts["text"])
+    if config.objective.name == "gloria":
+        tokens["word_ids"] = tokenizer.word_ids(tokens["token_ids"])
     return {
         "images": augment(images, config.model.image.image_size, config.augment, seeds),
         "image_labels": image_labels,
         "image_known": image_known,
-        **tokenizer(texts),
+        "image_study": _study_hash(parsed["study_id"]),
+        **tokens,
         "text_labels": text_labels,
         "text_known": text_known,
+        "text_study": _study_hash(texts["study_id"]),
     }
+
+
+def _study_hash(study_ids: tf.Tensor) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(study_ids, 2**62)  # (B,) int64
 
 
 def _labels(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
@@ -170,7 +223,9 @@ def _endless(make_pass: Callable, seed: tf.Tensor, per_epoch: int, start: int) -
     return tf.data.Dataset.range(first_epoch, numbers).flat_map(epoch)
 
 
-def _image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str) -> Callable:
+def _image_pass(
+    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
+) -> Callable:
     """Seed → one pass over the serialized image records, shuffled, rare ones several times."""
     features = folders[0].manifest.features
 
@@ -181,11 +236,11 @@ def _image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str) -
         return records.batch(_BLOCK).map(with_states)
 
     factors = None
-    if data.balance:
-        factors = _factors(folders, split, "positives", "num_records", blocks)
+    if data.balance or keep is not None:  # else nothing can be missing
+        factors = _factors(folders, split, "positives", "num_records", blocks, keep)
 
     def make_pass(seed):
-        records = shuffled_records(folders, split, _fold_in(seed, 0))
+        records = shuffled_records(folders, split, _fold_in(seed, 0), keep)
         if data.balance:
             records = _draw_copies(blocks(records), factors, _fold_in(seed, 1))
             records = records.map(lambda item: item["record"])
@@ -194,21 +249,23 @@ def _image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str) -
     return make_pass
 
 
-def _sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str) -> Callable:
-    """Seed → one pass over the sentences, {"text", "label_states"}, shuffled, rare ones several times."""
+def _sentence_pass(
+    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
+) -> Callable:
+    """Seed → one pass over the sentences with their states and study, shuffled, rare ones several times."""
     parse = _sentence_parser(data, folders)
 
     def sentences_of(serialized):
         sentences = parse(serialized)
-        return {name: sentences[name] for name in ("text", "label_states")}
+        return {name: sentences[name] for name in ("text", "label_states", "study_id")}
 
     def blocks(records):
         return records.batch(_BLOCK).map(sentences_of)
 
-    factors = _factors(folders, split, "sentence_positives", "num_sentences", blocks)
+    factors = _factors(folders, split, "sentence_positives", "num_sentences", blocks, keep)
 
     def make_pass(seed):
-        sentences = blocks(shuffled_records(folders, split, _fold_in(seed, 0)))
+        sentences = blocks(shuffled_records(folders, split, _fold_in(seed, 0), keep))
         if data.balance:
             sentences = _draw_copies(sentences, factors, _fold_in(seed, 1))
         else:
@@ -221,13 +278,13 @@ def _sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str
 def _sentence_parser(data: DataConfig, folders: Sequence[RecordFolder]) -> Callable:
     """Serialized records (B,) → their sentences of `data.min_words` words and more, flat."""
     features = report_features(folders[0].manifest.num_findings)  # image records carry the same fields
+    keys = ("record_key", "patient_id", "study_id")
 
     def parse(serialized):
-        batch = parse_batch(features, serialized, ("record_key", "patient_id", "sentences"))
+        batch = parse_batch(features, serialized, (*keys, "sentences"))
         texts, states = batch["sentences"]["text"], batch["sentences"]["label_states"]
         flat = {
-            "record_key": tf.gather(batch["record_key"], texts.value_rowids()),
-            "patient_id": tf.gather(batch["patient_id"], texts.value_rowids()),
+            **{key: tf.gather(batch[key], texts.value_rowids()) for key in keys},
             "text": texts.values,
             "label_states": states.values,
         }
@@ -241,40 +298,76 @@ def _has_words(texts: tf.Tensor, min_words: int) -> tf.Tensor:
     return tf.strings.split(texts).row_lengths() >= min_words
 
 
-def _own_sentences(
-    sentences: dict, min_words: int, dice: tf.Tensor, drawn: dict
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A random sentence of each image's own report, the drawn one where there is none."""
-    texts, states = sentences["text"], sentences["label_states"]
-    keep = texts.with_values(_has_words(texts.values, min_words))  # (B, N) ragged
+def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | None) -> dict:
+    """A text of each image's own report; what was drawn where there is none.
+
+    Args:
+        parsed: a batch of image records, with "study_id" and "sentences".
+        data: its `min_words` and `text_unit` count.
+        dice: (B,) in [0, 1), which sentence it is.
+        drawn: {"text", "label_states", "study_id"} of B sentences; None where every image has its own.
+
+    Returns:
+        {"text" (B,), "label_states" (B, num_findings), "study_id" (B,)}.
+    """
+    texts, states = parsed["sentences"]["text"], parsed["sentences"]["label_states"]
+    keep = texts.with_values(_has_words(texts.values, data.min_words))  # (B, N) ragged
     texts, states = tf.ragged.boolean_mask(texts, keep), tf.ragged.boolean_mask(states, keep)
+    one = _whole_report if data.text_unit == "report" else functools.partial(_one_sentence, dice)
+    own_texts, own_states = one(texts, states)
+    own = {"text": own_texts, "label_states": own_states, "study_id": parsed["study_id"]}
+    if drawn is None:
+        return own
+    has_own = texts.row_lengths() > 0
+    return {
+        name: tf.where(has_own[:, None] if name == "label_states" else has_own, own[name], drawn[name])
+        for name in own
+    }
+
+
+def _one_sentence(dice: tf.Tensor, texts: tf.RaggedTensor, states: tf.RaggedTensor) -> tuple:
+    """Of each row of (B, N) a random text and its states; "" and silence of an empty row."""
     lengths = texts.row_lengths()  # (B,)
     chosen = tf.cast(tf.floor(dice * tf.cast(lengths, tf.float32)), tf.int64)
     positions = tf.where(lengths > 0, texts.row_starts() + chosen, tf.size(texts.values, tf.int64))
     # One more row behind the last, for images without a sentence to point at.
     own_texts = tf.gather(tf.concat([texts.values, [""]], axis=0), positions)  # (B,)
-    own_states = tf.gather(tf.pad(states.values, [[0, 1], [0, 0]]), positions)  # (B, num_findings)
-    has_own = lengths > 0
-    return (
-        tf.where(has_own, own_texts, drawn["text"]),
-        tf.where(has_own[:, None], own_states, drawn["label_states"]),
-    )
+    return own_texts, tf.gather(tf.pad(states.values, [[0, 1], [0, 0]]), positions)  # (B, num_findings)
 
 
-def _factors(folders, split: str, positives: str, total: str, blocks: Callable) -> np.ndarray:
-    """Repeat factors from the manifests' counts; the share without a finding is that of some records."""
-    sample = shuffled_records(folders, split, _seed(0, 0)).take(_SAMPLE)
+def _whole_report(texts: tf.RaggedTensor, states: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sentences of each row of (B, N) as one text; positive decides before uncertain before negative."""
+    ranks = states.with_values(tf.gather(_RANK_OF_STATE, tf.cast(states.values, tf.int32)))
+    highest = tf.maximum(tf.reduce_max(ranks, axis=1), 0)  # (B, num_findings); a row may be empty
+    return tf.strings.reduce_join(texts, axis=1, separator=" "), tf.gather(_STATE_OF_RANK, highest)
+
+
+def _factors(
+    folders, split: str, positives: str, total: str, blocks: Callable, keep: Callable | None
+) -> np.ndarray:
+    """Repeat factors from the manifests' counts; the share without a finding is that of some records.
+
+    Where records are left out, the manifests count too many: then all counts are those of the sample.
+    """
+    sample = shuffled_records(folders, split, _seed(0, 0), keep).take(_SAMPLE)
     states = [block["label_states"] for block in blocks(sample)]
-    states = tf.concat(states, axis=0).numpy()
+    states = tf.concat(states, axis=0).numpy() if states else np.zeros((0, 0), np.int8)
+    argument, requirement = "data.min_words", "small enough to leave a sentence"
+    if keep is not None:
+        argument = "data.pairing, data.paired_share and data.min_words"
+        requirement = "such that images with a report of their own are left"
     require(
         len(states) > 0,
-        "data.min_words",
-        "small enough to leave a sentence",
+        argument,
+        requirement,
         f"none in {_SAMPLE} records",
         f"Folders: {', '.join(folder.directory for folder in folders)}.",
     )
-    num_items = count(folders, split, total)
     share_without = np.mean(~np.any(states == LabelState.POSITIVE, axis=1))
+    if keep is not None:
+        counts = np.sum(states == LabelState.POSITIVE, axis=0)
+        return repeat_factors(counts, share_without * len(states), len(states))
+    num_items = count(folders, split, total)
     counts = sum(
         np.array(folder.manifest.splits[split][positives]) for folder in folders if folder.count(split)
     )

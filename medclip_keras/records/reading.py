@@ -1,6 +1,6 @@
 """Folders of records to streams of serialized records: the checks at the door, and the order they come in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -55,6 +55,16 @@ def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
     images, texts = _checked_folders(data)
     known = {folder.manifest.fingerprint for folder in texts}
     paired = tuple(folder for folder in images if folder.manifest.reports_sha256 not in {"", *known})
+    reports_of_images = {folder.manifest.reports_sha256 for folder in images}
+    joined = [folder.directory for folder in texts if folder.manifest.fingerprint in reports_of_images]
+    require(
+        data.paired_share == 1 or not joined,
+        "data.texts",
+        "without the reports of the images where data.paired_share is under 1: their sentences come with the "
+        "image records",
+        ", ".join(joined),
+        "Leave these folders out; reports without images stay.",
+    )
     require(
         bool(texts or paired),
         "data.texts",
@@ -70,12 +80,24 @@ def count(folders: Sequence[RecordFolder], split: str, what: str = "num_records"
     return sum(folder.count(split, what) for folder in folders)
 
 
-def read_records(folders: Sequence[RecordFolder], split: str) -> tf.data.Dataset:
-    """Serialized records, in the order of folders, shards and keys; for evaluation."""
-    return tf.data.TFRecordDataset(_files(folders, split))
+def read_records(
+    folders: Sequence[RecordFolder], split: str, keep: Callable | None = None
+) -> tf.data.Dataset:
+    """Serialized records, in the order of folders, shards and keys; for evaluation.
+
+    Args:
+        folders: of `image_folders` or `sentence_folders`.
+        split: "train", "valid" or "test".
+        keep: see `shuffled_records`.
+    """
+    if keep is None:
+        return tf.data.TFRecordDataset(_files(folders, split))
+    return tf.data.Dataset.from_tensor_slices(_files_and_kinds(folders, split)).flat_map(_reader(keep))
 
 
-def shuffled_records(folders: Sequence[RecordFolder], split: str, seed: tf.Tensor) -> tf.data.Dataset:
+def shuffled_records(
+    folders: Sequence[RecordFolder], split: str, seed: tf.Tensor, keep: Callable | None = None
+) -> tf.data.Dataset:
     """One pass over the serialized records: shards in random order, sixteen at a time, a record each in turn.
 
     Follow it by `shuffle`, which mixes the records themselves.
@@ -84,14 +106,16 @@ def shuffled_records(folders: Sequence[RecordFolder], split: str, seed: tf.Tenso
         folders: of `image_folders` or `sentence_folders`.
         split: "train", "valid" or "test".
         seed: (2,) int32; decides the order alone, whatever TensorFlow's global seed is.
+        keep: serialized image record () → bool (), whether it is read; report records always are. None: all.
 
     Returns:
         A dataset of () strings.
     """
-    files = _files(folders, split)
-    order = tf.random.experimental.stateless_shuffle(tf.constant(files), seed)
+    files, of_images = _files_and_kinds(folders, split)
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed)
+    order = tf.gather(files, order), tf.gather(of_images, order)
     return tf.data.Dataset.from_tensor_slices(order).interleave(
-        tf.data.TFRecordDataset,
+        _reader(keep),
         cycle_length=min(len(files), _PARALLEL_SHARDS),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -122,6 +146,22 @@ def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.d
         reshuffle_each_iteration=False,
     )
     return tf.data.experimental.from_variant(variant, dataset.element_spec)
+
+
+def _reader(keep: Callable | None) -> Callable:
+    """(path, whether it holds images) → its records, of images only those that are kept."""
+
+    def read(path, of_images):
+        records = tf.data.TFRecordDataset(path)
+        if keep is None:
+            return records
+        return records.filter(lambda one: tf.cond(of_images, lambda: keep(one), lambda: True))
+
+    return read
+
+
+def _files_and_kinds(folders: Sequence[RecordFolder], split: str) -> tuple[list[str], list[bool]]:
+    return _files(folders, split), [f.manifest.kind == "images" for f in folders for _ in f.files(split)]
 
 
 def _files(folders: Sequence[RecordFolder], split: str) -> list[str]:

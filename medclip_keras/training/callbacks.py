@@ -199,8 +199,15 @@ class Validation(StepCallback):
             tf.summary.scalar("valid/loss", np.mean([o.loss for o in outcomes]))
             tf.summary.scalar("valid/kl", kl)
             tf.summary.image("valid/predicted_beside_target_similarity", _matrices(outcomes[0]))
-        self.checkpoints.save_if_best(step, kl)
+        if not self.checkpoints.save_if_best(step, kl) and self.config.schedule == "plateau":
+            self._halve_rate_where_stale()
         return kl
+
+    def _halve_rate_where_stale(self) -> None:
+        """ConVIRT's schedule: half the rate after `plateau_patience` validations without a better one."""
+        if int(self.checkpoints.num_stale) >= self.config.plateau_patience:
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+            self.checkpoints.num_stale.assign(0)
 
 
 def _matrices(outcome) -> np.ndarray:

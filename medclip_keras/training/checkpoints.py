@@ -22,9 +22,10 @@ class Checkpoints:
     def __init__(self, directory: str, model: MedCLIP, resumable: bool = True):
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_kl = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
+        self.num_stale = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Lists of variables: tracking the Keras objects themselves leaves some of their state out.
         weights = [v.value for v in model.variables]
-        parts = {"step": self.step, "best_kl": self.best_kl, "weights": weights}
+        parts = {"step": self.step, "best_kl": self.best_kl, "num_stale": self.num_stale, "weights": weights}
         self._best = tf.train.Checkpoint(step=self.step, weights=weights)
         self._last = tf.train.Checkpoint(
             **parts, **({"optimizer": [v.value for v in model.optimizer.variables]} if resumable else {})
@@ -39,10 +40,12 @@ class Checkpoints:
         self._last_manager.save(checkpoint_number=step)
 
     def save_if_best(self, step: int, kl: float) -> bool:
-        """Keeps the weights where the validation KL is the lowest so far."""
+        """Keeps the weights where the validation KL is the lowest so far; else counts one more stale one."""
         if not kl < float(self.best_kl):
+            self.num_stale.assign_add(1)
             return False
         self.best_kl.assign(kl)
+        self.num_stale.assign(0)
         self.step.assign(step)
         self._best_manager.save(checkpoint_number=step)
         return True

@@ -6,12 +6,12 @@ import tensorflow as tf
 
 from medclip_keras.config import RunConfig
 from medclip_keras.models.dual_encoder import DualEncoder
-from medclip_keras.objectives.semantic_matching import SemanticMatching, semantic_matching
+from medclip_keras.training.losses import OBJECTIVES, Loss, Terms
 from medclip_keras.training.replicas import gather, num_replicas, sum_over_replicas
 
 
 class MedCLIP(DualEncoder):
-    """A dual encoder that trains with the semantic matching loss.
+    """A dual encoder that trains with the objective of its run: semantic matching, unless it says another.
 
     Every replica embeds its share of the batch, gathers the embeddings and labels of all, and computes the
     very same loss on the global batch. The gradient of (loss / num_replicas), summed over replicas, is then
@@ -31,38 +31,47 @@ class MedCLIP(DualEncoder):
         concept_kernel: np.ndarray | None = None,
         **kwargs,
     ):
-        super().__init__(config.model, vocabulary_size, config.data.max_tokens, **kwargs)
-        self.run = config
-        self.concept_kernel = concept_kernel
+        row = OBJECTIVES[config.objective.name]
+        super().__init__(
+            config.model,
+            vocabulary_size,
+            config.data.max_tokens,
+            local_features=row.local_features,
+            initial_logit_scale=row.fixed_logit_scale or row.initial_logit_scale,
+            learn_logit_scale=row.fixed_logit_scale is None,
+            **kwargs,
+        )
+        self.run, self.concept_kernel = config, concept_kernel
+        self.logit_bias = None
+        if row.initial_logit_bias is not None:
+            initial = keras.initializers.Constant(row.initial_logit_bias)
+            self.logit_bias = self.add_weight(
+                name="logit_bias", shape=(), initializer=initial, dtype="float32", autocast=False
+            )
 
-    def objective(self, batch: dict, training: bool) -> SemanticMatching:
+    def objective(self, batch: dict, training: bool) -> Loss:
         """The loss on the global batch, from this replica's share of it.
 
         Args:
-            batch: "images" (B, S, S, 1), "image_labels", "image_known" (B, num_findings), "token_ids",
-                "padding_mask" (B, T), "text_labels", "text_known" (B, num_findings).
+            batch: as `records.batches.training_batches` makes them: "images" (B, S, S, 1), "token_ids",
+                "padding_mask" (B, T), "image_labels", "image_known", "text_labels", "text_known"
+                (B, num_findings), and what else the objective's row in `OBJECTIVES` needs.
             training: whether the encoders are in training mode.
         """
-        embeddings = self(batch, training=training)
-        return semantic_matching(
-            gather(embeddings["image_embeddings"]),
-            gather(embeddings["text_embeddings"]),
-            self.logit_scale(),
-            gather(batch["image_labels"]),
-            gather(batch["text_labels"]),
-            image_known=gather(batch["image_known"]),
-            text_known=gather(batch["text_known"]),
-            similarity=self.run.objective.similarity,
-            target_temperature=self.run.objective.target_temperature,
-            concept_kernel=self.concept_kernel,
-        )
+        row = OBJECTIVES[self.run.objective.name]
+        said = {**batch, **self(batch, training=training)}
+        bias = 0.0 if self.logit_bias is None else tf.convert_to_tensor(self.logit_bias)
+        terms = Terms(self.logit_scale(), bias, self.run.objective, self.concept_kernel)
+        return row.compute({name: gather(said[name]) for name in row.needs}, terms)
 
     def global_gradients(self, batch: dict):
         """Outcome of the objective, and the gradients of the global batch, equal on every replica."""
         with tf.GradientTape() as tape:
             outcome = self.objective(batch, training=True)
             share = outcome.loss / num_replicas()
-        gradients = tape.gradient(share, self.trainable_variables)
+        gradients = tape.gradient(
+            share, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         return outcome, [sum_over_replicas(g) for g in gradients]
 
     def train_step(self, batch: dict) -> dict:
@@ -87,12 +96,15 @@ class MedCLIP(DualEncoder):
 def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Optimizer:
     """AdamW with linear warm-up, then a cosine to zero; no decay on biases, norms and the logit scale.
 
-    Follows: the recipe of MedCLIP's released code.
+    Follows: the recipe of MedCLIP's released code. With `train.schedule` "plateau" the rate is constant until
+    `callbacks.Validation` halves it, as in ConVIRT (Zhang et al., MLHC 2022, appendix A).
 
     Args:
         config: the run.
         total_steps: the length of training.
     """
+    if config.train.schedule == "plateau":
+        return _adamw(config, config.train.learning_rate)
     warmup_steps = round(config.train.warmup_fraction * total_steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else config.train.learning_rate,
@@ -100,6 +112,10 @@ def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Opt
         warmup_target=config.train.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.train.weight_decay)
+    return _adamw(config, schedule)
+
+
+def _adamw(config: RunConfig, learning_rate) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.train.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_logit_scale"])
     return optimizer

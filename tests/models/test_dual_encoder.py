@@ -71,7 +71,7 @@ def test_text_pools_hidden_states_one_two_and_last():
     mean = sum(np.asarray(s) for s in states) / 3  # (2, 5, 16)
     pooled = np.stack([mean[i, :n].mean(0) for i, n in enumerate([3, 5])])
     expected = pooled @ model.text_encoder.projection.kernel.numpy()
-    got = model.text_encoder({"token_ids": ids, "padding_mask": mask})
+    got = model.text_encoder({"token_ids": ids, "padding_mask": mask}).embeddings_unnormalized
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
