@@ -7,7 +7,8 @@
 A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
 its own study, where there are any, and their labels where the archive has none for the image. Only keys and
-report rows are joined and grouped: pixels are decoded in the step that writes their shard.
+places of reports are joined and grouped: the step that writes a shard decodes its pixels and reads its
+sentences.
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
 splits, and all of them or none; `--hold_out` everything but the patients of the sets that it names.
@@ -16,19 +17,19 @@ splits, and all of them or none; `--hold_out` everything but the patients of the
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from apache_beam.io.tfrecordio import ReadAllFromTFRecord
-from etils import epath
 
+from beam_jobs import report_join
 from beam_jobs.job import Job, recorded_options, rows_of, run_job
 from beam_jobs.options import JobOptions, new_parser, run_or_exit
+from beam_jobs.report_join import FetchReports, JoinReports, read_places
 from beam_jobs.selection import EVERYTHING, Selection, select
 from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
 from medclip_keras.config import require
@@ -135,33 +136,8 @@ def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dic
     return sentences, states
 
 
-class JoinReports(beam.PTransform):
-    """{"rows": keyed rows, "reports": serialized report records} → keyed rows with their study's reports."""
-
-    def expand(self, inputs):
-        """Adds the steps."""
-        by_study = {
-            "rows": inputs["rows"] | "StudyOfRow" >> beam.Map(lambda keyed: (keyed.study_id, keyed)),
-            "reports": inputs["reports"] | "StudyOfReport" >> beam.Map(lambda one: (study_of(one), one)),
-        }
-        return by_study | "GroupByStudy" >> beam.CoGroupByKey() | "TakeReports" >> beam.FlatMap(_take_reports)
-
-
-def study_of(serialized: bytes) -> str:
-    """The study of a serialized record."""
-    example = tf.train.Example.FromString(serialized)
-    return example.features.feature["study_id"].bytes_list.value[0].decode()
-
-
-def _take_reports(element) -> Iterator[KeyedRow]:
-    _, joined = element
-    reports = tuple(joined["reports"])
-    for keyed in joined["rows"]:
-        yield replace(keyed, reports=reports)
-
-
 class DecodeImages(beam.PTransform):
-    """{"rows": image rows[, "reports": serialized report records]} → decoded shards, and "bad".
+    """{"rows": image rows[, "reports": (study_id, place) of report records]} → `ShardsMade`.
 
     It reads and writes by the functions it is given.
 
@@ -171,6 +147,7 @@ class DecodeImages(beam.PTransform):
         read_image: a source's.
         write: see `MakeShards`.
         selection: which patients are held out.
+        fetch: puts the report records into the rows of a shard; see `MakeShards`.
     """
 
     def __init__(
@@ -180,9 +157,10 @@ class DecodeImages(beam.PTransform):
         read_image: Callable,
         write: Callable,
         selection: Selection = EVERYTHING,
+        fetch: Callable[[list[KeyedRow]], list[KeyedRow]] = list,
     ):
         super().__init__()
-        self._options, self._write = options, write
+        self._options, self._write, self._fetch = options, write, fetch
         start = functools.partial(
             DecodeImage, read_image, table, options.image_size, options.allow_annotation
         )
@@ -193,7 +171,8 @@ class DecodeImages(beam.PTransform):
         keyed = inputs["rows"] | "KeyRows" >> KeyRows(self._options)
         if "reports" in inputs:
             keyed = {"rows": keyed, "reports": inputs["reports"]} | "JoinReports" >> JoinReports()
-        return keyed | "MakeShards" >> MakeShards(self._start, self._write, self._options.records_per_shard)
+        size = self._options.records_per_shard
+        return keyed | "MakeShards" >> MakeShards(self._start, self._write, size, self._fetch)
 
 
 def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
@@ -216,12 +195,6 @@ def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
     return reports
 
 
-def read_reports(pipeline: beam.Pipeline, directory: str, manifest: Manifest) -> beam.PCollection:
-    """Adds the reading of report records to a pipeline."""
-    paths = [str(epath.Path(directory) / name) for name in manifest.shard_names]
-    return pipeline | "ReportShards" >> beam.Create(paths) | "ReadReports" >> ReadAllFromTFRecord()
-
-
 def make_job(options: DecodeOptions) -> Job:
     """The job that some options describe.
 
@@ -237,9 +210,9 @@ def make_job(options: DecodeOptions) -> Job:
     def build(rows, write):
         inputs = {"rows": rows}
         if reports is not None:
-            inputs["reports"] = read_reports(rows.pipeline, options.reports, reports)
-        read_image = archive.read_image
-        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write, selection)
+            inputs["reports"] = read_places(rows.pipeline, options.reports, reports)
+        fetch, read_image = FetchReports(options.reports), archive.read_image
+        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write, selection, fetch)
 
     return Job(
         name="decode_images",
@@ -249,7 +222,7 @@ def make_job(options: DecodeOptions) -> Job:
         table=table,
         rows=selection.rows(rows),
         build=build,
-        modules=(images, dicom, sys.modules[__name__]),
+        modules=(images, dicom, report_join, sys.modules[__name__]),
         image_size=options.image_size,
         states=(WITH_LABELS, WITH_SENTENCES, *selection.states),
         selection=selection,

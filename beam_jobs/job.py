@@ -70,7 +70,7 @@ class Job:
         source: module of the archive.
         table: concepts of the label vectors.
         rows: the source's rows of this kind, by path.
-        build: adds the job's steps to a pipeline: rows and a `WriteShard` → the outputs of `MakeShards`.
+        build: adds the job's steps to a pipeline: rows and a `WriteShard` → `ShardsMade`.
         modules: what, besides the source and the schema, decides a record's bytes.
         image_size: side of the stored images; 0 for reports.
         states: the counted states of its rows.
@@ -86,7 +86,7 @@ class Job:
     source: ModuleType
     table: ConceptTable
     rows: Callable[[str], Iterator]
-    build: Callable[[beam.PCollection, WriteShard], Mapping[str, beam.PCollection]]
+    build: Callable[[beam.PCollection, WriteShard], sharding.ShardsMade]
     modules: tuple[ModuleType, ...]
     image_size: int = 0
     states: tuple[str, ...] = ()

@@ -2,15 +2,30 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from beam_jobs.options import JobOptions
+from beam_jobs.packing import PackValues, pack, unpack
 from medclip_keras.records.shards import Shard, num_shards_of, salted_hash, shard_index
 from medclip_keras.records.splits import require_split, split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
+
+
+class Place(NamedTuple):
+    """Where a record lies in a dataset.
+
+    Attributes:
+        shard: file name.
+        offset: of the record's first byte.
+        num_bytes: of the record.
+    """
+
+    shard: str
+    offset: int
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -22,7 +37,8 @@ class KeyedRow:
         record_key, study_id, patient_id: keys, or the identifiers where the job keeps them.
         split: "train", "valid" or "test".
         row: the source's row.
-        reports: serialized report records of the same study, where they were joined.
+        reports: report records of the same study, where they were joined: their places, or, in the step that
+            makes the shard, their bytes.
     """
 
     position: str
@@ -31,7 +47,7 @@ class KeyedRow:
     patient_id: str
     split: str
     row: ImageRow | ReportRow = field(repr=False)
-    reports: tuple[bytes, ...] = field(default=(), repr=False)
+    reports: tuple[Place | bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,13 +96,28 @@ class KeyRows(beam.PTransform):
         return rows | "KeyRow" >> beam.Map(key_row, self._options)
 
 
+class ShardsMade(NamedTuple):
+    """What `MakeShards` gives.
+
+    Attributes:
+        shards: what `write` returned of each shard.
+        bad: keys and reasons of the rows that could not be read.
+        num_rows: (split, number of rows).
+    """
+
+    shards: beam.PCollection
+    bad: beam.PCollection
+    num_rows: beam.PCollection
+
+
 class MakeShards(beam.PTransform):
-    """`KeyedRow`s → the outputs "shards", what `write` returned, and "bad", keys and reasons of unread rows.
+    """`KeyedRow`s → `ShardsMade`.
 
     Args:
         start: makes the function that turns a `KeyedRow` into an `Outcome`; called once a worker process.
         write: takes a `Shard` and its outcomes, in the order of their keys; what it returns is the output.
         records_per_shard: see `num_shards_of`.
+        fetch: brings what was joined by its place alone to the rows of a shard.
     """
 
     def __init__(
@@ -94,35 +125,41 @@ class MakeShards(beam.PTransform):
         start: Callable[[], Callable[[KeyedRow], Outcome]],
         write: Callable[[Shard, Iterator[Outcome]], Any],
         records_per_shard: int,
+        fetch: Callable[[list[KeyedRow]], list[KeyedRow]] = list,
     ):
         super().__init__()
-        self._start, self._write, self._records_per_shard = start, write, records_per_shard
+        self._start, self._write, self._fetch = start, write, fetch
+        self._records_per_shard = records_per_shard
 
     def expand(self, keyed):
         """Adds the steps."""
-        num_rows = (
-            keyed
-            | "SplitOfRow" >> beam.Map(lambda row: row.split)
-            | "CountRowsOfSplit" >> beam.combiners.Count.PerElement()
-        )
-        with_shard = keyed | "AssignShard" >> beam.Map(
-            _with_shard, beam.pvalue.AsDict(num_rows), self._records_per_shard
+        of_split = keyed | "SplitOfRow" >> beam.Map(lambda row: (row.split, row))
+        num_rows = of_split | "CountRowsOfSplit" >> beam.combiners.Count.PerKey()
+        with_shard = (
+            of_split
+            | "PackRows" >> PackValues()
+            | "AssignShard"
+            >> beam.FlatMap(_with_shard, beam.pvalue.AsDict(num_rows), self._records_per_shard)
+            | "PackRowsOfShard" >> PackValues()
         )
         every_shard = num_rows | "EveryShard" >> beam.FlatMap(_every_shard, self._records_per_shard)
-        return (
+        made = (
             (with_shard, every_shard)
             | "AddEveryShard" >> beam.Flatten()
             | "GroupByShard" >> beam.GroupByKey()
             | "MakeShard"
-            >> beam.ParDo(MakeShardFn(self._start, self._write)).with_outputs("bad", main="shards")
+            >> beam.ParDo(MakeShardFn(self._start, self._write, self._fetch)).with_outputs(
+                "bad", main="shards"
+            )
         )
+        return ShardsMade(made.shards, made.bad, num_rows)
 
 
 class MakeShardFn(beam.DoFn):
     """Reads, makes and writes the records of a shard, one at a time."""
 
-    def __init__(self, start, write):
-        self._start, self._write = start, write
+    def __init__(self, start, write, fetch):
+        self._start, self._write, self._fetch = start, write, fetch
         self._shared = Shared()
 
     def setup(self):
@@ -131,17 +168,20 @@ class MakeShardFn(beam.DoFn):
 
     def process(self, element):
         """Makes one shard."""
-        shard, keyed_rows = element
+        shard, packs = element
         bad = []
+        keyed_rows = self._fetch(sorted(unpack(packs), key=_order))
         yield self._write(Shard(*shard), _outcomes(keyed_rows, self._make, bad))
         beam.metrics.Metrics.counter("medclip_keras", "bad_rows").inc(len(bad))
         for row in bad:
             yield beam.pvalue.TaggedOutput("bad", row)
 
 
-def _with_shard(keyed, num_rows, records_per_shard):
-    shard = shard_of(keyed, num_rows, records_per_shard)
-    return (shard.split, shard.index, shard.num_shards), keyed  # a key that every runner can group by
+def _with_shard(keyed_pack, num_rows, records_per_shard):
+    _, packed = keyed_pack
+    for keyed in unpack([packed]):
+        shard = shard_of(keyed, num_rows, records_per_shard)
+        yield (shard.split, shard.index, shard.num_shards), keyed  # a key that every runner can group by
 
 
 def _every_shard(element, records_per_shard):
@@ -149,12 +189,12 @@ def _every_shard(element, records_per_shard):
     # A shard that no key falls into is an empty file: readers count on every number up to the last.
     num_shards = num_shards_of(num_rows, records_per_shard)
     for index in range(num_shards):
-        yield (split, index, num_shards), None
+        yield (split, index, num_shards), pack([])
 
 
-def _outcomes(keyed_rows: Iterable[KeyedRow | None], make, bad: list) -> Iterator[Outcome]:
+def _outcomes(keyed_rows: Iterable[KeyedRow], make, bad: list) -> Iterator[Outcome]:
     before = None
-    for keyed in sorted(filter(None, keyed_rows), key=_order):
+    for keyed in keyed_rows:
         try:
             if keyed.position == before:
                 raise BadRowError("another row has the same identifier")

@@ -4,13 +4,14 @@ import hashlib
 import math
 import struct
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import google_crc32c
 from etils import epath
 
 RECORDS_PER_SHARD = 2000  # 131 MB of 256 px images
+_HEAD_BYTES, _TAIL_BYTES = 12, 4  # of a record's frame: length and its checksum, the record's checksum
 _KEY_CHARACTERS = 16  # 64 bits: two of 400,000 records meet with a probability of 4e-9
 
 
@@ -93,6 +94,18 @@ def write_shard(directory: epath.PathLike, name: str, records: Iterable[bytes]) 
             num_bytes += len(framed)
     unfinished.replace(directory / name)
     return ShardFile(name, num_records, num_bytes, digest.hexdigest())
+
+
+def read_records(path: epath.PathLike) -> Iterator[tuple[int, bytes]]:
+    """The records of a TFRecord file, each with the offset of its first byte; checksums are not looked at."""
+    with epath.Path(path).open("rb") as file:
+        offset = 0
+        while head := file.read(_HEAD_BYTES):
+            (num_bytes,) = struct.unpack_from("<Q", head)
+            offset += _HEAD_BYTES
+            yield offset, file.read(num_bytes)
+            file.read(_TAIL_BYTES)
+            offset += num_bytes + _TAIL_BYTES
 
 
 def _frame(record: bytes) -> bytes:

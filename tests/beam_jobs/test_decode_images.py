@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
@@ -22,6 +23,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from beam_jobs import decode_images, label_reports
 from beam_jobs.decode_images import DecodeImages, DecodeOptions
 from beam_jobs.options import pipeline_options
+from beam_jobs.sharding import Place
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import decode_to_square
@@ -133,11 +135,17 @@ def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
     # Two reports of study 2: sentences in the order of their keys; positive before uncertain before negative.
     reports = [report("k2", "2", [1, 2, 0, 2, 0], "Later."), report("k1", "2", [3, 3, 0, 2, 2], "First.", "")]
     reports += [report("k3", "other", [1, 1, 1, 1, 1], "Of no image here.")]
+    places = [Place("a shard", offset, len(one)) for offset, one in enumerate(reports)]
+    studies = [key_of("study", study) for study in ("2", "2", "other")]
+
+    def fetch(keyed_rows):
+        return [replace(k, reports=tuple(reports[p.offset] for p in k.reports)) for k in keyed_rows]
+
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
         inputs = {"rows": pipeline | "Rows" >> beam.Create(ROWS)}
         if joined:
-            inputs["reports"] = pipeline | "Reports" >> beam.Create(reports)
-        made = inputs | DecodeImages(options, table, read_file, collect)
+            inputs["reports"] = pipeline | "Reports" >> beam.Create(list(zip(studies, places, strict=True)))
+        made = inputs | DecodeImages(options, table, read_file, collect, fetch=fetch)
         said = [("findings", "First.", [3, 3, 0, 2, 2]), ("findings", "", [3, 3, 0, 2, 2])]
         said += [("findings", "Later.", [1, 2, 0, 2, 0])]
         records = [

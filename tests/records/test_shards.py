@@ -3,7 +3,14 @@ import hashlib
 import pytest
 import tensorflow as tf
 
-from medclip_keras.records.shards import Shard, num_shards_of, salted_hash, shard_index, write_shard
+from medclip_keras.records.shards import (
+    Shard,
+    num_shards_of,
+    read_records,
+    salted_hash,
+    shard_index,
+    write_shard,
+)
 
 
 def test_write_shard_is_a_tfrecord_file_that_tensorflow_reads(tmp_path):
@@ -53,3 +60,14 @@ def test_num_shards_grows_with_the_records():
 
 def test_shard_names_are_those_of_tfds():
     assert Shard("valid", 3, 12).file_name("csv_images") == "csv_images-valid.tfrecord-00003-of-00012"
+
+
+def test_read_records_finds_each_record_at_its_offset(tmp_path):
+    records = [b"first", b"", bytes(range(256)) * 300]
+    write_shard(tmp_path, "shard", records)
+    found = list(read_records(tmp_path / "shard"))
+    assert [record for _, record in found] == records
+    content = (tmp_path / "shard").read_bytes()
+    # A frame is 8 + 4 bytes before a record and 4 behind it.
+    assert [offset for offset, _ in found] == [12, 12 + 5 + 4 + 12, 12 + 5 + 4 + 12 + 4 + 12]
+    assert [content[offset : offset + len(record)] for offset, record in found] == records
