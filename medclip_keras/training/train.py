@@ -159,12 +159,49 @@ def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:
 
 def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console) -> int:
     """Runs the steps that are left; returns the last one that was done and saved."""
-    per_epoch = steps_per_epoch(config)
-    batches = training_batches(config, tokenizer, start_step=start_step, steps_per_epoch=per_epoch)
-    writer = tf.summary.create_file_writer(str(epath.Path(workdir) / "tensorboard"))
-    on_signal = callbacks.StopOnSignal(start_step)
+    batches = training_batches(
+        config, tokenizer, start_step=start_step, steps_per_epoch=steps_per_epoch(config)
+    )
     held_out = validation_batches(config, tokenizer)
-    validation = callbacks.Validation(start_step, held_out, checkpoints, writer, config.train, total_steps)
+    steps = (start_step, total_steps)
+    saved_step = run_steps(model, batches, held_out, checkpoints, *steps, workdir=workdir, console=console)
+    if held_out:
+        write_projector(model, held_out, table.names, workdir / "tensorboard")
+    return saved_step
+
+
+def run_steps(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    held_out: list[dict],
+    checkpoints: Checkpoints,
+    start_step: int,
+    total_steps: int,
+    *,
+    workdir: epath.PathLike,
+    console: Console,
+) -> int:
+    """Trains from `start_step` to `total_steps` with all that happens beside the steps.
+
+    Args:
+        model: compiled; has an `objective` and the `run`.
+        batches: endless, from `start_step` on.
+        held_out: validation batches; may be empty.
+        checkpoints: of the model.
+        start_step: steps done before.
+        total_steps: steps of the whole run.
+        workdir: receives tensorboard/.
+        console: where progress is printed.
+
+    Returns:
+        The last step that was done and saved; Ctrl-C ends training early.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    config = model.run.train
+    writer = tf.summary.create_file_writer(str(epath.Path(workdir) / "tensorboard"))
+    validation = callbacks.Validation(start_step, held_out, checkpoints, writer, config, total_steps)
     try:
         model.fit(
             batches,
@@ -174,16 +211,14 @@ def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, 
             verbose=0,
             callbacks=[
                 callbacks.StopOnNaN(start_step),
-                on_signal,
-                callbacks.ProgressBar(start_step, total_steps, config.train.batch_size, console),
-                callbacks.TensorBoard(start_step, writer, config.train),
+                callbacks.StopOnSignal(start_step),
+                callbacks.ProgressBar(start_step, total_steps, config.batch_size, console),
+                callbacks.TensorBoard(start_step, writer, config),
                 validation,
             ],
         )
     finally:
         writer.close()
-    if held_out:
-        write_projector(model, held_out, table.names, workdir / "tensorboard")
     return validation.saved_step
 
 
