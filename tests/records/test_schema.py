@@ -3,7 +3,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from medclip_keras.records.schema import encode, features_of, image_features, parse, report_features
+from medclip_keras.records.schema import (
+    encode,
+    features_of,
+    image_features,
+    parse,
+    parse_report,
+    report_features,
+)
 
 SENTENCES = [
     {"text": "Größe unauffällig.", "section": "findings", "label_states": np.array([0, 2, 1], np.int8)},
@@ -44,6 +51,33 @@ def assert_same(parsed, row):
 )
 def test_parse_inverts_encode(features, make, sentences):
     assert_same(parse(features, encode(features, make(sentences))), make(sentences))
+
+
+@pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], []], ids=["two", "one", "none"])
+@pytest.mark.parametrize(
+    ("features", "make"), [(image_features(16, 3), image_record), (report_features(3), record)]
+)
+def test_encode_writes_what_tfds_would_write(features, make, sentences):
+    theirs = tf.train.Example.FromString(features.serialize_example(make(sentences)))
+    assert encode(features, make(sentences)) == theirs.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("sentences", [SENTENCES, []], ids=["two", "none"])
+def test_parse_report_inverts_encode(sentences):
+    row = record(sentences)
+    parsed = parse_report(encode(report_features(3), row), 3)
+    assert parsed.keys() == row.keys()
+    assert parsed["label_states"].dtype == np.int8
+    np.testing.assert_equal(parsed, row)
+
+
+def test_encode_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"`label_states` must be of shape \(4,\). Received: \(3,\)"):
+        encode(report_features(4), record([]))
+    with pytest.raises(ValueError, match=r"`sentences` must be of shape \(3,\)"):
+        encode(report_features(3), record([{**SENTENCES[0], "label_states": np.zeros(2, np.int8)}]))
+    with pytest.raises(ValueError, match=r"`image` must be of shape \(32, 32, 1\)"):
+        encode(image_features(32, 3), image_record([]))
 
 
 def test_parse_in_the_graph_is_parse():
