@@ -52,7 +52,7 @@ def run(tmp_path_factory):
             text=TextEncoderConfig(num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32),
             projection_dim=16,
         ),
-        evaluation=EvaluationConfig(bootstrap=50),
+        evaluation=EvaluationConfig(bootstrap=50, tasks=("zero_shot", "retrieval", "probe")),
     )
     workdir = root / "workdir"
     write_run_json(config, workdir)
@@ -79,15 +79,19 @@ def values(node, path=()):
     return {path: node} if isinstance(node, int | float) else {}
 
 
-def test_workdir_gives_figures_of_both_tasks_beside_chance_and_the_untrained_model(run):
-    zero_shot, retrieval = (run.metrics["data"]["phantom"][task] for task in ("zero_shot", "retrieval"))
+def test_workdir_gives_figures_of_all_tasks_beside_chance_and_the_untrained_model(run):
+    zero_shot, retrieval, probe = run.metrics["data"]["phantom"].values()
     assert zero_shot["num_images"] >= 10
     assert zero_shot["chance"]["accuracy"] == pytest.approx(0.2)
     assert retrieval["num_queries"] == zero_shot["num_images"]
     for who in ("trained", "untrained"):
         assert 0 <= zero_shot[who]["single"]["accuracy"]["value"] <= 1
         assert 0 <= retrieval[who]["precision_at_10"]["value"] <= 1
+        assert 0 <= probe[who]["1"]["accuracy"]["value"] <= 1
     assert zero_shot["trained"] != zero_shot["untrained"]
+    assert probe["trained"] != probe["untrained"]
+    assert probe["num_images"] == zero_shot["num_images"]
+    assert probe["num_training_images"]["1"] > probe["num_validation_images"] > 0
     assert json.loads((run.workdir / "evaluation" / "metrics.json").read_text()) == run.metrics
     assert (run.workdir / "evaluation" / "report.html").stat().st_size > 10_000
 
@@ -99,6 +103,7 @@ def test_saved_model_gives_the_figures_of_the_workdir(run, tmp_path, capsys):
     of_workdir = {k: v for k, v in values(run.metrics["data"]).items() if "untrained" not in k}
     of_saved_model = values(found["data"])
     assert of_saved_model == pytest.approx(of_workdir, abs=1e-5)
+    assert ("phantom", "probe", "trained", "1", "accuracy", "value") in of_saved_model
     assert len(of_workdir) > 60
     assert found["records"] == run.metrics["records"]
     assert "report.html" in capsys.readouterr().out
@@ -166,8 +171,8 @@ def test_a_file_that_is_no_image_is_named_by_its_line(run, own_images):
     ("arguments", "sentence"),
     [
         (
-            ["--tasks", "probe"],
-            "`--tasks` must be a list of zero_shot, retrieval. Received: 'probe'. The linear",
+            ["--tasks", "zero_shot,linear_probe"],
+            "`--tasks` must be a list of zero_shot, retrieval, probe. Received: 'linear_probe'.",
         ),
         (["--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.metrics import Estimate
-from medclip_keras.evaluation.probe import ProbeResult
+from medclip_keras.evaluation.probe import ClassifierResult
 from medclip_keras.evaluation.run import TRAINED, UNTRAINED, DatasetResult, RetrievalResult, ZeroShotResult
 from medclip_keras.evaluation.table import share_of_labels
 from medclip_keras.evaluation.zero_shot import confusion
@@ -30,6 +30,11 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
         figures["retrieval_similarity"] = retrieval_similarity(result.retrieval)
     if result.probe:
         figures["probe"] = probe_bars(result.probe)
+    if result.supervised:
+        (share,) = result.supervised.scores
+        if result.supervised.task.name == "single_finding":
+            figures["confusion"] = confusion_matrices(result.supervised)
+        figures["roc"] = roc_curves(result.supervised, share, "ROC, trained on labels")
     return figures
 
 
@@ -67,18 +72,23 @@ def _comparable_classes(result: ZeroShotResult) -> list[str]:
     return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]
 
 
-def confusion_matrices(result: ZeroShotResult) -> Figure:
-    """Counts of the true against the predicted finding, for both ways of using prompts."""
+def confusion_matrices(result: ZeroShotResult | ClassifierResult) -> Figure:
+    """Counts of the true against the predicted finding, for both ways of using prompts, or a classifier."""
     figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
     for mode, ax in axes.items():
         counts = confusion(result.task, result.scores[mode][TRAINED])
         _matrix(ax, counts, result.task.classes, "{:d}", cmap="Blues", vmin=0)
         accuracy = result.metrics[TRAINED][mode]["accuracy"]["value"]
-        ax.set(xlabel="predicted", ylabel="true", title=f"{mode}: accuracy {accuracy:.3f}")
+        name = mode if isinstance(result, ZeroShotResult) else share_of_labels(mode)
+        ax.set(xlabel="predicted", ylabel="true", title=f"{name}: accuracy {accuracy:.3f}")
     return figure
 
 
-def roc_curves(result: ZeroShotResult, mode: str = "ensemble") -> Figure:
+def roc_curves(
+    result: ZeroShotResult | ClassifierResult,
+    mode: str = "ensemble",
+    title: str = "ROC, trained, prompt ensemble",
+) -> Figure:
     """A ROC curve a class, one against the rest, and its area."""
     figure, axes = _panels([mode], width=5.2)
     ax = axes[mode]
@@ -96,7 +106,7 @@ def roc_curves(result: ZeroShotResult, mode: str = "ensemble") -> Figure:
         true_rate, false_rate = np.cumsum(truth) / truth.sum(), np.cumsum(1 - truth) / (1 - truth).sum()
         ax.plot(np.r_[0, false_rate], np.r_[0, true_rate], color=_colour(k), label=f"{name} {area:.3f}")
     ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance 0.500")
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, trained, prompt ensemble")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     ax.set_aspect("equal")
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
@@ -142,7 +152,7 @@ def precision_bars(result: RetrievalResult) -> Figure:
     return figure
 
 
-def probe_bars(result: ProbeResult) -> Figure:
+def probe_bars(result: ClassifierResult) -> Figure:
     """Accuracy, or macro AUROC, of linear probes on each share of the labels, before and after training."""
     figure, axes = _panels(["Linear probe on frozen features"], width=5.2)
     ax = next(iter(axes.values()))

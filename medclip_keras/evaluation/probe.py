@@ -90,7 +90,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class ProbeResult:
+class ClassifierResult:
     """Classification of one data set's test images by classifiers that were trained on labels.
 
     Attributes:
@@ -113,7 +113,7 @@ def probe(
     *,
     bootstrap: int,
     seed: int,
-) -> ProbeResult:
+) -> ClassifierResult:
     """Linear probes of each model for each share of the labels, measured on the test images.
 
     Args:
@@ -138,7 +138,7 @@ def probe(
             by_model[who] = fitted.scores(features[who])
             metrics[who][name] = figures(task, by_model[who], bootstrap, seed)
             metrics[who][name]["strength"] = fitted.strength
-    return ProbeResult(task, scores, metrics)
+    return ClassifierResult(task, scores, metrics)
 
 
 def share_of(examples: Examples, share: float, task_name: str) -> np.ndarray:

@@ -16,10 +16,10 @@ from medclip_keras.evaluation.embedder import (
     embed_rows,
     read_table,
 )
-from medclip_keras.evaluation.probe import Examples, ProbeResult, can_be_learned, probe
+from medclip_keras.evaluation.probe import ClassifierResult, Examples, can_be_learned, probe
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
 from medclip_keras.evaluation.retrieval import Candidates
-from medclip_keras.evaluation.zero_shot import MODES, Task
+from medclip_keras.evaluation.zero_shot import MODES, Task, make_task
 from medclip_keras.knowledge.concepts import NO_FINDING
 
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -57,8 +57,8 @@ class DatasetResult:
 
     zero_shot: ZeroShotResult | None = None
     retrieval: RetrievalResult | None = None
-    probe: ProbeResult | None = None
-    supervised: ProbeResult | None = None  # of a classifier, which is all that was measured then
+    probe: ClassifierResult | None = None
+    supervised: ClassifierResult | None = None  # of a classifier, which is all that was measured then
 
     @property
     def metrics(self) -> dict:
@@ -151,7 +151,7 @@ class Evaluation:
         queries = zero_shot.single_finding_task(
             table, self.findings, self.concept_names, self.config.per_class
         )
-        task = self._task(table, self.config.per_class)
+        task = make_task(table, self.config, self.concept_names, self.config.per_class)
         training, validation = self._examples(labelled if len(task.rows) else None)
         rows = np.union1d(
             task.rows if self.prompts or training else [], queries.rows if self.candidates else []
@@ -177,11 +177,6 @@ class Evaluation:
             probed = self._probe(task, features, training, validation)
         return DatasetResult(classified, retrieved, probed)
 
-    def _task(self, table: ImageTable, per_class: int) -> Task:
-        if self.config.task == "multi_label":
-            return zero_shot.multi_label_task(table, self.config.findings, self.concept_names)
-        return zero_shot.single_finding_task(table, self.findings, self.concept_names, per_class)
-
     def _examples(self, labelled: Labelled | None) -> list[dict[str, Examples]]:
         """Training and validation images as each model sees them; both empty where no probe can be made."""
         if labelled is None or "probe" not in self.config.tasks:
@@ -189,7 +184,9 @@ class Evaluation:
         found = []
         for batches in labelled:
             table = read_table(batches)
-            task = self._task(table, len(table)) if len(table) else None
+            task = None
+            if len(table):
+                task = make_task(table, self.config, self.concept_names, per_class=len(table))
             if not found and (task is None or not can_be_learned(task.labels, task.name)):
                 return [{}, {}]
             found.append(self._embedded(batches, table, task) if task is not None and len(task.rows) else {})
@@ -224,7 +221,7 @@ class Evaluation:
         features: ByModel,
         training: dict[str, Examples],
         validation: dict[str, Examples],
-    ) -> ProbeResult:
+    ) -> ClassifierResult:
         shares = self.config.probe_fractions
         options = {"bootstrap": self.config.bootstrap, "seed": self.seed}
         return probe(task, features, training, validation, shares, **options)

@@ -73,12 +73,12 @@ def sizes(metrics: Mapping) -> str:
 
 
 def share_of_labels(share: str) -> str:
-    """How a share is called.
+    """How a share of the labelled images is called.
 
-    >>> share_of_labels("0.01")
-    '1 % of labels'
+    >>> share_of_labels("0.01"), share_of_labels("1")
+    ('1 % of labels', 'all labels')
     """
-    return f"{100 * float(share):g} % of labels"
+    return "all labels" if share == "1" else f"{100 * float(share):g} % of labels"
 
 
 def _zero_shot_rows(metrics: Mapping | None) -> list[Row]:
@@ -104,14 +104,18 @@ def _classifier_rows(kind: str, metrics: Mapping | None) -> list[Row]:
     found = []
     for share in metrics["num_training_images"]:
         for key, chance in metrics["chance"].items():
-            name = f"{kind} {'macro ' if key == 'auroc' else ''}{_NAMES[key]}, {share_of_labels(share)}"
+            name = f"{kind} {'macro ' if key == 'auroc' else ''}{_NAMES[key]}{_unless_all(share)}"
             found.append(_row(name, metrics, (share, key), chance))
         if metrics["task"] == "multi_label":
             for name in metrics["num_positive"]:
                 path = (share, "by_class", name, "auroc")
-                label = f"  AUROC {name}, {kind}, {share_of_labels(share)}"
+                label = f"  AUROC {name}, {kind}{_unless_all(share)}"
                 found.append(_row(label, metrics, path, metrics["chance"]["auroc"]))
     return found
+
+
+def _unless_all(share: str) -> str:
+    return "" if share == "1" else f", {share_of_labels(share)}"
 
 
 def _retrieval_rows(metrics: Mapping | None) -> list[Row]:

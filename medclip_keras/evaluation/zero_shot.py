@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medclip_keras.config import require
+from medclip_keras.config import EvaluationConfig, require
 from medclip_keras.evaluation.embedder import ImageTable
 from medclip_keras.evaluation.metrics import Statistic, auroc, estimate, mean_of, weighted_mean
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts
@@ -110,6 +110,16 @@ def multi_label_task(table: ImageTable, findings: Sequence[str], concept_names: 
     """All images; a finding called uncertain is not known, one that is not mentioned is absent."""
     labels = np.stack([_finding_labels(table.label_states, name, concept_names) for name in findings], axis=1)
     return Task("multi_label", tuple(findings), np.arange(len(table)), labels, table.patient_ids)
+
+
+def make_task(
+    table: ImageTable, config: EvaluationConfig, concept_names: Sequence[str], per_class: int
+) -> Task:
+    """The task that a run is evaluated by, with at most `per_class` images a class (single_finding)."""
+    if config.task == "multi_label":
+        return multi_label_task(table, config.findings, concept_names)
+    findings = [name for name in config.findings if name != ABNORMAL]
+    return single_finding_task(table, findings, concept_names, per_class)
 
 
 def _finding_labels(states: np.ndarray, name: str, concept_names: Sequence[str]) -> np.ndarray:

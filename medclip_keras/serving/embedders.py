@@ -29,8 +29,23 @@ class GraphEmbedder:
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
-        answer = self._endpoints["encode_stored_images"](stored_images=tf.constant(images))
-        return answer["image_embeddings"].numpy()
+        return self._stored(images)["image_embeddings"].numpy()
+
+    def embed_features(self, images: np.ndarray) -> np.ndarray:
+        """Stored images uint8 (B, S, S, 1) to float32 (B, F), what the image tower projects.
+
+        Raises:
+            ValueError: a SavedModel of a version that did not give them.
+        """
+        answer = self._stored(images)
+        require(
+            "image_features" in answer,
+            "saved_model",
+            "one whose encode_stored_images gives image_features, for the linear probe",
+            sorted(answer),
+            "Export the run again.",
+        )
+        return answer["image_features"].numpy()
 
     def embed_files(self, contents: list[bytes]) -> np.ndarray:
         """Image files, JPEG or PNG, to float32 (B, D)."""
@@ -40,6 +55,9 @@ class GraphEmbedder:
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """Sentences (N,) to float32 (N, D)."""
         return self._endpoints["encode_text"](texts=tf.constant(texts))["text_embeddings"].numpy()
+
+    def _stored(self, images: np.ndarray) -> dict[str, tf.Tensor]:
+        return self._endpoints["encode_stored_images"](stored_images=tf.constant(images))
 
 
 def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:

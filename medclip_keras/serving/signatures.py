@@ -6,9 +6,10 @@
 | encode_text | texts string (B,), sentences | text_embeddings (B, D) |
 | encode_tokens | token_ids, padding_mask int32 (B, T), T at most max_tokens | text_embeddings (B, D) |
 | zero_shot | image_bytes, prompts string (P,), prompt_class int32 (P,) | logits_single, _ensemble (B, C) |
-| encode_stored_images | stored_images uint8 (B, S, S, 1), those of records | image_embeddings (B, D) |
+| encode_stored_images | stored_images uint8 (B, S, S, 1) | image_embeddings (B, D), image_features (B, F) |
 
-Embeddings are float32 of unit length. In zero_shot, prompt p speaks for class prompt_class[p], C is the
+Stored images are those of records. Embeddings are float32 of unit length; features are what the image tower
+projects into them, for a linear probe. In zero_shot, prompt p speaks for class prompt_class[p], C is the
 largest one plus 1, and the logits are logit_scale times the maximum (single) or the mean (ensemble) of a
 class's cosines, as in `evaluation.zero_shot`.
 
@@ -54,12 +55,13 @@ class Endpoints:
 
     def encode_image(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Image files (B,) to embeddings."""
-        return self.encode_stored_images(decode_all_to_squares(image_bytes, self.stored_image_size))
+        stored_images = decode_all_to_squares(image_bytes, self.stored_image_size)
+        return {"image_embeddings": self.encode_stored_images(stored_images)["image_embeddings"]}
 
     def encode_stored_images(self, stored_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Images of records (B, S, S, 1) to embeddings."""
+        """Images of records (B, S, S, 1) to embeddings and features."""
         images = for_evaluation(stored_images, self.image_size)  # (B, image_size, image_size, 1)
-        return {"image_embeddings": self.model.encode_images(images)}
+        return self.model.describe_images(images)
 
     def encode_text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sentences (B,) to embeddings.

@@ -15,7 +15,7 @@ from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
 from medclip_keras.serving import clean_process
 from medclip_keras.serving.signatures import Endpoints
 
-TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of logits, per unit of logit_scale
+TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of other outputs, per unit of their size
 
 Requests = dict[str, dict[str, tf.Tensor]]
 
@@ -44,6 +44,8 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
             answer = function(**requests[endpoint])
         for output, expected in answer.items():
             unit = scale if output.startswith("logits") else 1.0
+            if output == "image_features":
+                unit = max(1.0, float(tf.reduce_max(tf.abs(expected))))
             difference = _difference(expected.numpy(), answers[f"{endpoint}/{output}"]) / unit
             require(
                 difference <= TOLERANCE,

@@ -6,8 +6,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from medclip_keras.evaluation import probe as module
+from medclip_keras.evaluation.figures import draw
 from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
+from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.run import evaluate
+from medclip_keras.evaluation.table import rows
 from medclip_keras.evaluation.zero_shot import Task
 
 
@@ -206,6 +209,18 @@ def test_probe_stands_beside_the_other_tasks_on_the_same_images(world, config, m
     assert result.metrics["zero_shot"] == measured.metrics["zero_shot"]
     assert result.metrics["retrieval"] == measured.metrics["retrieval"]
     assert result.metrics["probe"]["num_images"] == result.metrics["zero_shot"]["num_images"]
+
+
+def test_probe_has_rows_a_table_by_class_and_a_figure(world, config, tmp_path):
+    config = dataclasses.replace(config, tasks=("zero_shot", "probe"), probe_fractions=(0.1, 1.0))
+    result = run(world, config)
+    found = {row.name: row for row in rows(result.metrics)}
+    few, all_labels = (found[f"linear probe accuracy{share}"] for share in (", 10 % of labels", ""))
+    assert all_labels.trained.value == 1.0
+    assert few.untrained.value == result.metrics["probe"]["untrained"]["0.1"]["accuracy"]["value"]
+    assert "probe" in draw(result)
+    write({"world": result}, tmp_path, {"run": "test run"})
+    assert "by class, linear probe, all labels" in (tmp_path / "report.html").read_text()
 
 
 def test_multi_label_probe_knows_abnormal(world, probe_config):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from medclip_keras.preprocess.images import decode_to_square
-from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
+from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
 from medclip_keras.serving.signatures import TOKEN_ENDPOINTS
 
 TEXTS = ["Edema.", "The heart is large and the lung is wet, wet, wet.", "Lung"]
@@ -26,6 +26,22 @@ def test_image_file_and_its_record_have_equal_embeddings(tiny):
     np.testing.assert_allclose(of_files, of_records, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(of_files, axis=1), 1, atol=1e-5)
     assert np.abs(np.diff(of_files, axis=0)).max() > 1e-3
+
+
+def test_features_are_what_the_image_tower_projects(tiny):
+    stored = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 1), np.uint8)
+    embedder = model_embedder(tiny.model, tiny.tokenizer)
+    features = embedder.embed_features(stored)
+    assert features.shape == (3, 64)  # the last stage of a small_resnet of width 8
+    projected = features @ tiny.model.image_encoder.projection.kernel.numpy()
+    projected /= np.linalg.norm(projected, axis=1, keepdims=True)
+    np.testing.assert_allclose(projected, embedder.embed_images(stored), atol=1e-6)
+
+
+def test_a_saved_model_without_features_is_refused_by_name():
+    old = GraphEmbedder({"encode_stored_images": lambda stored_images: {"image_embeddings": None}}, 1.0, None)
+    with pytest.raises(ValueError, match=r"`saved_model` must be one whose .* Export the run again"):
+        old.embed_features(np.zeros((1, 40, 40, 1), np.uint8))
 
 
 def test_one_by_one_equals_batched(tiny):
@@ -77,7 +93,7 @@ def test_saved_model_has_the_documented_endpoints_and_defaults_to_images(saved_m
         "encode_text": ({"texts": ("string", 1)}, ["text_embeddings"]),
         "encode_tokens": (tokens, ["text_embeddings"]),
         "zero_shot": (prompts, ["logits_ensemble", "logits_single"]),
-        "encode_stored_images": ({"stored_images": ("uint8", 4)}, ["image_embeddings"]),
+        "encode_stored_images": ({"stored_images": ("uint8", 4)}, ["image_embeddings", "image_features"]),
     }
 
 
@@ -91,6 +107,7 @@ def test_saved_model_embeds_as_the_model_does(tiny, saved_model):
     loaded, config, table = saved_model_embedder(saved_model)
     stored = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 1), np.uint8)
     np.testing.assert_allclose(loaded.embed_images(stored), here.embed_images(stored), atol=1e-6)
+    np.testing.assert_allclose(loaded.embed_features(stored), here.embed_features(stored), atol=1e-6)
     np.testing.assert_allclose(loaded.embed_files([png(0)]), here.embed_files([png(0)]), atol=1e-6)
     np.testing.assert_allclose(loaded.embed_texts(TEXTS), here.embed_texts(TEXTS), atol=1e-6)
     assert loaded.logit_scale == pytest.approx(1 / 0.07)
