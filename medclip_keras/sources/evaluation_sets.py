@@ -342,7 +342,7 @@ def _by_patient(images: Iterable[_Candidate]) -> list[list[_Candidate]]:
 def _take(
     bundles: list[list[_Candidate]], number: int, suits: Callable[[str], bool], patients: set[str]
 ) -> list[_Candidate]:
-    """The first bundles that fit: of patients that suit, then of any, at last a part of one.
+    """The first bundles that suit and fit; then of the others, the last one in part.
 
     Args:
         bundles: images of one patient each.
@@ -351,17 +351,15 @@ def _take(
         patients: of the split; those of the taken images are added.
     """
     taken: list[_Candidate] = []
-    for is_welcome in (suits, lambda patient: True):
-        left = []
-        for bundle in bundles:
-            patient = bundle[0].patient_id
-            if is_welcome(patient) and len(bundle) <= number - len(taken):
-                taken += bundle
-                patients.add(patient)
-            else:
-                left.append(bundle)
-        bundles = left
+    left = []
     for bundle in bundles:
+        fits = len(bundle) <= number - len(taken)
+        if fits and suits(bundle[0].patient_id):
+            taken += bundle
+            patients.add(bundle[0].patient_id)
+        else:
+            left.append(bundle)
+    for bundle in left:
         part = bundle[: number - len(taken)]
         taken += part
         patients.update(one.patient_id for one in part)

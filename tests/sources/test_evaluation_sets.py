@@ -41,6 +41,10 @@ def pinned_rows(num_patients=430):
         yield row(f"{number}c", f"p{number}", labels, view="lateral")
 
 
+def draw(identifier):
+    return hashlib.sha256(f"medclip_keras evaluation sets\0{identifier}".encode()).hexdigest()
+
+
 def digest_of(members):
     listed = "\n".join(f"{image} {split}" for image, split in sorted(members.split_of.items()))
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
@@ -100,9 +104,6 @@ def test_200_a_class_of_patients_of_their_own(name):
 
 
 def test_the_rule_in_five_lines():
-    def draw(image):
-        return hashlib.sha256(f"medclip_keras evaluation sets\0{image}".encode()).hexdigest()
-
     expected = {}
     for finding in COMPETITION_FINDINGS:
         images = {one.image_id: one for one in pinned_rows() if FIVE.class_of(one) == finding}
@@ -184,27 +185,58 @@ def test_too_few_images_are_refused_with_their_counts():
     assert members.counts["train"] == dict.fromkeys(COMPETITION_FINDINGS, 0)
 
 
-def two_class_rows():
-    """Patients of one to five images, of both classes, of one, or with some that are of neither."""
-    number = 0
-    for patient in range(36):
-        for letter in ("P", "PP", "PPPN", "N", "NNX", "PX")[patient % 6]:
-            state = POSITIVE if letter == "P" else NEGATIVE
-            normal = {"No Finding": POSITIVE} if letter == "N" else {}
-            yield row(f"i{number}", f"p{patient}", {"Pneumonia": state, **normal}, split="")
-            number += 1
+def rows_of_two(images_of):
+    """Patient → letters: an image each, P with Pneumonia, N normal, X neither."""
+    states = {"P": {"Pneumonia": POSITIVE}, "N": {"Pneumonia": NEGATIVE, "No Finding": POSITIVE}}
+    states["X"] = {"Pneumonia": NEGATIVE}
+    return [
+        row(f"{patient}/{number}", patient, states[letter], split="")
+        for patient, letters in images_of.items()
+        for number, letter in enumerate(letters)
+    ]
 
 
-def test_patients_go_whole_where_all_positives_are_wanted():
-    rows = {one.image_id: one for one in two_class_rows()}
-    classes = collections.Counter(map(EVALUATION_SETS["rsna"].class_of, rows.values()))
-    positives = classes["Pneumonia"]
-    assert classes == {"Pneumonia": 6 * 7, "Normal": 6 * 4, "": 6 * 2}
-    sizes = {"test": (9, 4), "train": (positives - 9, 4)}
-    members = choose(dataclasses.replace(EVALUATION_SETS["rsna"], sizes=sizes), rows.values())
-    assert [list(counts.values()) for counts in members.counts.values()] == [[9, 4], [positives - 9, 4]]
-    patients = {s: {rows[i].patient_id for i, own in members.split_of.items() if own == s} for s in sizes}
+def choose_of_two(images_of, test, train):
+    rsna_set = dataclasses.replace(EVALUATION_SETS["rsna"], sizes={"test": test, "train": train})
+    members = choose(rsna_set, rows_of_two(images_of))
+    patients = {split: set() for split in ("test", "train")}
+    for image, split in members.split_of.items():
+        patients[split].add(image.partition("/")[0])
     assert not patients["test"] & patients["train"]
+    return members, patients
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_whole_patients_are_taken_in_the_order_of_their_draw_where_they_fit(trial):
+    images_of = {f"{trial}p{n}": "P" * (1 + n % 3) for n in range(12)} | {
+        f"{trial}n{n}": "N" for n in range(9)
+    }
+    expected, left = set(), 7
+    for patient in sorted((p for p in images_of if "p" in p), key=draw):
+        if len(images_of[patient]) <= left:
+            expected.add(patient)
+            left -= len(images_of[patient])
+    # All of the 24 positives are used, which takes that no patient is parted.
+    members, patients = choose_of_two(images_of, (7, 4), (17, 4))
+    assert {patient for patient in patients["test"] if "p" in patient} == expected
+    assert [list(of.values()) for of in members.counts.values()] == [[7, 4], [17, 4]]
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_normals_of_patients_with_positives_do_not_take_these_away(trial):
+    images_of = {f"{trial}b{n}": "PN" for n in range(4)} | {f"{trial}n{n}": "NX" for n in range(4)}
+    members, _ = choose_of_two(images_of, (1, 4), (3, 3))
+    assert [list(of.values()) for of in members.counts.values()] == [[1, 4], [3, 3]]
+    # With too few patients who are normal alone, those of the split give theirs.
+    del images_of[f"{trial}n0"], images_of[f"{trial}n1"], images_of[f"{trial}n2"]
+    members, _ = choose_of_two(images_of, (2, 3), (2, 2))
+    assert [list(of.values()) for of in members.counts.values()] == [[2, 3], [2, 2]]
+
+
+def test_a_patient_is_parted_where_nothing_else_gives_the_number():
+    members, _ = choose_of_two({"a": "PP", "b": "PP", "c": "NNN"}, (3, 2), (1, 1))
+    assert members.counts["test"] == {"Pneumonia": 3, "Normal": 2}
+    assert members.counts["train"] == {"Pneumonia": 0, "Normal": 0}  # what is left is a test patient's
 
 
 @pytest.mark.parametrize(
