@@ -14,7 +14,9 @@ from etils import epath
 
 from beam_jobs import sharding
 from beam_jobs.inputs import code_sha256, input_sha256, sha256_of, versions
+from beam_jobs.local_workers import tied_workers
 from beam_jobs.options import JobOptions, pipeline_options
+from beam_jobs.progress import NUM_ROWS_NAME, Progress
 from beam_jobs.selection import EVERYTHING, Selection
 from beam_jobs.writing import (
     BAD_RECORDS_NAME,
@@ -223,17 +225,27 @@ def execute(job: Job, workplace: epath.Path) -> None:
         num_findings=len(job.table),
         mentions_directory=str(workplace / "mentions") if job.mentions else "",
     )
-    with beam.Pipeline(options=pipeline_options(options.beam_options)) as pipeline:
+    told = pipeline_options(options.beam_options)
+    with tied_workers(), Progress(job.name, workplace), beam.Pipeline(options=told) as pipeline:
         rows_read = (
             pipeline | "Input" >> beam.Create([options.input]) | "ExpandRows" >> beam.FlatMap(job.rows)
         )
         made = job.build(rows_read, write)
         _ = (
             pipeline
+            | "NumRows" >> beam.Create([str(workplace / NUM_ROWS_NAME)])
+            | "WriteNumRows" >> beam.Map(_write_num_rows, beam.pvalue.AsDict(made.num_rows))
+        )
+        _ = (
+            pipeline
             | "Summary" >> beam.Create([str(workplace / _SUMMARY_NAME)])
             | "WriteSummary"
             >> beam.Map(_write_summary, beam.pvalue.AsList(made.shards), beam.pvalue.AsList(made.bad))
         )
+
+
+def _write_num_rows(path: str, num_rows: dict) -> None:
+    epath.Path(path).write_text(json.dumps(num_rows))
 
 
 def _write_summary(path: str, made: list, bad: list) -> None:

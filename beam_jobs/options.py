@@ -3,7 +3,7 @@
 Locally the jobs run on Beam's FnApiRunner, in this process and without a network. Beam's own options follow
 the job's, for example
 
-- `--direct_num_workers=4 --direct_running_mode=multi_processing`: four local processes;
+- `--workers=4`: four local processes, of about 1 GB each;
 - `--runner=DataflowRunner --project=… --region=… --temp_location=gs://…
   --extra_package=dist/medclip_keras-0.1.0.tar.gz`:
   Google Dataflow, with `--input` and `--output` on a bucket; `--sdk_container_image` saves each worker the
@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from etils import epath
 
+from beam_jobs.local_workers import LOCAL_RUNNER, ask_for_workers
 from medclip_keras.config import require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
 
-LOCAL_RUNNER = "FnApiRunner"
 # These ask a job server for more options, so that a name unknown here may be known there.
 _RUNNERS_WITH_OPTIONS_OF_THEIR_OWN = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner")
 
@@ -150,7 +150,7 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
     """Beam's options, on the local runner where they name none.
 
     Raises:
-        ValueError: the DaskRunner, which loses data without a word.
+        ValueError: the DaskRunner, which loses data without a word, or workers that the runner does not have.
     """
     options = PipelineOptions(list(beam_options))
     standard = options.view_as(StandardOptions)
@@ -160,8 +160,9 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
         "runner",
         "one that keeps all the data",
         standard.runner,
-        f"Beam's DaskRunner drops outputs silently; {LOCAL_RUNNER} with --direct_num_workers runs locally.",
+        f"Beam's DaskRunner drops outputs silently; {LOCAL_RUNNER} with --workers runs locally.",
     )
+    ask_for_workers(options)
     return options
 
 

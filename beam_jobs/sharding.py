@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
+from beam_jobs.local_workers import end_with_job
 from beam_jobs.options import JobOptions
 from beam_jobs.packing import PackValues, pack, unpack
 from medclip_keras.records.shards import Shard, num_shards_of, salted_hash, shard_index
@@ -164,6 +165,7 @@ class MakeShardFn(beam.DoFn):
 
     def setup(self):
         """Takes this process' record maker."""
+        end_with_job()
         self._make = self._shared.acquire(self._start)
 
     def process(self, element):

@@ -17,7 +17,7 @@ from medclip_keras.config import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import CONCEPTS_NAME, MANIFEST_NAME, file_sha256
 from medclip_keras.records.schema import encode, features_of
-from medclip_keras.records.shards import Shard, write_shard
+from medclip_keras.records.shards import Shard, shard_of_file, write_shard
 
 BAD_RECORDS_NAME = "bad_records.jsonl"
 # In the order in which they are moved: a folder without the last one is not a dataset.
@@ -29,7 +29,6 @@ _METADATA_NAMES = (
     "dataset_info.json",
     MANIFEST_NAME,
 )
-_SHARD_NAME = re.compile(r"\w+-(train|valid|test)\.tfrecord-\d{5}-of-\d{5}")
 _MENTIONS_NAME = re.compile(r"mentions-(train|valid|test)-\d{5}-of-\d{5}\.jsonl")
 
 
@@ -167,7 +166,7 @@ def _place_in_line(path: epath.Path) -> tuple[int, str]:
 
 
 def _is_ours(path: epath.Path) -> bool:
-    return path.name in _METADATA_NAMES or bool(_SHARD_NAME.fullmatch(path.name))
+    return path.name in _METADATA_NAMES or shard_of_file(path.name) is not None
 
 
 def _is_mentions(path: epath.Path) -> bool:

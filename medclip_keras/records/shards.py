@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import struct
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from etils import epath
 
 RECORDS_PER_SHARD = 2000  # 131 MB of 256 px images
 _HEAD_BYTES, _TAIL_BYTES = 12, 4  # of a record's frame: length and its checksum, the record's checksum
+_FILE_NAME = re.compile(r"\w+-(train|valid|test)\.tfrecord-(\d{5})-of-(\d{5})")
 _KEY_CHARACTERS = 16  # 64 bits: two of 400,000 records meet with a probability of 4e-9
 
 
@@ -60,6 +62,16 @@ def shard_index(key_hash: str, num_shards: int) -> int:
     1
     """
     return int(key_hash, 16) * num_shards >> 64
+
+
+def shard_of_file(name: str) -> Shard | None:
+    """The inverse of `Shard.file_name`; None where the file is no shard, or one that is not finished.
+
+    >>> shard_of_file("openi_reports-train.tfrecord-00000-of-00002")
+    Shard(split='train', index=0, num_shards=2)
+    """
+    match = _FILE_NAME.fullmatch(name)
+    return Shard(match[1], int(match[2]), int(match[3])) if match else None
 
 
 def num_shards_of(num_records: int, records_per_shard: int = RECORDS_PER_SHARD) -> int:

@@ -9,6 +9,7 @@ from medclip_keras.records.shards import (
     read_records,
     salted_hash,
     shard_index,
+    shard_of_file,
     write_shard,
 )
 
@@ -60,6 +61,13 @@ def test_num_shards_grows_with_the_records():
 
 def test_shard_names_are_those_of_tfds():
     assert Shard("valid", 3, 12).file_name("csv_images") == "csv_images-valid.tfrecord-00003-of-00012"
+    assert shard_of_file("csv_images-valid.tfrecord-00003-of-00012") == Shard("valid", 3, 12)
+    others = (
+        "csv_images-valid.tfrecord-00003-of-00012.0123abcd",
+        "csv-all.tfrecord-00003-of-00012",
+        "x.json",
+    )
+    assert [shard_of_file(name) for name in others] == [None] * 3
 
 
 def test_read_records_finds_each_record_at_its_offset(tmp_path):
