@@ -316,18 +316,20 @@ def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool
         classes_of.setdefault(one.patient_id, set()).add(one.image_class)
     chosen: list[_Candidate] = []
     patients: set[str] = set()
+    filled: set[str] = set()
 
     def suits(patient: str) -> bool:
         if one_a_patient:
             return patient not in patients
-        # Of a patient with images of two classes, one class would miss them in another split.
-        return len(classes_of[patient]) == 1 or patient in patients
+        # The scarcer classes' images of a patient that comes in now would be missing in another split.
+        return patient in patients or not classes_of[patient] & filled
 
     there = _count(wanted, free)
     for name in sorted(wanted, key=lambda name: there[name] / wanted[name]):
         images = [one for one in free if one.image_class == name]
         bundles = [[one] for one in images] if one_a_patient else _by_patient(images)
         chosen += _take(bundles, wanted[name], suits, patients)
+        filled.add(name)
     return chosen
 
 

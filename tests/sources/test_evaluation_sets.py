@@ -224,13 +224,17 @@ def test_whole_patients_are_taken_in_the_order_of_their_draw_where_they_fit(tria
 
 @pytest.mark.parametrize("trial", range(5))
 def test_normals_of_patients_with_positives_do_not_take_these_away(trial):
-    images_of = {f"{trial}b{n}": "PN" for n in range(4)} | {f"{trial}n{n}": "NX" for n in range(4)}
-    members, _ = choose_of_two(images_of, (1, 4), (3, 3))
-    assert [list(of.values()) for of in members.counts.values()] == [[1, 4], [3, 3]]
-    # With too few patients who are normal alone, those of the split give theirs.
-    del images_of[f"{trial}n0"], images_of[f"{trial}n1"], images_of[f"{trial}n2"]
-    members, _ = choose_of_two(images_of, (2, 3), (2, 2))
-    assert [list(of.values()) for of in members.counts.values()] == [[2, 3], [2, 2]]
+    images_of = {f"{trial}b{n}": "PN" for n in range(6)} | {f"{trial}n{n}": "NX" for n in range(6)}
+    members, patients = choose_of_two(images_of, (3, 4), (3, 4))
+    assert [list(of.values()) for of in members.counts.values()] == [[3, 4], [3, 4]]
+    order = sorted(images_of, key=draw)
+    with_positives = [patient for patient in order if "b" in patient][:3]
+    normals = [patient for patient in order if "n" in patient or patient in with_positives][:4]
+    assert patients["test"] == {*with_positives, *normals}
+    assert {image for image, split in members.split_of.items() if split == "test"} == {
+        *(f"{patient}/0" for patient in with_positives),
+        *(f"{patient}/{images_of[patient].index('N')}" for patient in normals),
+    }
 
 
 def test_a_patient_is_parted_where_nothing_else_gives_the_number():
