@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test test-flink lint lock clean
 
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
@@ -18,11 +18,15 @@ lint: .venv
 	$(BIN)/ruff format --check .
 
 test: .venv lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/flink
+
+# Starts and stops a Flink cluster on this machine; needs Java (11 or 17) and Maven, which fetches 150 MB once.
+test-flink: .venv
+	$(BIN)/python -m pytest tests/flink
 
 lock:
 	uv pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
 		--custom-compile-command "make lock" --extra dev --extra notebooks pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv workdir
+	rm -rf .venv .flink workdir
