@@ -30,7 +30,7 @@ class GLoRIA(NamedTuple):
     local_logits: object
 
 
-def local_similarity(regions, words, word_mask, *, captions_at_once=4):
+def local_similarity(regions, words, word_mask, *, captions_at_once=8, recompute=False):
     """How well the regions that each word of a caption attends to agree with the word.
 
     With r_k the regions of image i and w_l the real words of caption j, not normalised:
@@ -40,9 +40,13 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
         c_l   = sum_k b_lk r_k                             what it sees there
         Z_ij  = log sum_l exp(5 cos(c_l, w_l))
 
-    c_l is never formed: <c_l, w_l> = sum_k b_lk <r_k, w_l>, and |c_l|^2 = b_l^T (R R^T) b_l with the regions'
-    Gram matrix, so no array of words, regions and features at once is needed. Some captions are compared with
-    all images at a time, and computed once more in the backward pass: memory grows with `captions_at_once`.
+    A cosine does not see lengths, so e_kl = exp(4 a_kl) serves for b, and c_l is never formed:
+
+        cos(c_l, w_l) = sum_k e_kl <r_k, w_l> / sqrt( e_l^T (R R^T) e_l  |w_l|^2 )
+
+    with the regions' Gram matrix, which costs less than c_l where there are fewer regions than features. What
+    is kept for the backward pass grows with images times captions; with `recompute` nothing of it is kept,
+    some captions are compared with all images at a time, and compared once more in the backward pass.
 
     Follows: Huang et al., ICCV 2021 (GLoRIA), section 3.3, equations 4 to 7, as their released code orders
     the two softmaxes.
@@ -52,6 +56,7 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
         words: float (num_captions, num_words, D), word pieces summed into words.
         word_mask: (num_captions, num_words), not 0 for the real words; at least one a caption.
         captions_at_once: how many captions meet all images in one step.
+        recompute: whether to save memory at the cost of time, for large batches.
 
     Returns:
         float32 (num_images, num_captions), float64 where the inputs are.
@@ -64,7 +69,7 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
     """
     regions, words = at_least_float32(regions), at_least_float32(words)
     mask = ops.cast(ops.cast(word_mask, "bool"), words.dtype)
-    gram = ops.einsum("ird,isd->irs", regions, regions)  # (num_images, num_regions, num_regions)
+    gram = ops.matmul(regions, ops.transpose(regions, (0, 2, 1)))  # (num_images, num_regions, num_regions)
     num_captions = ops.shape(words)[0]  # not static where words were gathered from replicas
     chunk = captions_at_once
     end = -(-num_captions // chunk) * chunk
@@ -73,7 +78,7 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
     words = ops.reshape(words, (-1, chunk, *ops.shape(words)[1:]))
     mask = ops.reshape(mask, (-1, chunk, ops.shape(mask)[1]))
 
-    compare = keras.remat(_compare)
+    compare = keras.remat(_compare) if recompute else _compare
     similarities = ops.map(lambda some: compare(regions, gram, *some), (words, mask))
     similarities = ops.transpose(similarities, (1, 0, 2))  # (num_images, num_chunks, chunk)
     similarities = ops.reshape(similarities, (ops.shape(regions)[0], -1))
@@ -82,16 +87,31 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=4):
 
 def _compare(regions, gram, words, mask):
     """`local_similarity` of all images and some captions."""
-    absent = ops.cast(-1e9, words.dtype) * (1 - mask)[None, :, None, :]
-    dots = ops.einsum("ird,jwd->ijrw", regions, words)  # (num_images, captions, num_regions, num_words)
-    about = ops.softmax(dots + absent, axis=3)
-    looks = ops.softmax(REGION_TEMPERATURE * about, axis=2)
-    seen_dot_word = ops.sum(looks * dots, axis=2)  # (num_images, captions, num_words)
-    seen_squared = ops.sum(looks * ops.einsum("irs,ijsw->ijrw", gram, looks), axis=2)
-    words_squared = ops.sum(words * words, axis=2)[None]
+    num_images, num_regions, dim = ops.shape(regions)
+    num_captions, num_words, _ = ops.shape(words)
+    absent = ops.cast(-1e9, words.dtype) * (1 - mask)  # (captions, num_words)
+    # One large product: its result needs no transposing, only other names for its axes.
+    dots = ops.matmul(ops.reshape(regions, (-1, dim)), ops.transpose(ops.reshape(words, (-1, dim))))
+    dots = ops.reshape(dots, (num_images, num_regions, num_captions, num_words))
+    looks = ops.exp(REGION_TEMPERATURE * ops.softmax(dots + absent, axis=3))
+    seen_dot_word = ops.sum(looks * dots, axis=1)  # (num_images, captions, num_words)
+    looks = ops.reshape(looks, (num_images, num_regions, num_captions * num_words))
+    seen_squared = ops.reshape(_squared_lengths(gram, looks), ops.shape(seen_dot_word))
+    words_squared = ops.sum(words * words, axis=2)  # (captions, num_words)
     norms = ops.sqrt(ops.maximum(seen_squared * words_squared, 1e-16))
-    scores = WORD_TEMPERATURE * seen_dot_word / norms + absent[:, :, 0, :]
-    return ops.logsumexp(scores, axis=2)  # (num_images, captions)
+    return ops.logsumexp(WORD_TEMPERATURE * seen_dot_word / norms + absent, axis=2)  # (num_images, captions)
+
+
+def _squared_lengths(gram, looks):
+    """e^T G e of every column e of `looks`; (num_images, columns).
+
+    G is symmetric, so the slope by e is 2 G e, which the value has computed already: the second sum is zero
+    and has that slope. Differentiating e^T G e as it stands would multiply by G once more.
+    """
+    fixed = ops.stop_gradient(looks)
+    product = ops.matmul(gram, fixed)  # (num_images, num_regions, columns)
+    slope = ops.stop_gradient(2 * product)
+    return ops.sum(fixed * product, axis=1) + ops.sum((looks - fixed) * slope, axis=1)
 
 
 def gloria(
@@ -103,7 +123,8 @@ def gloria(
     *,
     global_weight=1.0,
     local_weight=1.0,
-    captions_at_once=4,
+    captions_at_once=8,
+    recompute=False,
 ):
     """Both losses of GLoRIA over a batch of pairs.
 
@@ -124,15 +145,29 @@ def gloria(
         word_mask: (num_pairs, num_words), not 0 for the real words.
         global_weight: of L_global.
         local_weight: of L_local.
-        captions_at_once: bounds the memory of `local_similarity`.
+        captions_at_once: how many captions `local_similarity` compares in one step.
+        recompute: whether `local_similarity` saves memory at the cost of time.
 
     Returns:
         A `GLoRIA` in float32 (float64 where the inputs are).
+
+    Raises:
+        ValueError: another number of images than of texts.
+
+    >>> import numpy as np
+    >>> v = t = np.eye(2, 3, dtype="float32")
+    >>> regions, words = np.ones((2, 5, 3), "float32"), np.ones((2, 4, 3), "float32")
+    >>> out = gloria(v, t, regions, words, np.ones((2, 4)))  # what words see is the same everywhere
+    >>> round(float(out.global_loss), 4), round(2 * np.log(1 + np.exp(-10)), 4)
+    (0.0001, 0.0001)
+    >>> round(float(out.local_loss), 4), round(2 * np.log(2), 4)
+    (1.3863, 1.3863)
     """
     logits = image_text_logits(image_embeddings, text_embeddings, LOGIT_SCALE)  # (num_pairs, num_pairs)
     own = own_text(logits)
-    local = local_similarity(regions, words, word_mask, captions_at_once=captions_at_once)
-    local_logits = LOGIT_SCALE * local  # (num_pairs, num_pairs)
+    local_logits = LOGIT_SCALE * local_similarity(
+        regions, words, word_mask, captions_at_once=captions_at_once, recompute=recompute
+    )  # (num_pairs, num_pairs)
     # The weight of 1/2 is that of a mean; here both directions are added.
     global_loss, local_loss = (2 * cross_entropy(x, own, own) for x in (logits, local_logits))
     loss = global_weight * global_loss + local_weight * local_loss
