@@ -37,6 +37,7 @@ _IGNORED_OF_TOWER = {
     "resnet": {r"fc\.(weight|bias)": "the classifier"},
     "swin": {
         r"classifier\.(weight|bias)": "the classifier",
+        r"decoder\.0\.(weight|bias)": "a head of its pretraining",
         r"embeddings\.mask_token": "a token of its pretraining",
     },
     "vit": {
@@ -44,7 +45,10 @@ _IGNORED_OF_TOWER = {
         r"pooler\.dense\.(weight|bias)": "the pooler of the class token",
         r"embeddings\.mask_token": "a token of its pretraining",
     },
-    "bert": {r"cls\.(predictions|seq_relationship)\..*": "a head of its pretraining"},
+    "bert": {
+        r"cls\.(predictions|seq_relationship)\..*": "a head of its pretraining",
+        r"(classifier|qa_outputs)\.(weight|bias)": "a head of another task",
+    },
 }
 
 
@@ -151,7 +155,8 @@ def _canonical(name: str, kind: str) -> str:
     if kind.startswith("medclip"):
         for prefix, tower in ((VISION, architecture), (TEXT, "bert")):
             if name.startswith(prefix):
-                return prefix + key_maps.canonical(name.removeprefix(prefix), tower)
+                own = name.removeprefix(prefix).removeprefix(f"{tower}.")
+                return prefix + key_maps.canonical(own, tower)
         return name
     return key_maps.canonical(name.removeprefix(f"{architecture}."), architecture)
 
@@ -217,9 +222,17 @@ def _refuse_unless_complete(source: Source, needed: Mapping[str, Entry], ignored
         for key, entry in needed.items()
         if key in present and present[key].shape != entry.torch_shape
     ]
+    whole = [
+        f"{source.names[key]} is {present[key].dtype}" for key in needed if _is_no_float(present.get(key))
+    ]
     faults = [
         f"{len(found)} {what}: {', '.join(found[:8])}{', …' if len(found) > 8 else ''}"
-        for what, found in (("missing", missing), ("not known", extra), ("of a wrong shape", wrong))
+        for what, found in (
+            ("missing", missing),
+            ("not known", extra),
+            ("of a wrong shape", wrong),
+            ("of whole numbers", whole),
+        )
         if found
     ]
     require(
@@ -229,6 +242,11 @@ def _refuse_unless_complete(source: Source, needed: Mapping[str, Entry], ignored
         f"{source.file}: {'; '.join(faults)}",
         "Nothing was written.",
     )
+
+
+def _is_no_float(tensor: np.ndarray | None) -> bool:
+    """Whether it holds whole numbers, as quantised weights do."""
+    return tensor is not None and tensor.dtype.kind != "f"
 
 
 def table(rows: list[Row]) -> str:

@@ -165,7 +165,7 @@ def dual_entries(source: Source, model: DualEncoder, head: str) -> list[Entry]:
     entries += [
         Entry(head, image.projection.kernel, "dense"),
         Entry("text_model.projection_head.weight", text.projection.kernel, "dense"),
-        Entry("logit_scale", model.log_logit_scale),
+        Entry("logit_scale", model.log_logit_scale, "flat" if source.shapes().get("logit_scale") else "same"),
     ]
     if text.projection.use_bias:
         entries.append(Entry("text_model.projection_head.bias", text.projection.bias))

@@ -22,8 +22,14 @@ FILE_NAMES = (
     "pytorch_model.bin",
     "model.pth",
     "model.pt",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
 )
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+_INDEX = ".index.json"  # Hugging Face's map of the shards of a large model
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # of training loops, the weights beside other things
+# DataParallel, torch.compile, a module that holds the model (Lightning's, MedCLIP's own classifiers).
+_PREFIXES = ("module.", "_orig_mod.", "model.")
 _POINTER = b"version https://git-lfs"
 _HARMLESS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
 
@@ -31,7 +37,7 @@ StateDict = dict[str, np.ndarray]
 
 
 def find_weights(path: str | pathlib.Path) -> pathlib.Path:
-    """The file of weights that a path names: itself, or the one in that folder.
+    """The file of weights that a path names: itself, or the one in that folder, or the index of its shards.
 
     Raises:
         ValueError: nothing there, or a folder with no file of weights or with several.
@@ -43,10 +49,6 @@ def find_weights(path: str | pathlib.Path) -> pathlib.Path:
     for name in FILE_NAMES:
         if (path / name).is_file():
             return path / name
-    shards = sorted(p.name for p in path.glob("*.index.json"))
-    require(
-        not shards, "weights", "one file, not several with an index", shards, "Save the model in one piece."
-    )
     found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.is_file())
     require(
         len(found) == 1,
@@ -58,14 +60,30 @@ def find_weights(path: str | pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def read_state_dict(path: str | pathlib.Path) -> StateDict:
-    """Reads every tensor of a file.
+def files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files that hold a file's tensors: itself, or the shards that an index names.
 
-    A prefix `module.` that all names share (torch's DataParallel) is taken off, and a state dict inside of
-    {"state_dict": …} is taken out.
+    Raises:
+        ValueError: an index that is none, or names a file elsewhere or one that is not there.
+    """
+    if not path.name.endswith(_INDEX):
+        return [path]
+    names = sorted(set(_weight_map(path).values()))
+    for name in names:
+        is_beside = pathlib.PurePath(name).name == name and (path.parent / name).is_file()
+        require(is_beside, "weights", f"all the files that {path.name} names", f"no {name} beside it")
+    return [path.parent / name for name in names]
+
+
+def read_state_dict(path: str | pathlib.Path) -> StateDict:
+    """Reads every tensor of a file, or of the shards that an index names.
+
+    Prefixes that all names share (`module.`, `_orig_mod.`, `model.`) are taken off, and a state dict inside
+    of {"state_dict": …}, {"model_state_dict": …} or {"model": …} is taken out.
 
     Args:
-        path: a .safetensors file, or one that `torch.save` wrote (the extra `torch` reads those).
+        path: a .safetensors file, or one that `torch.save` wrote (the extra `torch` reads those), or a
+            .index.json of several.
 
     Returns:
         Name → array: floats as float32, others as they are.
@@ -74,7 +92,36 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
         ValueError: truncated, no such format, a pickle that names foreign classes, a value that is no tensor,
             or a tensor that is not finite; the sentence names the file, and the tensor.
     """
-    path = pathlib.Path(path)
+    path, tensors = pathlib.Path(path), {}
+    files = files_of(path)
+    for file in files:
+        tensors |= _read_file(file)
+    if files != [path]:
+        _require_as_mapped(path, tensors)
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+    return {name: _float32(name, array) for name, array in tensors.items()}
+
+
+def _weight_map(index: pathlib.Path) -> dict[str, str]:
+    """Tensor → the file that holds it."""
+    try:
+        files = json.loads(index.read_text())["weight_map"]
+        is_map = all(isinstance(name, str) for name in files.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_map = False
+    require(is_map, "weights", "an index with a weight_map of tensors and their files", index.name)
+    return files
+
+
+def _require_as_mapped(index: pathlib.Path, tensors: StateDict) -> None:
+    listed = _weight_map(index).keys()
+    for what, names in (("missing", listed - tensors.keys()), ("not listed", tensors.keys() - listed)):
+        received = f"{len(names)} {what}: {', '.join(sorted(names)[:8])}"
+        require(not names, "weights", f"the tensors that {index.name} lists", received, "Fetch all again.")
+
+
+def _read_file(path: pathlib.Path) -> StateDict:
     with path.open("rb") as file:
         start = file.read(64)
     require(
@@ -86,9 +133,7 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
     )
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     require(bool(tensors), "weights", "a file that holds tensors", f"{path.name} with none")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
-    return {name: _float32(name, array) for name, array in tensors.items()}
+    return tensors
 
 
 def read_settings(path: pathlib.Path, name: str = "config.json") -> dict:
@@ -141,9 +186,8 @@ def _read_torch(path: pathlib.Path) -> StateDict:
             f"`weights` must be a torch file of tensors alone (weights_only=True). Received: {path.name}: "
             f"{str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
         ) from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
     require(isinstance(loaded, dict), "weights", "a state dict (name → tensor)", type(loaded).__name__)
+    loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     tensors = {}
     for name, tensor in loaded.items():
         require(
@@ -175,6 +219,7 @@ def names_in_pickle(path: pathlib.Path) -> set[str]:
                     "weights",
                     "a file that torch.save wrote",
                     f"{path.name}, a zip file without data.pkl",
+                    "Unpack it, where it is an archive of weights.",
                 )
         else:  # torch before 1.6: five pickles, then the raw numbers
             with path.open("rb") as file:

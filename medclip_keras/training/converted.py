@@ -13,7 +13,7 @@ from medclip_keras.config import require, to_dict
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.models.account import Row, Source
 from medclip_keras.models.pretrained import IMAGE_BACKBONE, convert_dual, convert_tower
-from medclip_keras.models.state_dicts import find_weights, read_settings
+from medclip_keras.models.state_dicts import files_of, find_weights, read_settings
 from medclip_keras.preprocess.text import Tokenizer, check_vocabulary, read_vocabulary
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.provenance import versions
@@ -114,11 +114,9 @@ def _write(
     try:
         rows = fill(temporary)
         file = find_weights(options.weights)
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         account = {
             "weights": file.name,
-            "sha256": sha256,
+            "sha256": {part.name: _sha256(part) for part in files_of(file)},
             "kind": source.kind,
             "tensors": [dataclasses.asdict(row) for row in rows],
             "versions": versions(),
@@ -128,6 +126,11 @@ def _write(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return rows
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def lower_cases(options: argparse.Namespace) -> bool:

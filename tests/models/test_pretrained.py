@@ -1,12 +1,12 @@
 """Weights of PyTorch's models in our towers: equal embeddings, and a refusal by name of what does not fit."""
 
+import hashlib
 import importlib.util
 import json
+import os
 import pathlib
 import pickle
-import sys
 import types
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ import tensorflow as tf
 from medclip_keras.config import ImageEncoderConfig, TextEncoderConfig
 from medclip_keras.models import image_encoder, pretrained, text_encoder
 from medclip_keras.models.account import detect_kind, read_source
-from medclip_keras.models.state_dicts import find_weights, read_state_dict
 from medclip_keras.serving.signatures import Endpoints
 from medclip_keras.training.converted import lower_cases
 from medclip_keras.training.restore import load_model
@@ -65,6 +64,8 @@ def test_released_layout_gives_the_embeddings_of_the_released_model(kind, tmp_pa
     tensors = tensors_of(kind)
     if kind == "medclip_swin":
         tensors = {f"module.{key}": array for key, array in tensors.items()}
+    else:
+        tensors["logit_scale"] = tensors["logit_scale"].reshape(1)
     workdir = convert(write(tmp_path / "weights", tensors), kind, tmp_path / "run")
     printed = capsys.readouterr().out
     assert all(key.removeprefix("module.") in printed for key in tensors)
@@ -95,6 +96,7 @@ def test_released_workdir_says_how_its_model_was_used(tmp_path):
     np.testing.assert_allclose(texts["text_embeddings"], expected, atol=1e-6)
     account = json.loads((tmp_path / "run" / "conversion.json").read_text())
     assert {row["key"] for row in account["tensors"]} == set(LAYOUTS["medclip_swin"])
+    assert account["sha256"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
     left_out = [row["key"] for row in account["tensors"] if row["target"] == "-"]
     assert all("relative_position_index" in key or ".pooler." in key for key in left_out)
     assert len(left_out) == 3
@@ -202,7 +204,11 @@ def swin(tmp_path_factory):
         (with_tensor("module.logit_scale", ()), "1 not known: module.logit_scale"),
         (with_tensor(ONE, (8, 9)), rf"1 of a wrong shape: {ONE} is \(8, 9\) instead of \(8, 8\)"),
         (with_tensor(TWO, 17), rf"{TWO} is \(17,\) instead of \(16,\)"),
-        (with_tensor("logit_scale", 1), r"logit_scale is \(1,\) instead of \(\)"),
+        (with_tensor("logit_scale", 2), r"logit_scale is \(2,\) instead of \(\)"),
+        (
+            lambda tensors: tensors.update({ONE: np.ones((8, 8), "int8")}),
+            f"1 of whole numbers: {ONE} is int8",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name_and_no_variable_changes(change, sentence, swin, tmp_path):
@@ -222,6 +228,11 @@ def test_what_does_not_fit_is_refused_by_name_and_no_variable_changes(change, se
     ("change", "sentence"),
     [
         (without(TWO), f"1 missing: {TWO}"),
+        (
+            with_tensor("text_model.extra.weight", 3),
+            r"1 not known: text_model\.extra\.weight'\. Nothing was w",
+        ),
+        (with_tensor(TWO, 17), rf"1 of a wrong shape: {TWO} is \(17,\) instead of \(16,\)"),
         (without("text_model.projection_head.weight"), "1 missing: text_model.projection_head.weight"),
         (without("text_model.model.embeddings.word_embeddings.weight"), "no embeddings.word_embeddings.wei"),
         (with_tensor("text_model.projection_head.weight", (9, 16)), "text_model.projection_head.weight': 9"),
@@ -237,6 +248,38 @@ def test_a_refusal_leaves_no_file(change, sentence, tmp_path):
     with pytest.raises(SystemExit, match=sentence):
         convert(file, "medclip_swin", tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_truncated_file_and_a_foreign_pickle_leave_no_file(resnet_tower, tmp_path):
+    (tmp_path / "weights").mkdir()
+    cut = tmp_path / "weights" / "cut.safetensors"
+    cut.write_bytes(resnet_tower.read_bytes()[:-9])
+    foreign = tmp_path / "weights" / "w.pth"
+    foreign.write_bytes(5 * pickle.dumps(os.mkdir))
+    for file, sentence in (
+        (cut, r"Received: cut\.safetensors of \d+ bytes .*Fetch it again\."),
+        (foreign, r"Received: 'w\.pth, whose pickle names posix\.mkdir'\. It was not opened"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            convert(file, "torchvision_resnet50", tmp_path / "tower")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_names_that_other_wrappers_and_versions_give_are_the_same_tensors(tmp_path):
+    tensors = tensors_of("medclip_swin")
+    inner = {"vision_model.model.": "vision_model.model.swin.", "text_model.model.": "text_model.model.bert."}
+    renamed = {}
+    for key in tensors:
+        prefix = next((prefix for prefix in inner if key.startswith(prefix)), "")
+        renamed[key.replace(prefix, inner.get(prefix, ""), 1)] = tensors[key]
+    assert sum(name in tensors for name in renamed) < 6
+    source = read_source(write(tmp_path / "weights", renamed))
+    assert source.tensors.keys() == tensors.keys()
+    of_task = {key: x for key, x in tensors_of("hf_bert").items() if not key.startswith("cls.")}
+    of_task |= {"classifier.weight": np.ones((3, 16), "float32"), "classifier.bias": np.ones(3, "float32")}
+    _, rows = pretrained.convert_tower(read_source(write(tmp_path / "bert", of_task)), num_heads=2)
+    left_out = {row.key for row in rows if row.target == "-"}
+    assert left_out == {"classifier.weight", "classifier.bias"}
 
 
 def test_a_layer_that_config_json_announces_is_missed(tmp_path):
@@ -270,132 +313,3 @@ def test_the_layout_must_be_the_one_that_was_asked_for(resnet_tower):
         read_source(resnet_tower, "hf_bert")
     with pytest.raises(ValueError, match=r"must be of a known layout .*2 tensors, such as a\.b, c"):
         detect_kind(["c", "a.b"])
-
-
-@pytest.mark.parametrize("kept", [0.5, 0.999])
-def test_a_truncated_safetensors_file_is_refused_with_its_name(kept, tmp_path):
-    file = write(tmp_path / "weights", {"layer1.0.conv1.weight": np.ones((40, 30), "float32")})
-    content = file.read_bytes()
-    file.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=r"a complete safetensors file\. Received: model\.safetensors of"):
-        read_source(file)
-
-
-def test_a_git_lfs_pointer_is_named(tmp_path):
-    file = tmp_path / "pytorch_model.bin"
-    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin, a Git LFS pointer of 63 bytes"):
-        read_state_dict(file)
-
-
-class Foreign:
-    """Its pickle makes a folder when it is run."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.mkdir, (self.path,)
-
-
-def torch_file(path, value, protocol=2):
-    """A file of torch.save's layout, by hand."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(value, protocol))
-        archive.writestr("archive/version", "3\n")
-    return path
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_with_a_foreign_class_is_refused_by_its_name_and_not_run(protocol, tmp_path):
-    file = torch_file(tmp_path / "w.bin", {"logit_scale": Foreign(str(tmp_path / "made"))}, protocol)
-    with pytest.raises(ValueError, match=r"w\.bin, whose pickle names posix\.mkdir"):
-        read_state_dict(file)
-    file.write_bytes(b"".join(pickle.dumps(x, protocol) for x in (1, 2, {}, {"a": Foreign("made")}, [])))
-    with pytest.raises(ValueError, match=r"whose pickle names posix\.mkdir"):  # as torch before 1.6 wrote
-        read_state_dict(file)
-    assert not (tmp_path / "made").exists()
-
-
-def test_a_truncated_torch_file_is_refused_with_its_name(tmp_path):
-    whole = torch_file(tmp_path / "w.pth", {"a": list(range(999))}).read_bytes()
-    for content in (whole[:400], whole[:-30], b"", b"\x80\x02}"):
-        (tmp_path / "w.pth").write_bytes(content)
-        with pytest.raises(ValueError, match=rf"Received: w\.pth of {len(content)} bytes"):
-            read_state_dict(tmp_path / "w.pth")
-
-
-def test_a_torch_file_needs_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"w\.bin\. pip install 'medclip_keras\[torch\]'"):
-        read_state_dict(torch_file(tmp_path / "w.bin", {}))
-
-
-class Tensor:
-    """Of the torch below: as much of a tensor as reading one takes."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def detach(self):
-        return self
-
-    def is_floating_point(self):
-        return self.array.dtype.kind == "f"
-
-    def float(self):
-        return Tensor(self.array.astype("float32"))
-
-    def numpy(self):
-        return self.array
-
-
-def test_torch_reads_weights_only_and_nothing_but_tensors(tmp_path, monkeypatch):
-    asked, half, number = [], Tensor(np.ones(2, "float16")), Tensor(np.arange(2))
-    content = {"state_dict": {"module.a": half, "module.n": number}}
-
-    def load(path, **options):
-        asked.append(options)
-        return content
-
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
-    file = torch_file(tmp_path / "w.bin", {})
-    tensors = read_state_dict(file)
-    assert asked == [{"map_location": "cpu", "weights_only": True}]
-    assert {name: array.dtype for name, array in tensors.items()} == {"a": np.float32, "n": np.int64}
-    content["state_dict"] = {"a": Tensor(np.ones(2)), "epoch": 3}
-    with pytest.raises(ValueError, match=r"w\.bin, where 'epoch' is a int"):
-        read_state_dict(file)
-
-    def refuse(path, **options):
-        raise pickle.UnpicklingError("Weights only load failed")
-
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=refuse))
-    with pytest.raises(ValueError, match=r"weights_only=True\)\. Received: w\.bin: Weights only load failed"):
-        read_state_dict(file)
-
-
-def test_bfloat16_becomes_float32(tmp_path):
-    import ml_dtypes
-
-    safetensors.numpy.save_file({"a": np.array([1.5, -2], ml_dtypes.bfloat16)}, tmp_path / "a.safetensors")
-    array = read_state_dict(tmp_path / "a.safetensors")["a"]
-    assert array.dtype == np.float32
-    np.testing.assert_array_equal(array, [1.5, -2])
-
-
-def test_weights_are_found_in_folders(tmp_path):
-    with pytest.raises(ValueError, match="`weights` must be an existing file or folder"):
-        find_weights(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"a folder with one file of weights .* Received: \[\]"):
-        find_weights(tmp_path)
-    (tmp_path / "resnet.pth").write_bytes(b"")
-    assert find_weights(tmp_path).name == "resnet.pth"
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert find_weights(tmp_path).name == "pytorch_model.bin"
-    (tmp_path / "pytorch_model.bin").unlink()
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"not several with an index.*model\.safetensors\.index\.json"):
-        find_weights(tmp_path)

@@ -1,0 +1,198 @@
+"""Files of weights: every tensor of a whole one, a refusal by name of others, and nothing in them is run."""
+
+import json
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from medclip_keras.models.state_dicts import files_of, find_weights, read_state_dict
+
+
+def write(folder, tensors, name="model.safetensors"):
+    folder.mkdir(exist_ok=True)
+    safetensors.numpy.save_file(tensors, folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_a_truncated_safetensors_file_is_refused_with_its_name(kept, tmp_path):
+    file = write(tmp_path / "weights", {"layer1.0.conv1.weight": np.ones((40, 30), "float32")})
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"a complete safetensors file\. Received: model\.safetensors of"):
+        read_state_dict(file)
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path):
+    file = tmp_path / "pytorch_model.bin"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin, a Git LFS pointer of 63 bytes"):
+        read_state_dict(file)
+
+
+class Foreign:
+    """Its pickle makes a folder when it is run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.path,)
+
+
+def torch_file(path, value, protocol=2):
+    """A file of torch.save's layout, by hand."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value, protocol))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_with_a_foreign_class_is_refused_by_its_name_and_not_run(protocol, tmp_path):
+    file = torch_file(tmp_path / "w.bin", {"logit_scale": Foreign(str(tmp_path / "made"))}, protocol)
+    with pytest.raises(ValueError, match=r"w\.bin, whose pickle names posix\.mkdir"):
+        read_state_dict(file)
+    file.write_bytes(b"".join(pickle.dumps(x, protocol) for x in (1, 2, {}, {"a": Foreign("made")}, [])))
+    with pytest.raises(ValueError, match=r"whose pickle names posix\.mkdir"):  # as torch before 1.6 wrote
+        read_state_dict(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_truncated_torch_file_is_refused_with_its_name(tmp_path):
+    whole = torch_file(tmp_path / "w.pth", {"a": list(range(999))}).read_bytes()
+    for content in (whole[:400], whole[:-30], b"", b"\x80\x02}"):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"Received: w\.pth of {len(content)} bytes"):
+            read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_torch_file_needs_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match=r"w\.bin\. pip install 'medclip_keras\[torch\]'"):
+        read_state_dict(torch_file(tmp_path / "w.bin", {}))
+
+
+class Tensor:
+    """Of the torch below: as much of a tensor as reading one takes."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == "f"
+
+    def float(self):
+        return Tensor(self.array.astype("float32"))
+
+    def numpy(self):
+        return self.array
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_torch_reads_weights_only_and_nothing_but_tensors(wrapper, tmp_path, monkeypatch):
+    asked, half, number = [], Tensor(np.ones(2, "float16")), Tensor(np.arange(2))
+    content = {"epoch": 3, "optimizer": {}, wrapper: {"module.a": half, "module.n": number}}
+
+    def load(path, **options):
+        asked.append(options)
+        return content
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor))
+    file = torch_file(tmp_path / "w.bin", {})
+    tensors = read_state_dict(file)
+    assert asked == [{"map_location": "cpu", "weights_only": True}]
+    assert {name: array.dtype for name, array in tensors.items()} == {"a": np.float32, "n": np.int64}
+    content[wrapper] = {"a": Tensor(np.ones(2)), "epoch": 3}
+    with pytest.raises(ValueError, match=r"w\.bin, where 'epoch' is a int"):
+        read_state_dict(file)
+
+    def refuse(path, **options):
+        raise pickle.UnpicklingError("Weights only load failed")
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=refuse))
+    with pytest.raises(ValueError, match=r"weights_only=True\)\. Received: w\.bin: Weights only load failed"):
+        read_state_dict(file)
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    import ml_dtypes
+
+    safetensors.numpy.save_file({"a": np.array([1.5, -2], ml_dtypes.bfloat16)}, tmp_path / "a.safetensors")
+    array = read_state_dict(tmp_path / "a.safetensors")["a"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, [1.5, -2])
+
+
+def test_weights_are_found_in_folders(tmp_path):
+    with pytest.raises(ValueError, match="`weights` must be an existing file or folder"):
+        find_weights(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"a folder with one file of weights .* Received: \[\]"):
+        find_weights(tmp_path)
+    (tmp_path / "resnet.pth").write_bytes(b"")
+    assert find_weights(tmp_path).name == "resnet.pth"
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert find_weights(tmp_path).name == "pytorch_model.bin"
+    (tmp_path / "pytorch_model.bin").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert find_weights(tmp_path).name == "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_a_prefix_that_all_names_share_is_taken_off(prefix, tmp_path):
+    names = {"fc.bias", "logit_scale"}
+    file = write(tmp_path / "weights", {prefix + name: np.ones(2, "float32") for name in names})
+    assert read_state_dict(file).keys() == names
+    file = write(tmp_path / "weights", {f"{prefix}fc.bias": np.ones(2), "logit_scale": np.ones(2)})
+    assert read_state_dict(file).keys() == {f"{prefix}fc.bias", "logit_scale"}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Six tensors in two files, with their index."""
+    tensors = {f"layer{n}.weight": np.full((2, 3), n, "float32") for n in range(6)}
+    files = {name: f"model-0000{1 + n % 2}-of-00002.safetensors" for n, name in enumerate(tensors)}
+    for file in set(files.values()):
+        write(tmp_path / "weights", {name: tensors[name] for name in files if files[name] == file}, file)
+    index = tmp_path / "weights" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 144}, "weight_map": files}))
+    return index
+
+
+def test_shards_are_read_by_their_index(shards):
+    assert find_weights(shards.parent) == shards
+    assert [file.name for file in files_of(shards)] == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    read = read_state_dict(shards)
+    assert {name: array[1, 2] for name, array in read.items()} == {f"layer{n}.weight": n for n in range(6)}
+
+
+def test_shards_that_their_index_does_not_describe_are_refused(shards):
+    files = json.loads(shards.read_text())["weight_map"]
+    one, two = files["layer0.weight"], files["layer1.weight"]
+    changes = {
+        "1 missing: extra": {**files, "extra": one},
+        "1 not listed: layer3.weight": {k: v for k, v in files.items() if k != "layer3.weight"},
+        r"no \.\./model\.bin beside it": {**files, "layer0.weight": "../model.bin"},
+        "an index with a weight_map": [],
+    }
+    for sentence, weight_map in changes.items():
+        shards.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(ValueError, match=rf"^`weights` must be .*{sentence}"):
+            read_state_dict(shards)
+    shards.write_text(json.dumps({"weight_map": files}))
+    (shards.parent / two).write_bytes((shards.parent / two).read_bytes()[:-5])
+    with pytest.raises(ValueError, match=rf"a complete safetensors file\. Received: {two} of"):
+        read_state_dict(shards)
+    (shards.parent / two).unlink()
+    with pytest.raises(ValueError, match=rf"all the files that .* 'no {two} beside it'"):
+        read_state_dict(shards)
