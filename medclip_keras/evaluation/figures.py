@@ -153,19 +153,27 @@ def precision_bars(result: RetrievalResult) -> Figure:
 
 
 def probe_bars(result: ClassifierResult) -> Figure:
-    """Accuracy, or macro AUROC, of linear probes on each share of the labels, before and after training."""
-    figure, axes = _panels(["Linear probe on frozen features"], width=5.2)
+    """Linear probes before and after training: over the shares of the labels; of one share, by class."""
+    figure, axes = _panels(["Linear probe on frozen features"], width=6.4)
     ax = next(iter(axes.values()))
     key, chance = next(iter(result.metrics["chance"].items()))
-    estimates = {
-        who: [Estimate.from_dict(result.metrics[who][share][key]) for share in result.scores]
-        for who in _ORDER
-        if who in result.metrics
-    }
-    numbers = result.metrics["num_training_images"]
-    names = [f"{share_of_labels(share)}\n{numbers[share]} images" for share in result.scores]
+    numbers, shares = result.metrics["num_training_images"], list(result.scores)
+    whole = "all classes" if key == "accuracy" else "macro mean"
+    if len(shares) > 1:
+        names = [f"{share_of_labels(share)}\n{numbers[share]} images" for share in shares]
+    else:
+        names = [whole, *result.task.classes]
+    estimates = {}
+    for who in _ORDER:
+        if who in result.metrics:
+            figures = [result.metrics[who][share] for share in shares]
+            if len(shares) == 1:
+                figures += figures[0]["by_class"].values()
+            estimates[who] = [Estimate.from_dict(of_one[key]) for of_one in figures]
     _bars(ax, names, estimates, [chance] * len(names))
-    ax.set(ylabel="accuracy" if key == "accuracy" else "macro AUROC")
+    ax.set(ylabel="accuracy" if key == "accuracy" else "macro AUROC" if len(shares) > 1 else "AUROC")
+    if len(shares) == 1:
+        ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     return figure
 
 
@@ -174,13 +182,14 @@ def _bars(ax: Axes, names: list[str], estimates: dict[str, list[Estimate]], chan
     positions = np.arange(len(names))
     for n, (who, of_who) in enumerate(estimates.items()):
         values = np.array([e.value for e in of_who])
-        errors = [values - [e.low for e in of_who], [e.high for e in of_who] - values]
+        lows, highs = ([getattr(e, end) for e in of_who] for end in ("low", "high"))
+        errors = np.maximum([values - lows, highs - values], 0)
         at = positions + 0.38 * (n - (len(estimates) - 1) / 2)
         ax.bar(at, values, 0.36, label=who, color=_BAR_COLOURS[who], yerr=errors, capsize=3)
     options = {"color": "black", "linestyle": ":", "label": "chance"}
     ax.hlines(chance, positions - 0.45, positions + 0.45, **options)
     ax.set_xticks(positions, names)
-    ax.set(ylim=(0, 1.02), xlim=(min(-0.5, (len(names) - 4) / 2), max(len(names) - 0.5, 1.5)))
+    ax.set(ylim=(0, 1.02))
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

@@ -121,11 +121,11 @@ def probe(
         features: model → float (num_images, F) of the test images.
         training: model → images to fit on; the same images for every model.
         validation: model → images to choose the strength on; empty where there are none.
-        fractions: shares of the training images, in (0, 1].
+        fractions: shares of the training images, in (0, 1]; measured in ascending order.
         bootstrap: number of resamples.
         seed: of the resamples.
     """
-    some = next(iter(training.values()))
+    some, fractions = next(iter(training.values())), sorted(set(fractions))
     scores = {f"{share:g}": {} for share in fractions}
     metrics = {**task.description(), "num_training_images": {}, "chance": chance(task)}
     metrics["num_validation_images"] = len(next(iter(validation.values()), ()))

@@ -68,7 +68,7 @@ def sizes(metrics: Mapping) -> str:
         parts.append(f"{m['num_queries']} queries among {sum(m['num_candidates'].values())} sentences")
     for m in classified:
         if "num_training_images" in m:
-            parts.append(f"{max(m['num_training_images'].values())} labelled images to learn from")
+            parts.append(f"{max(m['num_training_images'].values())} training images")
     return ", ".join(parts) or "nothing to evaluate"
 
 

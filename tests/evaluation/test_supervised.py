@@ -66,5 +66,5 @@ def test_its_report_has_rows_and_figures(world, config, tmp_path, task):
     found = {row.name: row for row in rows(result.metrics)}
     assert found["supervised macro AUROC, 10 % of labels"].trained.value == 1.0
     assert found["supervised macro AUROC, 10 % of labels"].untrained is None
-    assert "77 labelled images" in sizes(result.metrics)
+    assert "77 training images" in sizes(result.metrics)
     assert "supervised, 10 % of labels" in (tmp_path / "report.html").read_text()

@@ -1,0 +1,142 @@
+"""Image records to batches for supervised learning: images and the labels of some classes, no sentences.
+
+Drawn as `records.batches` draws the images of a run (same order, balance and augmentation; batch k is a pure
+function of the seed and k), except that only the images that say something of the classes are read.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from medclip_keras.config import DataConfig, RunConfig
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.preprocess.images import augment, for_evaluation
+from medclip_keras.records.batches import _AUGMENT, _IMAGES, _endless, _image_pass, _labels, _seed, _seeds_of
+from medclip_keras.records.manifest import load_concepts
+from medclip_keras.records.reading import RecordFolder, image_folders, read_records
+from medclip_keras.records.schema import parse_batch
+
+_BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes which images a share of them is
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What is learned of each image.
+
+    Attributes:
+        names: of concepts, in the order of the labels' columns.
+        one_each: whether only images count that are positive for exactly one of them, as in single_finding;
+            else all images count, and every concept is a question of its own.
+        share: of the training images, those that are used; by hash of the record key, so that a smaller share
+            lies within a larger one.
+    """
+
+    names: tuple[str, ...]
+    one_each: bool
+    share: float = 1.0
+
+
+def labelled_images(
+    config: RunConfig,
+    classes: Classes,
+    *,
+    steps_per_epoch: int,
+    split: str = "train",
+    start_step: int = 0,
+    augmented: bool = True,
+) -> tf.data.Dataset:
+    """Endless batches of labelled images, from step `start_step` on.
+
+    Args:
+        config: its `data`, `augment`, `seed`, `train.batch_size` and `model.image.image_size` count.
+        classes: what the labels are.
+        steps_per_epoch: batches an epoch, as for `training_batches`.
+        split: which records.
+        start_step: the first batch that is wanted.
+        augmented: False: images as the evaluation sees them.
+
+    Returns:
+        A dataset of dicts: images (B, s, s, 1), labels, known (B, num_classes) float32. With `one_each` the
+        labels are one-hot, and a finding that is uncertain is not the image's; else `data.uncertain` and
+        `data.closure` decide, and known is 0 where a finding is ignored.
+
+    Raises:
+        ValueError: folders that cannot be used together, an empty split, no image with exactly one class.
+    """
+    folders, batch_size = image_folders(config.data, split), config.train.batch_size
+    keep = kept(config.data, classes, split)
+    features = folders[0].manifest.features
+    records = _endless(
+        _image_pass(config.data, folders, split, keep),
+        _seed(config.seed, _IMAGES),
+        steps_per_epoch * batch_size,
+        start_step * batch_size,
+    ).batch(batch_size, drop_remainder=True)
+    targets = _targets(config.data, folders[0], classes)
+
+    def make_batch(step, serialized):
+        parsed = parse_batch(features, serialized, ("image", "label_states"))
+        images = tf.ensure_shape(parsed["image"], (batch_size, *features["image"].shape))
+        labels, known = targets(parsed["label_states"])
+        if not augmented:
+            images = for_evaluation(images, config.model.image.image_size)
+        else:
+            index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            seeds = _seeds_of(_seed(config.seed, _AUGMENT), index)  # (B, 2)
+            images = augment(images, config.model.image.image_size, config.augment, seeds)
+        return {"images": images, "labels": labels, "known": known}
+
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    batches = tf.data.Dataset.zip(steps, records).map(
+        make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(2).with_options(options)
+
+
+def count_labelled(config: RunConfig, classes: Classes, split: str) -> int:
+    """How many images `labelled_images` draws from; reads the split once where not all of them count."""
+    folders, keep = image_folders(config.data, split), kept(config.data, classes, split)
+    if keep is None:
+        return sum(folder.count(split) for folder in folders)
+    return int(read_records(folders, split, keep).reduce(np.int64(0), lambda n, _: n + 1))
+
+
+def kept(data: DataConfig, classes: Classes, split: str) -> Callable | None:
+    """Serialized image record () → bool (): whether it is learned from; None where all are."""
+    share = classes.share if split == "train" else 1.0
+    if share == 1 and not classes.one_each:
+        return None
+    folder = image_folders(data, split)[0]
+    columns = _columns(folder, classes.names)
+
+    def keep(serialized):
+        record = parse_batch(folder.manifest.features, serialized[None], ("record_key", "label_states"))
+        bucket = tf.strings.to_hash_bucket_strong(record["record_key"][0], _BUCKETS, _SHARE_KEY)
+        inside = bucket < round(share * _BUCKETS)
+        positive = tf.gather(record["label_states"][0], columns) == LabelState.POSITIVE
+        return inside & (tf.reduce_sum(tf.cast(positive, tf.int32)) == 1) if classes.one_each else inside
+
+    return keep
+
+
+def _targets(data: DataConfig, folder: RecordFolder, classes: Classes) -> Callable:
+    """Label states (B, num_findings) → labels and known (B, num_classes)."""
+    table, columns = load_concepts(folder.directory), _columns(folder, classes.names)
+
+    def targets(states):
+        if classes.one_each:
+            labels = tf.cast(tf.gather(states, columns, axis=1) == LabelState.POSITIVE, tf.float32)
+            return labels, tf.ones_like(labels)
+        labels, known = _labels(states, dataclasses.replace(data, coding="multi_hot"), table)
+        return tf.gather(labels, columns, axis=1), tf.gather(known, columns, axis=1)
+
+    return targets
+
+
+def _columns(folder: RecordFolder, names: Sequence[str]) -> list[int]:
+    table = load_concepts(folder.directory)
+    return [table.names.index(name) for name in names]

@@ -1,0 +1,136 @@
+"""Supervised peers: an image encoder with a head on its features, trained on the labels of images."""
+
+import itertools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import RunConfig
+from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.objectives.classification import sigmoid_cross_entropy, softmax_cross_entropy
+from medclip_keras.preprocess.images import for_evaluation
+from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
+from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.losses import Loss
+from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.replicas import gather, make_strategy
+from medclip_keras.training.train import Outcome, count_steps, run_steps, steps_per_epoch
+
+_VALIDATION_BATCHES = 8
+
+
+class Classifier(keras.Model):
+    """The backbone of an image encoder, averaged over space, and a logit a class on it.
+
+    It trains as `MedCLIP` does: one loss on the global batch, its gradient clipped by the global norm.
+
+    Args:
+        encoder: the image tower; its projections are not used and do not learn.
+        classes: what it learns.
+        config: the run.
+        freeze: whether only the head learns (a linear probe by gradient descent).
+    """
+
+    def __init__(self, encoder: ImageEncoder, classes: Classes, config: RunConfig, freeze: bool = False):
+        super().__init__()
+        self.encoder, self.classes, self.run, self.freeze = encoder, classes, config, freeze
+        self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
+
+    def create_weights(self) -> "Classifier":
+        """Creates every weight and settles which of them learn."""
+        size = self.encoder.image_size
+        self(np.zeros((1, size, size, 1), np.float32))
+        for layer in self.encoder.layers:
+            layer.trainable = layer is self.encoder.backbone and not self.freeze
+        return self
+
+    def call(self, images, training=False):
+        """Images float (B, S, S, 1), normalised, to logits float32 (B, num_classes)."""
+        tower = self.encoder(images, training=training and not self.freeze)
+        return self.head(tower.pooled)
+
+    def objective(self, batch: dict, training: bool) -> Loss:
+        """Cross-entropy on the global batch: softmax where images have one class each, else sigmoids.
+
+        Args:
+            batch: of `records.labelled_images`.
+            training: whether the encoder is in training mode.
+        """
+        logits, labels = gather(self(batch["images"], training=training)), gather(batch["labels"])
+        if self.classes.one_each:
+            loss = softmax_cross_entropy(logits, labels)
+        else:
+            loss = sigmoid_cross_entropy(logits, labels, gather(batch["known"]))
+        return Loss(loss, loss, logits, labels)
+
+    def logit_scale(self):
+        """No temperature is learned."""
+        return 1.0
+
+    global_gradients, train_step, test_step = MedCLIP.global_gradients, MedCLIP.train_step, MedCLIP.test_step
+
+    def score_fn(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of stored images uint8 (B, S, S, 1) to logits float32 (B, num_classes)."""
+        score = tf.function(lambda images: self(for_evaluation(images, self.encoder.image_size)))
+        return lambda images: score(tf.constant(images)).numpy()
+
+
+def train_classifier(
+    make_encoder: Callable[[], ImageEncoder],
+    classes: Classes,
+    config: RunConfig,
+    workdir: epath.PathLike,
+    *,
+    freeze: bool = False,
+    console: Console | None = None,
+) -> tuple[Classifier, Outcome]:
+    """Trains a classifier in `workdir`, or goes on where it stopped; `train.steps` steps, as any run.
+
+    Args:
+        make_encoder: makes the image tower that training starts from.
+        classes: what is learned.
+        config: the run; its image records, augmentation, optimizer and number of steps count.
+        workdir: receives checkpoints/ and tensorboard/.
+        freeze: whether only the head learns.
+        console: where progress is printed.
+
+    Returns:
+        The classifier, with the weights of the smallest validation loss where there are validation images,
+        else the last ones; and how training ended.
+
+    Raises:
+        ValueError: records that do not fit the configuration, or nothing to learn.
+        FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
+    """
+    console, workdir = console or Console(), epath.Path(workdir)
+    keras.utils.set_random_seed(config.seed)
+    keras.mixed_precision.set_global_policy(config.train.precision)
+    total_steps = count_steps(config)
+    with make_strategy(config.train.strategy).scope():
+        model = Classifier(make_encoder(), classes, config, freeze).create_weights()
+        model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        checkpoints = Checkpoints(workdir / "checkpoints", model)
+        step = checkpoints.restore_last()
+    if step < total_steps:
+        per_epoch = steps_per_epoch(config)
+        batches = labelled_images(config, classes, steps_per_epoch=per_epoch, start_step=step)
+        held_out, steps = _validation_batches(config, classes), (step, total_steps)
+        step = run_steps(model, batches, held_out, checkpoints, *steps, workdir=workdir, console=console)
+    if (workdir / "checkpoints" / "best" / "checkpoint").exists():
+        checkpoints.restore_weights("best")
+    return model, Outcome(step, total_steps)
+
+
+def _validation_batches(config: RunConfig, classes: Classes) -> list[dict]:
+    """A few batches of the validation split, drawn as in training but not augmented; none without it."""
+    num_images = count_labelled(config, classes, "valid")
+    if not num_images:
+        return []
+    per_epoch = max(1, num_images // config.train.batch_size)
+    options = {"split": "valid", "steps_per_epoch": per_epoch, "augmented": False}
+    return list(itertools.islice(labelled_images(config, classes, **options), _VALIDATION_BATCHES))

@@ -1,0 +1,251 @@
+"""Supervised training and fine-tuning: peers that learn from the labels of the same images, on equal terms.
+
+    python -m medclip_keras.training.supervised --workdir DIR --run NAME --images DIR … --start random
+    python -m medclip_keras.training.supervised --workdir DIR --images DIR … --start TRAINED [--freeze]
+
+The image tower of the run learns cross-entropy on the label states of image records, with the run's
+augmentation, balance, optimizer and number of steps; sentences play no part. In single_finding it learns from
+the images with exactly one of the findings, by softmax; in multi_label from all images, a sigmoid a concept
+of the table. DIR/evaluation holds metrics.json and report.html, measured as zero-shot classification is, on
+the same test images.
+
+Follows: Zhang et al., MLHC 2022 (ConVIRT), section 5.1, for the settings: a random, an ImageNet or a
+    pretrained start; all weights or the head alone (--freeze); a share of the labels (--labels_share).
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from etils import epath
+from rich.console import Console
+
+from medclip_keras.config import RunConfig, override, require
+from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.run import check_findings
+from medclip_keras.evaluation.supervised import measure_classifier
+from medclip_keras.evaluation.table import terminal_table
+from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.records.batches import evaluation_images
+from medclip_keras.records.data_sets import data_sets
+from medclip_keras.records.labelled_images import Classes, count_labelled
+from medclip_keras.records.manifest import load_concepts, read_manifest
+from medclip_keras.records.reading import image_folders
+from medclip_keras.runs import get_run
+from medclip_keras.training.classifier import Classifier, train_classifier
+from medclip_keras.training.provenance import versions
+from medclip_keras.training.restore import load_model, read_run_json
+from medclip_keras.training.train import write_run_json
+
+SUPERVISED_FILE = "supervised.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a supervised run starts from, and what of it learns; beside run.json it decides the result.
+
+    Attributes:
+        weights: "random", "preset" (the run's `model.image.preset`) or the workdir of a trained run.
+        freeze: whether only the head learns.
+        labels_share: of the training images, those that are used.
+    """
+
+    weights: str = "random"
+    freeze: bool = False
+    labels_share: float = 1.0
+
+    def __post_init__(self):
+        require(0 < self.labels_share <= 1, "--labels_share", "over 0 and up to 1", self.labels_share)
+
+
+def fit_supervised(
+    config: RunConfig, start: Start, workdir: epath.PathLike, console: Console | None = None
+) -> dict:
+    """Trains a classifier in `workdir`, or goes on where it stopped, and evaluates it on the test split.
+
+    Args:
+        config: the run; `data.images` names record folders.
+        start: what it starts from.
+        workdir: receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
+        console: where progress and the table are printed.
+
+    Returns:
+        The content of evaluation/metrics.json; empty where Ctrl-C ended training early.
+
+    Raises:
+        ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run.
+    """
+    console, workdir = console or Console(), epath.Path(workdir)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, texts=()))
+    make_encoder = encoder_maker(config, start.weights)
+    image_folders(config.data, "train")
+    classes = classes_of(config, start.labels_share)
+    num_images = count_labelled(config, classes, "train")
+    require(
+        num_images > 0,
+        "data.images",
+        f"folders with images in the split 'train' that are positive for exactly one of "
+        f"{', '.join(classes.names)}",
+        list(config.data.images),
+    )
+    write_run_json(config, workdir)
+    _write_start(start, workdir)
+    console.print(
+        f"Run {config.name}, supervised, start: {start.weights}{', frozen' if start.freeze else ''}; "
+        f"{num_images} labelled images of {len(classes.names)} classes.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    classifier, outcome = train_classifier(
+        make_encoder, classes, config, workdir, freeze=start.freeze, console=console
+    )
+    if not outcome.finished:
+        console.print(
+            f"Stopped after step {outcome.step} of {outcome.total_steps}; the same command goes on."
+        )
+        return {}
+    return _evaluate(classifier, start, num_images, workdir / "evaluation", console)
+
+
+def classes_of(config: RunConfig, share: float = 1.0) -> Classes:
+    """What a run's classifier learns: its findings where each image has one, else all concepts of the table.
+
+    Raises:
+        ValueError: a finding that is not in the concept table.
+    """
+    names = load_concepts(config.data.images[0]).names
+    findings = check_findings(config.evaluation, names)
+    if config.evaluation.task == "single_finding":
+        return Classes(tuple(findings), one_each=True, share=share)
+    return Classes(tuple(names), one_each=False, share=share)
+
+
+def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]:
+    """A function that makes the image tower which training starts from.
+
+    Args:
+        config: the run.
+        weights: see `Start`.
+
+    Raises:
+        ValueError: a preset that the run does not name, a folder without a trained run, or of another tower.
+    """
+    image = config.model.image
+    if weights in ("random", "preset"):
+        require(
+            weights == "random" or bool(image.preset),
+            "--start",
+            "random, or a workdir, where the run names no preset",
+            weights,
+            "Name one: --set model.image.preset=NAME or FOLDER.",
+        )
+        image = dataclasses.replace(image, preset=image.preset if weights == "preset" else "")
+        return lambda: ImageEncoder(image, config.model.projection_dim)
+    trained = read_run_json(weights)
+    require(
+        trained.model.image == image,
+        "--start",
+        f"a workdir whose image tower is the run's ({image})",
+        trained.model.image,
+        "Leave out --run: the run of the workdir is taken.",
+    )
+    return lambda: load_model(weights).model.image_encoder
+
+
+def _write_start(start: Start, workdir: epath.Path) -> None:
+    path, written = workdir / SUPERVISED_FILE, dataclasses.asdict(start)
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        require(
+            earlier == written,
+            "workdir",
+            f"empty, or hold this very run; it holds one with {earlier}",
+            written,
+            "Name another --workdir, or delete it.",
+        )
+        return
+    path.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _evaluate(
+    classifier: Classifier, start: Start, num_images: int, output: epath.Path, console: Console
+) -> dict:
+    config, concept_names = classifier.run, load_concepts(classifier.run.data.images[0]).names
+    results = {}
+    for name, data in data_sets(config.data, "test").items():
+        alone = dataclasses.replace(config, data=data)
+        results[name] = measure_classifier(
+            classifier.score_fn(),
+            classifier.classes.names,
+            evaluation_images(alone, "test"),
+            config.evaluation,
+            concept_names,
+            num_training_images=num_images,
+            share=start.labels_share,
+            seed=config.seed,
+        )
+    require(
+        any(result.metrics for result in results.values()),
+        "data.images",
+        "folders with test images of the task",
+        list(config.data.images),
+    )
+    made_from = {
+        "run": f"{config.name}, supervised",
+        "seed": config.seed,
+        "split": "test",
+        **dataclasses.asdict(start),
+        "records": {path: read_manifest(path).fingerprint for path in config.data.images},
+        "versions": versions(),
+    }
+    metrics = write(results, output, made_from)
+    for name, result in results.items():
+        console.print(terminal_table(name, result.metrics))
+    console.print(f"Report: {output / 'report.html'}", highlight=False, soft_wrap=True)
+    return metrics
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parse(argv)
+    try:
+        start = Start(options.start, options.freeze, options.labels_share)
+        if not options.run:
+            require(
+                options.start not in ("random", "preset"),
+                "--run",
+                "named, unless --start is a workdir",
+                options.run,
+                "Name a run, or a run.json.",
+            )
+        config = get_run(options.run) if options.run else read_run_json(options.start)
+        config = override(config, options.assignments)
+        if options.images:
+            data = dataclasses.replace(config.data, images=tuple(options.images))
+            config = dataclasses.replace(config, data=data)
+        metrics = fit_supervised(config, start, options.workdir)
+    except (ValueError, FloatingPointError) as error:
+        print(f"medclip_keras.training.supervised: {error}", file=sys.stderr)
+        return 1
+    return 0 if metrics else 130
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m medclip_keras.training.supervised", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, help="receives the run and its evaluation")
+    add("--run", default="", help="a named run or a run.json (default: that of the --start workdir)")
+    add("--images", nargs="+", default=[], metavar="DIR", help="image records (default: the run's)")
+    add("--start", default="random", metavar="random|preset|WORKDIR", help="weights of the image tower")
+    add("--freeze", action="store_true", help="only the head learns")
+    add("--labels_share", type=float, default=1.0, metavar="SHARE", help="of the training images (default 1)")
+    add("--set", action="extend", nargs="+", default=[], metavar="a.b=c", dest="assignments")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+import dataclasses
+import json
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from medclip_keras.config import override
+from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records.batches import evaluation_images
+from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
+from medclip_keras.records.manifest import load_concepts
+from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.classifier import Classifier, train_classifier
+from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.supervised import Start, classes_of, encoder_maker, fit_supervised, main
+from medclip_keras.training.train import write_run_json
+
+FINDINGS = ("Cardiomegaly", "Pleural Effusion")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_run):
+    """Two findings that the phantoms often have, learned quickly; without sentences."""
+    config = override(
+        tiny_run,
+        [
+            "train.steps=30", "train.batch_size=8", "train.learning_rate=0.003", "train.validate_every=15",
+            "train.checkpoint_every=15", "evaluation.bootstrap=20", "evaluation.per_class=50",
+        ],
+    )  # fmt: skip
+    evaluation = dataclasses.replace(config.evaluation, findings=FINDINGS)
+    data = dataclasses.replace(config.data, texts=())
+    return dataclasses.replace(config, evaluation=evaluation, data=data)
+
+
+@pytest.fixture(scope="module")
+def learned(config, tmp_path_factory):
+    """A classifier that learned from random weights: its folder and what was measured."""
+    workdir = tmp_path_factory.mktemp("supervised") / "random"
+    return workdir, fit_supervised(config, Start(), workdir)
+
+
+def states_of(config, split):
+    batches = list(evaluation_images(config, split).as_numpy_iterator())
+    return np.concatenate([b["label_states"] for b in batches])
+
+
+def names_of(config):
+    return classes_of(dataclasses.replace(config, evaluation=multi_label(config).evaluation)).names
+
+
+def multi_label(config):
+    findings = ("Abnormal", *FINDINGS)
+    return dataclasses.replace(
+        config, evaluation=dataclasses.replace(config.evaluation, task="multi_label", findings=findings)
+    )
+
+
+def single_rows(config, split):
+    columns = [names_of(config).index(name) for name in FINDINGS]
+    return (states_of(config, split)[:, columns] == 1).sum(axis=1) == 1
+
+
+def test_only_images_with_exactly_one_finding_are_drawn_and_labelled_by_it(config):
+    classes = classes_of(config)
+    assert classes == Classes(FINDINGS, one_each=True)
+    expected = single_rows(config, "train").sum()
+    assert 0 < expected < len(single_rows(config, "train"))
+    assert count_labelled(config, classes, "train") == expected
+    batches = list(labelled_images(config, classes, steps_per_epoch=4).take(6).as_numpy_iterator())
+    assert {b["images"].shape for b in batches} == {(8, 32, 32, 1)}
+    labels = np.concatenate([b["labels"] for b in batches])
+    np.testing.assert_array_equal(labels.sum(axis=1), 1)
+    assert labels.any(axis=0).all()
+
+
+def test_batch_k_is_the_same_in_a_resumed_run(config):
+    classes = classes_of(config)
+    whole = list(labelled_images(config, classes, steps_per_epoch=4).take(7).as_numpy_iterator())
+    resumed = labelled_images(config, classes, steps_per_epoch=4, start_step=5).take(2).as_numpy_iterator()
+    for expected, found in zip(whole[5:], resumed, strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+    assert not np.array_equal(whole[5]["images"], whole[6]["images"])
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "label", "known"),
+    [("positive", 1, 1), ("negative", 0, 1), ("half", 0.5, 1), ("ignored", 0, 0)],
+)
+def test_uncertain_labels_follow_the_policy_of_the_run(config, uncertain, label, known):
+    config = multi_label(override(config, [f"data.uncertain={uncertain}", "data.balance=false"]))
+    classes = classes_of(config)
+    assert len(classes.names) == 21
+    states = states_of(config, "train")
+    assert (states == 3).any()
+    batches = labelled_images(config, classes, steps_per_epoch=len(states), augmented=False)
+    size = len(states)
+    drawn = list(batches.unbatch().take(size).as_numpy_iterator())  # one pass
+    labels, knowns = (np.stack([d[name] for d in drawn]) for name in ("labels", "known"))
+    expected = np.where(states == 3, label, states == 1)
+    np.testing.assert_array_equal(np.sort(labels.sum(axis=1)), np.sort(expected.sum(axis=1)))
+    np.testing.assert_array_equal(labels.sum(axis=0), expected.sum(axis=0))
+    np.testing.assert_array_equal(knowns.sum(axis=0), np.where(states == 3, known, 1).sum(axis=0))
+
+
+def test_a_smaller_share_of_the_labels_lies_within_a_larger_one(config):
+    every = Classes(FINDINGS, one_each=False)
+    half, most = (dataclasses.replace(every, share=share) for share in (0.4, 0.8))
+    counts = [count_labelled(config, classes, "train") for classes in (half, most, every)]
+    assert 0 < counts[0] < counts[1] < counts[2]
+    assert count_labelled(config, half, "valid") == count_labelled(config, every, "valid")
+
+
+def test_it_is_measured_on_the_test_images_of_the_task(config, learned):
+    workdir, metrics = learned
+    found = metrics["data"]["phantom"]["supervised"]
+    assert found["num_images"] == single_rows(config, "test").sum()
+    assert found["num_training_images"] == {"1": single_rows(config, "train").sum()}
+    assert metrics["weights"] == "random"
+    assert json.loads((workdir / "evaluation" / "metrics.json").read_text()) == metrics
+    assert (workdir / "evaluation" / "report.html").stat().st_size > 10_000
+
+
+def test_the_loss_falls_on_the_images_that_are_learned_from(config, learned):
+    classes, make = classes_of(config), encoder_maker(config, "random")
+    model, outcome = train_classifier(make, classes, config, learned[0])  # finished: only restored
+    assert outcome.finished
+    keras.utils.set_random_seed(config.seed)
+    fresh = Classifier(make(), classes, config).create_weights()
+    batch = next(iter(labelled_images(config, classes, steps_per_epoch=4, augmented=False)))
+    before, after = (float(m.objective(batch, training=False).loss) for m in (fresh, model))
+    assert after < 0.7 * before
+
+
+def test_the_command_finds_a_finished_run_and_measures_it_again(config, learned, capsys):
+    workdir, metrics = learned
+    assert main(["--run", str(workdir / "run.json"), "--workdir", str(workdir)]) == 0
+    assert json.loads((workdir / "evaluation" / "metrics.json").read_text())["data"] == metrics["data"]
+    assert "supervised accuracy" in capsys.readouterr().out
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_the_head_learns(config, tmp_path):
+    config = override(config, ["train.steps=2"])
+    make, classes = encoder_maker(config, "random"), classes_of(config)
+    model, _ = train_classifier(make, classes, config, tmp_path, freeze=True)
+    keras.utils.set_random_seed(config.seed)
+    fresh = Classifier(make(), classes, config, freeze=True).create_weights()
+    for one, other in zip(model.encoder.weights, fresh.encoder.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(model.head.kernel.numpy() - fresh.head.kernel.numpy()).max() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def pretrained(config, tmp_path_factory):
+    """A workdir as training leaves one, with random weights of another seed, and its model."""
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    write_run_json(config, workdir)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "heart"]
+    Tokenizer(vocabulary, lower_case=True, max_tokens=config.data.max_tokens).save(workdir / "vocabulary")
+    table = load_concepts(config.data.images[0])
+    (workdir / "vocabulary" / "concepts.jsonl").write_text(table.to_jsonl())
+    keras.utils.set_random_seed(99)
+    model = MedCLIP(config, len(vocabulary)).build_towers()
+    Checkpoints(workdir / "checkpoints", model, resumable=False).save(7)
+    return workdir, model
+
+
+def test_fine_tuning_starts_from_the_image_tower_of_a_workdir(config, pretrained, learned):
+    workdir, model = pretrained
+    encoder = encoder_maker(config, str(workdir))()
+    for one, other in zip(encoder.weights, model.image_encoder.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    classifier = Classifier(encoder, classes_of(config), config).create_weights()
+    images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype(np.float32)
+    features = model.describe_images(images)["image_features"]
+    expected = features @ classifier.head.kernel + classifier.head.bias
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-6)
+    learning = {v.path for v in classifier.trainable_variables}
+    assert learning == {v.path for v in (*encoder.backbone.trainable_variables, *classifier.head.weights)}
+
+
+def test_a_preset_is_loaded_where_it_is_asked_for_and_left_where_not(config, tmp_path):
+    folder = str(tmp_path / "preset")
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 64],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(32, 32, 3),
+    )
+    backbone.save_to_preset(folder)
+    config = override(config, [f"model.image.preset={folder}"])
+    loaded = encoder_maker(config, "preset")().backbone
+    for one, other in zip(loaded.weights, backbone.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert encoder_maker(config, "random")().backbone.name == "small_resnet"
+
+
+def test_a_folder_of_another_start_is_refused(config, learned):
+    with pytest.raises(
+        ValueError, match=r"`workdir` must be empty, or hold this very run; it holds one with"
+    ):
+        fit_supervised(config, Start(freeze=True), learned[0])
+
+
+def test_images_without_any_of_the_findings_are_refused_before_anything_is_written(config, tmp_path):
+    evaluation = dataclasses.replace(config.evaluation, findings=("Hernia", "Fibrosis"))
+    with pytest.raises(ValueError, match=r"`data.images` must be folders with images .* Hernia, Fibrosis"):
+        fit_supervised(dataclasses.replace(config, evaluation=evaluation), Start(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--start", "random"], "`--run` must be named, unless --start is a workdir"),
+        (["--start", "preset", "--run", "phantom_tiny"], "`--start` must be random, or a workdir, where the"),
+        (["--start", "/nowhere"], "`workdir` must be a folder in which a run was trained"),
+        (["--run", "phantom_tiny", "--labels_share", "0"], "`--labels_share` must be over 0 and up to 1"),
+        (["--run", "phantom_tiny"], "`data.images` must be at least one folder of image records"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, sentence, tmp_path, capsys):
+    assert main([*arguments, "--workdir", str(tmp_path / "none")]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_workdir_of_another_tower_is_refused(config, pretrained):
+    other = override(config, ["model.image.width=16"])
+    with pytest.raises(ValueError, match=r"`--start` must be a workdir whose image tower is the run's"):
+        encoder_maker(other, str(pretrained[0]))
