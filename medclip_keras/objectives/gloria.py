@@ -71,17 +71,20 @@ def local_similarity(regions, words, word_mask, *, captions_at_once=8, recompute
     mask = ops.cast(ops.cast(word_mask, "bool"), words.dtype)
     gram = ops.matmul(regions, ops.transpose(regions, (0, 2, 1)))  # (num_images, num_regions, num_regions)
     num_captions = ops.shape(words)[0]  # not static where words were gathered from replicas
-    chunk = captions_at_once
-    end = -(-num_captions // chunk) * chunk
-    words = ops.pad(words, ((0, chunk - 1), (0, 0), (0, 0)))[:end]
-    mask = ops.pad(mask, ((0, chunk - 1), (0, 0)), constant_values=1)[:end]
-    words = ops.reshape(words, (-1, chunk, *ops.shape(words)[1:]))
-    mask = ops.reshape(mask, (-1, chunk, ops.shape(mask)[1]))
+    num_chunks = -(-num_captions // captions_at_once)
+    words = ops.concatenate([words, mask[:, :, None]], axis=2)  # `ops.scan` walks over one array
+    words = ops.pad(words, ((0, captions_at_once - 1), (0, 0), (0, 0)))[: num_chunks * captions_at_once]
+    chunks = ops.reshape(words, (num_chunks, captions_at_once, *ops.shape(words)[1:]))
 
     compare = keras.remat(_compare) if recompute else _compare
-    similarities = ops.map(lambda some: compare(regions, gram, *some), (words, mask))
-    similarities = ops.transpose(similarities, (1, 0, 2))  # (num_images, num_chunks, chunk)
-    similarities = ops.reshape(similarities, (ops.shape(regions)[0], -1))
+
+    def step(_, some):
+        similarities = compare(regions, gram, some[:, :, :-1], some[:, :, -1])
+        return similarities, similarities
+
+    start = ops.zeros((ops.shape(regions)[0], captions_at_once), regions.dtype)
+    _, similarities = ops.scan(step, start, chunks)  # (num_chunks, num_images, captions_at_once)
+    similarities = ops.reshape(ops.transpose(similarities, (1, 0, 2)), (ops.shape(regions)[0], -1))
     return similarities[:, :num_captions]
 
 
