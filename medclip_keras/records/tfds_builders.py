@@ -12,7 +12,7 @@
     )
 
 A builder for each of `medclip_keras.sources.evaluation_sets`, under its name after `medclip_`. `manual_dir`
-is the archive as its source reads it: nothing is downloaded, no bucket is asked. The records are written by
+is the archive as its source reads it: nothing is downloaded. The records are written by
 `beam_jobs.decode_images --evaluation_set`, so they are the job's byte for byte, and the prepared folder
 (`DIR/medclip_chexpert_5x200/chest21_256/1.0.0`) is a folder of records like any other of its output.
 
@@ -22,7 +22,6 @@ Another side, concept table or salt is another config, with a name of its own:
 """
 
 import dataclasses
-from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
@@ -70,13 +69,6 @@ class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):
             citation=f"{self.evaluation_set.citation}; {archive.CITATION}",
             license=archive.LICENCE,
         )
-
-    def download_and_prepare(
-        self, *, download_config: tfds.download.DownloadConfig | None = None, **options: Any
-    ) -> None:
-        """Prepares the records; TFDS' own, but that no bucket is asked for them first."""
-        config = download_config or tfds.download.DownloadConfig()
-        super().download_and_prepare(download_config=config.replace(try_download_gcs=False), **options)
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         from beam_jobs import decode_images
