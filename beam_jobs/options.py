@@ -4,15 +4,23 @@ Locally the jobs run on Beam's FnApiRunner, in this process and without a networ
 the job's, for example
 
 - `--workers=4`: four local processes, of about 1 GB each;
-- `--runner=DataflowRunner --project=… --region=… --temp_location=gs://…
-  --extra_package=dist/medclip_keras-0.1.0.tar.gz`:
-  Google Dataflow, with `--input` and `--output` on a bucket; `--sdk_container_image` saves each worker the
-  installation.
+- `--runner=FlinkRunner --job_endpoint=SERVER:8099 --parallelism=8 --environment_type=EXTERNAL
+  --environment_config=localhost:50000 --environment_cache_millis=60000`: Apache Flink. SERVER runs the class
+  `FlinkJobServerDriver --flink-master=…` of Beam's `beam-runners-flink-1.19`; beside each task manager runs
+  `python -m apache_beam.runners.worker.worker_pool_main --service_port=50000`, with this package installed;
+  `--input` and `--output` are the same paths for all. Where Beam's jars lie in Flink's `lib` folder, and
+  `classloader.resolve-order` is `parent-first`, Python workers are kept from one stage to the next;
+- `@beam_jobs/dataflow.args`: Google Dataflow, with `--input` and `--output` on a bucket. That file is a
+  template of the options; `beam_jobs/Dockerfile` makes the workers' image.
+
+`@FILE` stands for the options in a file; a `#` begins a comment.
 """
 
 import argparse
 import dataclasses
 import difflib
+import functools
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +67,16 @@ class JobOptions:
             "What the job writes there would count as changed input.",
         )
         require_known_options(self.beam_options, [field.name for field in dataclasses.fields(self)])
-        pipeline_options(self.beam_options)
+        runner = pipeline_options(self.beam_options).view_as(StandardOptions).runner
+        require_seen_by_workers(runner, input=self.input, output=self.output)
+
+
+def require_seen_by_workers(runner: str, **paths: str) -> None:
+    """Refuses paths of this machine where the workers are other ones."""
+    advice = "Dataflow's workers do not see the files of this machine."
+    for name, path in paths.items():
+        seen = "://" in path or runner != "DataflowRunner"
+        require(seen, name, "on a bucket, such as gs://…, for the DataflowRunner", path, advice)
 
 
 def lies_within(path: str, folder: str) -> bool:
@@ -76,7 +93,9 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         epilog=f"Beam options: {__doc__.partition('.')[2].strip()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        fromfile_prefix_chars="@",
     )
+    parser.convert_arg_line_to_args = functools.partial(shlex.split, comments=True)
     add = parser.add_argument
     add("--source", required=True, help="name of the archive's layout: openi, nih_chestxray14, csv, …")
     add("--input", required=True, help="file or folder that holds the archive")

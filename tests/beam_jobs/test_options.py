@@ -1,7 +1,24 @@
-import pytest
-from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+import pathlib
+import sys
 
-from beam_jobs.options import JobOptions, new_parser, pipeline_options, run_or_exit
+import apache_beam
+import pytest
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+
+import beam_jobs
+from beam_jobs.options import (
+    JobOptions,
+    new_parser,
+    pipeline_options,
+    require_known_options,
+    require_seen_by_workers,
+    run_or_exit,
+)
 
 
 def options(tmp_path, **more):
@@ -38,6 +55,37 @@ def test_unknown_option_gets_the_near_names(tmp_path, flag, near):
         ValueError, match=f"`{flag.partition('=')[0]}` must be an option .*Near names: .*{near}"
     ):
         options(tmp_path, beam_options=(flag,))
+
+
+def test_template_of_dataflow_options_is_read_from_its_file():
+    template = pathlib.Path(beam_jobs.__file__).with_name("dataflow.args")
+    own = ["--source=csv", "--input=gs://in", "--output=gs://out", "--key_salt=s"]
+    known, beam_options = new_parser("job", "Does.").parse_known_args([*own, f"@{template}"])
+    require_known_options(beam_options, vars(known))
+    told = pipeline_options(beam_options)
+    assert told.view_as(StandardOptions).runner == "DataflowRunner"
+    assert told.view_as(GoogleCloudOptions).project == "PROJECT"
+    assert told.view_as(WorkerOptions).sdk_container_image == "IMAGE"
+    assert told.view_as(WorkerOptions).use_public_ips is False
+
+
+def test_image_of_dataflow_workers_has_the_beam_of_this_environment():
+    (first, *_) = [
+        line
+        for line in pathlib.Path(beam_jobs.__file__).with_name("Dockerfile").read_text().splitlines()
+        if line.startswith("FROM")
+    ]
+    python = "{}.{}".format(*sys.version_info)
+    assert first == f"FROM apache/beam_python{python}_sdk:{apache_beam.__version__} AS beam"
+
+
+def test_dataflow_job_on_the_files_of_this_machine_gets_the_sentence(tmp_path):
+    sentence = "`{}` must be on a bucket.*Received: '{}'"
+    with pytest.raises(ValueError, match=sentence.format("input", tmp_path)):
+        options(tmp_path, beam_options=("--runner=DataflowRunner",))
+    with pytest.raises(ValueError, match=sentence.format("output", "here")):
+        require_seen_by_workers("DataflowRunner", input="gs://in", output="here")
+    require_seen_by_workers("FlinkRunner", input="/shared/in", output="/shared/out")
 
 
 def test_runner_with_a_job_server_may_know_more_options(tmp_path):
