@@ -25,6 +25,8 @@ ARCHITECTURES = {
     "hf_bert": "bert",
 }
 VISION, TEXT = "vision_model.model.", "text_model.model."
+# Kind → what its config.json calls it: others have tensors of the same names and compute something else.
+_MODEL_TYPES = {"hf_swin": "swin", "hf_bert": "bert"}
 
 # What is left out, and why. Patterns are of whole names.
 IGNORED = {
@@ -43,6 +45,7 @@ _IGNORED_OF_TOWER = {
     "vit": {
         r"classifier\.(weight|bias)": "the classifier",
         r"pooler\.dense\.(weight|bias)": "the pooler of the class token",
+        r"decoder\.0\.(weight|bias)": "a head of its pretraining",
         r"embeddings\.mask_token": "a token of its pretraining",
     },
     "bert": {
@@ -128,8 +131,8 @@ def read_source(path: str | pathlib.Path, kind: str = "auto") -> Source:
     """Reads a file of weights, or the one in a folder, and brings its names to those of `key_maps`.
 
     Raises:
-        ValueError: an unreadable file, an unknown layout or another one than `kind`, or two names for one
-            tensor.
+        ValueError: an unreadable file, an unknown layout or another one than `kind`, a config.json of another
+            architecture, or two names for one tensor.
     """
     path = find_weights(path)
     tensors = read_state_dict(path)
@@ -142,12 +145,16 @@ def read_source(path: str | pathlib.Path, kind: str = "auto") -> Source:
         kind,
     )
     kind = found if kind == "auto" else kind
+    settings = read_settings(path)
+    needed = _MODEL_TYPES.get(kind)
+    called = settings.get("model_type", needed)
+    require(needed in (None, called), "config.json: model_type", repr(needed), called, "It has no twin here.")
     names: dict[str, str] = {}
     for name in tensors:
         renamed = _canonical(name, kind)
         require(renamed not in names, name, "the only name of its tensor", [names.get(renamed), name])
         names[renamed] = name
-    return Source(path.name, kind, {k: tensors[n] for k, n in names.items()}, names, read_settings(path))
+    return Source(path.name, kind, {k: tensors[n] for k, n in names.items()}, names, settings)
 
 
 def _canonical(name: str, kind: str) -> str:
