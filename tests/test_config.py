@@ -1,6 +1,7 @@
 """Configurations: what is refused, with which words, and that run.json replays a run."""
 
 import json
+import re
 
 import pytest
 
@@ -52,6 +53,33 @@ def test_wrong_assignments_are_refused(assignment, sentence):
     with pytest.raises(ValueError, match="must be") as error:
         override(RunConfig("mine"), [assignment])
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "sentence"),
+    [
+        (
+            ["objective.name=convirt", "data.pairing=own_report"],
+            "`data.pairing` must be auto or pairs for the objective convirt, which learns from pairs alone.",
+        ),
+        (["data.text_unit=report"], "`data.text_unit` must be sentence unless data.pairing is pairs"),
+        (["data.paired_share=0"], "`data.paired_share` must be in (0, 1]. Received: 0"),
+        (["augment.crop_share=[0.9,0.5]"], "`augment.crop_share` must be two ascending shares in (0, 1]."),
+        (["augment.blur_sigma=[-1,2]"], "`augment.blur_sigma` must be two ascending widths, 0 or more."),
+        (["objective.instance_weight=2"], "`objective.instance_weight` must be in [0, 1]. Received: 2"),
+        (["objective.name=clip"], "`objective.name` must be valid"),
+    ],
+)
+def test_objectives_and_their_data_must_fit(assignments, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        override(get_run("phantom_tiny"), assignments)
+
+
+def test_auto_pairing_is_what_the_objective_is_made_for():
+    assert get_run("medclip_resnet50").pairing == "independent"
+    assert get_run("medclip_resnet50_as_released").pairing == "own_report"
+    assert {get_run(f"{name}_resnet50").pairing for name in ("clip", "convirt", "gloria")} == {"pairs"}
+    assert override(get_run("phantom_tiny"), ["objective.name=mixed_matching"]).pairing == "own_report"
 
 
 def test_an_unknown_field_in_a_file_is_refused_with_near_names():

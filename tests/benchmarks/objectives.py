@@ -34,7 +34,7 @@ import numpy as np
 SHARES = (0.1, 0.25, 0.5, 1.0)
 TRIAL_SEED, TRIAL_SHARE = 100, 0.25
 NUM_PAIRED, NUM_IMAGE_ONLY, NUM_TEXT_ONLY = 1600, 1200, 1000
-LEARNING_RATES = (5e-4, 2e-3)
+LEARNING_RATES = (3e-4, 1e-3)
 UNPAIRED = "MedCLIP, with unpaired data"
 
 _WHOLE_REPORT = ["data.text_unit=report", "data.max_tokens=96"]

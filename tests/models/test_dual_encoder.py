@@ -75,6 +75,83 @@ def test_text_pools_hidden_states_one_two_and_last():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def test_last_four_states_are_summed_and_the_maximum_skips_padding():
+    text = TextEncoderConfig(
+        **(vars(TEXT) | {"num_layers": 6, "hidden_states": "last_four", "pooling": "max"})
+    )
+    model = make(text=text)
+    ids, mask = tokens([3, 5], 5)
+    states = model.text_encoder.backbone(
+        {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+    )
+    assert len(states) == 4
+    total = sum(np.asarray(s) for s in states)  # (2, 5, 16)
+    pooled = np.stack([total[i, :n].max(0) for i, n in enumerate([3, 5])])
+    got = model.text_encoder({"token_ids": ids, "padding_mask": mask}).embeddings_unnormalized
+    np.testing.assert_allclose(got, pooled @ model.text_encoder.projection.kernel.numpy(), atol=1e-5)
+
+
+def test_an_mlp_projection_has_one_hidden_layer_with_a_relu():
+    model = make(projection="mlp")
+    for encoder, width in ((model.image_encoder, 64), (model.text_encoder, 16)):
+        x = np.random.default_rng(1).normal(size=(3, width)).astype("float32")
+        hidden = np.maximum(x @ encoder.hidden.kernel.numpy() + encoder.hidden.bias.numpy(), 0)
+        assert hidden.shape == (3, width)
+        np.testing.assert_allclose(encoder.hidden(x), hidden, atol=1e-5)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    pooled = np.mean(model.image_encoder.backbone(np.repeat(images, 3, axis=-1)), axis=(1, 2))
+    expected = model.image_encoder.hidden(pooled).numpy() @ model.image_encoder.projection.kernel.numpy()
+    np.testing.assert_allclose(model.image_encoder(images).embeddings_unnormalized, expected, atol=1e-5)
+
+
+def test_local_features_are_the_places_of_the_third_stage_and_the_words():
+    model = make_local()
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    ids, mask = tokens([4, 6], 6)
+    word_ids = np.array([[-1, 0, 0, -1, -1, -1], [-1, 0, 1, 1, 2, -1]], "int32")
+    batch = {"images": images, "token_ids": ids, "padding_mask": mask, "word_ids": word_ids}
+    said = model(batch)
+    backbone = model.image_encoder.backbone
+    third = backbone.outputs[1]
+    assert third.shape == (None, 2, 2, 32)  # 32 px in sixteenths, four times the width of 8
+    places = np.asarray(backbone(np.repeat(images, 3, axis=-1))[1]).reshape(2, 4, 32)
+    kernel = model.image_encoder.region_projection.kernel.numpy()
+    np.testing.assert_allclose(said["regions"], places @ kernel, atol=1e-5)
+    assert said["word_mask"].numpy().tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
+    assert said["words"].shape == (2, 6, 12)
+    assert np.abs(said["words"][1, :3]).min(axis=-1).max() > 0
+    assert np.all(said["words"][1, 3:] == 0)
+    # The whole embeddings are what they are without the words.
+    np.testing.assert_allclose(said["text_embeddings"], model.encode_tokens(ids, mask), atol=1e-6)
+    np.testing.assert_allclose(said["image_embeddings"], model.encode_images(images), atol=1e-6)
+
+
+def make_local() -> DualEncoder:
+    keras.utils.set_random_seed(0)
+    image = ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8)
+    config = ModelConfig(image=image, text=TEXT, projection_dim=12)
+    return DualEncoder(config, 40, 10, local_features=True).build_towers()
+
+
+def test_images_are_enlarged_for_the_backbone():
+    model = make(ImageEncoderConfig(backbone="small_resnet", image_size=24, upsampled_size=32, width=8))
+    assert model.image_encoder.backbone.input_shape == (None, 32, 32, 3)
+    images = np.random.default_rng(0).normal(size=(2, 24, 24, 1)).astype("float32")
+    large = tf.image.resize(images, (32, 32), "bilinear")
+    same = make(ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8))
+    np.testing.assert_allclose(model.encode_images(images), same.encode_images(large), atol=1e-6)
+
+
+def test_frozen_layers_are_the_embeddings_and_the_first_ones():
+    model = make(text=TextEncoderConfig(**(vars(TEXT) | {"frozen_layers": 3})))
+    text = [v.path for v in model.text_encoder.trainable_variables]
+    assert not [path for path in text if "embedding" in path]
+    layers = {part for path in text for part in path.split("/") if part.startswith("transformer_layer")}
+    assert layers == {"transformer_layer_3"}
+    with pytest.raises(ValueError, match=r"`model.text.frozen_layers` must be at most 4 layers. Received: 5"):
+        make(text=TextEncoderConfig(**(vars(TEXT) | {"frozen_layers": 5})))
+
+
 def test_bert_computes_the_exact_gelu():
     layer = make().text_encoder.backbone.get_layer("transformer_layer_0")
     x = np.array([1.0, -2.0], "float32")

@@ -201,6 +201,40 @@ def test_crop_of_a_much_larger_image_is_of_the_image_made_smaller():
         assert min(np.abs(crop - window).max() for window in windows) < 1e-4
 
 
+def test_a_share_of_the_crop_is_enlarged():
+    """Half of a crop's side, at twice the size: a ramp rises half as steeply, from anywhere in the image."""
+    side = 32
+    ramp = np.tile(np.arange(side, dtype=np.uint8) * 8, (side, 1))
+    images = np.repeat(ramp[None, ..., None], 60, axis=0)
+    crops = augment(images, side, dataclasses.replace(STILL, crop_share=(0.5, 0.5)), seeds_of(60)).numpy()
+    values = 255 * (crops * STANDARD_DEVIATION + MEAN)[..., 0]
+    inside = values[:, :, :-1]
+    steps = np.diff(inside, axis=2)
+    np.testing.assert_allclose(steps, 4, atol=1e-3)  # 8 a stored pixel
+    starts = values[:, 0, 0] / 8  # of 17 places, 0 to 16
+    assert set(np.round(starts).astype(int)) <= set(range(17))
+    assert len(set(np.round(starts, 3))) > 10
+
+
+def test_blur_is_a_gaussian_of_a_width_drawn_for_each_image():
+    side, stored = 56, 56
+    spot = np.zeros((1, stored, stored, 1), np.uint8)
+    spot[0, 28, 28] = 255
+    images = np.repeat(spot, 30, axis=0)
+    config = dataclasses.replace(
+        STILL, blur_sigma=(4.0, 12.0)
+    )  # 1 to 3 pixels of 56, which is a quarter of 224
+    blurred = augment(images, side, config, seeds_of(30)).numpy()[..., 0] * STANDARD_DEVIATION + MEAN
+    draws = np.stack([tf.random.stateless_uniform((11,), seed, alg="philox") for seed in seeds_of(30)])
+    sigma = 1 + 2 * draws[:, 10].astype(float)
+    squared = (np.arange(side) - 28.0) ** 2
+    for image, width in zip(blurred, sigma, strict=True):
+        kernel = np.where(squared <= 81, np.exp(-squared / (2 * width**2)), 0)  # 9 is three times the widest
+        kernel /= kernel.sum()
+        np.testing.assert_allclose(image, np.outer(kernel, kernel), atol=2e-5)
+    assert sigma.std() > 0.3
+
+
 def test_affine_map_turns_shifts_and_scales_about_the_centre():
     """A bright spot at (row, column) goes where the formula, inverted, sends it."""
     row, column, side = 30, 44, 64

@@ -52,6 +52,15 @@ def test_truncation_keeps_the_end_piece():
     np.testing.assert_array_equal(tokens["padding_mask"], [[1, 1, 1, 1]])
 
 
+def test_pieces_know_their_word():
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pneu", "##mo", "##thorax", "no", "."]
+    tokenizer = Tokenizer(pieces, lower_case=True, max_tokens=9)
+    tokens = tokenizer(tf.constant(["No pneumothorax .", "zzz pneumo"]))["token_ids"]
+    assert tokens.numpy().tolist() == [[2, 7, 4, 5, 6, 8, 3, 0, 0], [2, 1, 4, 5, 3, 0, 0, 0, 0]]
+    words = tokenizer.word_ids(tokens).numpy().tolist()
+    assert words == [[-1, 0, 1, 1, 1, 2, -1, -1, -1], [-1, 0, 1, 1, -1, -1, -1, -1, -1]]
+
+
 def test_graph_batch_and_single_tokens_are_equal(tokenizer):
     texts = ["no lungs", "clear . . . . . . . .", "unknown lung"]
     batched = tokenizer(tf.constant(texts))

@@ -11,6 +11,7 @@ from medclip_keras.config import (
     DataConfig,
     ImageEncoderConfig,
     ModelConfig,
+    ObjectiveConfig,
     RunConfig,
     TrainConfig,
     from_dict,
@@ -18,7 +19,12 @@ from medclip_keras.config import (
 )
 from medclip_keras.preprocess.images import MEAN, STANDARD_DEVIATION
 from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.records.batches import evaluation_images, evaluation_sentences, training_batches
+from medclip_keras.records.batches import (
+    evaluation_images,
+    evaluation_sentences,
+    kept_images,
+    training_batches,
+)
 
 NUM_IMAGES, NUM_SENTENCES, BATCH = 24, 40, 4
 STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
@@ -130,6 +136,8 @@ def test_batch_has_the_contract_s_shapes(config, tokenizer):
         "padding_mask": ((4, 6), "int32"),
         "text_labels": ((4, 3), "float32"),
         "text_known": ((4, 3), "float32"),
+        "image_study": ((4,), "int64"),
+        "text_study": ((4,), "int64"),
     }
 
 
@@ -234,6 +242,115 @@ def test_paired_sentences_are_drawn_unless_their_reports_are(config, tokenizer, 
     assert seen == {*range(NUM_SENTENCES), *range(50, 56)}
     alone = with_data(paired, texts=())
     assert set(words(take(alone, tokenizer, 6))) == set(range(50, 56))
+
+
+def with_pairs(config, directory, *, objective="info_nce", **values):
+    """The folder `paired`: images 0, 1, 2 have two sentences each, 3 one of a single word, the rest none."""
+    config = dataclasses.replace(config, objective=ObjectiveConfig(name=objective))
+    return with_data(config, images=(str(directory / "paired"),), texts=(), **values)
+
+
+def test_pairs_leave_out_images_without_a_sentence_of_their_own(config, tokenizer, directory):
+    batches = take(with_pairs(config, directory), tokenizer, 30)
+    met = {}
+    for number, word in zip(numbers(batches), words(batches), strict=True):
+        met.setdefault(number, set()).add(word)
+    assert met == {0: {50, 51}, 1: {52, 53}, 2: {54, 55}}
+
+
+def test_pairs_are_resumed_where_they_stopped(config, tokenizer, directory):
+    config = with_pairs(config, directory, paired_share=0.7, balance=True)
+    whole = take(config, tokenizer, 8, steps_per_epoch=3)
+    assert_equal(whole[4:], take(config, tokenizer, 4, start_step=4, steps_per_epoch=3))
+
+
+def test_a_whole_report_is_one_text_with_the_findings_of_all_sentences(
+    write_dataset, image_row, tokenizer, tmp_path
+):
+    """Positive decides before uncertain before negative; the sentence of one word is left out."""
+    positive, negative, uncertain = 1, 2, 3
+    said = [
+        ("w1 w2 w3", [positive, negative, 0]),
+        ("w98", [0, positive, positive]),
+        ("w4 w5 w6", [negative, uncertain, negative]),
+    ]
+    write_dataset(
+        tmp_path / "paired",
+        "images",
+        {"train": [image_row(0, SILENT, said)]},
+        num_shards=1,
+        reports_sha256="another",
+    )
+    data = DataConfig(stored_image_size=16, text_unit="report", coding="signed", uncertain="half")
+    config = RunConfig(
+        "test",
+        data=data,
+        augment=STILL,
+        model=ModelConfig(image=ImageEncoderConfig(image_size=16)),
+        objective=ObjectiveConfig(name="gloria"),
+        train=TrainConfig(batch_size=2),
+    )
+    config = with_data(config, images=(str(tmp_path / "paired"),))
+    long = Tokenizer(tokenizer.vocabulary, lower_case=True, max_tokens=12)
+    [batch] = take(config, long, 1)
+    assert batch["token_ids"][0].tolist() == [2, *(4 + n for n in range(1, 7)), 3, 0, 0, 0, 0]
+    assert batch["word_ids"][0].tolist() == [-1, 0, 1, 2, 3, 4, 5, *[-1] * 5]
+    assert batch["text_labels"].tolist() == [[1, 0.5, -1]] * 2
+    assert batch["image_study"].tolist() == batch["text_study"].tolist()
+
+
+def test_smaller_shares_of_the_pairs_lie_within_larger_ones(
+    config, tokenizer, write_dataset, image_row, tmp_path
+):
+    rows = [image_row(n, SILENT, [sentence(n % 90)]) for n in range(200)]
+    rows += [image_row(n, SILENT) for n in range(200, 210)]  # without a report
+    write_dataset(tmp_path / "many", "images", {"train": rows}, reports_sha256="another")
+    kept = {}
+    for share in (0.2, 0.6, 1.0):
+        own = with_data(config, images=(str(tmp_path / "many"),), texts=(), paired_share=share)
+        kept[share] = set(numbers(take(own, tokenizer, 60, steps_per_epoch=60)))
+        assert kept[share] >= set(range(200, 210))  # images alone always stay
+        others = dataclasses.replace(own, objective=ObjectiveConfig(name="info_nce"))
+        pairs = set(numbers(take(others, tokenizer, 60, steps_per_epoch=60)))
+        assert pairs == kept[share] - set(range(200, 210))
+        said = set(words(take(own, tokenizer, 60, steps_per_epoch=60)))
+        assert said <= {number % 90 for number in pairs}  # nor are their sentences drawn
+    assert kept[0.2] < kept[0.6] < kept[1.0] == set(range(210))
+    assert 20 <= len(kept[0.2]) - 10 <= 60  # 40 expected of 200, standard deviation 5.7
+    assert 85 <= len(kept[0.6]) - 10 <= 155  # 120, 6.9
+
+
+def test_a_share_of_the_pairs_is_of_training_alone(config, directory):
+    config = with_data(config, paired_share=0.01)
+    assert kept_images(config, "test", 3) is None
+    assert kept_images(config, "train", 3) is not None
+
+
+def test_a_share_of_the_pairs_needs_their_reports_out_of_the_texts(
+    config, tokenizer, write_dataset, image_row, report_row, tmp_path
+):
+    manifest = write_dataset(
+        tmp_path / "reports", "reports", {"train": [report_row("r0", SILENT, [sentence(1)])]}
+    )
+    rows = [image_row(0, SILENT, [sentence(1)])]
+    write_dataset(tmp_path / "images", "images", {"train": rows}, reports_sha256=manifest.fingerprint)
+    folders = {"images": (str(tmp_path / "images"),), "texts": (str(tmp_path / "reports"),)}
+    with pytest.raises(ValueError, match=r"`data.texts` must be without the reports of the images"):
+        take(with_data(config, **folders, paired_share=0.5), tokenizer, 1)
+
+
+def test_pairs_that_are_not_there_are_refused(config, tokenizer, directory):
+    config = dataclasses.replace(config, objective=ObjectiveConfig(name="convirt"))
+    with pytest.raises(ValueError, match=r"such that images with a report of their own are left"):
+        take(config, tokenizer, 1)
+
+
+def test_studies_tell_which_text_is_whose(config, tokenizer, directory):
+    config = with_pairs(config, directory, objective="mixed_matching")
+    for batch in take(config, tokenizer, 12):
+        same = batch["image_study"][:, None] == batch["text_study"][None]
+        image, word = np.array(numbers([batch])), np.array(words([batch]))
+        np.testing.assert_array_equal(same, image[:, None] == ((word - 50) // 2)[None])
 
 
 def test_closure_and_uncertainty_reach_the_labels(config, tokenizer):
