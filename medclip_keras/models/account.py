@@ -25,8 +25,14 @@ ARCHITECTURES = {
     "hf_bert": "bert",
 }
 VISION, TEXT = "vision_model.model.", "text_model.model."
-# Kind → what its config.json calls it: others have tensors of the same names and compute something else.
-_MODEL_TYPES = {"hf_swin": "swin", "hf_bert": "bert"}
+# Kind → the field of its config.json that names it, and what may stand there: others have tensors of the same
+# names and compute something else (RoBERTa's positions, the blurred strides of timm's resnetaa50).
+_CALLED = {
+    "hf_swin": ("model_type", "swin"),
+    "hf_bert": ("model_type", "bert"),
+    "torchvision_resnet50": ("architecture", r"resnet\d+"),
+    "timm_resnet": ("architecture", r"resnet\d+"),
+}
 
 # What is left out, and why. Patterns are of whole names.
 IGNORED = {
@@ -146,15 +152,21 @@ def read_source(path: str | pathlib.Path, kind: str = "auto") -> Source:
     )
     kind = found if kind == "auto" else kind
     settings = read_settings(path)
-    needed = _MODEL_TYPES.get(kind)
-    called = settings.get("model_type", needed)
-    require(needed in (None, called), "config.json: model_type", repr(needed), called, "It has no twin here.")
+    _require_called(kind, settings)
     names: dict[str, str] = {}
     for name in tensors:
         renamed = _canonical(name, kind)
         require(renamed not in names, name, "the only name of its tensor", [names.get(renamed), name])
         names[renamed] = name
     return Source(path.name, kind, {k: tensors[n] for k, n in names.items()}, names, settings)
+
+
+def _require_called(kind: str, settings: Mapping) -> None:
+    field, pattern = _CALLED.get(kind, ("", ""))
+    called = settings.get(field)
+    fits = called is None or re.fullmatch(pattern, str(called)) is not None
+    wanted = pattern.replace(r"\d+", "18, resnet50 or the like")
+    require(fits, f"config.json: {field}", wanted, called, "This one has no twin here.")
 
 
 def _canonical(name: str, kind: str) -> str:

@@ -290,10 +290,22 @@ def test_a_layer_that_config_json_announces_is_missed(tmp_path):
     source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings={"hidden_act": "relu"}))
     with pytest.raises(ValueError, match=r"`config.json: hidden_act` must be 'gelu'. Received: 'relu'"):
         pretrained.convert_tower(source)
-    for kind, other in (("hf_bert", "roberta"), ("hf_swin", "swinv2")):
-        file = write(tmp_path / other, tensors_of(kind), settings={"model_type": other})
-        with pytest.raises(ValueError, match=rf"json: model_type` must be '\w+'\. Received: '{other}'"):
-            read_source(file)
+    settings = {"architecture": "resnet50"}  # as timm writes it
+    read_source(write(tmp_path / "timm", tensors_of("timm_resnet"), settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "other"),
+    [
+        ("hf_bert", "model_type", "roberta"),
+        ("hf_swin", "model_type", "swinv2"),
+        ("timm_resnet", "architecture", "resnetaa50"),
+    ],
+)
+def test_another_architecture_of_the_same_names_is_refused_by_its_config_json(kind, field, other, tmp_path):
+    file = write(tmp_path / "weights", tensors_of(kind), settings={field: other})
+    with pytest.raises(ValueError, match=rf"json: {field}` must be .*\. Received: '{other}'\. This one"):
+        read_source(file)
 
 
 def test_shapes_do_not_tell_heads_and_odd_image_sizes_would_pad_windows(tmp_path):
