@@ -16,17 +16,15 @@ from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.losses import Loss
-from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.model import GlobalStep, build_optimizer
 from medclip_keras.training.replicas import gather, make_strategy
 from medclip_keras.training.train import Outcome, count_steps, run_steps, steps_per_epoch
 
 _VALIDATION_BATCHES = 8
 
 
-class Classifier(keras.Model):
+class Classifier(GlobalStep, keras.Model):
     """The backbone of an image encoder, averaged over space, and a logit a class on it.
-
-    It trains as `MedCLIP` does: one loss on the global batch, its gradient clipped by the global norm.
 
     Args:
         encoder: the image tower; its projections are not used and do not learn.
@@ -71,11 +69,14 @@ class Classifier(keras.Model):
         """No temperature is learned."""
         return 1.0
 
-    global_gradients, train_step, test_step = MedCLIP.global_gradients, MedCLIP.train_step, MedCLIP.test_step
-
     def score_fn(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function of stored images uint8 (B, S, S, 1) to logits float32 (B, num_classes)."""
-        score = tf.function(lambda images: self(for_evaluation(images, self.encoder.image_size)))
+        side = self.run.data.stored_image_size
+
+        @tf.function(input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)])
+        def score(images):
+            return self(for_evaluation(images, self.encoder.image_size))
+
         return lambda images: score(tf.constant(images)).numpy()
 
 

@@ -10,12 +10,47 @@ from medclip_keras.training.losses import OBJECTIVES, Loss, Terms
 from medclip_keras.training.replicas import gather, num_replicas, sum_over_replicas
 
 
-class MedCLIP(DualEncoder):
-    """A dual encoder that trains with the objective of its run: semantic matching, unless it says another.
+class GlobalStep:
+    """Trains a Keras model on the global batch, on one device or on many; a mixin.
 
-    Every replica embeds its share of the batch, gathers the embeddings and labels of all, and computes the
-    very same loss on the global batch. The gradient of (loss / num_replicas), summed over replicas, is then
-    the gradient that one device would have: gathering's backward pass sums over the replicas already.
+    Every replica computes the very same loss on the global batch, from what all replicas gathered. The
+    gradient of (loss / num_replicas), summed over replicas, is then the gradient that one device would have:
+    gathering's backward pass sums over the replicas already.
+
+    The model has an `objective(batch, training)` that returns a `Loss`, a `logit_scale()` and the `run`.
+    """
+
+    def global_gradients(self, batch: dict):
+        """Outcome of the objective, and the gradients of the global batch, equal on every replica."""
+        with tf.GradientTape() as tape:
+            outcome = self.objective(batch, training=True)
+            share = outcome.loss / num_replicas()
+        gradients = tape.gradient(
+            share, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return outcome, [sum_over_replicas(g) for g in gradients]
+
+    def train_step(self, batch: dict) -> dict:
+        """One step: the loss and its gradient on the global batch, clipped by their global norm, applied."""
+        outcome, gradients = self.global_gradients(batch)
+        gradients, norm = tf.clip_by_global_norm(gradients, self.run.train.clip_norm)
+        # The optimizer sums over replicas once more.
+        self.optimizer.apply([g / num_replicas() for g in gradients], self.trainable_variables)
+        return {
+            "loss": outcome.loss,
+            "kl": outcome.kl,
+            "temperature": 1.0 / self.logit_scale(),
+            "gradient_norm": norm,
+        }
+
+    def test_step(self, batch: dict) -> dict:
+        """Loss and KL to the target of one batch, dropout off."""
+        outcome = self.objective(batch, training=False)
+        return {"loss": outcome.loss, "kl": outcome.kl}
+
+
+class MedCLIP(GlobalStep, DualEncoder):
+    """A dual encoder that trains with the objective of its run: semantic matching, unless it says another.
 
     Args:
         config: the run.
@@ -63,34 +98,6 @@ class MedCLIP(DualEncoder):
         bias = 0.0 if self.logit_bias is None else tf.convert_to_tensor(self.logit_bias)
         terms = Terms(self.logit_scale(), bias, self.run.objective, self.concept_kernel)
         return row.compute({name: gather(said[name]) for name in row.needs}, terms)
-
-    def global_gradients(self, batch: dict):
-        """Outcome of the objective, and the gradients of the global batch, equal on every replica."""
-        with tf.GradientTape() as tape:
-            outcome = self.objective(batch, training=True)
-            share = outcome.loss / num_replicas()
-        gradients = tape.gradient(
-            share, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        return outcome, [sum_over_replicas(g) for g in gradients]
-
-    def train_step(self, batch: dict) -> dict:
-        """One step: the loss and its gradient on the global batch, clipped by their global norm, applied."""
-        outcome, gradients = self.global_gradients(batch)
-        gradients, norm = tf.clip_by_global_norm(gradients, self.run.train.clip_norm)
-        # The optimizer sums over replicas once more.
-        self.optimizer.apply([g / num_replicas() for g in gradients], self.trainable_variables)
-        return {
-            "loss": outcome.loss,
-            "kl": outcome.kl,
-            "temperature": 1.0 / self.logit_scale(),
-            "gradient_norm": norm,
-        }
-
-    def test_step(self, batch: dict) -> dict:
-        """Loss and KL to the target of one batch, dropout off."""
-        outcome = self.objective(batch, training=False)
-        return {"loss": outcome.loss, "kl": outcome.kl}
 
 
 def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Optimizer:

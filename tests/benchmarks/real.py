@@ -6,8 +6,8 @@ The 723 NIH images fall into five folds by patient. For each fold, three models 
 
 - semantic matching: the run `real_unpaired_64px` on these images and all Open-i reports, which belong to
   none of them; the scores are zero-shot, from two prompts a finding less the normal prompts;
-- cross-entropy: the same image encoder with a head a concept, plain multi-label cross-entropy on the NIH
-  labels, the same augmentation, optimizer, rate, batch and number of steps;
+- cross-entropy: the same backbone with a head a concept on its pooled features, plain multi-label
+  cross-entropy on the NIH labels, the same augmentation, optimizer, rate, batch and number of steps;
 - principal components: 60 of the pixels, with logistic regression.
 
 Nothing is chosen on these folds: the recipe is the run's, the last weights are taken, there is no validation
@@ -24,7 +24,6 @@ import os
 import pathlib
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.decomposition import PCA
@@ -35,20 +34,20 @@ from medclip_keras.config import RunConfig, override
 from medclip_keras.evaluate import subject_of_workdir
 from medclip_keras.evaluation import zero_shot
 from medclip_keras.evaluation.embedder import embed_all_texts
-from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
+from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
 from medclip_keras.evaluation.run import TRAINED
-from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.evaluation.supervised import finding_scores
+from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.preprocess.images import for_evaluation
-from medclip_keras.records.batches import evaluation_images, evaluation_sentences, training_batches
+from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired_64px
 from medclip_keras.sources import nih_chestxray14
-from medclip_keras.training.model import build_optimizer
+from medclip_keras.training.classifier import train_classifier
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.train import steps_per_epoch, train
-from medclip_keras.training.vocabulary import make_tokenizer
+from medclip_keras.training.supervised import classes_of, encoder_maker
+from medclip_keras.training.train import train
 
 NUM_FOLDS = 5
 
@@ -113,34 +112,12 @@ def semantic_matching_scores(config: RunConfig, workdir: pathlib.Path, names) ->
     return zero_shot.class_scores(logits, prompts, config.evaluation.findings, "ensemble")
 
 
-class Classifier(keras.Model):
-    """The image encoder with a sigmoid a concept."""
-
-    def __init__(self, config: RunConfig, num_findings: int):
-        super().__init__()
-        self.encoder = ImageEncoder(config.model.image, config.model.projection_dim)
-        self.head = keras.layers.Dense(num_findings)
-
-    def call(self, images, training=False):
-        return self.head(self.encoder(images, training=training))
-
-
 def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    keras.utils.set_random_seed(config.seed)
-    plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False))
-    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))  # batches carry sentences too
-    batches = training_batches(plain, tokenizer, steps_per_epoch=steps_per_epoch(plain))
-    batches = batches.map(lambda batch: (batch["images"], batch["image_labels"]))
-    model = Classifier(config, len(names))
-    steps = config.train.steps
-    optimizer = build_optimizer(config, steps)
-    optimizer.clipnorm = None
-    optimizer.global_clipnorm = config.train.clip_norm
-    model.compile(optimizer, loss=keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
-    model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
-    images = for_evaluation(tf.constant(test_fold(config)[0]), config.model.image.image_size)
-    logits = model.predict(images, verbose=0)
-    return of_findings(lambda name: logits[:, names.index(name)], config)
+    plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False, texts=()))
+    start = encoder_maker(plain, "random")
+    classifier, _ = train_classifier(start, classes_of(plain), plain, workdir / "cross_entropy")
+    logits = classifier.score_fn()(test_fold(config)[0])
+    return finding_scores(logits, classifier.classes.names, config.evaluation.findings)
 
 
 def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
@@ -160,7 +137,9 @@ def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) 
         labels = states[:, names.index(name)] == LabelState.POSITIVE
         return LogisticRegression(max_iter=5000).fit(seen, labels).decision_function(unseen)
 
-    return of_findings(logits, config)
+    findings = config.evaluation.findings
+    needed = [NO_FINDING, *(name for name in findings if name != ABNORMAL)]
+    return finding_scores(np.stack([logits(name) for name in needed], axis=1), needed, findings)
 
 
 METHODS = {
@@ -168,14 +147,6 @@ METHODS = {
     "cross-entropy": cross_entropy_scores,
     "principal components": principal_component_scores,
 }
-
-
-def of_findings(logits, config: RunConfig) -> np.ndarray:
-    """(num_images, num_findings); abnormal is the opposite of No Finding."""
-    columns = [
-        -logits("No Finding") if name == "Abnormal" else logits(name) for name in config.evaluation.findings
-    ]
-    return np.stack(columns, axis=1)
 
 
 def auroc_within_folds(scores, labels, folds, weights) -> float:
@@ -239,8 +210,8 @@ def main() -> None:
     for fold in range(NUM_FOLDS):
         run = run_of_fold(config, workdir, fold)
         _, states, ids = test_fold(run)
-        positive = of_findings(lambda n, s=states: (s[:, names.index(n)] == LabelState.POSITIVE) * 1.0, run)
-        labels.append(np.where(np.array(run.evaluation.findings) == "Abnormal", positive == 0, positive > 0))
+        positive = finding_scores((states == LabelState.POSITIVE) * 1.0, names, run.evaluation.findings)
+        labels.append(np.where(np.array(run.evaluation.findings) == ABNORMAL, positive == 0, positive > 0))
         folds.append(np.full(len(states), fold))
         patients.append(ids)
         for method in cells:
