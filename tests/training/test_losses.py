@@ -1,0 +1,175 @@
+"""Every objective behind its option: the right function on the right inputs, and steps that lower it."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from medclip_keras import objectives
+from medclip_keras.config import PAIRED_ONLY, PAIRING, override
+from medclip_keras.objectives.gloria import gloria
+from medclip_keras.objectives.info_nce import convirt, info_nce
+from medclip_keras.objectives.mixed_matching import mixed_matching
+from medclip_keras.objectives.semantic_matching import semantic_matching
+from medclip_keras.objectives.sigmoid_matching import sigmoid_matching
+from medclip_keras.training import callbacks
+from medclip_keras.training.losses import OBJECTIVES
+from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.restore import load_model
+from medclip_keras.training.train import train
+
+VOCABULARY = 30
+
+
+def with_objective(run, name, *more):
+    return override(run, [f"objective.name={name}", *more])
+
+
+def make_batch(run, seed=0) -> dict:
+    """Five images and five texts; texts 0, 1 and 3 are of the studies of images 0, 1 and 4."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([6, 4, 8, 5, 3])[:, None]
+    mask = np.arange(9) < lengths
+    words = np.where((np.arange(9) > 0) & (np.arange(9) < lengths - 1), np.arange(9) // 2, -1)
+    labels = {side: rng.integers(0, 2, (5, 21)).astype("float32") for side in ("image", "text")}
+    side = run.model.image.image_size
+    batch = {
+        "images": rng.normal(size=(5, side, side, 1)).astype("float32"),
+        "token_ids": (rng.integers(4, VOCABULARY, (5, 9)) * mask).astype("int32"),
+        "padding_mask": mask.astype("int32"),
+        "word_ids": np.where(words > 0, words - 1, words).astype("int32"),
+        "image_study": np.array([10, 11, 12, 13, 14]),
+        "text_study": np.array([10, 11, 77, 14, 78]),
+    }
+    for side in labels:
+        batch |= {f"{side}_labels": labels[side], f"{side}_known": np.ones((5, 21), "float32")}
+    return {name: tf.constant(value) for name, value in batch.items()}
+
+
+def make_model(run) -> MedCLIP:
+    keras.utils.set_random_seed(4)
+    return MedCLIP(run, VOCABULARY).build_towers()
+
+
+def expected_of(name, said, batch, config):
+    """The objective called by hand."""
+    v, t = said["image_embeddings"], said["text_embeddings"]
+    labels = batch["image_labels"], batch["text_labels"]
+    temperature = {"target_temperature": config.objective.target_temperature}
+    tau = config.model.initial_temperature
+    if name == "semantic_matching":
+        return semantic_matching(v, t, 1 / tau, *labels, **temperature).loss
+    if name == "sigmoid_matching":
+        return sigmoid_matching(v, t, 10.0, -10.0, *labels).loss
+    if name == "mixed_matching":
+        same = np.zeros((5, 5))
+        same[[0, 1, 4], [0, 1, 3]] = 1
+        return mixed_matching(v, t, 1 / tau, *labels, same, instance_weight=0.5, **temperature).loss
+    if name == "info_nce":
+        return info_nce(v, t, 1 / tau).loss
+    if name == "convirt":
+        return convirt(v, t).loss
+    return gloria(v, t, said["regions"], said["words"], said["word_mask"]).loss
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_is_its_function_on_what_the_encoders_say(name, tiny_run):
+    run = with_objective(tiny_run, name)
+    model, batch = make_model(run), make_batch(run)
+    got = model.objective(batch, training=False)
+    expected = expected_of(name, model(batch, training=False), batch, run)
+    np.testing.assert_allclose(got.loss, expected, rtol=1e-5)
+    assert float(got.kl) <= float(got.loss) + 1e-6
+    assert got.logits.shape == got.similarity.shape == (5, 5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_steps_lower_every_objective(name, tiny_run):
+    run = with_objective(tiny_run, name, "train.warmup_fraction=0", "train.learning_rate=3e-3",
+                         "model.text.dropout=0")  # fmt: skip
+    model, batch = make_model(run), make_batch(run)
+    model.compile(optimizer=build_optimizer(run, 40), jit_compile=False)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    step = tf.function(model.train_step)
+    losses = [float(step(batch)["kl"]) for _ in range(15)]
+    assert losses[-1] < 0.8 * losses[0], losses
+    still = [v.path for v in model.trainable_variables if np.array_equal(v.numpy(), before[v.path])]
+    # Nothing is left out of the gradient, but for the keys' biases, which cannot matter to a softmax.
+    assert [p for p in still if "key/bias" not in p] == [], still
+
+
+def test_temperatures_that_papers_fix_stay_and_others_are_learned(tiny_run):
+    for name, row in OBJECTIVES.items():
+        model = make_model(with_objective(tiny_run, name))
+        learned = any(v is model.log_logit_scale for v in model.trainable_variables)
+        assert learned == (name not in ("convirt", "gloria")), name
+        start = {"convirt": 10, "gloria": 10, "sigmoid_matching": 10}.get(name, 1 / 0.07)
+        np.testing.assert_allclose(model.logit_scale(), start, rtol=1e-5, err_msg=name)
+        assert (model.logit_bias is not None) == (name == "sigmoid_matching")
+        assert model.local_features == row.local_features == (name == "gloria")
+
+
+def test_every_objective_has_a_pairing_and_a_function():
+    assert set(PAIRING) == set(OBJECTIVES)
+    assert PAIRED_ONLY == ("info_nce", "convirt", "gloria")
+    assert objectives.__doc__
+
+
+@pytest.mark.parametrize("name", ["gloria", "mixed_matching"])
+def test_a_run_of_another_objective_is_resumed_and_loaded(name, tiny_run, tmp_path, monkeypatch):
+    """Stopped after three of five steps, it ends with the weights of the unbroken run."""
+    run = with_objective(tiny_run, name, "train.steps=5", "data.paired_share=0.9")
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, texts=()))
+    train(run, tmp_path / "whole", Console(quiet=True))
+
+    class Stop(callbacks.StopOnSignal):
+        def on_step(self, step, logs):
+            self.interrupted = step == 3
+            super().on_step(step, logs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "StopOnSignal", Stop)
+        assert train(run, tmp_path / "broken", Console(quiet=True)).step == 3
+    assert train(run, tmp_path / "broken", Console(quiet=True)).finished
+    whole, broken = (load_model(tmp_path / w, "last").model for w in ("whole", "broken"))
+    for one, other in zip(whole.variables, broken.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
+
+
+def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_path, monkeypatch):
+    """Validations at 2, 4, 6, 8 that never get better than the first: halved after two stale ones."""
+    settings = ["train.schedule=plateau", "train.plateau_patience=2", "train.learning_rate=0.004",
+                "train.validate_every=2", "train.checkpoint_every=2", "train.steps=8"]  # fmt: skip
+    run = override(tiny_run, settings)
+    rates = []
+
+    class Spy(callbacks.TensorBoard):
+        def on_step(self, step, logs):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    class Stop(callbacks.StopOnSignal):
+        def on_step(self, step, logs):
+            self.interrupted = step == 4
+            super().on_step(step, logs)
+
+    class Flat(MedCLIP):
+        def objective(self, batch, training):
+            found = super().objective(batch, training)
+            return found if training else found._replace(kl=tf.constant(1.0))
+
+    monkeypatch.setattr(callbacks, "TensorBoard", Spy)
+    monkeypatch.setattr("medclip_keras.training.train.MedCLIP", Flat)
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "StopOnSignal", Stop)
+        assert train(run, tmp_path, Console(quiet=True)).step == 4
+    train(run, tmp_path, Console(quiet=True))
+    np.testing.assert_allclose(rates, [0.004] * 6 + [0.002] * 2, rtol=1e-6)
+
+
+def test_a_constant_rate_under_plateau(tiny_run):
+    optimizer = build_optimizer(override(tiny_run, ["train.schedule=plateau", "train.learning_rate=0.01"]), 9)
+    assert math.isclose(float(optimizer.learning_rate), 0.01, rel_tol=1e-6)
