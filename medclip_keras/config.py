@@ -29,6 +29,7 @@ class RawInput:
     source: str
     images: str = ""  # file or folder that holds the images; empty: none are read
     reports: str = ""  # file or folder that holds the reports; empty: none are read
+    hold_out: tuple[str, ...] = ()  # evaluation sets whose patients are left out, NAME or NAME=PATH
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ class Pipeline:
             "input": getattr(archive, kind),
             "output": str(self._records(kind, number)),
             "concepts": self.config.data.concepts,
+            "hold_out": tuple(os.path.expandvars(name) for name in archive.hold_out),
             "split_fractions": self.config.data.split_fractions,
             "beam_options": self.beam_options,
         }

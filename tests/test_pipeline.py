@@ -2,7 +2,10 @@
 
 import shutil
 
-from medclip_keras.config import override
+import pytest
+
+from beam_jobs import decode_images, label_reports
+from medclip_keras.config import DataConfig, RawInput, RunConfig, override
 from medclip_keras.pipeline import Pipeline
 from medclip_keras.training import train as training
 from medclip_keras.training.restore import read_run_json
@@ -37,3 +40,22 @@ def test_retraining_keeps_the_earlier_models(fitted, tmp_path, monkeypatch):
     assert (workdir / "earlier" / "1" / "evaluation" / "metrics.json").exists()
     assert (workdir / "earlier" / "2" / "checkpoints" / "weights").read_text() == "7"
     assert (workdir / "checkpoints" / "weights").read_text() == "8"
+
+
+@pytest.mark.parametrize("job", [label_reports, decode_images])
+def test_patients_of_evaluation_sets_are_held_out_by_both_jobs(job, tmp_path, monkeypatch):
+    class MadeError(Exception):
+        pass
+
+    def make_job(options):
+        raise MadeError(options.hold_out)
+
+    (tmp_path / "archive").mkdir()
+    monkeypatch.setenv("SETS", str(tmp_path))
+    monkeypatch.setattr(job, "make_job", make_job)
+    kind = {label_reports: "reports", decode_images: "images"}[job]
+    raw = RawInput("mimic_cxr", **{kind: str(tmp_path / "archive")}, hold_out=("mimic_5x200=$SETS",))
+    config = RunConfig("mine", data=DataConfig(raw=(raw,)))
+    with pytest.raises(MadeError) as caught:
+        Pipeline(config, tmp_path / "work").run()
+    assert caught.value.args == ((f"mimic_5x200={tmp_path}",),)
