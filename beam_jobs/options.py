@@ -6,10 +6,11 @@ the job's, for example
 - `--workers=4`: four local processes, of about 1 GB each;
 - `--runner=FlinkRunner --job_endpoint=SERVER:8099 --parallelism=8 --environment_type=EXTERNAL
   --environment_config=localhost:50000 --environment_cache_millis=60000`: Apache Flink. SERVER runs the class
-  `FlinkJobServerDriver --flink-master=…` of Beam's `beam-runners-flink-1.19`; beside each task manager runs
-  `python -m apache_beam.runners.worker.worker_pool_main --service_port=50000`, with this package installed;
-  `--input` and `--output` are the same paths for all. Where Beam's jars lie in Flink's `lib` folder, and
-  `classloader.resolve-order` is `parent-first`, Python workers are kept from one stage to the next;
+  `FlinkJobServerDriver --job-host=SERVER --flink-master=…` of Beam's `beam-runners-flink-1.19`; beside each
+  task manager runs `python -m apache_beam.runners.worker.worker_pool_main --service_port=50000`, with this
+  package installed; `--input` and `--output` are the same paths for all. Where Beam's jars lie in Flink's
+  `lib` folder, and `classloader.resolve-order` is `parent-first`, Python workers are kept from one stage to
+  the next;
 - `@beam_jobs/dataflow.args`: Google Dataflow, with `--input` and `--output` on a bucket. That file is a
   template of the options; `beam_jobs/Dockerfile` makes the workers' image.
 
