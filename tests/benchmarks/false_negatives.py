@@ -12,8 +12,8 @@ the figure their range. Two idle cores: two minutes.
 
     accuracy    of classifying held-out images by prompts
     alike       cosine of held-out image and text, with the same finding (of another study) less with another
-    force       of the loss on studies with the same finding: the sum of its slopes by their logits over the sum
-                of all positive slopes, last 50 steps; above 0 it drives them apart
+    force       of the loss on studies with the same finding: the sum of its slopes by their logits over the
+                sum of all slopes' sizes, last 50 steps; above 0 it drives them apart, below 0 together
 """
 
 import argparse
@@ -86,7 +86,7 @@ def make_step(objective, weights, optimizer):
         slopes = tape.gradient(outcome.loss, outcome.logits)
         optimizer.apply_gradients(zip(tape.gradient(outcome.loss, weights), weights, strict=True))
         others = labels @ tf.transpose(labels) - OWN  # same finding, another study
-        return tf.reduce_sum(slopes * others) / tf.reduce_sum(tf.nn.relu(slopes))
+        return tf.reduce_sum(slopes * others) / tf.reduce_sum(tf.abs(slopes))
 
     return step
 
