@@ -1,7 +1,7 @@
-"""A Flink cluster on this machine, on loopback addresses alone: a job manager, two task managers of one slot,
-Beam's job server, Beam's pool of Python workers.
+"""A Flink cluster on this machine: a job manager, two task managers of a slot, Beam's job server, workers.
 
-It needs `java` (11 or 17) and, once, `mvn`, which fetches 150 MB of jars into `.flink/`.
+It needs `java` (11 or 17) and, once, `mvn`, which fetches 150 MB of jars into `.flink/`. Everything listens on
+the loopback address alone, but for the job server, which has no option for that.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from typing import Any
 _HERE = pathlib.Path(__file__).parent
 _JARS = _HERE.parents[1] / ".flink"
 TASK_MANAGERS = ("task_manager_1", "task_manager_2")
-_SECONDS_TO_START = 180
+_SECONDS_TO_START = 300
 _SECONDS_TO_STOP = 10
 # Flink's own defaults for Java 17: what its serializers look into.
 _OPEN_PACKAGES = (
@@ -62,18 +62,13 @@ classloader.resolve-order: parent-first
 
 def fetch() -> pathlib.Path:
     """The folder with the jars that pom.xml names; Maven fetches them where they are not there."""
-    wanted = hashlib.sha256((_HERE / "pom.xml").read_bytes()).hexdigest()[:12]
+    pom = _HERE / "pom.xml"
+    wanted = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
     folder, unfinished = _JARS / wanted, _JARS / f"{wanted}.incomplete"
     if folder.exists():
         return folder
     shutil.rmtree(unfinished, ignore_errors=True)
-    command = [
-        "mvn",
-        "--batch-mode",
-        "--quiet",
-        f"--file={_HERE / 'pom.xml'}",
-        "dependency:copy-dependencies",
-    ]
+    command = ["mvn", "--batch-mode", "--quiet", f"--file={pom}", "dependency:copy-dependencies"]
     subprocess.run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={unfinished}"], check=True)
     unfinished.rename(folder)
     return folder

@@ -22,6 +22,8 @@ _spec = importlib.util.spec_from_file_location("cluster", pathlib.Path(__file__)
 flink = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(flink)
 
+pytestmark = pytest.mark.timeout(1800)  # the first use of a fixture waits for it
+
 NUM_PAIRED, NUM_IMAGE_ONLY, NUM_TEXT_ONLY = 180, 60, 60
 NUM_ROWS = {"reports": NUM_PAIRED + NUM_TEXT_ONLY, "images": NUM_PAIRED + NUM_IMAGE_ONLY}
 NUM_BAD = {"reports": 0, "images": 1}
