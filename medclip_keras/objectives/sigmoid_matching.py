@@ -54,8 +54,8 @@ def sigmoid_matching(
     There is no softmax: a target says whether a pair matches, not how much of the batch does, so a finding
     that fills half of the batch keeps targets of 1.
 
-    Follows: Zhai et al., ICCV 2023 (SigLIP), equation 1 and algorithm 1, with tau and b learned from log 10
-    and -10.
+    Follows: Zhai et al., ICCV 2023 (SigLIP), section 3.2, with the signs of algorithm 1; log(1/tau) and b are
+    learned, from log 10 and -10.
     Departs: soft targets, theirs are 1 on the diagonal and 0 elsewhere; and they divide by the batch size,
     for as many texts as images, where ours, the mean over the directions, is the same.
 

@@ -145,7 +145,7 @@ def draw(results: dict[str, np.ndarray], path: pathlib.Path) -> None:
         axes.set(title=title, xlabel="studies of a batch that share a finding (k)")
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(alpha=0.3)
-    figure.get_axes()[0].legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=120)
 
 
