@@ -1,7 +1,7 @@
 """A Flink cluster on this machine: a job manager, two task managers of a slot, Beam's job server, workers.
 
-It needs `java` (11 or 17) and, once, `mvn`, which fetches 150 MB of jars into `.flink/`. Everything listens on
-the loopback address alone, but for the job server, which has no option for that.
+It needs `java` (11 or 17) and, once, `mvn`, which fetches 150 MB of jars into `.flink/`. Everything listens
+on the loopback address alone, but for the job server, which has no option for that.
 """
 
 import contextlib
