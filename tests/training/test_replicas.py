@@ -10,11 +10,20 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parent / "two_replicas.py"
 
 
-@pytest.mark.parametrize("backbone", ["small_resnet", "tiny_resnet"])
-def test_two_replicas_give_the_gradients_and_weights_of_one(backbone, tmp_path):
+@pytest.mark.parametrize(
+    ("backbone", "objective"),
+    [
+        ("small_resnet", "semantic_matching"),
+        ("tiny_resnet", "semantic_matching"),
+        ("small_resnet", "gloria"),  # gathers regions and words
+        ("small_resnet", "mixed_matching"),  # gathers studies
+    ],
+)
+def test_two_replicas_give_the_gradients_and_weights_of_one(backbone, objective, tmp_path):
     # A process each: two strategies in one process collide.
     processes = [
-        subprocess.Popen([sys.executable, SCRIPT, str(n), backbone, tmp_path / f"{n}.npz"]) for n in (1, 2)
+        subprocess.Popen([sys.executable, SCRIPT, str(n), backbone, objective, tmp_path / f"{n}.npz"])
+        for n in (1, 2)
     ]
     assert [p.wait(timeout=500) for p in processes] == [0, 0]
     one, two = (np.load(tmp_path / f"{n}.npz") for n in (1, 2))

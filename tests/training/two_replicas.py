@@ -1,6 +1,6 @@
 """Run as a process of its own: gradients of one global batch on as many logical CPU devices as asked.
 
-Usage: two_replicas.py NUM_REPLICAS BACKBONE OUTPUT.npz
+Usage: two_replicas.py NUM_REPLICAS BACKBONE OBJECTIVE OUTPUT.npz
 """
 
 import sys
@@ -14,6 +14,7 @@ from medclip_keras.config import (
     DataConfig,
     ImageEncoderConfig,
     ModelConfig,
+    ObjectiveConfig,
     RunConfig,
     TextEncoderConfig,
     TrainConfig,
@@ -45,7 +46,7 @@ KERNELS = {
 }  # labels as they are; related
 
 
-def make_run(backbone: str) -> RunConfig:
+def make_run(backbone: str, objective: str) -> RunConfig:
     return RunConfig(
         "two_replicas",
         data=DataConfig(stored_image_size=72, max_tokens=9),
@@ -56,6 +57,7 @@ def make_run(backbone: str) -> RunConfig:
             ),
             projection_dim=12,
         ),
+        objective=ObjectiveConfig(name=objective),
         train=TrainConfig(batch_size=8, clip_norm=0.05),
     )
 
@@ -71,15 +73,18 @@ def make_batches(rng) -> tf.data.Dataset:
         "padding_mask": masks.astype("int32"),
         "text_labels": rng.integers(0, 2, (size, 5)).astype("float32"),
         "text_known": rng.integers(0, 2, (size, 5)).astype("float32"),
+        "word_ids": np.where(masks, np.arange(9) // 2, -1).astype("int32"),
+        "image_study": np.arange(size) // 2,
+        "text_study": np.arange(size) // 2 + rng.integers(0, 2, size),
     }
     return tf.data.Dataset.from_tensor_slices(batch).batch(8, drop_remainder=True)
 
 
-def main(num_replicas: int, backbone: str, output: str) -> None:
+def main(num_replicas: int, backbone: str, objective: str, output: str) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
     keras.utils.set_random_seed(3)
-    run = make_run(backbone)
+    run = make_run(backbone, objective)
     strategy = make_strategy("mirrored" if num_replicas > 1 else "one_device")
     assert strategy.num_replicas_in_sync == num_replicas
     with strategy.scope():
@@ -107,4 +112,4 @@ def main(num_replicas: int, backbone: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), *sys.argv[2:])
