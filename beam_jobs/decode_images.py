@@ -6,9 +6,8 @@
 
 A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
-its own study, where there are any, and their labels where the archive has none for the image. Only keys and
-places of reports are joined and grouped: the step that writes a shard decodes its pixels and reads its
-sentences.
+its own study, where there are any, and their labels where the archive has none for the image. Only rows are
+grouped: the step that writes a shard decodes its pixels and reads its sentences.
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
 splits, and all of them or none; `--hold_out` everything but the patients of the sets that it names.
@@ -28,9 +27,9 @@ import tensorflow as tf
 from beam_jobs import report_join
 from beam_jobs.job import Job, recorded_options, rows_of, run_job
 from beam_jobs.options import JobOptions, new_parser, run_or_exit
-from beam_jobs.report_join import FetchReports, JoinReports, read_places
+from beam_jobs.report_join import FetchReports, read_places
 from beam_jobs.selection import EVERYTHING, Selection, select
-from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
+from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
 from medclip_keras.config import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState
@@ -131,7 +130,7 @@ def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dic
 
 
 class DecodeImages(beam.PTransform):
-    """{"rows": image rows[, "reports": (study_id, place) of report records]} → `ShardsMade`.
+    """{"rows": image rows[, "places": of report records]} → `ShardsMade`.
 
     It reads and writes by the functions it is given.
 
@@ -141,7 +140,7 @@ class DecodeImages(beam.PTransform):
         read_image: a source's.
         write: see `MakeShards`.
         selection: which patients are held out.
-        fetch: puts the report records into the rows of a shard; see `MakeShards`.
+        fetch: puts the report records at `places` into the rows of a shard; see `MakeShards`.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class DecodeImages(beam.PTransform):
         read_image: Callable,
         write: Callable,
         selection: Selection = EVERYTHING,
-        fetch: Callable[[list[KeyedRow]], list[KeyedRow]] = list,
+        fetch: Callable[[list[KeyedRow], list], list[KeyedRow]] | None = None,
     ):
         super().__init__()
         self._options, self._write, self._fetch = options, write, fetch
@@ -162,11 +161,8 @@ class DecodeImages(beam.PTransform):
 
     def expand(self, inputs):
         """Adds the steps."""
-        keyed = inputs["rows"] | "KeyRows" >> KeyRows(self._options)
-        if "reports" in inputs:
-            keyed = {"rows": keyed, "reports": inputs["reports"]} | "JoinReports" >> JoinReports()
-        size = self._options.records_per_shard
-        return keyed | "MakeShards" >> MakeShards(self._start, self._write, size, self._fetch)
+        make = MakeShards(self._options, self._start, self._write, self._fetch, inputs.get("places"))
+        return inputs["rows"] | "MakeShards" >> make
 
 
 def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
@@ -204,7 +200,7 @@ def make_job(options: DecodeOptions) -> Job:
     def build(rows, write):
         inputs = {"rows": rows}
         if reports is not None:
-            inputs["reports"] = read_places(rows.pipeline, options.reports, reports)
+            inputs["places"] = read_places(rows.pipeline, options.reports, reports)
         fetch, read_image = FetchReports(options.reports), archive.read_image
         return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write, selection, fetch)
 

@@ -29,7 +29,7 @@ from beam_jobs.inputs import input_sha256, sha256_of
 from beam_jobs.job import Job, rows_of, run_job
 from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
 from beam_jobs.selection import EVERYTHING, Selection, select
-from beam_jobs.sharding import KeyedRow, KeyRows, MakeShards, Outcome
+from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
 from medclip_keras import knowledge
 from medclip_keras.config import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
@@ -139,8 +139,7 @@ class LabelReports(beam.PTransform):
 
     def expand(self, rows):
         """Adds the steps."""
-        keyed = rows | "KeyRows" >> KeyRows(self._options)
-        return keyed | "MakeShards" >> MakeShards(self._start, self._write, self._options.records_per_shard)
+        return rows | "MakeShards" >> MakeShards(self._options, self._start, self._write)
 
 
 def make_job(options: LabelOptions) -> Job:

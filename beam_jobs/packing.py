@@ -1,7 +1,7 @@
 """Values of a key in packs: many together and compressed, so that what a runner groups in memory is small.
 
-A local runner keeps all that is grouped. There a row by itself takes 770 bytes, and some 2,000 as an object;
-in packs it takes 90.
+A local runner keeps all that is grouped. There a row by itself takes 770 bytes, and some 3,000 as an object;
+in packs it takes 100.
 """
 
 import collections
@@ -22,13 +22,22 @@ def pack(values: Sequence[Any]) -> bytes:
     >>> list(unpack([pack([1, 2]), pack(["three"])]))
     [1, 2, 'three']
     """
-    return zlib.compress(pickle.dumps(values, pickle.HIGHEST_PROTOCOL), level=1)
+    return _compress([_serialize(value) for value in values])
 
 
 def unpack(packs: Iterable[bytes]) -> Iterator[Any]:
-    """The values of packs, one pack at a time."""
+    """The values of packs, one at a time: as objects they are large."""
     for one in packs:
-        yield from pickle.loads(zlib.decompress(one))
+        for serialized in pickle.loads(zlib.decompress(one)):
+            yield pickle.loads(serialized)
+
+
+def _serialize(value: Any) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _compress(serialized: list[bytes]) -> bytes:
+    return zlib.compress(_serialize(serialized), level=1)
 
 
 class PackValues(beam.PTransform):
@@ -45,7 +54,7 @@ class _PackFn(beam.DoFn):
 
     def process(self, element):
         key, value = element
-        self._held[key].append(value)
+        self._held[key].append(_serialize(value))
         self._num_held += 1
         if self._num_held >= MOST_HELD:
             yield from self._packs()
@@ -57,5 +66,5 @@ class _PackFn(beam.DoFn):
     def _packs(self):
         held = self._held
         self.start_bundle()
-        for key, values in held.items():
-            yield key, pack(values)
+        for key in list(held):
+            yield key, _compress(held.pop(key))

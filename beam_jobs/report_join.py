@@ -1,33 +1,33 @@
-"""Images meet the reports of their study: only keys and places are joined; the text is read for one shard."""
+"""Images meet the reports of their study: an index says where these lie, and a shard's step reads them."""
 
-import collections
 import os
-import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from beam_jobs.packing import PackValues, unpack
-from beam_jobs.sharding import KeyedRow, Place
+from beam_jobs.sharding import KeyedRow
 from medclip_keras.records.manifest import Manifest
-from medclip_keras.records.shards import read_records
+from medclip_keras.records.shards import read_records, salted_hash
 
-_NUM_GROUPS = 256  # of studies: what is joined at a time is a 256th of the archive's rows
+# Of a report record: the first 64 bits of a hash of its study, and where it lies in its shard.
+_PLACE = np.dtype([("study", np.uint64), ("offset", np.uint64), ("num_bytes", np.uint32)])
 
 
 def read_places(pipeline: beam.Pipeline, directory: str, manifest: Manifest) -> beam.PCollection:
-    """Adds to a pipeline: (study_id, `Place`) of every report record of a dataset."""
+    """Adds to a pipeline: (shard, its `places_of`), of all shards of report records; 20 bytes a record."""
     paths = [str(epath.Path(directory) / name) for name in manifest.shard_names]
-    return pipeline | "ReportShards" >> beam.Create(paths) | "ReportPlaces" >> beam.FlatMap(places_of)
+    shards = pipeline | "ReportShards" >> beam.Create(paths)
+    return shards | "ReportPlaces" >> beam.Map(lambda path: (os.path.basename(path), places_of(path)))
 
 
-def places_of(path: str) -> Iterator[tuple[str, Place]]:
-    """Study and place of each record of a shard."""
-    for offset, record in read_records(path):
-        yield study_of(record), Place(os.path.basename(path), offset, len(record))
+def places_of(path: str) -> bytes:
+    """The places of a shard's records, as an array of `_PLACE`."""
+    places = [(_hash(study_of(record)), offset, len(record)) for offset, record in read_records(path)]
+    return np.array(places, _PLACE).tobytes()
 
 
 def study_of(serialized: bytes) -> str:
@@ -36,48 +36,37 @@ def study_of(serialized: bytes) -> str:
     return example.features.feature["study_id"].bytes_list.value[0].decode()
 
 
-class JoinReports(beam.PTransform):
-    """{"rows": keyed rows, "reports": (study_id, place)} → keyed rows with the places of their reports."""
-
-    def expand(self, inputs):
-        """Adds the steps."""
-        rows = inputs["rows"] | "GroupOfRow" >> beam.Map(lambda keyed: (_group(keyed.study_id), keyed))
-        reports = inputs["reports"] | "GroupOfReport" >> beam.Map(lambda place: (_group(place[0]), place))
-        packs = {
-            "rows": rows | "PackRows" >> PackValues(),
-            "reports": reports | "PackReports" >> PackValues(),
-        }
-        return packs | "GroupByStudy" >> beam.CoGroupByKey() | "TakeReports" >> beam.FlatMap(_take_reports)
-
-
-def _group(study_id: str) -> int:
-    return zlib.crc32(study_id.encode()) % _NUM_GROUPS
-
-
-def _take_reports(element) -> Iterator[KeyedRow]:
-    _, joined = element
-    places = collections.defaultdict(list)
-    for study_id, place in unpack(joined["reports"]):
-        places[study_id].append(place)
-    for keyed in unpack(joined["rows"]):
-        yield replace(keyed, reports=tuple(places.get(keyed.study_id, ())))
+def _hash(study_id: str) -> int:
+    return int(salted_hash("", "study", study_id), 16)
 
 
 class FetchReports:
-    """Puts the report records of a dataset, by their places, into the rows of a shard."""
+    """Puts the report records of a dataset into the rows of a shard."""
 
     def __init__(self, directory: str):
         self._directory = epath.Path(directory)
 
-    def __call__(self, keyed_rows: list[KeyedRow]) -> list[KeyedRow]:
-        """Rows with the bytes of their reports; every file is opened once and read in order."""
-        wanted = collections.defaultdict(set)
-        for place in (place for keyed in keyed_rows for place in keyed.reports):
-            wanted[place.shard].add(place)
-        records = {}
-        for shard, places in wanted.items():
-            with (self._directory / shard).open("rb") as file:
-                for place in sorted(places):
-                    file.seek(place.offset)
-                    records[place] = file.read(place.num_bytes)
-        return [replace(keyed, reports=tuple(records[p] for p in keyed.reports)) for keyed in keyed_rows]
+    def __call__(self, keyed_rows: list[KeyedRow], places: Sequence[tuple[str, bytes]]) -> list[KeyedRow]:
+        """Rows with the serialized reports of their studies.
+
+        Every file is opened once and read in its order: in a bucket, a place at a time would take minutes.
+
+        Args:
+            keyed_rows: of a shard.
+            places: of all reports, see `read_places`.
+        """
+        wanted = np.unique(np.array([_hash(keyed.study_id) for keyed in keyed_rows], np.uint64))
+        reports = {}
+        for shard, of_shard in sorted(places):
+            of_shard = np.frombuffer(of_shard, _PLACE)
+            found = of_shard[np.isin(of_shard["study"], wanted)]
+            if len(found):
+                self._read(shard, found, reports)
+        return [replace(keyed, reports=tuple(reports.get(keyed.study_id, ()))) for keyed in keyed_rows]
+
+    def _read(self, shard: str, places: np.ndarray, reports: dict[str, list[bytes]]) -> None:
+        with (self._directory / shard).open("rb") as file:
+            for place in places:
+                file.seek(int(place["offset"]))
+                record = file.read(int(place["num_bytes"]))
+                reports.setdefault(study_of(record), []).append(record)

@@ -3,12 +3,9 @@ import hashlib
 import io
 import json
 import os
-import pathlib
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 
 import apache_beam as beam
@@ -23,31 +20,12 @@ from apache_beam.testing.util import assert_that, equal_to
 from beam_jobs import decode_images, label_reports
 from beam_jobs.decode_images import DecodeImages, DecodeOptions
 from beam_jobs.options import pipeline_options
-from beam_jobs.sharding import Place
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import decode_to_square
-from medclip_keras.records.manifest import read_manifest, verify
+from medclip_keras.records.manifest import read_manifest
 from medclip_keras.records.schema import encode, parse, report_features
 from medclip_keras.sources.rows import ImageRow
-
-SMALL_RUN = """
-    import os, sys, time, types
-    sys.path.insert(0, {folder!r})
-    import conftest
-    from beam_jobs import decode_images
-
-    source = types.ModuleType("small")
-    source.__file__ = conftest.__file__
-    source.image_rows = conftest.image_rows
-    def read_image(row):
-        time.sleep({seconds})
-        return conftest.read_image(row)
-    source.read_image = read_image
-    source.CITATION, source.LICENCE = "Small et al., 2026", "CC0"
-    decode_images.get_source = lambda name: source
-    decode_images.main(sys.argv[1:])
-"""
 
 
 @pytest.fixture
@@ -135,16 +113,16 @@ def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
     # Two reports of study 2: sentences in the order of their keys; positive before uncertain before negative.
     reports = [report("k2", "2", [1, 2, 0, 2, 0], "Later."), report("k1", "2", [3, 3, 0, 2, 2], "First.", "")]
     reports += [report("k3", "other", [1, 1, 1, 1, 1], "Of no image here.")]
-    places = [Place("a shard", offset, len(one)) for offset, one in enumerate(reports)]
-    studies = [key_of("study", study) for study in ("2", "2", "other")]
+    places = [(key_of("study", study), number) for number, study in enumerate(("2", "2", "other"))]
 
-    def fetch(keyed_rows):
-        return [replace(k, reports=tuple(reports[p.offset] for p in k.reports)) for k in keyed_rows]
+    def fetch(keyed_rows, places):
+        own = [[reports[number] for study, number in places if study == k.study_id] for k in keyed_rows]
+        return [replace(k, reports=tuple(found)) for k, found in zip(keyed_rows, own, strict=True)]
 
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
         inputs = {"rows": pipeline | "Rows" >> beam.Create(ROWS)}
         if joined:
-            inputs["reports"] = pipeline | "Reports" >> beam.Create(list(zip(studies, places, strict=True)))
+            inputs["places"] = pipeline | "Places" >> beam.Create(places)
         made = inputs | DecodeImages(options, table, read_file, collect, fetch=fetch)
         said = [("findings", "First.", [3, 3, 0, 2, 2]), ("findings", "", [3, 3, 0, 2, 2])]
         said += [("findings", "Later.", [1, 2, 0, 2, 0])]
@@ -272,42 +250,6 @@ def test_damaged_and_missing_files_are_bad_records(archive, jobs, tmp_path):
         key_of("record", paths[3].name): "not a whole JPEG or PNG file",
         key_of("record", paths[5].name): "the file does not exist",
     }
-
-
-def test_job_that_is_killed_leaves_no_dataset_and_a_rerun_is_whole(
-    archive, jobs, concepts, contents, tmp_path
-):
-    for patient in range(60):
-        archive.add_image(patient, 1, edema="1")
-    output = tmp_path / "out" / "records"
-    folder = str(pathlib.Path(__file__).parent)
-    arguments = ["--source=small", f"--input={archive.path}", f"--output={output}", "--image_size=16"]
-
-    def start(seconds):
-        code = textwrap.dedent(SMALL_RUN.format(folder=folder, seconds=seconds))
-        command = [sys.executable, "-c", code, *arguments, f"--concepts={concepts}"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    process = start(seconds=0.2)
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("out/records.incomplete-*/dataset/*.tfrecord-00000-of-00001")):
-        assert process.poll() is None, "the job ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    left = [path for path in (tmp_path / "out").rglob("*") if path.is_dir()]
-    assert left
-    for path in [output, *left]:
-        with pytest.raises(ValueError, match="must be a folder of records"):
-            read_manifest(path)
-        with pytest.raises(Exception, match=r"Could not (read|load) dataset info"):
-            tfds.builder_from_directory(path)
-    assert start(seconds=0).wait() == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records"]
-    verify(output)
-    jobs(decode_images, "unbroken")
-    assert contents(output) == contents(tmp_path / "unbroken")
 
 
 def test_records_do_not_depend_on_the_order_of_rows(archive, jobs, contents, tmp_path):

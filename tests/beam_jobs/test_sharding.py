@@ -1,5 +1,6 @@
 import collections
 import hashlib
+from dataclasses import replace
 
 import apache_beam as beam
 import pytest
@@ -7,7 +8,7 @@ from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs.options import JobOptions, pipeline_options
-from beam_jobs.sharding import KeyRows, MakeShards, Outcome, key_row, reason_of
+from beam_jobs.sharding import MakeShards, Outcome, key_row, reason_of
 from medclip_keras.records.splits import split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 
@@ -95,8 +96,8 @@ def expected_shards(rows, sizes):
 def test_make_shards_is_exact_and_does_not_depend_on_the_order(options, order):
     options = JobOptions(**{**vars(options), "records_per_shard": 3})
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
-        keyed = pipeline | beam.Create(ROWS[::order], reshuffle=False) | KeyRows(options)
-        made = keyed | MakeShards(start, collect, options.records_per_shard)
+        rows = pipeline | beam.Create(ROWS[::order], reshuffle=False)
+        made = rows | MakeShards(options, start, collect)
         # 7 train rows at 3 a shard are 3 shards, 2 test rows are one.
         assert_that(made.shards, equal_to(expected_shards(ROWS, {"train": 3, "test": 1})), "shards")
         bad = [
@@ -111,15 +112,17 @@ def test_make_shards_makes_the_shards_that_no_key_falls_into(options):
     expected = expected_shards(rows, {"train": 12})
     assert any(not keys for *_, keys in expected)  # 12 keys in 12 shards: some stay empty
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
-        made = pipeline | beam.Create(rows) | KeyRows(options) | MakeShards(start, collect, 1)
+        made = (
+            pipeline | beam.Create(rows) | MakeShards(replace(options, records_per_shard=1), start, collect)
+        )
         assert_that(made.shards, equal_to(expected))
 
 
 def test_make_shards_takes_an_identifier_once(options):
     twice = [ROWS[0], ROWS[2], ImageRow("image 0", "s", "patient 0", "a second", split="train")]
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
-        keyed = pipeline | beam.Create(twice[::-1], reshuffle=False) | KeyRows(options)
-        made = keyed | MakeShards(start, collect, 100)
+        rows = pipeline | beam.Create(twice[::-1], reshuffle=False)
+        made = rows | MakeShards(options, start, collect)
         keys = sorted(hash_of("record", name) for name in ("image 0", "image 2"))
         assert_that(made.shards, equal_to([("train", 0, 1, keys)]), "shards")
         reason = "another row has the same identifier"
@@ -131,7 +134,9 @@ def test_make_shards_starts_one_maker_a_process(options):
     rows = [ImageRow(str(n), "s", "p", "a", split="train") for n in range(40)]
     threads = ("--direct_num_workers=3", "--direct_running_mode=multi_threading")
     with MemoryPipeline(options=pipeline_options(threads)) as pipeline:
-        made = pipeline | beam.Create(rows) | KeyRows(options) | MakeShards(start, collect, 5)
+        made = (
+            pipeline | beam.Create(rows) | MakeShards(replace(options, records_per_shard=5), start, collect)
+        )
         assert_that(made.shards | beam.combiners.Count.Globally(), equal_to([8]))
     assert STARTS["maker"] == 1
 
