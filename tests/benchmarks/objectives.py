@@ -147,7 +147,6 @@ def run_cell(cell: Cell, output: pathlib.Path, steps: int) -> dict:
     if file.exists():
         return json.loads(file.read_text())
     import keras
-    import tensorflow as tf
     from rich.console import Console
 
     from medclip_keras.config import override
@@ -170,7 +169,6 @@ def run_cell(cell: Cell, output: pathlib.Path, steps: int) -> dict:
     row |= {
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(_cpu_seconds() - cpu_before, 1),
-        "tensorflow": tf.__version__,
     }
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(row, indent=2))
@@ -180,11 +178,9 @@ def run_cell(cell: Cell, output: pathlib.Path, steps: int) -> dict:
 
 def judge(workdir: pathlib.Path, directory: pathlib.Path, *, whole_archive: bool) -> dict:
     """Zero-shot accuracy and P@10 on held-out patients: the test split, or validation and test for trials."""
-    import tensorflow as tf
-
-    from medclip_keras.evaluate import subject_of_workdir
-    from medclip_keras.evaluation.run import TRAINED, UNTRAINED, evaluate
+    from medclip_keras.evaluation.run import TRAINED, evaluate
     from medclip_keras.records.batches import evaluation_images, evaluation_sentences
+    from medclip_keras.serving.embedders import model_embedder
     from medclip_keras.training.restore import load_model
 
     loaded = load_model(workdir)
@@ -195,24 +191,16 @@ def judge(workdir: pathlib.Path, directory: pathlib.Path, *, whole_archive: bool
         parts = [read(config, split) for split in splits]
         return parts[0] if len(parts) == 1 else parts[0].concatenate(parts[1])
 
-    embedders = subject_of_workdir(workdir, loaded).embedders
     found = evaluate(
-        embedders[TRAINED],
+        model_embedder(loaded.model, loaded.tokenizer),
         {"phantom": held_out(evaluation_images)},
         held_out(evaluation_sentences),
         config.evaluation,
         loaded.table.names,
         seed=config.seed,
-        untrained=embedders[UNTRAINED],
     )["phantom"].metrics
-    tf.keras.backend.clear_session()
-
-    def accuracy(who):
-        return found["zero_shot"][who]["ensemble"]["accuracy"]["value"]
-
     return {
-        "accuracy": accuracy(TRAINED),
-        "untrained": accuracy(UNTRAINED),
+        "accuracy": found["zero_shot"][TRAINED]["ensemble"]["accuracy"]["value"],
         "precision_at_10": found["retrieval"][TRAINED]["precision_at_10"]["value"],
         "num_images": found["zero_shot"]["num_images"],
         "step": loaded.step,
@@ -298,10 +286,7 @@ def print_table(summary: dict, rows: list[dict]) -> None:
     print(f"{'retrieval, image to text, P@10':52}")
     for method, by_share in summary.items():
         print(f"{method:52}", *(f"{c['precision_at_10']:>17.3f}" for c in by_share.values()))
-    untrained = np.mean([row["untrained"] for row in rows])
-    print(
-        f"chance .200, untrained {untrained:.3f}; test images {sorted({row['num_images'] for row in rows})}"
-    )
+    print(f"chance .200; test images {sorted({row['num_images'] for row in rows})}")
     others = {m: summary[m][1.0]["accuracy"] for m in ("CLIP", "ConVIRT", "GLoRIA")}
     tenth = summary[UNPAIRED][0.1]["accuracy"]
     verdict = "above" if tenth > max(others.values()) else "not above"
