@@ -41,8 +41,6 @@ STRENGTHS = (
 )  # C, ascending: from the strongest penalty to the weakest
 WITHOUT_VALIDATION = 1e-2  # C where no validation image tells
 
-_NEVER = -1e3  # score of a class that no training image has
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -170,8 +168,9 @@ def can_be_learned(labels: np.ndarray, task_name: str) -> bool:
 def fit(training: Examples, validation: Examples | None, task_name: str) -> Probe:
     """Fits a probe for each strength and keeps the one that the validation images choose.
 
-    A class without a training image (single_finding) is scored under all others; a finding without a
-    positive or without a negative one (multi_label) is scored 0 in every image.
+    A class without a training image (single_finding), and a finding without a positive or without a negative
+    one (multi_label), is scored 0 in every image. The scores of the other classes sum to 0, so such a class
+    is never predicted.
 
     Raises:
         ValueError: features that are not finite.
@@ -200,7 +199,6 @@ def _softmax_regressions(x: np.ndarray, labels: np.ndarray):
             coefficients, intercept = coefficients * [-0.5, 0.5], intercept * np.array([-0.5, 0.5])
         weights, bias = np.zeros((x.shape[1], num_classes)), np.zeros(num_classes)
         weights[:, present], bias[present] = coefficients, intercept
-        bias[np.setdiff1d(np.arange(num_classes), present)] = _NEVER
         yield weights, bias, strength
 
 

@@ -125,13 +125,25 @@ def test_two_classes_are_scored_by_the_logistic_regression_of_their_difference()
 
 
 def test_a_class_without_a_training_image_is_never_predicted():
-    rng = np.random.default_rng(7)
-    features, labels = blobs(rng, 20)
+    features, labels = blobs(np.random.default_rng(7), 40, distance=0.5)
     seen = labels[:, 1] == 0
     found = fit(examples(features[seen], labels[seen]), None, "single_finding")
-    predicted = found.scores(features).argmax(1)
-    assert set(predicted) == {0, 2}
-    assert (predicted[seen] == labels[seen].argmax(1)).all()
+    scores = found.scores(features)
+    assert set(scores.argmax(1)) == {0, 2}
+    assert np.ptp(scores[:, 1]) == 0
+
+
+def test_validation_losses_weigh_the_classes_alike():
+    # Probabilities of the true class: 1/2 twice and 1/4 once; classes of two images and of one.
+    logits = np.log([[1.0, 1.0], [2.0, 2.0], [3.0, 1.0]])
+    found = module._softmax_loss(logits, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    assert found == pytest.approx((np.log(2) + np.log(4)) / 2)
+    # A positive at log 3 (3/4), negatives at 0 and log 3 (1/2 and 1/4), one unknown; a finding of one class.
+    scores = np.log([[3.0, 1.0], [1.0, 1.0], [3.0, 1.0], [9.0, 1.0]])
+    labels = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [np.nan, 0.0]])
+    expected = (np.log(4 / 3) + (np.log(2) + np.log(4)) / 2) / 2
+    assert module._sigmoid_loss(scores, labels) == pytest.approx(expected)
+    assert np.isnan(module._sigmoid_loss(scores, labels[:, [1, 1]]))
 
 
 def test_a_finding_without_a_positive_is_scored_alike_in_every_image():
