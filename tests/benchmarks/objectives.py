@@ -8,9 +8,9 @@ the same archive for as many steps of as many images, keeps the checkpoint of it
 and is judged by zero-shot accuracy of five findings and by retrieval on held-out patients. MedCLIP stands
 there twice: on the pairs alone, as the others, and with the images and reports that have no partner.
 
-Before it each method has the same number of trials, two learning rates times two settings that are its own,
-at a quarter of the pairs of another archive, judged by the zero-shot accuracy of its held-out patients. What
-is best there is taken everywhere; the archives of the table have no part in it.
+Before it each method has two trials, of two settings that are its own, at a quarter of the pairs of another
+archive, judged by the zero-shot accuracy of its held-out patients. What is better there is taken everywhere;
+the archives of the table have no part in it. The learning rate is one for all.
 
 A cell that is done leaves a file and is not run again; one that was broken off goes on from its checkpoint.
 Writes trials.json, cells/*.json, results.json and figure1.png.
@@ -34,7 +34,7 @@ import numpy as np
 SHARES = (0.1, 0.25, 0.5, 1.0)
 TRIAL_SEED, TRIAL_SHARE = 100, 0.25
 NUM_PAIRED, NUM_IMAGE_ONLY, NUM_TEXT_ONLY = 1600, 1200, 1000
-LEARNING_RATES = (3e-4, 1e-3)
+LEARNING_RATE = 5e-4  # on the trials' archive 2e-3 was worse than it in P@10 for all but GLoRIA (.23 to .22)
 UNPAIRED = "MedCLIP, with unpaired data"
 
 _WHOLE_REPORT = ["data.text_unit=report", "data.max_tokens=96"]
@@ -99,6 +99,7 @@ def base_run(steps: int):
             "data.stored_image_size=56",
             "model.image.image_size=48",
             "train.batch_size=32",
+            f"train.learning_rate={LEARNING_RATE}",
             f"train.steps={steps}",
             f"train.validate_every={steps // 4}",
             f"train.checkpoint_every={steps // 4}",
@@ -213,11 +214,11 @@ def _cpu_seconds() -> float:
 
 
 def trial_cells() -> list[Cell]:
-    """Two learning rates times two settings for every method."""
+    """Two settings for every method."""
     return [
-        Cell(method, (*fixed, *own, f"train.learning_rate={rate}"), TRIAL_SHARE, TRIAL_SEED)
+        Cell(method, (*fixed, *own), TRIAL_SHARE, TRIAL_SEED)
         for method, (fixed, choices) in METHODS.items()
-        for own, rate in itertools.product(choices, LEARNING_RATES)
+        for own in choices
     ]
 
 
