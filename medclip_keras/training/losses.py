@@ -145,7 +145,9 @@ def _convirt(batch: dict, terms: Terms) -> Loss:
 
 
 def _gloria(batch: dict, terms: Terms) -> Loss:
-    found = local.gloria(*_embeddings(batch), batch["regions"], batch["words"], batch["word_mask"])
+    most = tf.cast(tf.reduce_max(tf.reduce_sum(batch["word_mask"], axis=1)), tf.int32)
+    words, mask = (batch[name][:, :most] for name in ("words", "word_mask"))  # the rest is padding
+    found = local.gloria(*_embeddings(batch), batch["regions"], words, mask)
     return _of_own_pairs(found.loss, found.logits)
 
 
