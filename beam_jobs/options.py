@@ -69,14 +69,15 @@ class JobOptions:
         )
         require_known_options(self.beam_options, [field.name for field in dataclasses.fields(self)])
         runner = pipeline_options(self.beam_options).view_as(StandardOptions).runner
-        require_seen_by_workers(runner, input=self.input, output=self.output)
+        names = ("input", "output", "reports", "mentions")  # the last two of some jobs
+        require_seen_by_workers(runner, **{name: getattr(self, name, "") for name in names})
 
 
 def require_seen_by_workers(runner: str, **paths: str) -> None:
     """Refuses paths of this machine where the workers are other ones."""
     advice = "Dataflow's workers do not see the files of this machine."
     for name, path in paths.items():
-        seen = "://" in path or runner != "DataflowRunner"
+        seen = not path or "://" in path or runner != "DataflowRunner"
         require(seen, name, "on a bucket, such as gs://…, for the DataflowRunner", path, advice)
 
 

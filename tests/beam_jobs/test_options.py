@@ -83,8 +83,8 @@ def test_dataflow_job_on_the_files_of_this_machine_gets_the_sentence(tmp_path):
     sentence = "`{}` must be on a bucket.*Received: '{}'"
     with pytest.raises(ValueError, match=sentence.format("input", tmp_path)):
         options(tmp_path, beam_options=("--runner=DataflowRunner",))
-    with pytest.raises(ValueError, match=sentence.format("output", "here")):
-        require_seen_by_workers("DataflowRunner", input="gs://in", output="here")
+    with pytest.raises(ValueError, match=sentence.format("reports", "here")):
+        require_seen_by_workers("DataflowRunner", input="gs://in", mentions="", reports="here")
     require_seen_by_workers("FlinkRunner", input="/shared/in", output="/shared/out")
 
 
