@@ -25,9 +25,17 @@ def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
             table, as they may lie anywhere.
     """
     if epath.Path(input_path).is_dir():
-        return sha256_of(sorted(_list_folder(input_path)))
+        return _sha256_of_files(_list_folder(input_path))
     paths = [input_path] if "://" in input_path else sorted({input_path, *row_paths})
-    return sha256_of([_describe(path) for path in paths])
+    return _sha256_of_files(_describe(path) for path in paths)
+
+
+def _sha256_of_files(files: Iterable[tuple[str, int, float]]) -> str:
+    """SHA-256 of the descriptions of files, one at a time: 400,000 of them at once take 150 MB."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(json.dumps(file).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def sha256_of(value: Any) -> str:
@@ -53,13 +61,14 @@ def versions() -> dict[str, str]:
 def _list_folder(folder: str) -> Iterator[tuple[str, int, float]]:
     root = folder.rstrip("/") + "/"
     if "://" not in folder:  # FileSystems.match would take "[" in a local name for a pattern
-        for parent, _, names in os.walk(root, followlinks=True):
-            for name in names:
+        for parent, folders, names in os.walk(root, followlinks=True):
+            folders.sort()  # the walk goes on in this order
+            for name in sorted(names):
                 path = os.path.join(parent, name)
                 yield path.removeprefix(root), *_describe(path)[1:]
         return
     (match,) = FileSystems.match([f"{root}**"])
-    for found in match.metadata_list:
+    for found in sorted(match.metadata_list, key=lambda found: found.path):
         yield found.path.removeprefix(root), found.size_in_bytes, found.last_updated_in_seconds
 
 

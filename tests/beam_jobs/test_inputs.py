@@ -65,3 +65,17 @@ def test_code_fingerprint_is_of_all_files_of_a_package(tmp_path):
 
 def test_versions_name_what_made_the_records():
     assert {"apache-beam", "tensorflow", "spacy"} <= versions().keys()
+
+
+def test_folder_fingerprint_does_not_depend_on_the_order_of_listing(folder, monkeypatch):
+    (folder / "above").mkdir()
+    (folder / "above" / "three.txt").write_text("three")
+    before, walk = input_sha256(str(folder), ()), os.walk
+
+    def walk_backwards(path, **options):
+        for parent, folders, names in walk(path, **options):
+            folders.sort(reverse=True)
+            yield parent, folders, sorted(names, reverse=True)
+
+    monkeypatch.setattr(os, "walk", walk_backwards)
+    assert input_sha256(str(folder), ()) == before
