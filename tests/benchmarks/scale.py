@@ -3,9 +3,9 @@
     python tests/benchmarks/scale.py [--sizes 20000 200000] [--workers 1 2] [--image_size 64] [--workdir DIR]
 
 For each size a tree of so many report files and as many small images is written (`mimic_tree`); label_reports
-and then decode_images with `--reports` read it, on each number of workers. Each job is a process of its own;
-the peaks of it and of its worker processes are the kernel's high-water marks of resident memory. Of the last
-job of each kind the shards must be those of the first.
+and then decode_images with `--reports` read it, on each number of workers; the records must be the same. Each
+job is a process of its own. A line says of it, and then of its worker processes, the peak of resident memory,
+as the kernel keeps it, and the processor seconds: while the first one spends its own, the workers mostly wait.
 
 Exit status 1 where a process of any job took more than 2 GiB, where a peak at the largest size is more than
 1.2 times that at the smallest, or where the most workers were less than 1.5 times as fast as one at the
@@ -40,16 +40,14 @@ class Run:
     Attributes:
         num_rows: read.
         seconds: from its start to its end.
-        cpu_seconds: of all its processes; says more than `seconds` where other work shares the machine.
-        parent: peak memory of its own process, MiB.
-        workers: peak memory of its worker processes, MiB.
+        parent: peak memory in MiB and processor seconds of its own process.
+        workers: the same of its worker processes.
     """
 
     num_rows: int
     seconds: float
-    cpu_seconds: float
-    parent: float
-    workers: tuple[float, ...]
+    parent: tuple[float, float]
+    workers: tuple[tuple[float, float], ...]
 
     @property
     def rate(self) -> float:
@@ -59,14 +57,13 @@ class Run:
     @property
     def peak(self) -> float:
         """Of the largest process, MiB."""
-        return max((self.parent, *self.workers))
+        return max(mib for mib, _ in (self.parent, *self.workers))
 
     @property
     def shown(self) -> str:
         """The figures in words."""
-        workers = ", ".join(f"{peak:.0f}" for peak in self.workers) or "–"
-        memory = f"MiB: parent {self.parent:.0f}, workers {workers}"
-        return f"{self.seconds:7.1f} s {self.rate:7.0f} rows/s  {self.cpu_seconds:6.0f} CPU s  {memory}"
+        processes = [f"{mib:.0f} MiB {cpu:.0f} CPU s" for mib, cpu in (self.parent, *self.workers)]
+        return f"{self.seconds:7.1f} s {self.rate:7.0f} rows/s   {' | '.join(processes)}"
 
 
 def run_job(
@@ -75,21 +72,20 @@ def run_job(
     """Runs a job to its end and watches the memory of its processes."""
     command = [sys.executable, "-m", f"beam_jobs.{job}", "--source=mimic_cxr", f"--input={tree}"]
     command += [f"--output={output}", f"--workers={num_workers}", *arguments]
-    started, peaks, cpu_seconds = time.monotonic(), {}, {}
+    started, seen = time.monotonic(), {}
     with (output.parent / f"{output.name}.log").open("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         while process.poll() is None:
             for pid in _family(process.pid):
-                peaks[pid] = _peak_mib(pid) or peaks.get(pid, 0)
-                cpu_seconds[pid] = _cpu_seconds(pid) or cpu_seconds.get(pid, 0)
+                mib, cpu = seen.get(pid, (0, 0))
+                seen[pid] = _peak_mib(pid) or mib, _cpu_seconds(pid) or cpu
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         if process.returncode != 0:
             log.seek(0)
             raise SystemExit(f"{job} ended with status {process.returncode}: {log.read()[-2000:]}")
-    seconds, parent = time.monotonic() - started, peaks.pop(process.pid)
-    workers = tuple(sorted(peak for peak in peaks.values() if peak > 100))  # the others are shells
-    num_rows = read_manifest(output).counts["rows"]
-    return Run(num_rows, seconds, sum(cpu_seconds.values()), parent, workers)
+    seconds, parent = time.monotonic() - started, seen.pop(process.pid)
+    workers = tuple(sorted((mib, cpu) for mib, cpu in seen.values() if cpu > 1))  # the others are shells
+    return Run(read_manifest(output).counts["rows"], seconds, parent, workers)
 
 
 def _family(pid: int) -> list[int]:
