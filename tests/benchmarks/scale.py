@@ -5,7 +5,7 @@
 For each size a tree of so many report files and as many small images is written (`mimic_tree`); label_reports
 and then decode_images with `--reports` read it, on each number of workers; the records must be the same. Each
 job is a process of its own. A line says of it, and then of its worker processes, the peak of resident memory,
-as the kernel keeps it, and the processor seconds: while the first one spends its own, the workers mostly wait.
+as the kernel keeps it, and the processor seconds: while the first one spends its own, workers mostly wait.
 
 Exit status 1 where a process of any job took more than 2 GiB, where a peak at the largest size is more than
 1.2 times that at the smallest, or where the most workers were less than 1.5 times as fast as one at the
