@@ -10,8 +10,8 @@ window, up to 8 stored bits keep their values, and more are stretched from the l
 the picture. MIMIC-CXR-JPG also equalises histograms, so its JPG files look different from the same studies'
 DICOM files: train on one of the two.
 
-Transfer syntaxes: uncompressed, deflated, RLE, JPEG baseline, JPEG-LS, JPEG 2000, high-throughput JPEG 2000.
-Lossless and 12-bit JPEG need `pip install medclip_keras[jpeg-lossless]`, a plug-in under the GPL.
+Transfer syntaxes: uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and
+high-throughput JPEG 2000.
 
 A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused, unless
 `decode_images --allow_annotation` takes it: the job then sets the environment variable
@@ -28,6 +28,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
 
+from medclip_keras.sources import dicom_jpeg
 from medclip_keras.sources.rows import BadRowError
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
@@ -169,12 +170,13 @@ def _require_decoder(header: Dataset) -> None:
     except (AttributeError, NotImplementedError):
         raise BadRowError("the DICOM file names no transfer syntax of pictures") from None
     if not decoder.is_available:
-        raise BadRowError(f"{decoder.UID.name} needs `pip install medclip_keras[jpeg-lossless]`")
+        raise BadRowError(f"{decoder.UID.name} lacks its decoder, which `pip install medclip_keras` brings")
 
 
 def _picture(header: Dataset) -> tuple[np.ndarray, type]:
     """The picture as (rows, columns) float in [0, 1], 0 black, and the type to keep it in."""
-    stored = pixel_array(header)  # colour is converted to red, green, blue
+    plugin = dicom_jpeg.PLUGIN if header.file_meta.TransferSyntaxUID in dicom_jpeg.SYNTAXES else ""
+    stored = pixel_array(header, decoding_plugin=plugin)  # colour is converted to red, green, blue
     full_range = (0, 2**header.BitsStored - 1)
     depth = np.uint8 if header.BitsStored <= 8 else np.uint16
     if header.get("SamplesPerPixel", 1) == 3:

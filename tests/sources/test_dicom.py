@@ -1,7 +1,9 @@
 """DICOM: what a screen would show, and nothing of the header."""
 
+import importlib
 import io
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -15,18 +17,20 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
 
-from medclip_keras.sources import dicom
+from medclip_keras.sources import dicom, dicom_jpeg
 from medclip_keras.sources.rows import BadRowError
 
 STORED = np.arange(0, 4096, 35, np.uint16)[:112].reshape(8, 14)  # 12 bits: 0, 35, … 3885
 SECRETS = {"PatientName": "Doe^Jane", "PatientID": "ID-4711", "StudyDate": "20200229"}
-LOSSLESS = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
+LOSSLESS = [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLossless, JPEGLosslessSV1]
 
 
 def make(stored=STORED, bits=12, photometric="MONOCHROME2", **elements):
@@ -64,14 +68,30 @@ def decode(file, **options):
 
 def compress(file, syntax):
     """The bytes of a file whose pixels are compressed."""
-    if syntax == JPEGBaseline8Bit:
-        jpeg = io.BytesIO()
-        Image.fromarray(file.pixel_array).save(jpeg, "JPEG", quality=95)
-        file.PixelData = encapsulate([jpeg.getvalue()])
-        file.file_meta.TransferSyntaxUID = syntax
+    if syntax in (JPEGBaseline8Bit, *dicom_jpeg.SYNTAXES):
+        encapsulate_frame(file, syntax, encode_jpeg(file.pixel_array, file.BitsStored, syntax))
     else:
         file.compress(syntax, generate_instance_uid=False)
     return to_bytes(file)
+
+
+def encapsulate_frame(file, syntax, frame):
+    file.PixelData = encapsulate([frame])
+    file["PixelData"].VR = "OB"
+    file.file_meta.TransferSyntaxUID = syntax
+
+
+def encode_jpeg(stored, bits, syntax):
+    """The stored values as a JPEG file; of negative ones, the lowest bits, as PS3.5 8.2.1 keeps them."""
+    if syntax == JPEGBaseline8Bit:
+        jpeg = io.BytesIO()
+        Image.fromarray(stored).save(jpeg, "JPEG", quality=95)
+        return jpeg.getvalue()
+    values = (stored.astype(np.int64) % 2**bits).astype(np.uint8 if bits <= 8 else np.uint16)
+    if syntax == JPEGLossless:  # by another encoder, with another predictor
+        return imagecodecs.ljpeg_encode(values, bitspersample=bits)
+    options = {"level": 98} if syntax == JPEGExtended12Bit else {"lossless": True, "predictor": 1}
+    return imagecodecs.jpeg8_encode(values, bitspersample=bits, **options)
 
 
 def test_deep_pixels_are_stretched_from_the_least_to_the_greatest():
@@ -169,9 +189,86 @@ def test_lossless_compression_changes_no_pixel(syntax):
     np.testing.assert_array_equal(decode(compress(make(wide), syntax)), decode(make(wide)))
 
 
-def test_baseline_jpeg_is_read():
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit])
+def test_jpeg_of_eight_bits_is_read(syntax):
     smooth = np.add.outer(np.arange(32) * 3, np.arange(48) * 2).astype(np.uint8)
-    assert abs(decode(compress(make(smooth, 8), JPEGBaseline8Bit)) - smooth).max() <= 3
+    assert abs(decode(compress(make(smooth, 8), syntax)) - smooth).max() <= 3
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize(
+    ("stored", "bits"),
+    [
+        ((STORED // 16).astype(np.uint8), 8),
+        (STORED // 16, 8),  # kept in 16 bits by the header, in 8 by JPEG
+        (STORED * 16, 16),
+        (STORED.astype(np.int16) - 2048, 12),
+        (STORED.astype(np.int16) * 16 - 2**15, 16),
+    ],
+    ids=["8", "8_of_16", "16", "signed_12", "signed_16"],
+)
+def test_lossless_jpeg_of_other_depths(syntax, stored, bits):
+    np.testing.assert_array_equal(decode(compress(make(stored, bits), syntax)), decode(make(stored, bits)))
+
+
+def test_twelve_bit_jpeg_is_read_without_a_word(caplog):
+    smooth = np.add.outer(np.arange(32) * 60, np.arange(48) * 45).astype(np.uint16)  # 0 … 3975
+    white = 65535 / 3975
+    error = decode(compress(make(smooth), JPEGExtended12Bit)) - np.round(smooth * white)
+    assert abs(error).max() <= 4 * white  # 4 stored values
+    assert not caplog.records  # as of Pillow, which cannot, tried first
+
+
+@pytest.mark.parametrize("syntax", dicom_jpeg.SYNTAXES)
+def test_window_and_monochrome1_act_on_jpeg(syntax):
+    smooth = np.add.outer(np.arange(32) * 60, np.arange(48) * 45).astype(np.uint16)
+    elements = {"photometric": "MONOCHROME1", "WindowCenter": 1500.5, "WindowWidth": 1001}
+    expected = np.round((1 - np.clip((smooth - 1000.0) / 1000, 0, 1)) * 65535)
+    atol = 4 * 65.535 if syntax == JPEGExtended12Bit else 1  # 4 stored values
+    np.testing.assert_allclose(decode(compress(make(smooth, **elements), syntax)), expected, atol=atol)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colours_of_lossless_jpeg_are_those_of_the_header(photometric):
+    stored = np.stack([STORED // 16, STORED // 32, 255 - STORED // 64], axis=-1).astype(np.uint8)
+    frame = imagecodecs.jpeg8_encode(stored, lossless=True, colorspace="RGB", outcolorspace="RGB")
+    if photometric == "YBR_FULL":  # what makes it RGB are a marker of Adobe's and components of these names
+        assert (frame[6:11], frame[18:20]) == (b"Adobe", b"\xff\xc3")
+        names = {b"R\x11\0G\x11\0B\x11": b"\1\x11\0\2\x11\0\3\x11", b"\3R\0G\0B\0": b"\3\1\0\2\0\3\0"}
+        frame = frame[:2] + encode_jpeg(STORED, 12, JPEGExtended12Bit)[2:20] + frame[18:]
+        assert frame[6:10] == b"JFIF"
+        for rgb, numbers in names.items():
+            frame = frame.replace(rgb, numbers)
+    file = make(stored, 8, photometric)
+    expected = decode(file)
+    file.PlanarConfiguration = 1  # of the values before they were compressed: JPEG has one order
+    encapsulate_frame(file, JPEGLosslessSV1, frame)
+    np.testing.assert_array_equal(decode(file), expected)
+
+
+@pytest.mark.parametrize("syntax", dicom_jpeg.SYNTAXES)
+@pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
+def test_a_jpeg_picture_cut_short_in_a_whole_file_is_a_bad_row(syntax, kept):
+    noise = np.random.default_rng(3).integers(0, 4096, (40, 60)).astype(np.uint16)
+    file, frame = make(noise), encode_jpeg(noise, 12, syntax)
+    encapsulate_frame(file, syntax, cut(frame, kept))
+    with pytest.raises(BadRowError, match="the pixels of the DICOM file cannot be decoded"):
+        decode(file)
+    encapsulate_frame(file, syntax, frame + bytes(6))  # padding is nothing cut short
+    assert decode(file).shape == (40, 60)
+
+
+def test_a_jpeg_picture_of_another_size_is_a_bad_row():
+    file = make(np.ascontiguousarray(STORED.T))  # as many pixels
+    encapsulate_frame(file, JPEGLosslessSV1, encode_jpeg(STORED, 12, JPEGLosslessSV1))
+    with pytest.raises(BadRowError, match="cannot be decoded"):
+        decode(file)
+
+
+def test_decoders_are_added_once():
+    importlib.reload(dicom_jpeg)
+    for syntax in dicom_jpeg.SYNTAXES:
+        assert get_decoder(syntax).available_plugins.count(dicom_jpeg.PLUGIN) == 1
 
 
 def test_nothing_of_the_header_leaves():
@@ -221,7 +318,7 @@ def test_damaged_files_are_bad_rows_without_the_patient(damage, sentence):
     assert not any(secret in str(error.value) for secret in SECRETS.values())
 
 
-@pytest.mark.parametrize("syntax", [*LOSSLESS, JPEGBaseline8Bit])
+@pytest.mark.parametrize("syntax", [*LOSSLESS, JPEGBaseline8Bit, JPEGExtended12Bit])
 @pytest.mark.parametrize("kept", [0.5, 0.95])
 def test_truncated_compressed_files_are_bad_rows(syntax, kept):
     noise = np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
@@ -233,12 +330,12 @@ def test_truncated_compressed_files_are_bad_rows(syntax, kept):
 @pytest.mark.parametrize(
     ("syntax", "sentence"),
     [
-        (JPEGLosslessSV1, r"JPEG Lossless.* needs `pip install medclip_keras\[jpeg-lossless\]`"),
+        (JPEGLosslessSV1, "JPEG Lossless.* lacks its decoder, which `pip install medclip_keras` brings"),
         (MPEG2MPML, "no transfer syntax of pictures"),
     ],
 )
 def test_transfer_syntaxes_without_a_decoder_say_what_they_need(monkeypatch, syntax, sentence):
-    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})  # the plug-in may be installed
+    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})  # as without dependencies
     file = pydicom.dcmread(io.BytesIO(compress(make(), RLELossless)))
     file.file_meta.TransferSyntaxUID = syntax
     with pytest.raises(BadRowError, match=sentence):

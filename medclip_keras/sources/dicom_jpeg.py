@@ -1,0 +1,58 @@
+"""Lossless and 12-bit JPEG for pydicom, which by itself decodes neither without a plug-in under the GPL.
+
+Importing this module adds a decoder named `PLUGIN` to pydicom for each of `SYNTAXES`. It is libjpeg-turbo as
+`imagecodecs` brings it. `jpegsof3_decode` of the same package is no choice: it crashes on pictures cut short.
+"""
+
+from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+
+PLUGIN = "imagecodecs"
+SYNTAXES = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("imagecodecs>=2025.3",))  # pydicom asks for it by this name
+
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
+
+def is_available(uid: UID) -> bool:
+    """Whether the decoder can be used for a transfer syntax, as pydicom asks of its plug-ins."""
+    return uid in SYNTAXES
+
+
+def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
+    """One JPEG picture as stored values, as pydicom asks of its plug-ins.
+
+    Args:
+        frame: the JPEG file, bytes of padding after it allowed.
+        runner: what the header says of the picture; is told in how many bits the values come.
+
+    Returns:
+        (rows, columns[, 3]) uint8, or uint16 where JPEG keeps more than 8 bits; colours as they are stored,
+        pydicom converts them.
+
+    Raises:
+        ValueError: the picture is cut short, or of another size than the header says.
+        imagecodecs.Jpeg8Error: no JPEG file.
+    """
+    from imagecodecs import jpeg8_decode  # here: few files need it
+
+    if frame.rfind(_END_OF_IMAGE) < frame.rfind(_START_OF_SCAN):  # libjpeg would make up the rest
+        raise ValueError("the JPEG picture is cut short")
+    colours = "RGB" if runner.samples_per_pixel == 3 else "GRAYSCALE"
+    picture = jpeg8_decode(frame, colorspace=colours, outcolorspace=colours)  # the same twice: no conversion
+    if picture.shape[:2] != (runner.rows, runner.columns):
+        raise ValueError("the JPEG picture is of another size than the header says")
+    runner.set_option("bits_allocated", 8 * picture.dtype.itemsize)
+    runner.set_option("planar_configuration", 0)
+    return picture.tobytes()
+
+
+def _add_decoders() -> None:
+    for syntax in SYNTAXES:
+        decoder = get_decoder(syntax)
+        if PLUGIN not in decoder.available_plugins:  # a second import adds nothing
+            decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
+
+
+_add_decoders()
