@@ -4,6 +4,8 @@ Importing this module adds a decoder named `PLUGIN` to pydicom for each of `SYNT
 `imagecodecs` brings it. `jpegsof3_decode` of the same package is no choice: it crashes on pictures cut short.
 """
 
+from importlib.util import find_spec
+
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
@@ -17,7 +19,7 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 def is_available(uid: UID) -> bool:
     """Whether the decoder can be used for a transfer syntax, as pydicom asks of its plug-ins."""
-    return uid in SYNTAXES
+    return uid in SYNTAXES and find_spec("imagecodecs") is not None
 
 
 def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:

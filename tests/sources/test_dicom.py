@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import sys
 
 import imagecodecs
 import numpy as np
@@ -265,10 +266,14 @@ def test_a_jpeg_picture_of_another_size_is_a_bad_row():
         decode(file)
 
 
-def test_decoders_are_added_once():
+def test_decoders_are_added_once_and_where_they_are_installed(monkeypatch):
     importlib.reload(dicom_jpeg)
     for syntax in dicom_jpeg.SYNTAXES:
         assert get_decoder(syntax).available_plugins.count(dicom_jpeg.PLUGIN) == 1
+    assert dicom_jpeg.is_available(JPEGLosslessSV1)
+    assert not dicom_jpeg.is_available(RLELossless)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert not dicom_jpeg.is_available(JPEGLosslessSV1)
 
 
 def test_nothing_of_the_header_leaves():
