@@ -18,7 +18,7 @@ lint: .venv
 	$(BIN)/ruff format --check .
 
 test: .venv lint
-	$(BIN)/python -m pytest --ignore=tests/flink
+	$(BIN)/python -m pytest
 
 # Starts and stops a Flink cluster on this machine; needs Java (11 or 17) and Maven, which fetches 150 MB once.
 test-flink: .venv
