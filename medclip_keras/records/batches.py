@@ -8,7 +8,6 @@ the shuffle buffers and a few batches, whatever the size of the data.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,28 +17,30 @@ from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import augment
 from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.records.balance import num_copies, repeat_factors
 from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
 from medclip_keras.records.manifest import load_concepts
-from medclip_keras.records.reading import (
-    RecordFolder,
-    count,
-    image_folders,
-    read_records,
-    sentence_folders,
-    shuffle,
-    shuffled_records,
+from medclip_keras.records.reading import RecordFolder, image_folders, read_records, sentence_folders
+from medclip_keras.records.schema import parse_batch
+from medclip_keras.records.streams import (
+    AUGMENT,
+    BLOCK,
+    IMAGES,
+    PAIRS,
+    SENTENCES,
+    endless,
+    fold_in,
+    has_words,
+    image_pass,
+    kept_images,
+    seeds_of,
+    sentence_parser,
+    sentence_pass,
+    stream_seed,
 )
-from medclip_keras.records.schema import parse_batch, report_features
 
-_BLOCK = 128  # records parsed at a time
-_SENTENCES_PER_RECORD = 8  # the sentences' shuffle buffer holds that many a record of the images' buffer
-_SAMPLE = 4096  # records from which the share without a finding is estimated
-_SHARES, _SHARE_KEY = 2**32, (0x6D656463, 0x6C6970)  # the key fixes which studies a share of them is
 _RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
 _STATE_OF_RANK = np.array(_RANKED, np.int8)
 _RANK_OF_STATE = np.argsort(_STATE_OF_RANK).astype(np.int32)
-_IMAGES, _SENTENCES, _AUGMENT, _PAIRS = range(4)  # streams of random numbers
 
 
 def training_batches(
@@ -81,14 +82,14 @@ def training_batches(
     keep = kept_images(config, split, len(table))
 
     def stream(name: int, make_pass) -> tf.data.Dataset:
-        seed = _seed(config.seed, name)
-        items = _endless(make_pass, seed, steps_per_epoch * batch_size, start_step * batch_size)
+        seed = stream_seed(config.seed, name)
+        items = endless(make_pass, seed, steps_per_epoch * batch_size, start_step * batch_size)
         return items.batch(batch_size, drop_remainder=True)  # nothing remains; the shape is static
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    streams = [steps, stream(_IMAGES, _image_pass(config.data, images, split, keep))]
+    streams = [steps, stream(IMAGES, image_pass(config.data, images, split, keep))]
     if config.pairing != "pairs":
-        streams.append(stream(_SENTENCES, _sentence_pass(config.data, texts, split, keep)))
+        streams.append(stream(SENTENCES, sentence_pass(config.data, texts, split, keep)))
     batches = tf.data.Dataset.zip(*streams).map(
         functools.partial(_make_batch, config, tokenizer, table, images[0]),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -97,31 +98,6 @@ def training_batches(
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.prefetch(2).with_options(options)
-
-
-def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | None:
-    """Serialized image record () → bool (): whether a run learns from it, and from its sentences.
-
-    Images without a usable sentence of their own are left out where the run learns from pairs. Of the images
-    with a report, training keeps those whose study's hash is under `data.paired_share`: the smaller share
-    lies within the larger, and which studies they are depends on nothing else.
-
-    Returns:
-        The predicate, or None where all images are kept.
-    """
-    data, share = config.data, config.data.paired_share if split == "train" else 1.0
-    if config.pairing != "pairs" and share == 1:
-        return None
-    features = report_features(num_findings)  # image records carry the same fields
-
-    def keep(serialized):
-        record = parse_batch(features, serialized[None], ("study_id", "sentences"))
-        has_text = tf.reduce_any(_has_words(record["sentences"]["text"].values, data.min_words))
-        bucket = tf.strings.to_hash_bucket_strong(record["study_id"][0], _SHARES, _SHARE_KEY)
-        inside = bucket < round(share * _SHARES)
-        return has_text & inside if config.pairing == "pairs" else inside | ~has_text
-
-    return keep
 
 
 def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf.data.Dataset:
@@ -157,7 +133,7 @@ def evaluation_sentences(config: RunConfig, split: str, batch_size: int = 256) -
     """
     folders = sentence_folders(config.data, split)
     keep = kept_images(config, split, folders[0].manifest.num_findings)
-    sentences = read_records(folders, split, keep).batch(_BLOCK).map(_sentence_parser(config.data, folders))
+    sentences = read_records(folders, split, keep).batch(BLOCK).map(sentence_parser(config.data, folders))
     return sentences.unbatch().batch(batch_size).prefetch(1)
 
 
@@ -177,14 +153,14 @@ def _make_batch(
     parsed = parse_batch(folder.manifest.features, records, fields)
     texts = drawn
     if own_report:
-        dice = tf.random.stateless_uniform((batch_size,), _fold_in(_seed(config.seed, _PAIRS), step))
+        dice = tf.random.stateless_uniform((batch_size,), fold_in(stream_seed(config.seed, PAIRS), step))
         texts = _own_texts(parsed, config.data, dice, drawn)
     if config.data.unlabelled_sentence == "no_finding":
         texts["label_states"] = mark_unlabelled(texts["label_states"], table)
-    image_labels, image_known = _labels(parsed["label_states"], config.data, table)
-    text_labels, text_known = _labels(texts["label_states"], config.data, table)
+    image_labels, image_known = label_vectors(parsed["label_states"], config.data, table)
+    text_labels, text_known = label_vectors(texts["label_states"], config.data, table)
     index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    seeds = _seeds_of(_seed(config.seed, _AUGMENT), index)  # (B, 2)
+    seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
     images = tf.ensure_shape(parsed["image"], (batch_size, *folder.manifest.features["image"].shape))
     tokens = tokenizer(texts["text"])
     if config.objective.name == "gloria":
@@ -205,97 +181,9 @@ def _study_hash(study_ids: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(study_ids, 2**62)  # (B,) int64
 
 
-def _labels(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
+def label_vectors(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
+    """States (B, num_findings) to labels and what is known of them, as the run codes them (`code_labels`)."""
     return code_labels(close_states(states, table) if data.closure else states, data.uncertain, data.coding)
-
-
-def _endless(make_pass: Callable, seed: tf.Tensor, per_epoch: int, start: int) -> tf.data.Dataset:
-    """Elements from `start` on: epochs of `per_epoch` elements, each made of as many passes as it needs."""
-    first_epoch, num_skipped = divmod(start, per_epoch)
-    numbers = np.iinfo(np.int64).max
-
-    def epoch(number):
-        epoch_seed = _fold_in(seed, number)
-        passes = tf.data.Dataset.range(numbers).flat_map(lambda n: make_pass(_fold_in(epoch_seed, n)))
-        skipped = tf.constant(num_skipped, tf.int64)
-        return passes.take(per_epoch).skip(tf.where(number == first_epoch, skipped, 0))
-
-    return tf.data.Dataset.range(first_epoch, numbers).flat_map(epoch)
-
-
-def _image_pass(
-    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
-) -> Callable:
-    """Seed → one pass over the serialized image records, shuffled, rare ones several times."""
-    features = folders[0].manifest.features
-
-    def with_states(serialized):
-        return {"record": serialized, **parse_batch(features, serialized, ("label_states",))}
-
-    def blocks(records):
-        return records.batch(_BLOCK).map(with_states)
-
-    factors = None
-    if data.balance or keep is not None:  # else nothing can be missing
-        factors = _factors(folders, split, "positives", "num_records", blocks, keep)
-
-    def make_pass(seed):
-        records = shuffled_records(folders, split, _fold_in(seed, 0), keep)
-        if data.balance:
-            records = _draw_copies(blocks(records), factors, _fold_in(seed, 1))
-            records = records.map(lambda item: item["record"])
-        return shuffle(records, data.shuffle_buffer, _fold_in(seed, 2))
-
-    return make_pass
-
-
-def _sentence_pass(
-    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
-) -> Callable:
-    """Seed → one pass over the sentences with their states and study, shuffled, rare ones several times."""
-    parse = _sentence_parser(data, folders)
-
-    def sentences_of(serialized):
-        sentences = parse(serialized)
-        return {name: sentences[name] for name in ("text", "label_states", "study_id")}
-
-    def blocks(records):
-        return records.batch(_BLOCK).map(sentences_of)
-
-    factors = _factors(folders, split, "sentence_positives", "num_sentences", blocks, keep)
-
-    def make_pass(seed):
-        sentences = blocks(shuffled_records(folders, split, _fold_in(seed, 0), keep))
-        if data.balance:
-            sentences = _draw_copies(sentences, factors, _fold_in(seed, 1))
-        else:
-            sentences = sentences.unbatch()
-        return shuffle(sentences, _SENTENCES_PER_RECORD * data.shuffle_buffer, _fold_in(seed, 2))
-
-    return make_pass
-
-
-def _sentence_parser(data: DataConfig, folders: Sequence[RecordFolder]) -> Callable:
-    """Serialized records (B,) → their sentences of `data.min_words` words and more, flat."""
-    features = report_features(folders[0].manifest.num_findings)  # image records carry the same fields
-    keys = ("record_key", "patient_id", "study_id")
-
-    def parse(serialized):
-        batch = parse_batch(features, serialized, (*keys, "sentences"))
-        texts, states = batch["sentences"]["text"], batch["sentences"]["label_states"]
-        flat = {
-            **{key: tf.gather(batch[key], texts.value_rowids()) for key in keys},
-            "text": texts.values,
-            "label_states": states.values,
-        }
-        keep = _has_words(texts.values, data.min_words)
-        return {name: tf.boolean_mask(value, keep) for name, value in flat.items()}
-
-    return parse
-
-
-def _has_words(texts: tf.Tensor, min_words: int) -> tf.Tensor:
-    return tf.strings.split(texts).row_lengths() >= min_words
 
 
 def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | None) -> dict:
@@ -311,7 +199,7 @@ def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | No
         {"text" (B,), "label_states" (B, num_findings), "study_id" (B,)}.
     """
     texts, states = parsed["sentences"]["text"], parsed["sentences"]["label_states"]
-    keep = texts.with_values(_has_words(texts.values, data.min_words))  # (B, N) ragged
+    keep = texts.with_values(has_words(texts.values, data.min_words))  # (B, N) ragged
     texts, states = tf.ragged.boolean_mask(texts, keep), tf.ragged.boolean_mask(states, keep)
     one = _whole_report if data.text_unit == "report" else functools.partial(_one_sentence, dice)
     own_texts, own_states = one(texts, states)
@@ -340,57 +228,3 @@ def _whole_report(texts: tf.RaggedTensor, states: tf.RaggedTensor) -> tuple[tf.T
     ranks = states.with_values(tf.gather(_RANK_OF_STATE, tf.cast(states.values, tf.int32)))
     highest = tf.maximum(tf.reduce_max(ranks, axis=1), 0)  # (B, num_findings); a row may be empty
     return tf.strings.reduce_join(texts, axis=1, separator=" "), tf.gather(_STATE_OF_RANK, highest)
-
-
-def _factors(
-    folders, split: str, positives: str, total: str, blocks: Callable, keep: Callable | None
-) -> np.ndarray:
-    """Repeat factors from the manifests' counts; the share without a finding is that of some records.
-
-    Where records are left out, the manifests count too many: then all counts are those of the sample.
-    """
-    sample = shuffled_records(folders, split, _seed(0, 0), keep).take(_SAMPLE)
-    states = [block["label_states"] for block in blocks(sample)]
-    states = tf.concat(states, axis=0).numpy() if states else np.zeros((0, 0), np.int8)
-    argument, requirement = "data.min_words", "small enough to leave a sentence"
-    if keep is not None:
-        argument = "data.pairing, data.paired_share and data.min_words"
-        requirement = "such that images with a report of their own are left"
-    require(
-        len(states) > 0,
-        argument,
-        requirement,
-        f"none in {_SAMPLE} records",
-        f"Folders: {', '.join(folder.directory for folder in folders)}.",
-    )
-    share_without = np.mean(~np.any(states == LabelState.POSITIVE, axis=1))
-    if keep is not None:
-        counts = np.sum(states == LabelState.POSITIVE, axis=0)
-        return repeat_factors(counts, share_without * len(states), len(states))
-    num_items = count(folders, split, total)
-    counts = sum(
-        np.array(folder.manifest.splits[split][positives]) for folder in folders if folder.count(split)
-    )
-    return repeat_factors(counts, share_without * num_items, num_items)
-
-
-def _draw_copies(blocks: tf.data.Dataset, factors: np.ndarray, seed: tf.Tensor) -> tf.data.Dataset:
-    def repeat(number, block):
-        copies = num_copies(block["label_states"], factors, _fold_in(seed, number))
-        return {name: tf.repeat(value, copies, axis=0) for name, value in block.items()}
-
-    return blocks.enumerate().map(repeat).unbatch()
-
-
-def _seed(run_seed: int, stream: int) -> tf.Tensor:
-    return tf.constant([run_seed, stream], tf.int64)
-
-
-def _fold_in(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64), alg="philox")
-
-
-def _seeds_of(seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """(2,) of a stream and (B,) positions in it → (B, 2) int32."""
-    key = tf.random.stateless_uniform((), seed, None, None, tf.int32, alg="philox")
-    return tf.stack([tf.fill(tf.shape(index), key), tf.cast(index, tf.int32)], axis=1)

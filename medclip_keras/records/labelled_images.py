@@ -13,10 +13,11 @@ import tensorflow as tf
 from medclip_keras.config import DataConfig, RunConfig
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import augment, for_evaluation
-from medclip_keras.records.batches import _AUGMENT, _IMAGES, _endless, _image_pass, _labels, _seed, _seeds_of
+from medclip_keras.records.batches import label_vectors
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import RecordFolder, image_folders, read_records
 from medclip_keras.records.schema import parse_batch
+from medclip_keras.records.streams import AUGMENT, IMAGES, endless, image_pass, seeds_of, stream_seed
 
 _BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes which images a share of them is
 
@@ -68,9 +69,9 @@ def labelled_images(
     folders, batch_size = image_folders(config.data, split), config.train.batch_size
     keep = kept(config.data, classes, split)
     features = folders[0].manifest.features
-    records = _endless(
-        _image_pass(config.data, folders, split, keep),
-        _seed(config.seed, _IMAGES),
+    records = endless(
+        image_pass(config.data, folders, split, keep),
+        stream_seed(config.seed, IMAGES),
         steps_per_epoch * batch_size,
         start_step * batch_size,
     ).batch(batch_size, drop_remainder=True)
@@ -84,7 +85,7 @@ def labelled_images(
             images = for_evaluation(images, config.model.image.image_size)
         else:
             index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-            seeds = _seeds_of(_seed(config.seed, _AUGMENT), index)  # (B, 2)
+            seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
             images = augment(images, config.model.image.image_size, config.augment, seeds)
         return {"images": images, "labels": labels, "known": known}
 
@@ -131,7 +132,7 @@ def _targets(data: DataConfig, folder: RecordFolder, classes: Classes) -> Callab
         if classes.one_each:
             labels = tf.cast(tf.gather(states, columns, axis=1) == LabelState.POSITIVE, tf.float32)
             return labels, tf.ones_like(labels)
-        labels, known = _labels(states, dataclasses.replace(data, coding="multi_hot"), table)
+        labels, known = label_vectors(states, dataclasses.replace(data, coding="multi_hot"), table)
         return tf.gather(labels, columns, axis=1), tf.gather(known, columns, axis=1)
 
     return targets

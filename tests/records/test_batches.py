@@ -22,9 +22,9 @@ from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import (
     evaluation_images,
     evaluation_sentences,
-    kept_images,
     training_batches,
 )
+from medclip_keras.records.streams import kept_images
 
 NUM_IMAGES, NUM_SENTENCES, BATCH = 24, 40, 4
 STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
