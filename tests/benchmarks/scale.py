@@ -151,6 +151,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes, workers, failed = sorted(arguments.sizes), arguments.workers, False
     runs = {}
+    if arguments.workdir:
+        pathlib.Path(arguments.workdir).mkdir(parents=True, exist_ok=True)
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.workdir) as workdir:
             runs[size] = measure(size, workers, arguments.image_size, pathlib.Path(workdir))
