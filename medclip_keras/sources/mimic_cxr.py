@@ -32,9 +32,11 @@ no heading it is read as the body; a report without any of these is counted as u
 Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
 none; a label that is no code."""
 
+import array
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from etils import epath
 
 from medclip_keras.config import require
@@ -43,7 +45,7 @@ from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.dicom import read_image_file, view_of_position
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
-from medclip_keras.sources.tables import read_table, require_distinct, state_of_code
+from medclip_keras.sources.tables import first_repeat, read_table, require_distinct, state_of_code
 
 CITATION = (
     "Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with "
@@ -79,7 +81,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     _require_whole(metadata, columns, "dicom_id", split_of)
     for row in read_table(metadata, columns):
         image_id, patient, study = (row[column] for column in columns[:3])
-        states = states_of.get(study, b"")
+        states = states_of.of(study)
         yield ImageRow(
             image_id=image_id,
             study_id=study,
@@ -188,17 +190,37 @@ def _require_whole(table: epath.Path, columns: Sequence[str], key: str, splits: 
     require_distinct(keys(), key, table)
 
 
-def _states(root: epath.Path) -> dict[str, bytes]:
-    """study_id → the states of its 14 labels, a byte each: 227,827 studies take some 50 MB."""
+class _StudyStates:
+    """The states of each study's labels, a byte each; 227,827 studies take 5 MB."""
+
+    def __init__(self, hashes: array.array, states: bytearray):
+        order = np.argsort(np.frombuffer(hashes, np.int64))
+        self._hashes = np.frombuffer(hashes, np.int64)[order]
+        self._states = np.frombuffer(states, np.uint8).reshape(len(order), len(_LABELS))[order]
+
+    def of(self, study: str) -> bytes:
+        """The study's states; none where the table does not have it."""
+        position = np.searchsorted(self._hashes, hash(study))
+        known = position < len(self._hashes) and self._hashes[position] == hash(study)
+        return self._states[position].tobytes() if known else b""
+
+
+def _states(root: epath.Path) -> _StudyStates:
+    """The first table of labels that is there.
+
+    Raises:
+        ValueError: there is none, a column is missing, a label is no code, or a study is repeated.
+    """
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
-    states: dict[str, bytes] = {}
-    for number, row in enumerate(read_table(table, ("study_id", *_LABELS)), 1):
-        fresh = row["study_id"] not in states
-        require(
-            fresh, "study_id", f"different in every row of {table}", f"row {number}", "Download it again."
-        )
-        states[row["study_id"]] = bytes(state_of_code(row[label], label) for label in _LABELS)
-    return states
+    hashes, states = array.array("q"), bytearray()
+    for row in read_table(table, ("study_id", *_LABELS)):
+        hashes.append(hash(row["study_id"]))
+        states += bytes(state_of_code(row[label], label) for label in _LABELS)
+    repeat = first_repeat(hashes)
+    received = f"row {repeat[0] + 1}" if repeat else ""
+    advice = "Download it again."
+    require(repeat is None, "study_id", f"different in every row of {table}", received, advice)
+    return _StudyStates(hashes, states)
 
 
 def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -1,5 +1,6 @@
 """Reads the comma-separated tables that archives come with."""
 
+import array
 import contextlib
 import csv
 import difflib
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+import numpy as np
 from etils import epath
 
 from medclip_keras.config import require
@@ -93,12 +95,29 @@ def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike
         column: what to call it.
         path: the table.
     """
-    first = {}
-    for number, key in enumerate(keys, 1):
-        if key in first:
-            received = f"row {number}, which repeats row {first[key]}"
-            require(False, column, f"different in every row of {path}", received, "Delete one of them.")
-        first[key] = number
+    repeat = first_repeat(array.array("q", map(hash, keys)))
+    if repeat is not None:
+        number, earlier = (position + 1 for position in repeat)
+        received = f"row {number}, which repeats row {earlier}"
+        require(False, column, f"different in every row of {path}", received, "Delete one of them.")
+
+
+def first_repeat(hashes: array.array) -> tuple[int, int] | None:
+    """The first position whose value stands at an earlier one too, and that one; None where all differ.
+
+    Hashes of 8 bytes each take a twentieth of what a dictionary of the keys takes; that two of 377,110
+    different keys share one has a chance of 4e-9.
+
+    >>> first_repeat(array.array("q", [5, 7, 6, 7, 5]))
+    (3, 1)
+    """
+    values = np.frombuffer(hashes, np.int64)
+    order = np.argsort(values, kind="stable")
+    repeats = order[1:][values[order[1:]] == values[order[:-1]]]
+    if not len(repeats):
+        return None
+    position = int(repeats.min())
+    return position, int(np.argmax(values == values[position]))
 
 
 def state_of_code(code: str | None, column: str) -> LabelState:
