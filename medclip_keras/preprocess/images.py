@@ -168,7 +168,7 @@ def _crop_transforms(draws: tf.Tensor, side: int, image_size: int, config: Augme
     scale = smallest + (largest - smallest) * draws[:, 4]
     least, most = config.crop_share
     share = least + (most - least) * draws[:, 9]  # (B,)
-    room = side - share * image_size + 1.0
+    room = tf.floor(side - 1.0 - share * (image_size - 1.0)) + 1.0  # corners whose last pixel is in the image
     corner_x, corner_y = (tf.floor(draws[:, column] * room) for column in (5, 6))
 
     centre = (side - 1) / 2.0
