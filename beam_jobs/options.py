@@ -103,6 +103,25 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
     add("--input", required=True, help="file or folder that holds the archive")
     add("--output", required=True, help="folder for the records")
     add("--concepts", default="chest21", help="a shipped concept table, or a .jsonl file")
+    _add_split_arguments(parser)
+    _add_key_arguments(parser)
+    add(
+        "--max_bad_fraction",
+        type=float,
+        default=0.01,
+        help="the job fails where more of the rows cannot be read (default 0.01)",
+    )
+    add(
+        "--records_per_shard",
+        type=int,
+        default=RECORDS_PER_SHARD,
+        help="about so many (default 2000); small splits get up to four shards all the same",
+    )
+    return parser
+
+
+def _add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--split_fractions",
         type=_fractions,
@@ -112,6 +131,19 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
     add("--split_salt", default="", help="another salt divides the patients in another way")
     add(
+        "--hold_out",
+        action="extend",
+        type=lambda names: names.split(","),
+        default=[],
+        metavar="NAME[=PATH],…",
+        help="evaluation sets (medclip_keras.sources.evaluation_sets) whose patients are left out; PATH is "
+        "where a set's own archive lies, if not at --input: MIMIC-CXR-JPG for reports, convirt_8x200 for "
+        "chexpert_8x200",
+    )
+
+
+def _add_key_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--key_salt",
         default="medclip_keras",
         help="identifiers become SHA-256 keys under this salt. Choose your own and keep it to yourself: with "
@@ -127,29 +159,6 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         help="write salted hashes instead of the archive's identifiers: the default",
     )
     ids.add_argument("--keep_ids", action="store_true", help="write the archive's identifiers as they are")
-    add(
-        "--max_bad_fraction",
-        type=float,
-        default=0.01,
-        help="the job fails where more of the rows cannot be read (default 0.01)",
-    )
-    add(
-        "--records_per_shard",
-        type=int,
-        default=RECORDS_PER_SHARD,
-        help="about so many (default 2000); small splits get up to four shards all the same",
-    )
-    add(
-        "--hold_out",
-        action="extend",
-        type=lambda names: names.split(","),
-        default=[],
-        metavar="NAME[=PATH],…",
-        help="evaluation sets (medclip_keras.sources.evaluation_sets) whose patients are left out; PATH is "
-        "where a set's own archive lies, if not at --input: MIMIC-CXR-JPG for reports, convirt_8x200 for "
-        "chexpert_8x200",
-    )
-    return parser
 
 
 def run_or_exit(
