@@ -172,8 +172,9 @@ def medclip_resnet50_as_released() -> RunConfig:
     Command: `python -m medclip_keras.fit --run medclip_resnet50_as_released --images DIR … --texts DIR …
     --set model.text.preset=FOLDER model.image.preset=resnet_50_imagenet`, as `medclip_resnet50`.
     Hardware: a GPU. Time and metric: not measured; the published figures are those of `medclip_resnet50`.
-    Departs from that run as the code does: labels are compared by their raw dot product, a sentence without a
-    finding is No Finding, hidden states are averaged over padding too.
+    Departs from that run as the code does: labels are compared by their raw dot product, an image meets a
+    sentence of its own report where it has one, a sentence without a finding is No Finding, hidden
+    states are averaged over padding too.
     """
     run = medclip_resnet50()
     return dataclasses.replace(

@@ -34,7 +34,9 @@ import numpy as np
 SHARES = (0.1, 0.25, 0.5, 1.0)
 TRIAL_SEED, TRIAL_SHARE = 100, 0.25
 NUM_PAIRED, NUM_IMAGE_ONLY, NUM_TEXT_ONLY = 1600, 1200, 1000
-LEARNING_RATE = 5e-4  # on the trials' archive 2e-3 was worse than it in P@10 for all but GLoRIA (.23 to .22)
+# In 500 steps on the trials' archive 2e-3 was worse in P@10 for CLIP, ConVIRT and MedCLIP with unpaired
+# data, a little better for GLoRIA (.229, .221); not tried for the others.
+LEARNING_RATE = 5e-4
 UNPAIRED = "MedCLIP, with unpaired data"
 
 _WHOLE_REPORT = ["data.text_unit=report", "data.max_tokens=96"]
