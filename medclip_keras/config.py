@@ -58,9 +58,10 @@ class DataConfig:
     balance: bool = True  # repeat-factor draws, so that rare findings are seen as often as common ones
     shuffle_buffer: int = 2048  # records held in memory to shuffle
     # Which sentence meets which image: independent draws; own_report: a random one of the image's own report,
-    # where it has one; pairs: the same, and images without a report are left out; auto: what the objective is
+    # where it has one; label_overlap: the same, and other images meet one that shares a finding with them, as
+    # in MedCLIP's released code; pairs: images without a report are left out; auto: what the objective is
     # made for.
-    pairing: Literal["auto", "independent", "own_report", "pairs"] = "auto"
+    pairing: Literal["auto", "independent", "own_report", "label_overlap", "pairs"] = "auto"
     paired_share: float = 1.0  # of the studies with image and report, those that are trained on; by hash
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"

@@ -77,7 +77,7 @@ def test_objectives_and_their_data_must_fit(assignments, sentence):
 
 def test_auto_pairing_is_what_the_objective_is_made_for():
     assert get_run("medclip_resnet50").pairing == "independent"
-    assert get_run("medclip_resnet50_as_released").pairing == "own_report"
+    assert get_run("medclip_resnet50_as_released").pairing == "label_overlap"
     assert {get_run(f"{name}_resnet50").pairing for name in ("clip", "convirt", "gloria")} == {"pairs"}
     assert override(get_run("phantom_tiny"), ["objective.name=mixed_matching"]).pairing == "own_report"
 

@@ -38,6 +38,7 @@ from medclip_keras.records.streams import (
     stream_seed,
 )
 
+_CANDIDATES = 16  # sentences drawn for an image that is to meet one which shares a finding with it
 _RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
 _STATE_OF_RANK = np.array(_RANKED, np.int8)
 _RANK_OF_STATE = np.argsort(_STATE_OF_RANK).astype(np.int32)
@@ -69,8 +70,10 @@ def training_batches(
         image_study (B,) int64, a hash; token_ids, padding_mask (B, T) int32, text_labels, text_known
         (B, num_findings) float32, text_study (B,) int64; for the objective "gloria" word_ids (B, T) too.
         Images and sentences are drawn independently, unless the run's `pairing` is "own_report", where
-        sentence i is a random one of image i's own report if it has one, or "pairs", where images without one
-        are left out; there, with `data.text_unit` "report", text i is the whole report.
+        sentence i is a random one of image i's own report if it has one; "label_overlap", where it is else
+        the first of 16 drawn sentences that shares a finding with image i, if one does; or "pairs", where
+        images without a report are left out; there, with `data.text_unit` "report", text i is the whole
+        report.
 
     Raises:
         ValueError: folders that cannot be used together, an empty split, a missing shard, no usable sentence.
@@ -81,15 +84,16 @@ def training_batches(
     table = load_concepts(images[0].directory)
     keep = kept_images(config, split, len(table))
 
-    def stream(name: int, make_pass) -> tf.data.Dataset:
+    def stream(name: int, make_pass, num_items: int = batch_size) -> tf.data.Dataset:
         seed = stream_seed(config.seed, name)
-        items = endless(make_pass, seed, steps_per_epoch * batch_size, start_step * batch_size)
-        return items.batch(batch_size, drop_remainder=True)  # nothing remains; the shape is static
+        items = endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
+        return items.batch(num_items, drop_remainder=True)  # nothing remains; the shape is static
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     streams = [steps, stream(IMAGES, image_pass(config.data, images, split, keep))]
     if config.pairing != "pairs":
-        streams.append(stream(SENTENCES, sentence_pass(config.data, texts, split, keep)))
+        num_sentences = batch_size * (_CANDIDATES if config.pairing == "label_overlap" else 1)
+        streams.append(stream(SENTENCES, sentence_pass(config.data, texts, split, keep), num_sentences))
     batches = tf.data.Dataset.zip(*streams).map(
         functools.partial(_make_batch, config, tokenizer, table, images[0]),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -151,14 +155,14 @@ def _make_batch(
     own_report = config.pairing != "independent"
     fields = ("image", "label_states", "study_id", *(("sentences",) if own_report else ()))
     parsed = parse_batch(folder.manifest.features, records, fields)
+    image_labels, image_known = label_vectors(parsed["label_states"], config.data, table)
     texts = drawn
+    if config.pairing == "label_overlap":
+        drawn = _sharing_a_finding(image_labels, _text_vectors(drawn, config.data, table)[0], drawn)
     if own_report:
         dice = tf.random.stateless_uniform((batch_size,), fold_in(stream_seed(config.seed, PAIRS), step))
         texts = _own_texts(parsed, config.data, dice, drawn)
-    if config.data.unlabelled_sentence == "no_finding":
-        texts["label_states"] = mark_unlabelled(texts["label_states"], table)
-    image_labels, image_known = label_vectors(parsed["label_states"], config.data, table)
-    text_labels, text_known = label_vectors(texts["label_states"], config.data, table)
+    text_labels, text_known = _text_vectors(texts, config.data, table)
     index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
     images = tf.ensure_shape(parsed["image"], (batch_size, *folder.manifest.features["image"].shape))
@@ -184,6 +188,36 @@ def _study_hash(study_ids: tf.Tensor) -> tf.Tensor:
 def label_vectors(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
     """States (B, num_findings) to labels and what is known of them, as the run codes them (`code_labels`)."""
     return code_labels(close_states(states, table) if data.closure else states, data.uncertain, data.coding)
+
+
+def _text_vectors(texts: dict, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
+    """`label_vectors` of texts, where one without a finding may stand for No Finding."""
+    states = texts["label_states"]
+    no_finding = data.unlabelled_sentence == "no_finding"
+    return label_vectors(mark_unlabelled(states, table) if no_finding else states, data, table)
+
+
+def _sharing_a_finding(image_labels: tf.Tensor, text_labels: tf.Tensor, drawn: dict) -> dict:
+    """Of N sentences drawn for each image the first that shares a finding with it, the first if none does.
+
+    A finding is shared where both labels are not 0 and have one sign.
+
+    Follows: `sample_sent_prompts` of MedCLIP's released code, which draws from all such sentences.
+
+    Args:
+        image_labels: (B, num_findings).
+        text_labels: (B * N, num_findings), the candidates of image 0 first.
+        drawn: name → (B * N, …), the sentences.
+
+    Returns:
+        name → (B, …).
+    """
+    num_images = image_labels.shape[0]
+    by_image = tf.reshape(text_labels, (num_images, -1, image_labels.shape[1]))  # (B, N, num_findings)
+    shared = tf.reduce_any(image_labels[:, None] * by_image > 0, axis=-1)  # (B, N)
+    first = tf.argmax(tf.cast(shared, tf.int32), axis=1)  # (B,), 0 where none is shared
+    chosen = tf.range(num_images, dtype=tf.int64) * shared.shape[1] + first
+    return {name: tf.gather(value, chosen) for name, value in drawn.items()}
 
 
 def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | None) -> dict:

@@ -1,6 +1,6 @@
 """All objectives on phantoms under one budget, by the share of the pairs: the paper's Figure 1.
 
-Usage: python tests/benchmarks/objectives.py [--output DIR] [--seeds 0 1 2] [--processes 2] [--steps 1200]
+Usage: python tests/benchmarks/objectives.py [--output DIR] [--seeds 0 1 2] [--processes 2] [--steps 1000]
 
 For each seed two phantom archives are drawn: one of studies with image and report, one of images alone and
 reports alone, of other patients. Every cell (method, share of the pairs, seed) trains the same encoders on
@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("workdir/benchmark_objectives"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     (output / "cells").mkdir(parents=True, exist_ok=True)

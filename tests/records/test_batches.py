@@ -20,6 +20,7 @@ from medclip_keras.config import (
 from medclip_keras.preprocess.images import MEAN, STANDARD_DEVIATION
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import (
+    _sharing_a_finding,
     evaluation_images,
     evaluation_sentences,
     training_batches,
@@ -234,6 +235,35 @@ def test_own_report_pairs_an_image_with_its_own_sentence(config, tokenizer, dire
     for number in range(3, 8):  # no own sentence, or one of a single word
         assert len(met[number]) > 5
         assert 99 not in met[number]
+
+
+def test_label_overlap_finds_a_sentence_that_shares_a_finding(config, tokenizer):
+    """Sentences 0 and 1 of 40 name pneumonia, so 16 of them miss both with 24/40 * 23/39, 35 %."""
+    config = with_data(config, pairing="label_overlap")
+    batches = take(config, tokenizer, 120, steps_per_epoch=60)
+    met = {True: [], False: []}
+    for number, word in zip(numbers(batches), words(batches), strict=True):
+        met[number < 2].append(word < 2)
+    assert len(met[True]) == 40  # two images with pneumonia, 20 passes
+    assert 0.5 < np.mean(met[True]) < 0.8  # by independent draws .05
+    assert np.mean(met[False]) < 0.1  # opaque images and silent ones share a finding with none
+    assert_equal(batches[7:9], take(config, tokenizer, 2, start_step=7, steps_per_epoch=60))
+
+
+def test_label_overlap_takes_the_own_report_first(config, tokenizer, directory):
+    config = with_data(config, images=(str(directory / "paired"),), pairing="label_overlap")
+    batches = take(config, tokenizer, 40)
+    met = {pair for pair in zip(numbers(batches), words(batches), strict=True) if pair[0] < 3}
+    assert met == {(0, 50), (0, 51), (1, 52), (1, 53), (2, 54), (2, 55)}
+
+
+def test_label_overlap_takes_the_first_that_shares():
+    labels = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    texts = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]], np.float32)
+    chosen = _sharing_a_finding(tf.constant(labels), tf.constant(texts), {"text": tf.range(6)})
+    assert chosen["text"].numpy().tolist() == [1, 5]
+    signed = _sharing_a_finding(tf.constant(-labels), tf.constant(texts), {"text": tf.range(6)})
+    assert signed["text"].numpy().tolist() == [0, 3]  # absent here, present there: nothing in common
 
 
 def test_paired_sentences_are_drawn_unless_their_reports_are(config, tokenizer, directory):
