@@ -107,7 +107,7 @@ def count_labelled(config: RunConfig, classes: Classes, split: str) -> int:
 
 
 def kept(data: DataConfig, classes: Classes, split: str) -> Callable | None:
-    """Serialized image record () → bool (): whether it is learned from; None where all are."""
+    """Serialized image records (B,) → bool (B,): whether each is learned from; None where all are."""
     share = classes.share if split == "train" else 1.0
     if share == 1 and not classes.one_each:
         return None
@@ -115,11 +115,12 @@ def kept(data: DataConfig, classes: Classes, split: str) -> Callable | None:
     columns = _columns(folder, classes.names)
 
     def keep(serialized):
-        record = parse_batch(folder.manifest.features, serialized[None], ("record_key", "label_states"))
-        bucket = tf.strings.to_hash_bucket_strong(record["record_key"][0], _BUCKETS, _SHARE_KEY)
+        records = parse_batch(folder.manifest.features, serialized, ("record_key", "label_states"))
+        bucket = tf.strings.to_hash_bucket_strong(records["record_key"], _BUCKETS, _SHARE_KEY)
         inside = bucket < round(share * _BUCKETS)
-        positive = tf.gather(record["label_states"][0], columns) == LabelState.POSITIVE
-        return inside & (tf.reduce_sum(tf.cast(positive, tf.int32)) == 1) if classes.one_each else inside
+        positive = tf.gather(records["label_states"], columns, axis=1) == LabelState.POSITIVE
+        one_each = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1) == 1
+        return inside & one_each if classes.one_each else inside
 
     return keep
 

@@ -9,6 +9,7 @@ from etils import epath
 from medclip_keras.config import DataConfig, require
 from medclip_keras.records.manifest import Manifest, read_manifest
 
+_ASKED_AT_ONCE = 32  # records of a shard of which it is settled together whether they are kept
 _PARALLEL_SHARDS = 16  # shards that are read in turn, so that a buffer holds records of many of them
 
 
@@ -106,7 +107,8 @@ def shuffled_records(
         folders: of `image_folders` or `sentence_folders`.
         split: "train", "valid" or "test".
         seed: (2,) int32; decides the order alone, whatever TensorFlow's global seed is.
-        keep: serialized image record () → bool (), whether it is read; report records always are. None: all.
+        keep: serialized image records (B,) → bool (B,), whether each is read; report records always are.
+            None: all.
 
     Returns:
         A dataset of () strings.
@@ -152,10 +154,11 @@ def _reader(keep: Callable | None) -> Callable:
     """(path, whether it holds images) → its records, of images only those that are kept."""
 
     def read(path, of_images):
+        def kept(some):
+            return tf.cond(of_images, lambda: tf.boolean_mask(some, keep(some)), lambda: some)
+
         records = tf.data.TFRecordDataset(path)
-        if keep is None:
-            return records
-        return records.filter(lambda one: tf.cond(of_images, lambda: keep(one), lambda: True))
+        return records if keep is None else records.batch(_ASKED_AT_ONCE).map(kept).unbatch()
 
     return read
 

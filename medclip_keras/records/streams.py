@@ -39,7 +39,7 @@ def endless(make_pass: Callable, seed: tf.Tensor, per_epoch: int, start: int) ->
 
 
 def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | None:
-    """Serialized image record () → bool (): whether a run learns from it, and from its sentences.
+    """Serialized image records (B,) → bool (B,): whether a run learns from each, and from its sentences.
 
     Images without a usable sentence of their own are left out where the run learns from pairs. Of the images
     with a report, training keeps those whose study's hash is under `data.paired_share`: the smaller share
@@ -54,9 +54,10 @@ def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | 
     features = report_features(num_findings)  # image records carry the same fields
 
     def keep(serialized):
-        record = parse_batch(features, serialized[None], ("study_id", "sentences"))
-        has_text = tf.reduce_any(has_words(record["sentences"]["text"].values, data.min_words))
-        bucket = tf.strings.to_hash_bucket_strong(record["study_id"][0], _SHARES, _SHARE_KEY)
+        records = parse_batch(features, serialized, ("study_id", "sentences"))
+        texts = records["sentences"]["text"]
+        has_text = tf.reduce_any(texts.with_values(has_words(texts.values, data.min_words)), axis=1)
+        bucket = tf.strings.to_hash_bucket_strong(records["study_id"], _SHARES, _SHARE_KEY)
         inside = bucket < round(share * _SHARES)
         return has_text & inside if config.pairing == "pairs" else inside | ~has_text
 
