@@ -17,7 +17,6 @@ Writes trials.json, cells/*.json, results.json and figure1.png.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import hashlib
 import io
@@ -246,21 +245,26 @@ class Workers:
         self.output, self.steps = output, steps
         os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        # A process is replaced after some cells, for the graphs of all of them stay in its memory.
-        self.pool = concurrent.futures.ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn"), max_tasks_per_child=10
-        )
+        # A process is replaced after some cells, for the graphs of all of them stay in its memory. Python
+        # 3.11's ProcessPoolExecutor, told to do so, stands still once all of its processes have left.
+        self.pool = multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=10)
 
     def map(self, function, items: list, *rest) -> list:
-        began, futures = time.monotonic(), [self.pool.submit(function, item, *rest) for item in items]
-        for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            future.result()
-            left = (time.monotonic() - began) / done * (len(items) - done) / 60
-            print(f"{function.__name__} {done}/{len(items)}, {left:.0f} min left", flush=True)
-        return [future.result() for future in futures]
+        began, results = time.monotonic(), {}
+        calls = [(number, function, item, *rest) for number, item in enumerate(items)]
+        for number, result in self.pool.imap_unordered(_call, calls):
+            results[number] = result
+            left = (time.monotonic() - began) / len(results) * (len(items) - len(results)) / 60
+            print(f"{function.__name__} {len(results)}/{len(items)}, {left:.0f} min left", flush=True)
+        return [results[number] for number in range(len(items))]
 
     def run(self, cells: list[Cell]) -> list[dict]:
         return self.map(run_cell, cells, self.output, self.steps)
+
+
+def _call(numbered: tuple) -> tuple:
+    number, function, *arguments = numbered
+    return number, function(*arguments)
 
 
 def make_data_of(seed: int, output: pathlib.Path) -> None:
