@@ -167,7 +167,7 @@ def run_cell(cell: Cell, output: pathlib.Path, steps: int) -> dict:
     config = override(config, settings)
     workdir = output / "workdirs" / cell.name
     if not train(config, workdir, Console(file=io.StringIO())).finished:
-        raise SystemExit(f"{cell.name} was stopped; the same command goes on from its checkpoint.")
+        raise RuntimeError(f"{cell.name} was stopped; the same command goes on from its checkpoint.")
     row = dataclasses.asdict(cell) | judge(workdir, directory, whole_archive=cell.seed == TRIAL_SEED)
     row |= {
         "seconds": round(time.monotonic() - began, 1),
