@@ -31,6 +31,7 @@ from medclip_keras.records.streams import (
     fold_in,
     has_words,
     image_pass,
+    in_parallel,
     kept_images,
     seeds_of,
     sentence_parser,
@@ -89,19 +90,12 @@ def training_batches(
         items = endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
         return items.batch(num_items, drop_remainder=True)  # nothing remains; the shape is static
 
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    streams = [steps, stream(IMAGES, image_pass(config.data, images, split, keep))]
+    streams = [stream(IMAGES, image_pass(config.data, images, split, keep))]
     if config.pairing != "pairs":
         num_sentences = batch_size * (_CANDIDATES if config.pairing == "label_overlap" else 1)
         streams.append(stream(SENTENCES, sentence_pass(config.data, texts, split, keep), num_sentences))
-    batches = tf.data.Dataset.zip(*streams).map(
-        functools.partial(_make_batch, config, tokenizer, table, images[0]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.prefetch(2).with_options(options)
+    make_batch = functools.partial(_make_batch, config, tokenizer, table, images[0])
+    return in_parallel(make_batch, start_step, *streams)
 
 
 def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf.data.Dataset:

@@ -17,7 +17,15 @@ from medclip_keras.records.batches import label_vectors
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import RecordFolder, image_folders, read_records
 from medclip_keras.records.schema import parse_batch
-from medclip_keras.records.streams import AUGMENT, IMAGES, endless, image_pass, seeds_of, stream_seed
+from medclip_keras.records.streams import (
+    AUGMENT,
+    IMAGES,
+    endless,
+    image_pass,
+    in_parallel,
+    seeds_of,
+    stream_seed,
+)
 
 _BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes which images a share of them is
 
@@ -89,13 +97,7 @@ def labelled_images(
             images = augment(images, config.model.image.image_size, config.augment, seeds)
         return {"images": images, "labels": labels, "known": known}
 
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    batches = tf.data.Dataset.zip(steps, records).map(
-        make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.prefetch(2).with_options(options)
+    return in_parallel(make_batch, start_step, records)
 
 
 def count_labelled(config: RunConfig, classes: Classes, split: str) -> int:
