@@ -237,6 +237,13 @@ def test_own_report_pairs_an_image_with_its_own_sentence(config, tokenizer, dire
         assert 99 not in met[number]
 
 
+def test_streams_run_without_the_tuner(config, tokenizer):
+    """Its thread sleeps for up to a minute, and the end of a training would wait for it."""
+    options = training_batches(config, tokenizer, steps_per_epoch=6).options()
+    assert options.autotune.enabled is False
+    assert options.experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.OFF
+
+
 def test_label_overlap_finds_a_sentence_that_shares_a_finding(config, tokenizer):
     """Sentences 0 and 1 of 40 name pneumonia, so 16 of them miss both with 24/40 * 23/39, 35 %."""
     config = with_data(config, pairing="label_overlap")

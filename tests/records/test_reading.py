@@ -87,6 +87,28 @@ def test_shards_are_read_in_turn(data):
     assert {int(key[1:]) % 4 for key in keys[:4]} == {0, 1, 2, 3}
 
 
+def test_records_that_are_not_kept_leave_the_order_of_the_others(data, folders, image_row, write_dataset):
+    """Shards longer than the records that are asked for at once, and of report records none is asked for."""
+    rows = [image_row(number, [number % 3 == 0, 0, 0]) for number in range(150)]
+    write_dataset(folders / "more", "images", {"train": rows}, num_shards=2)
+    images = image_folders(config_of(folders, images=["more"]), "train")
+    reports = sentence_folders(data, "train")
+    asked = []
+
+    def keep(serialized):
+        tf.py_function(lambda some: asked.append(len(some)), [serialized], [])
+        return parse_batch(report_features(3), serialized, ["label_states"])["label_states"][:, 0] == 1
+
+    wanted = [f"i{number}" for first in range(2) for number in range(first, 150, 2) if number % 3 == 0]
+    assert keys_of(read_records(images, "train", keep)) == wanted
+    assert sum(asked) == 150
+    assert 4 < len(asked) < 20
+    seed = tf.constant([3, 4], tf.int64)
+    everything = keys_of(shuffled_records((*images, *reports), "train", seed, keep))
+    assert sorted(everything) == sorted([*wanted, *(f"r{number}" for number in range(5))])
+    assert sum(asked) == 300
+
+
 def test_parse_batch_equals_parse_of_each(folders, image_row, write_dataset):
     rows = [
         image_row(1, [0, 1, 2], [("one two three", [0, 1, 3]), ("né", [2, 0, 0])]),
