@@ -18,7 +18,7 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.losses import Loss
 from medclip_keras.training.model import GlobalStep, build_optimizer
 from medclip_keras.training.replicas import gather, make_strategy
-from medclip_keras.training.train import Outcome, count_steps, run_steps, steps_per_epoch
+from medclip_keras.training.train import Outcome, count_steps, num_images, run_steps, steps_per_epoch
 
 _VALIDATION_BATCHES = 8
 
@@ -129,9 +129,9 @@ def train_classifier(
 
 def _validation_batches(config: RunConfig, classes: Classes) -> list[dict]:
     """A few batches of the validation split, drawn as in training but not augmented; none without it."""
-    num_images = count_labelled(config, classes, "valid")
-    if not num_images:
+    held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
+    if not held_out:
         return []
-    per_epoch = max(1, num_images // config.train.batch_size)
+    per_epoch = max(1, held_out // config.train.batch_size)
     options = {"split": "valid", "steps_per_epoch": per_epoch, "augmented": False}
     return list(itertools.islice(labelled_images(config, classes, **options), _VALIDATION_BATCHES))

@@ -101,8 +101,12 @@ def count_steps(config: RunConfig) -> int:
 
 def steps_per_epoch(config: RunConfig) -> int:
     """Steps in which as many images are drawn as the training split holds."""
-    num_images = sum(read_manifest(d).splits["train"]["num_records"] for d in config.data.images)
-    return max(1, num_images // config.train.batch_size)
+    return max(1, num_images(config, "train") // config.train.batch_size)
+
+
+def num_images(config: RunConfig, split: str) -> int:
+    """Images of a split, by the manifests; 0 where there is no such split."""
+    return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
 
 
 def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
@@ -224,8 +228,8 @@ def run_steps(
 
 def validation_batches(config: RunConfig, tokenizer: Tokenizer, most: int = 8) -> list[dict]:
     """A few batches of the validation split, drawn as in training but not augmented; none without it."""
-    num_images = sum(read_manifest(d).splits["valid"]["num_records"] for d in config.data.images)
-    if not num_images:
+    held_out = num_images(config, "valid")
+    if not held_out:
         return []
     plain = AugmentConfig(
         flip=0.0,
@@ -236,7 +240,7 @@ def validation_batches(config: RunConfig, tokenizer: Tokenizer, most: int = 8) -
         scale=(1.0, 1.0),
         crop=False,
     )
-    per_epoch = max(1, num_images // config.train.batch_size)
+    per_epoch = max(1, held_out // config.train.batch_size)
     batches = training_batches(
         dataclasses.replace(config, augment=plain), tokenizer, split="valid", steps_per_epoch=per_epoch
     )

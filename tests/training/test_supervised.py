@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import keras
 import keras_hub
@@ -10,7 +11,7 @@ from medclip_keras.config import override
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
-from medclip_keras.records.manifest import load_concepts
+from medclip_keras.records.manifest import load_concepts, read_manifest, write_manifest
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.model import MedCLIP
@@ -40,6 +41,26 @@ def learned(config, tmp_path_factory):
     """A classifier that learned from random weights: its folder and what was measured."""
     workdir = tmp_path_factory.mktemp("supervised") / "random"
     return workdir, fit_supervised(config, Start(), workdir)
+
+
+@pytest.fixture(scope="module")
+def without_validation(config, tmp_path_factory):
+    """The run on a copy of its records whose manifest knows of no validation split."""
+    copied = tmp_path_factory.mktemp("records") / "images"
+    shutil.copytree(config.data.images[0], copied)
+    manifest = read_manifest(copied)
+    empty = {**manifest.splits["valid"], "shards": [], "num_records": 0}
+    write_manifest(copied, dataclasses.replace(manifest, splits={**manifest.splits, "valid": empty}))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, images=(str(copied),)))
+
+
+@pytest.mark.parametrize("run_of", [lambda config: config, lambda config: multi_label(config)])
+def test_without_a_validation_split_the_last_weights_are_taken(without_validation, tmp_path, run_of):
+    config = override(run_of(without_validation), ["train.steps=2"])
+    classes = classes_of(config)
+    _, outcome = train_classifier(encoder_maker(config, "random"), classes, config, tmp_path)
+    assert outcome.finished
+    assert not (tmp_path / "checkpoints" / "best").exists()
 
 
 def states_of(config, split):
