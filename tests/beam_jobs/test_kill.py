@@ -60,13 +60,15 @@ def finished_shards(folder):
     return [path for path in folder.glob("*.incomplete-*/dataset/*") if shard_of_file(path.name)]
 
 
-def wait_for_the_middle(process, folder):
-    """Returns when some of the shards are written."""
+def stop_in_the_middle(process, folder):
+    """Halts all processes of a job when some of its shards are written, not all."""
     deadline = time.monotonic() + 300
     while len(finished_shards(folder)) < 5:
         assert process.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGSTOP)
+    assert 5 <= len(finished_shards(folder)) < NUM_ROWS / ROWS_PER_SHARD
 
 
 def processes_of(group):
@@ -92,15 +94,15 @@ def test_labelling_whose_first_process_is_killed_ends_as_an_unbroken_one(
     out = tmp_path / "out"
     more = {"output": out / "records", "mentions": tmp_path / "mentions", "workers": 2}
     process = start("label_reports", told, **more)
-    wait_for_the_middle(process, out)
+    stop_in_the_middle(process, out)
     assert len(processes_of(process.pid)) >= 3
     process.kill()  # and not its workers, who are to notice
+    os.killpg(process.pid, signal.SIGCONT)
     process.wait()
     killed = time.monotonic()
     while processes_of(process.pid):
         assert time.monotonic() < killed + 15, "workers outlive their job"
         time.sleep(0.1)
-    assert 5 <= len(finished_shards(out)) < read_manifest(unbroken / "reports").num_records / ROWS_PER_SHARD
     assert not (out / "records").exists()
     assert not (tmp_path / "mentions").exists()
     (left,) = out.iterdir()
@@ -120,7 +122,7 @@ def test_decoding_that_is_killed_leaves_an_older_dataset_whole_and_ends_as_an_un
     before = contents(out / "records")
     more = {"output": out / "records", "reports": unbroken / "reports", "image_size": 32}
     process = start("decode_images", told, **more)
-    wait_for_the_middle(process, out)
+    stop_in_the_middle(process, out)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert 5 <= len(finished_shards(out)) < NUM_ROWS / ROWS_PER_SHARD
