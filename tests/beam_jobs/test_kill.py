@@ -60,15 +60,18 @@ def finished_shards(folder):
     return [path for path in folder.glob("*.incomplete-*/dataset/*") if shard_of_file(path.name)]
 
 
-def stop_in_the_middle(process, folder):
-    """Halts all processes of a job when some of its shards are written, not all."""
+def stop_in_the_middle(process, folder, whole):
+    """Halts all processes of a job when some of the shards of the `whole` dataset are written, not all."""
     deadline = time.monotonic() + 300
     while len(finished_shards(folder)) < 5:
         assert process.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGSTOP)
-    assert 5 <= len(finished_shards(folder)) < NUM_ROWS / ROWS_PER_SHARD
+    finished = len(finished_shards(folder))
+    if finished >= read_manifest(whole).num_records / ROWS_PER_SHARD:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"the job was halted too late, after {finished} shards")
 
 
 def processes_of(group):
@@ -94,7 +97,7 @@ def test_labelling_whose_first_process_is_killed_ends_as_an_unbroken_one(
     out = tmp_path / "out"
     more = {"output": out / "records", "mentions": tmp_path / "mentions", "workers": 2}
     process = start("label_reports", told, **more)
-    stop_in_the_middle(process, out)
+    stop_in_the_middle(process, out, unbroken / "reports")
     assert len(processes_of(process.pid)) >= 3
     process.kill()  # and not its workers, who are to notice
     os.killpg(process.pid, signal.SIGCONT)
@@ -103,6 +106,7 @@ def test_labelling_whose_first_process_is_killed_ends_as_an_unbroken_one(
     while processes_of(process.pid):
         assert time.monotonic() < killed + 15, "workers outlive their job"
         time.sleep(0.1)
+    assert len(finished_shards(out)) >= 5
     assert not (out / "records").exists()
     assert not (tmp_path / "mentions").exists()
     (left,) = out.iterdir()
@@ -122,7 +126,7 @@ def test_decoding_that_is_killed_leaves_an_older_dataset_whole_and_ends_as_an_un
     before = contents(out / "records")
     more = {"output": out / "records", "reports": unbroken / "reports", "image_size": 32}
     process = start("decode_images", told, **more)
-    stop_in_the_middle(process, out)
+    stop_in_the_middle(process, out, unbroken / "images")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert 5 <= len(finished_shards(out)) < NUM_ROWS / ROWS_PER_SHARD
