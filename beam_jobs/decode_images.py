@@ -30,7 +30,7 @@ from beam_jobs.options import JobOptions, new_parser, run_or_exit
 from beam_jobs.report_join import FetchReports, read_places
 from beam_jobs.selection import EVERYTHING, Selection, select
 from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess import images

@@ -1,19 +1,12 @@
 """What a job's result depends on, as fingerprints: unchanged inputs, options and code need no second run."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import pathlib
-import platform
 from collections.abc import Iterable, Iterator
-from types import ModuleType
-from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 from etils import epath
-
-_PACKAGES = ("medclip_keras", "apache-beam", "numpy", "spacy", "tensorflow", "tensorflow-datasets")
 
 
 def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
@@ -36,26 +29,6 @@ def _sha256_of_files(files: Iterable[tuple[str, int, float]]) -> str:
     for file in files:
         digest.update(json.dumps(file).encode() + b"\n")
     return digest.hexdigest()
-
-
-def sha256_of(value: Any) -> str:
-    """SHA-256 of a value of JSON types."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def code_sha256(modules: Iterable[ModuleType]) -> str:
-    """SHA-256 of the source files of modules and packages: what another version may do in another way."""
-    digest = hashlib.sha256()
-    for module in modules:
-        file = pathlib.Path(module.__file__)
-        for path in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that had a part in the records."""
-    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}}
 
 
 def _list_folder(folder: str) -> Iterator[tuple[str, int, float]]:

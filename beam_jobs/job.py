@@ -13,7 +13,7 @@ import apache_beam as beam
 from etils import epath
 
 from beam_jobs import sharding
-from beam_jobs.inputs import code_sha256, input_sha256, sha256_of, versions
+from beam_jobs.inputs import input_sha256
 from beam_jobs.local_workers import tied_workers
 from beam_jobs.options import JobOptions, pipeline_options
 from beam_jobs.progress import NUM_ROWS_NAME, Progress
@@ -26,8 +26,9 @@ from beam_jobs.writing import (
     start_workplace,
     write_bad_records,
 )
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.provenance import code_sha256, sha256_of, versions
 from medclip_keras.records import schema, shards, splits
 from medclip_keras.records.manifest import (
     CONCEPTS_NAME,

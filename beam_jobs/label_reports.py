@@ -25,17 +25,18 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_jobs.inputs import input_sha256, sha256_of
+from beam_jobs.inputs import input_sha256
 from beam_jobs.job import Job, rows_of, run_job
 from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
 from beam_jobs.selection import EVERYTHING, Selection, select
 from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
 from medclip_keras import knowledge
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
 from medclip_keras.knowledge.linking import THRESHOLD, Linking
 from medclip_keras.knowledge.mentions import mentions_line
+from medclip_keras.provenance import sha256_of
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.sources import get_source
 from medclip_keras.sources.rows import ReportRow, Section

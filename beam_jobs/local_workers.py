@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 LOCAL_RUNNER = "FnApiRunner"
 _JOB = "MEDCLIP_KERAS_JOB"  # in the environment of local workers: the process that started them

@@ -29,7 +29,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from etils import epath
 
 from beam_jobs.local_workers import LOCAL_RUNNER, ask_for_workers
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
 

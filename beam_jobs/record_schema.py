@@ -18,7 +18,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from beam_jobs.record_facts import NUM_STATES, fields_of
 from beam_jobs.statistics_proto import BRIGHTNESS, NUMBER, WORDS, common_stats, custom, features_by_name
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.splits import SPLITS
 

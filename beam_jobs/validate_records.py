@@ -38,9 +38,9 @@ from beam_jobs import (
     statistics_proto,
     validation_page,
 )
-from beam_jobs.inputs import code_sha256, sha256_of
 from beam_jobs.options import lies_within, pipeline_options, require_known_options, run_or_exit
-from medclip_keras.config import require
+from medclip_keras.errors import require
+from medclip_keras.provenance import code_sha256, sha256_of
 from medclip_keras.records.manifest import Manifest, load_concepts, read_manifest, verify
 
 STATISTICS_NAME, ANOMALIES_NAME, PAGE_NAME = "statistics.pb", "anomalies.pbtxt", "report.html"

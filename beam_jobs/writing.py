@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from beam_jobs.sharding import Outcome
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import CONCEPTS_NAME, MANIFEST_NAME, file_sha256
 from medclip_keras.records.schema import encode, features_of

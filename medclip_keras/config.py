@@ -4,21 +4,13 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import pydantic
 
+from medclip_keras.errors import require
+
 _STRICT = pydantic.ConfigDict(extra="forbid")
-
-
-def require(condition: bool, argument: str, requirement: str, received: Any, advice: str = "") -> None:
-    """Raises the house's error sentence unless `condition` holds.
-
-    Raises:
-        ValueError: "`argument` must be requirement. Received: value. advice"
-    """
-    if not condition:
-        raise ValueError(f"`{argument}` must be {requirement}. Received: {received!r}. {advice}".rstrip())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import keras
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import RunConfig, require, to_dict
+from medclip_keras.config import RunConfig, to_dict
+from medclip_keras.errors import require
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.prompts import ClassPrompts
@@ -25,12 +26,12 @@ from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.run import TRAINED, UNTRAINED, DatasetResult, classify, evaluate
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
 from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.provenance import versions
 from medclip_keras.training.restore import LoadedModel, load_model
 
 SPLIT = "test"

@@ -15,7 +15,7 @@ import tempfile
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.serving.signatures import RUN_FILE, Endpoints, export_model
 from medclip_keras.serving.validate import TOLERANCE, validate
 from medclip_keras.training.restore import LoadedModel, load_model

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import DataConfig, RawInput, RunConfig, override, require, to_dict
+from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
+from medclip_keras.errors import require
 from medclip_keras.runs import RUNS, get_run
 
 
@@ -254,7 +255,7 @@ class Pipeline:
         return json.loads(file.read_text())["inputs"] == _json(stage.inputs)
 
     def _bring_up_to_date(self, stage: Stage) -> None:
-        from medclip_keras.training.provenance import versions
+        from medclip_keras.provenance import versions
 
         if self._is_up_to_date(stage):
             self.console.print(f"[dim]{stage.name}: up to date[/dim]", highlight=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.evaluation.prompts import read_prompts
 from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
 from medclip_keras.evaluation.zero_shot import Task

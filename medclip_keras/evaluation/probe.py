@@ -27,7 +27,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.evaluation.zero_shot import Task, chance, figures
 
 STRENGTHS = (

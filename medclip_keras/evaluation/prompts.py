@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from etils import epath
 
-from medclip_keras.config import EvaluationConfig, require
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.errors import require
 from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
 from medclip_keras.knowledge.concepts import NO_FINDING
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medclip_keras.config import EvaluationConfig, require
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.errors import require
 from medclip_keras.evaluation import retrieval, zero_shot
 from medclip_keras.evaluation.embedder import (
     Batch,

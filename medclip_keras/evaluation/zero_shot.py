@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medclip_keras.config import EvaluationConfig, require
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.errors import require
 from medclip_keras.evaluation.embedder import ImageTable
 from medclip_keras.evaluation.metrics import Statistic, auroc, estimate, mean_of, weighted_mean
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts

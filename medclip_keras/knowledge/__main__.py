@@ -10,7 +10,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
 
 

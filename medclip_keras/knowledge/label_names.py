@@ -24,7 +24,7 @@ import difflib
 import functools
 import importlib.resources
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 _TABLE = importlib.resources.files("medclip_keras.knowledge") / "tables" / "label_names.csv"
 

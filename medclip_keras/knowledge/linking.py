@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.real_words import PREFIXES, real_words
 from medclip_keras.knowledge.umls import knowledge_base_path

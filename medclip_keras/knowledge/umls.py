@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 if TYPE_CHECKING:
     from scispacy.linking_utils import KnowledgeBase

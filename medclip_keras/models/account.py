@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.models import key_maps
 from medclip_keras.models.key_maps import LAYOUTS, Entry
 from medclip_keras.models.state_dicts import StateDict, find_weights, read_settings, read_state_dict

@@ -7,7 +7,8 @@ import keras
 import keras_hub
 from keras import layers, ops
 
-from medclip_keras.config import ImageEncoderConfig, require
+from medclip_keras.config import ImageEncoderConfig
+from medclip_keras.errors import require
 
 
 def _input_shape(config: ImageEncoderConfig) -> tuple[int, int, int]:

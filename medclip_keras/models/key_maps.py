@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras
 import keras_hub
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 Shapes = Mapping[str, tuple[int, ...]]
 

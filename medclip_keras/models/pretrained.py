@@ -18,14 +18,8 @@ from dataclasses import dataclass
 import keras
 import keras_hub
 
-from medclip_keras.config import (
-    DataConfig,
-    ImageEncoderConfig,
-    ModelConfig,
-    RunConfig,
-    TextEncoderConfig,
-    require,
-)
+from medclip_keras.config import DataConfig, ImageEncoderConfig, ModelConfig, RunConfig, TextEncoderConfig
+from medclip_keras.errors import require
 from medclip_keras.models import key_maps
 from medclip_keras.models.account import (
     ARCHITECTURES,

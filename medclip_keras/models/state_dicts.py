@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 # In the order in which a folder is searched.
 FILE_NAMES = (

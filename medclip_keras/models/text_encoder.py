@@ -7,7 +7,8 @@ import keras
 import keras_hub
 from keras import layers, ops
 
-from medclip_keras.config import TextEncoderConfig, require
+from medclip_keras.config import TextEncoderConfig
+from medclip_keras.errors import require
 from medclip_keras.models.image_encoder import hidden_layer
 
 HIDDEN_STATES = {  # of n layers, those that are used

@@ -16,7 +16,7 @@ import tensorflow_text as tf_text
 from etils import epath
 from tensorflow_text.tools.wordpiece_vocab import bert_vocab_from_dataset
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 REQUIRED_PIECES = (PAD, UNKNOWN, START, END)

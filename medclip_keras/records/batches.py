@@ -12,7 +12,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from medclip_keras.config import DataConfig, RunConfig, require
+from medclip_keras.config import DataConfig, RunConfig
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import augment

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.records.schema import features_of
 

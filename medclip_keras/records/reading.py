@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 from etils import epath
 
-from medclip_keras.config import DataConfig, require
+from medclip_keras.config import DataConfig
+from medclip_keras.errors import require
 from medclip_keras.records.manifest import Manifest, read_manifest
 
 _ASKED_AT_ONCE = 32  # records of a shard of which it is settled together whether they are kept

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 
 def image_features(image_size: int, num_findings: int) -> tfds.features.FeaturesDict:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 SPLITS = ("train", "valid", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from medclip_keras.config import DataConfig, RunConfig, require
+from medclip_keras.config import DataConfig, RunConfig
+from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.balance import num_copies, repeat_factors
 from medclip_keras.records.reading import RecordFolder, count, shuffle, shuffled_records

@@ -26,7 +26,7 @@ import dataclasses
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.schema import image_features

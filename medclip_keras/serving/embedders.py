@@ -8,7 +8,8 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401 (registers the operations of encode_text)
 from etils import epath
 
-from medclip_keras.config import RunConfig, from_dict, require
+from medclip_keras.config import RunConfig, from_dict
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, Endpoints

@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
 from medclip_keras.serving import clean_process
 from medclip_keras.serving.signatures import Endpoints

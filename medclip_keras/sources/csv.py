@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import nih_chestxray14

@@ -54,7 +54,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import get_source
 from medclip_keras.sources.convirt_8x200 import CATEGORIES

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.label_names import concept_of_label
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.rows import ImageRow

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
 from medclip_keras.sources.tables import read_table, require_distinct
 

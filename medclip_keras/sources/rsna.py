@@ -40,7 +40,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.label_names import concept_of_label
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.dicom import read_image_file

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from etils import epath
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.label_names import labels_of
 from medclip_keras.knowledge.states import LabelState
 

@@ -9,14 +9,15 @@ import pathlib
 import shutil
 from collections.abc import Callable
 
-from medclip_keras.config import require, to_dict
+from medclip_keras.config import to_dict
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.models.account import Row, Source
 from medclip_keras.models.pretrained import IMAGE_BACKBONE, convert_dual, convert_tower
 from medclip_keras.models.state_dicts import files_of, find_weights, read_settings
 from medclip_keras.preprocess.text import Tokenizer, check_vocabulary, read_vocabulary
+from medclip_keras.provenance import versions
 from medclip_keras.training.checkpoints import Checkpoints
-from medclip_keras.training.provenance import versions
 
 CONVERSION_FILE = "conversion.json"
 

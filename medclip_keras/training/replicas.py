@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import keras
 from etils import epath
 
-from medclip_keras.config import RunConfig, from_dict, require
+from medclip_keras.config import RunConfig, from_dict
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.training.checkpoints import Checkpoints

@@ -22,12 +22,14 @@ from collections.abc import Callable, Sequence
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import RunConfig, override, require
+from medclip_keras.config import RunConfig, override
+from medclip_keras.errors import require
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.run import check_findings
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.labelled_images import Classes, count_labelled
@@ -35,7 +37,6 @@ from medclip_keras.records.manifest import load_concepts, read_manifest
 from medclip_keras.records.reading import image_folders
 from medclip_keras.runs import get_run
 from medclip_keras.training.classifier import Classifier, train_classifier
-from medclip_keras.training.provenance import versions
 from medclip_keras.training.restore import load_model, read_run_json
 from medclip_keras.training.train import write_run_json
 

@@ -11,10 +11,12 @@ import tensorflow as tf
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import AugmentConfig, RunConfig, require, to_dict
+from medclip_keras.config import AugmentConfig, RunConfig, to_dict
+from medclip_keras.errors import require
 from medclip_keras.knowledge.closeness import concept_kernel, idf_weights
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_sentences, training_batches
 from medclip_keras.records.manifest import load_concepts, read_manifest, verify
 from medclip_keras.records.reading import count, image_folders, sentence_folders
@@ -22,7 +24,6 @@ from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.projector import write_projector
-from medclip_keras.training.provenance import versions
 from medclip_keras.training.replicas import make_strategy
 from medclip_keras.training.vocabulary import make_tokenizer
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 from etils import epath
 
-from medclip_keras.config import RunConfig, require
+from medclip_keras.config import RunConfig
+from medclip_keras.errors import require
 from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, read_vocabulary
 
 

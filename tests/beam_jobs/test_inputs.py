@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from beam_jobs.inputs import code_sha256, input_sha256, versions
+from beam_jobs.inputs import input_sha256
+from medclip_keras.provenance import code_sha256, versions
 
 
 @pytest.fixture

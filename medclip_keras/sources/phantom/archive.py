@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from medclip_keras.config import require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.phantom.cohort import Study, draw_studies

@@ -1,0 +1,55 @@
+"""Provenance of an artifact: package versions, the commit of the code, fingerprints of values and code."""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+PACKAGES = (
+    "medclip_keras",
+    "tensorflow",
+    "keras",
+    "keras-hub",
+    "tensorflow-text",
+    "tensorflow-datasets",
+    "apache-beam",
+    "spacy",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result, and the commit of the code."""
+    found = {"python": platform.python_version()}
+    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {**found, "commit": commit}
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 of a value of JSON types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def code_sha256(modules: Iterable[ModuleType]) -> str:
+    """SHA-256 of the source files of modules and packages."""
+    digest = hashlib.sha256()
+    for module in modules:
+        file = pathlib.Path(module.__file__ or "")
+        for path in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
