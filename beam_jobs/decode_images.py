@@ -24,12 +24,12 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from beam_jobs import report_join
-from beam_jobs.job import Job, recorded_options, rows_of, run_job
-from beam_jobs.options import JobOptions, new_parser, run_or_exit
-from beam_jobs.report_join import FetchReports, read_places
-from beam_jobs.selection import EVERYTHING, Selection, select
-from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
+from beam_jobs.dataset import report_join
+from beam_jobs.dataset.job import Job, recorded_options, rows_of, run_job
+from beam_jobs.dataset.options import JobOptions, new_parser, run_or_exit
+from beam_jobs.dataset.report_join import FetchReports, read_places
+from beam_jobs.dataset.selection import EVERYTHING, Selection, select
+from beam_jobs.dataset.sharding import KeyedRow, MakeShards, Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState

@@ -25,11 +25,11 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_jobs.inputs import input_sha256
-from beam_jobs.job import Job, rows_of, run_job
-from beam_jobs.options import JobOptions, lies_within, new_parser, run_or_exit
-from beam_jobs.selection import EVERYTHING, Selection, select
-from beam_jobs.sharding import KeyedRow, MakeShards, Outcome
+from beam_jobs.dataset.inputs import input_sha256
+from beam_jobs.dataset.job import Job, rows_of, run_job
+from beam_jobs.dataset.options import JobOptions, lies_within, new_parser, run_or_exit
+from beam_jobs.dataset.selection import EVERYTHING, Selection, select
+from beam_jobs.dataset.sharding import KeyedRow, MakeShards, Outcome
 from medclip_keras import knowledge
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table

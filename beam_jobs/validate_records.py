@@ -29,16 +29,12 @@ from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from beam_jobs import (
-    anomalies,
-    comparison,
-    record_facts,
-    record_schema,
-    record_statistics,
-    statistics_proto,
-    validation_page,
-)
-from beam_jobs.options import lies_within, pipeline_options, require_known_options, run_or_exit
+from beam_jobs.dataset.options import lies_within, pipeline_options, require_known_options, run_or_exit
+from beam_jobs.validation import anomalies, comparison, statistics_proto
+from beam_jobs.validation import facts as record_facts
+from beam_jobs.validation import page as validation_page
+from beam_jobs.validation import schema as record_schema
+from beam_jobs.validation import tallies as record_statistics
 from medclip_keras.errors import require
 from medclip_keras.provenance import code_sha256, sha256_of
 from medclip_keras.records.manifest import Manifest, load_concepts, read_manifest, verify

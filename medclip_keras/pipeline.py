@@ -168,7 +168,7 @@ class Pipeline:
         }
 
     def _beam_stage(self, module, options, number: int) -> Stage:
-        from beam_jobs.job import describe_making, run_job
+        from beam_jobs.dataset.job import describe_making, run_job
 
         job = module.make_job(options)
 
@@ -347,7 +347,7 @@ def _file_sha256(path: str) -> str:
 
 
 def _files_sha256(path: str) -> str:
-    from beam_jobs.inputs import input_sha256
+    from beam_jobs.dataset.inputs import input_sha256
 
     return input_sha256(path, ())
 

@@ -18,8 +18,8 @@ from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import decode_images, label_reports
+from beam_jobs.dataset.options import pipeline_options
 from beam_jobs.decode_images import DecodeImages, DecodeOptions
-from beam_jobs.options import pipeline_options
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import decode_to_square

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from beam_jobs import decode_images, label_reports
-from beam_jobs.writing import publish, start_workplace
+from beam_jobs.dataset.writing import publish, start_workplace
 from medclip_keras import fit
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest, verify
 from medclip_keras.records.shards import shard_of_file

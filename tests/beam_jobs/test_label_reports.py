@@ -14,9 +14,9 @@ from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import label_reports
-from beam_jobs.job import describe_making
+from beam_jobs.dataset.job import describe_making
+from beam_jobs.dataset.options import pipeline_options
 from beam_jobs.label_reports import LabelOptions, LabelReports
-from beam_jobs.options import pipeline_options
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.extractor import Extractor
 from medclip_keras.knowledge.states import LabelState

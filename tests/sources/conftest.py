@@ -28,8 +28,8 @@ def decoded():
 
     It decodes as the job does, without a pipeline.
     """
+    from beam_jobs.dataset.sharding import key_row, reason_of
     from beam_jobs.decode_images import DecodeImage, DecodeOptions
-    from beam_jobs.sharding import key_row, reason_of
     from medclip_keras.knowledge.concepts import load_table
 
     def decode(source, path, concepts="thorax") -> dict[str, dict | str]:

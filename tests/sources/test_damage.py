@@ -14,7 +14,7 @@ import shutil
 import pytest
 
 from beam_jobs import decode_images
-from beam_jobs.job import TooManyBadRowsError
+from beam_jobs.dataset.job import TooManyBadRowsError
 from medclip_keras.sources import SOURCES, phantom
 
 
@@ -210,7 +210,7 @@ def test_a_whole_archive_is_recorded_to_the_last_image(layout, write):
 def test_a_damaged_table_is_refused_before_any_work(layout, damage, sentence, write, monkeypatch):
     options = write(layout)
     damage(folder_of(options))
-    monkeypatch.setattr("beam_jobs.job.execute", None)  # no pipeline runs
+    monkeypatch.setattr("beam_jobs.dataset.job.execute", None)  # no pipeline runs
     with pytest.raises(ValueError, match=f"^{sentence}"):
         decode_images.run(**options)
     assert [path.name for path in pathlib.Path(options["output"]).parent.iterdir()] == ["archive"]

@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from beam_jobs.dataset.sharding import key_row
 from beam_jobs.label_reports import UNUSABLE, LabelOptions, LabelReport
-from beam_jobs.sharding import key_row
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.label_names import labels_of
 from medclip_keras.knowledge.states import LabelState

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from beam_jobs import validate_records
-from beam_jobs.statistics_proto import common_stats, custom, features_by_name, value_counts
+from beam_jobs.validation.statistics_proto import common_stats, custom, features_by_name, value_counts
 from medclip_keras import fit
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState

@@ -4,7 +4,7 @@ import time
 import pytest
 from etils import epath
 
-from beam_jobs.progress import NUM_ROWS_NAME, Progress
+from beam_jobs.dataset.progress import NUM_ROWS_NAME, Progress
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 import beam_jobs
-from beam_jobs.options import (
+from beam_jobs.dataset.options import (
     JobOptions,
     new_parser,
     pipeline_options,

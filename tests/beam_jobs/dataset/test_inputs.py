@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from beam_jobs.inputs import input_sha256
+from beam_jobs.dataset.inputs import input_sha256
 from medclip_keras.provenance import code_sha256, versions
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from beam_jobs.sharding import KeyedRow, Outcome
+from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras.errors import require
 from medclip_keras.provenance import sha256_of
 from medclip_keras.sources.evaluation_sets import get_evaluation_set, members_of

@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.io.tfrecordio import ReadAllFromTFRecord
 
-from beam_jobs.record_facts import NUM_STATES, RecordFacts, describe_record
+from beam_jobs.validation.facts import NUM_STATES, RecordFacts, describe_record
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.splits import SPLITS
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
 
-from beam_jobs.local_workers import end_with_job, tied_workers
-from beam_jobs.options import JobOptions, pipeline_options
+from beam_jobs.dataset.local_workers import end_with_job, tied_workers
+from beam_jobs.dataset.options import JobOptions, pipeline_options
 
 
 def test_workers_are_processes_of_the_local_runner():
@@ -42,7 +42,7 @@ def test_worker_ends_when_its_job_is_gone():
     job = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     code = """
         import sys, time
-        from beam_jobs.local_workers import end_with_job
+        from beam_jobs.dataset.local_workers import end_with_job
         end_with_job()
         print("ready", flush=True)
         time.sleep(100)

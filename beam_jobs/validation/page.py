@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from beam_jobs.anomalies import Anomaly, Comparison, num_patients
-from beam_jobs.statistics_proto import (
+from beam_jobs.validation.anomalies import Anomaly, Comparison, num_patients
+from beam_jobs.validation.statistics_proto import (
     BRIGHTNESS,
     NUMBER,
     STATES,
@@ -48,7 +48,7 @@ def render_page(
         comparisons: between splits and runs.
     """
     splits = list(statistics.datasets)
-    template = string.Template((pathlib.Path(__file__).parent / "validation.html").read_text())
+    template = string.Template((pathlib.Path(__file__).parent / "page.html").read_text())
     sections = [
         _section("Splits", _splits(splits)),
         *(_section(name, _charts(splits, feature)) for feature, name in _CHARTS.items()),

@@ -7,8 +7,8 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_jobs.options import JobOptions, pipeline_options
-from beam_jobs.sharding import MakeShards, Outcome, key_row, reason_of
+from beam_jobs.dataset.options import JobOptions, pipeline_options
+from beam_jobs.dataset.sharding import MakeShards, Outcome, key_row, reason_of
 from medclip_keras.records.splits import split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 

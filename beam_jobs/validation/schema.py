@@ -16,8 +16,15 @@ from etils import epath
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from beam_jobs.record_facts import NUM_STATES, fields_of
-from beam_jobs.statistics_proto import BRIGHTNESS, NUMBER, WORDS, common_stats, custom, features_by_name
+from beam_jobs.validation.facts import NUM_STATES, fields_of
+from beam_jobs.validation.statistics_proto import (
+    BRIGHTNESS,
+    NUMBER,
+    WORDS,
+    common_stats,
+    custom,
+    features_by_name,
+)
 from medclip_keras.errors import require
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.splits import SPLITS

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from beam_jobs.report_join import FetchReports, places_of
-from beam_jobs.sharding import KeyedRow
+from beam_jobs.dataset.report_join import FetchReports, places_of
+from beam_jobs.dataset.sharding import KeyedRow
 from medclip_keras.records.schema import encode, report_features
 from medclip_keras.records.shards import write_shard
 from medclip_keras.sources.rows import ImageRow

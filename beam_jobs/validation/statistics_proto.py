@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from beam_jobs.record_facts import fields_of
-from beam_jobs.record_statistics import FieldTally, SightingTally, SplitTally
+from beam_jobs.validation.facts import fields_of
+from beam_jobs.validation.tallies import FieldTally, SightingTally, SplitTally
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.splits import SPLITS
 

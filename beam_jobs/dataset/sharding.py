@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from beam_jobs.local_workers import end_with_job
-from beam_jobs.options import JobOptions
-from beam_jobs.packing import PackValues, pack, unpack
+from beam_jobs.dataset.local_workers import end_with_job
+from beam_jobs.dataset.options import JobOptions
+from beam_jobs.dataset.packing import PackValues, pack, unpack
 from medclip_keras.records.shards import Shard, num_shards_of, salted_hash, shard_index
 from medclip_keras.records.splits import require_split, split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow

@@ -12,13 +12,13 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from beam_jobs import sharding
-from beam_jobs.inputs import input_sha256
-from beam_jobs.local_workers import tied_workers
-from beam_jobs.options import JobOptions, pipeline_options
-from beam_jobs.progress import NUM_ROWS_NAME, Progress
-from beam_jobs.selection import EVERYTHING, Selection
-from beam_jobs.writing import (
+from beam_jobs.dataset import sharding
+from beam_jobs.dataset.inputs import input_sha256
+from beam_jobs.dataset.local_workers import tied_workers
+from beam_jobs.dataset.options import JobOptions, pipeline_options
+from beam_jobs.dataset.progress import NUM_ROWS_NAME, Progress
+from beam_jobs.dataset.selection import EVERYTHING, Selection
+from beam_jobs.dataset.writing import (
     BAD_RECORDS_NAME,
     WriteShard,
     publish,

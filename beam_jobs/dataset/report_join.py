@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from beam_jobs.sharding import KeyedRow
+from beam_jobs.dataset.sharding import KeyedRow
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.shards import read_records, salted_hash
 

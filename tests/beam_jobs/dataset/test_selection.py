@@ -11,9 +11,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from beam_jobs import decode_images, label_reports
+from beam_jobs.dataset.job import describe_making
+from beam_jobs.dataset.selection import HELD_OUT, select
 from beam_jobs.decode_images import DecodeOptions
-from beam_jobs.job import describe_making
-from beam_jobs.selection import HELD_OUT, select
 from medclip_keras.knowledge.label_names import labels_of
 from medclip_keras.records.manifest import read_manifest
 from medclip_keras.records.schema import parse

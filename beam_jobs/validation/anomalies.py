@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from beam_jobs.comparison import Difference, compare_histograms, compare_shares
-from beam_jobs.record_schema import num_said
-from beam_jobs.statistics_proto import common_stats, custom, features_by_name, value_counts
+from beam_jobs.validation.comparison import Difference, compare_histograms, compare_shares
+from beam_jobs.validation.schema import num_said
+from beam_jobs.validation.statistics_proto import common_stats, custom, features_by_name, value_counts
 
 _Statistics = statistics_pb2.DatasetFeatureStatisticsList
 _Type = anomalies_pb2.AnomalyInfo

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from beam_jobs.comparison import compare_histograms, compare_shares
+from beam_jobs.validation.comparison import compare_histograms, compare_shares
 
 
 def test_samples_of_one_distribution_do_not_differ_at_any_size():

@@ -1,8 +1,8 @@
 import pytest
 from etils import epath
 
-from beam_jobs import writing
-from beam_jobs.writing import publish, require_replaceable, start_workplace
+from beam_jobs.dataset import writing
+from beam_jobs.dataset.writing import publish, require_replaceable, start_workplace
 
 NAMES = ["concepts.jsonl", "dataset_info.json", "features.json", "manifest.json"]
 SHARDS = [f"zoo_images-train.tfrecord-0000{index}-of-00002" for index in range(2)]

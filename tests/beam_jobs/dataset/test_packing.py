@@ -4,9 +4,9 @@ import apache_beam as beam
 from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_jobs import packing
-from beam_jobs.options import pipeline_options
-from beam_jobs.packing import PackValues, pack, unpack
+from beam_jobs.dataset import packing
+from beam_jobs.dataset.options import pipeline_options
+from beam_jobs.dataset.packing import PackValues, pack, unpack
 
 
 def test_unpack_is_the_inverse_of_pack_over_several_packs():

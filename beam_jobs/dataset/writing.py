@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from beam_jobs.sharding import Outcome
+from beam_jobs.dataset.sharding import Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import CONCEPTS_NAME, MANIFEST_NAME, file_sha256

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from etils import epath
 
-from beam_jobs.local_workers import LOCAL_RUNNER, ask_for_workers
+from beam_jobs.dataset.local_workers import LOCAL_RUNNER, ask_for_workers
 from medclip_keras.errors import require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions

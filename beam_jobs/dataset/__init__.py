@@ -1,0 +1,1 @@
+"""From rows of an archive to a published dataset: the steps that both record-making jobs share."""

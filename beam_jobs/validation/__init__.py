@@ -1,0 +1,1 @@
+"""Checks of finished records: statistics, schema, anomalies, and their page."""
