@@ -56,7 +56,7 @@ def label_similarity(
     each a matrix product over the pairs (k, l) of concepts with K_kl not 0; K = I is the cosine above.
 
     Follows: Wang et al., EMNLP 2022, section 3.3 (cosine); their released code takes the dot product.
-    Departs: K, which `knowledge.closeness` makes of document frequencies and the concepts' tree.
+    Departs: K, which `training.concept_kernel` makes of document frequencies and the concepts' tree.
 
     Args:
         image_labels: float (num_images, num_findings), multi-hot {0, 1} or signed {-1, 0, 1}.
@@ -110,7 +110,7 @@ def _kernel_product(kernel, num_findings):
     if not fits or np.linalg.eigvalsh(kernel)[0] <= 0:
         raise ValueError(
             f"`concept_kernel` must be symmetric positive definite, of shape ({num_findings}, "
-            f"{num_findings}). Received: shape {kernel.shape}. Make it with knowledge.closeness."
+            f"{num_findings}). Received: shape {kernel.shape}. Make it with training.concept_kernel."
         )
     ks, ls = np.nonzero(kernel)
 

@@ -13,15 +13,14 @@ from rich.console import Console
 
 from medclip_keras.config import AugmentConfig, RunConfig, to_dict
 from medclip_keras.errors import require
-from medclip_keras.knowledge.closeness import concept_kernel, idf_weights
-from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_sentences, training_batches
 from medclip_keras.records.manifest import load_concepts, read_manifest, verify
-from medclip_keras.records.reading import count, image_folders, sentence_folders
+from medclip_keras.records.reading import image_folders, sentence_folders
 from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.projector import write_projector
 from medclip_keras.training.replicas import make_strategy
@@ -108,34 +107,6 @@ def steps_per_epoch(config: RunConfig) -> int:
 def num_images(config: RunConfig, split: str) -> int:
     """Images of a split, by the manifests; 0 where there is no such split."""
     return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
-
-
-def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
-    """How the objective compares labels: `closeness.concept_kernel` by the run's switches, None without them.
-
-    Document frequencies are of the training split's images and sentences, as their manifests count them:
-    before closure over parents, and an uncertain finding is no positive one.
-
-    Args:
-        config: its `objective` and `data` count.
-        table: the concepts of the records.
-
-    Returns:
-        float64 (num_findings, num_findings), or None.
-
-    Raises:
-        ValueError: weights are asked for, and no image or sentence is positive for any concept.
-    """
-    objective, weights = config.objective, None
-    if objective.concept_weights == "none" and not objective.tree_closeness:
-        return None
-    if objective.concept_weights == "idf":
-        images, texts = image_folders(config.data, "train"), sentence_folders(config.data, "train")
-        counted = [(f, "positives") for f in images] + [(f, "sentence_positives") for f in texts]
-        positives = [f.manifest.splits["train"][what] for f, what in counted if f.count("train")]
-        num_documents = count(images, "train") + count(texts, "train", "num_sentences")
-        weights = idf_weights(np.sum(positives, axis=0), num_documents)
-    return concept_kernel(table, weights, objective.tree_closeness)
 
 
 def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:

@@ -1,9 +1,7 @@
 """A run from its first step to its last, whole, interrupted, killed and gone wrong."""
 
-import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -11,15 +9,13 @@ import tensorflow as tf
 from rich.console import Console
 
 from medclip_keras.config import override
-from medclip_keras.knowledge.closeness import tree_similarity
 from medclip_keras.knowledge.concepts import load_table
-from medclip_keras.knowledge.states import LabelState
 from medclip_keras.objectives.semantic_matching import label_similarity
-from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.training import callbacks
+from medclip_keras.training.concept_kernel import label_kernel, tree_similarity
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.train import label_kernel, train
+from medclip_keras.training.train import train
 
 
 def weights_of(workdir) -> dict[str, np.ndarray]:
@@ -159,20 +155,6 @@ def test_loading_a_folder_without_a_run_is_refused(tmp_path):
         load_model(tmp_path)
 
 
-def test_labels_are_compared_as_they_are_by_default(tiny_run):
-    assert label_kernel(tiny_run, load_table("chest21")) is None
-
-
-def test_document_frequencies_are_those_of_the_training_split(tiny_run):
-    run = override(tiny_run, ["objective.concept_weights=idf", "data.min_words=1"])
-    batches = (*evaluation_images(run, "train"), *evaluation_sentences(run, "train"))
-    states = np.concatenate([batch["label_states"].numpy() for batch in batches])
-    positives = (states == LabelState.POSITIVE).sum(axis=0)
-    weights = np.log((1 + len(states)) / (1 + positives)) + 1
-    np.testing.assert_allclose(label_kernel(run, load_table("chest21")), np.diag(weights**2), rtol=1e-12)
-    assert len({*positives}) > 3
-
-
 def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeypatch):
     run = override(tiny_run, ["objective.concept_weights=idf", "objective.tree_closeness=0.5"])
     table = load_table("chest21")
@@ -202,19 +184,3 @@ def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeyp
     expected = label_similarity(labels["image_labels"], labels["text_labels"], concept_kernel=kernel)
     outcome = model.build_towers().objective(batch | labels | known, training=False)
     np.testing.assert_allclose(outcome.similarity, expected, rtol=1e-5)
-
-
-def test_weights_without_a_positive_are_refused(tiny_run, tmp_path):
-    folders = {"images": tiny_run.data.images, "texts": tiny_run.data.texts}
-    for name, (folder,) in folders.items():
-        shutil.copytree(folder, tmp_path / name)
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-        for counts in manifest["splits"].values():
-            counts |= {what: [0] * 21 for what in ("positives", "sentence_positives") if what in counts}
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
-    data = dataclasses.replace(tiny_run.data, **{name: (str(tmp_path / name),) for name in folders})
-    run = override(dataclasses.replace(tiny_run, data=data), ["objective.concept_weights=idf"])
-    with pytest.raises(
-        ValueError, match=r"positive for at least one concept.*objective.concept_weights=none"
-    ):
-        label_kernel(run, load_table("chest21"))

@@ -1,4 +1,4 @@
-"""How much two concepts have in common: the kernel by which label vectors are compared beyond multi-hot.
+"""The kernel by which label vectors are compared: concept weights and closeness in the concept tree.
 
 `objectives.semantic_matching.label_similarity` takes it as K: a^T K b is the inner product of label vectors.
 """
@@ -7,23 +7,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medclip_keras.config import RunConfig
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.records.reading import count, image_folders, sentence_folders
+
+
+def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
+    """Build the `concept_kernel` of a run from its objective's switches; None if both are off.
+
+    Document frequencies come from the manifests of the training split's images and sentences: before closure
+    over parents, uncertain findings not counted.
+
+    Args:
+        config: the run; uses its `objective` and `data`.
+        table: the concepts of the records.
+
+    Returns:
+        float64 (num_findings, num_findings), or None.
+
+    Raises:
+        ValueError: objective.concept_weights is idf, and no image or sentence is positive for any concept.
+    """
+    objective, weights = config.objective, None
+    if objective.concept_weights == "none" and not objective.tree_closeness:
+        return None
+    if objective.concept_weights == "idf":
+        images, texts = image_folders(config.data, "train"), sentence_folders(config.data, "train")
+        counted = [(f, "positives") for f in images] + [(f, "sentence_positives") for f in texts]
+        positives = [f.manifest.splits["train"][what] for f, what in counted if f.count("train")]
+        num_documents = count(images, "train") + count(texts, "train", "num_sentences")
+        weights = idf_weights(np.sum(positives, axis=0), num_documents)
+    return concept_kernel(table, weights, objective.tree_closeness)
 
 
 def concept_kernel(
     table: ConceptTable, weights: np.ndarray | None = None, tree_closeness: float = 0.0
 ) -> np.ndarray:
-    """The inner product of label vectors: weighted concepts, of which related ones are partly the same.
+    """Inner product of label vectors: weighted concepts; related concepts have non-zero inner product.
 
     With w the weights, T the `tree_similarity`, t the strength:
 
         K_kl = w_k ((1 - t) [k = l] + t T_kl) w_l
 
-    so that without t the similarity is the cosine of the weighted vectors w_k a_k and w_k b_k (each side is
-    weighted, as in tf-idf retrieval, so w counts twice), and without w the one of the vectors as they are,
-    in axes that are not orthogonal where concepts are related. K is positive definite: T is, and the
-    weights are not zero; so |s| is at most 1, and only vectors of zeros have no length.
+    With t = 0 the similarity is the cosine of the weighted vectors w_k a_k and w_k b_k (both sides are
+    weighted, as in tf-idf retrieval, so w counts twice); with w = 1 it is the cosine in axes that are not
+    orthogonal for related concepts. K is positive definite, because T is and the weights are positive: |s| is
+    at most 1, and only zero vectors have zero length.
 
     Args:
         table: the concepts and their parents.
@@ -34,7 +64,7 @@ def concept_kernel(
         float64 (num_findings, num_findings), symmetric positive definite; the identity by default.
 
     Raises:
-        ValueError: weights of another shape or not positive, a strength out of range.
+        ValueError: wrong shape of the weights, a weight that is not positive, t outside [0, 1].
 
     >>> from medclip_keras.knowledge.concepts import Concept
     >>> opacity = Concept("C4728208", "Lung Opacity")
@@ -52,7 +82,7 @@ def concept_kernel(
 
 
 def tree_similarity(table: ConceptTable) -> np.ndarray:
-    """How near concepts are in the table's tree: 1 for the same, 0 where no ancestor is shared.
+    """Closeness of concepts in the table's tree: 1 for equal concepts, 0 without a shared ancestor.
 
     With A_k the ancestors of concept k, and k itself:
 
@@ -64,13 +94,13 @@ def tree_similarity(table: ConceptTable) -> np.ndarray:
     positive definite (Schur).
 
     Follows: Wu and Palmer, "Verbs semantics and lexical selection", ACL 1994: 2 N3 / (N1 + N2 + 2 N3), the
-    depths of the nearest shared ancestor and of what lies below it; in a tree the same number.
-    Departs: a table is a forest, and roots share nothing; with several parents all shared ancestors count.
+    depths of the nearest shared ancestor and of the paths below it; equal to T in a tree.
+    Departs: a table is a forest, so roots share no ancestor; all shared ancestors of several parents count.
 
     Returns:
         float64 (num_findings, num_findings); the identity for a table without parents.
 
-    Consolidation lies under Lung Opacity, and Pneumonia under Consolidation: 2 * 2 / (2 + 3).
+    Lung Opacity is the parent of Consolidation, Consolidation of Pneumonia: 2 * 2 / (2 + 3).
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> table = load_table("chexpert14")
@@ -86,15 +116,15 @@ def tree_similarity(table: ConceptTable) -> np.ndarray:
 
 
 def idf_weights(num_positive: Sequence[int], num_documents: int) -> np.ndarray:
-    """Inverse document frequency: what is rarely said tells more.
+    """Inverse document frequency: rare concepts weigh more.
 
     With n_k of N documents (images and sentences) positive for concept k:
 
         w_k = ln((1 + N) / (1 + n_k)) + 1
 
     Follows: Spärck Jones, "A statistical interpretation of term specificity and its application in
-    retrieval", Journal of Documentation 1972; in the smoothed form of scikit-learn's TfidfTransformer, by
-    which a concept that every document has still counts, and one that none has is finite.
+    retrieval", Journal of Documentation 1972; smoothed as in scikit-learn's TfidfTransformer: a concept in
+    every document keeps weight 1, a concept in no document has a finite weight.
 
     Args:
         num_positive: (num_findings,) documents positive for each concept.
@@ -104,7 +134,7 @@ def idf_weights(num_positive: Sequence[int], num_documents: int) -> np.ndarray:
         float64 (num_findings,), at least 1.
 
     Raises:
-        ValueError: no document is positive for any concept, or more are for one than there are.
+        ValueError: no positive document at all, or a count above N.
 
     >>> idf_weights([9, 0], 9).round(3).tolist()
     [1.0, 3.303]

@@ -1,10 +1,17 @@
 """The kernel of label vectors: derived numbers, and that it is an inner product for any tree."""
 
+import dataclasses
+import json
+import shutil
+
 import numpy as np
 import pytest
 
-from medclip_keras.knowledge.closeness import concept_kernel, idf_weights, tree_similarity
+from medclip_keras.config import override
 from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.records.batches import evaluation_images, evaluation_sentences
+from medclip_keras.training.concept_kernel import concept_kernel, idf_weights, label_kernel, tree_similarity
 
 
 def table_of(parents: dict[str, tuple[str, ...]]) -> ConceptTable:
@@ -106,3 +113,33 @@ def test_what_is_refused(call, sentence):
     with pytest.raises(ValueError, match="must be") as error:
         call()
     assert sentence in str(error.value)
+
+
+def test_labels_are_compared_as_they_are_by_default(tiny_run):
+    assert label_kernel(tiny_run, load_table("chest21")) is None
+
+
+def test_document_frequencies_are_those_of_the_training_split(tiny_run):
+    run = override(tiny_run, ["objective.concept_weights=idf", "data.min_words=1"])
+    batches = (*evaluation_images(run, "train"), *evaluation_sentences(run, "train"))
+    states = np.concatenate([batch["label_states"].numpy() for batch in batches])
+    positives = (states == LabelState.POSITIVE).sum(axis=0)
+    weights = np.log((1 + len(states)) / (1 + positives)) + 1
+    np.testing.assert_allclose(label_kernel(run, load_table("chest21")), np.diag(weights**2), rtol=1e-12)
+    assert len({*positives}) > 3
+
+
+def test_weights_without_a_positive_are_refused(tiny_run, tmp_path):
+    folders = {"images": tiny_run.data.images, "texts": tiny_run.data.texts}
+    for name, (folder,) in folders.items():
+        shutil.copytree(folder, tmp_path / name)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        for counts in manifest["splits"].values():
+            counts |= {what: [0] * 21 for what in ("positives", "sentence_positives") if what in counts}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    data = dataclasses.replace(tiny_run.data, **{name: (str(tmp_path / name),) for name in folders})
+    run = override(dataclasses.replace(tiny_run, data=data), ["objective.concept_weights=idf"])
+    with pytest.raises(
+        ValueError, match=r"positive for at least one concept.*objective.concept_weights=none"
+    ):
+        label_kernel(run, load_table("chest21"))
