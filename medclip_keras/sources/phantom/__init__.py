@@ -12,8 +12,8 @@ Layout:
     reports/*.txt     sections under headings
     images.csv        image_id, study_id, patient_id, path, view, split, then a column a finding: what was
                       drawn
-    reports.csv       report_id, study_id, patient_id, path, split, late, then a column a finding: what the
-                      text says; `late`: a wording that was written after the extractor was frozen
+    reports.csv       report_id, study_id, patient_id, path, split, then a column a finding: what the text
+                      says
 
 Labels are in CheXpert's codes: 1 positive, 0 negative, -1 uncertain, blank not mentioned. Patients are split
 70, 10, 20 %. As in CheXpert and MIMIC-CXR, training images with a report have no labels but those that are

@@ -18,7 +18,7 @@ from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
 from medclip_keras.sources.tables import CODE_OF_STATE, read_table, require_distinct, state_of_code
 
 _IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view", "split")
-_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "split", "late")
+_REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "split")
 _PARTS = ("paired", "image", "text")  # the order is part of the seed
 
 
@@ -91,8 +91,7 @@ def _write_report(directory: epath.Path, study: Study, rng: np.random.Generator)
     path = f"reports/{study.study_id}.txt"
     (directory / path).write_text(report.text, encoding="utf-8")
     codes = (CODE_OF_STATE[report.states[name]] for name in LABELS)
-    late = str(int(report.late))
-    return (f"{study.study_id}r", study.study_id, study.patient_id, path, study.split, late, *codes)
+    return (f"{study.study_id}r", study.study_id, study.patient_id, path, study.split, *codes)
 
 
 def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
