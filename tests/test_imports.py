@@ -21,7 +21,7 @@ FORBIDDEN = {
 MAY_IMPORT = {
     "medclip_keras/objectives": (),
     "medclip_keras/models": ("medclip_keras.errors", "medclip_keras.config", "medclip_keras.objectives"),
-    "medclip_keras/knowledge": ("medclip_keras.errors", "medclip_keras.config", "medclip_keras.sources.rows"),
+    "medclip_keras/knowledge": ("medclip_keras.errors", "medclip_keras.command", "medclip_keras.pages"),
     "medclip_keras/sources": (
         "medclip_keras.errors",
         "medclip_keras.config",
@@ -29,7 +29,12 @@ MAY_IMPORT = {
         "medclip_keras.knowledge.states",
         "medclip_keras.knowledge.sections",
     ),
-    "medclip_keras/evaluation": ("medclip_keras.errors", "medclip_keras.config", "medclip_keras.knowledge"),
+    "medclip_keras/evaluation": (
+        "medclip_keras.errors",
+        "medclip_keras.config",
+        "medclip_keras.knowledge",
+        "medclip_keras.pages",
+    ),
     "medclip_keras/preprocess": (
         "medclip_keras.errors",
         "medclip_keras.config",

@@ -8,7 +8,7 @@ from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UN
 from medclip_keras.knowledge.extractor import Mention
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.mentions import findings_of
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import Section
 
 SIGNS = {POSITIVE: "+", NEGATIVE: "-", UNCERTAIN: "?", HISTORICAL: "past"}
 MEANINGS = {

@@ -10,9 +10,8 @@ from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UN
 from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
 from medclip_keras.knowledge.linking import Linking
-from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.rows import Section
 
 _STATES = {  # plain ints: looked up for every mention
     POSITIVE: int(LabelState.POSITIVE),

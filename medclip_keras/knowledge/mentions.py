@@ -19,7 +19,7 @@ def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) ->
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> from medclip_keras.knowledge.labeller import ReportLabeller
-    >>> from medclip_keras.sources.rows import Section
+    >>> from medclip_keras.knowledge.sections import Section
     >>> labeller = ReportLabeller(load_table("chexpert14"))
     >>> line = mentions_line("7", labeller.label([Section("findings", "No effusion.")]), labeller.table.names)
     >>> line["findings"], line["mentions"][0]["start"]

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from medclip_keras.knowledge.assertion import ASSERTIONS, NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.explain import MEANINGS, SIGNS, Explained, Piece, pieces, scope_words
 from medclip_keras.knowledge.extractor import Mention
-from medclip_keras.knowledge.sections import CONTENT_SECTIONS
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section
 
 _SIGNS = {**SIGNS, NEGATIVE: "−"}
 

@@ -7,8 +7,16 @@ no heading is `body`, or `preamble` where it stands before a report's own findin
 """
 
 import re
+from dataclasses import dataclass, field
 
-from medclip_keras.sources.rows import Section
+
+@dataclass(frozen=True)
+class Section:
+    """A named part of a report; the name is lower case: "findings", "impression", "indication"."""
+
+    name: str
+    text: str = field(repr=False)
+
 
 CONTENT_SECTIONS = frozenset({"findings", "impression", "body", "addendum"})  # what is said of this chest
 

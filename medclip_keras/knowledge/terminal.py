@@ -9,8 +9,7 @@ from rich.text import Text
 from medclip_keras.knowledge.assertion import ASSERTIONS, HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.explain import SIGNS, Explained, Piece, pieces, scope_words
 from medclip_keras.knowledge.extractor import Mention
-from medclip_keras.knowledge.sections import CONTENT_SECTIONS
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section
 
 _STYLES = {
     POSITIVE: "bold red",

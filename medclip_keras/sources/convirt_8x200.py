@@ -31,8 +31,9 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.label_names import concept_of_label
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import read_table, require_distinct, state_of_code
 
 CITATION = (

@@ -30,11 +30,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import nih_chestxray14
 from medclip_keras.sources.dicom import SUFFIXES, read_image_file, view_of_file
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS, STATE_OF_CODE, read_table, state_of_code
 
 CITATION = "The user's own data."

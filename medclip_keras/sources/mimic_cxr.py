@@ -41,10 +41,10 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.label_names import concept_of_label, labels_of
-from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.dicom import read_image_file, view_of_position
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import first_repeat, read_table, require_distinct, state_of_code
 
 CITATION = (

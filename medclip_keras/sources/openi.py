@@ -32,7 +32,8 @@ from collections.abc import Iterable, Iterator
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.knowledge.sections import Section
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import read_table, require_distinct
 
 CITATION = (

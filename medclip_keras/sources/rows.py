@@ -50,13 +50,5 @@ class ReportRow:
     split: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A named part of a report. The name is lower case: "findings", "impression", "indication", …"""
-
-    name: str
-    text: str = field(repr=False)
-
-
 class BadRowError(ValueError):
     """A row that cannot be read. The message carries no report text and no identifier."""

@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.rows import ImageRow, ReportRow, Section
+from medclip_keras.sources.rows import ImageRow, ReportRow
 
 _STATE = {"1": LabelState.POSITIVE, "0": LabelState.NEGATIVE}
 

@@ -19,11 +19,12 @@ from beam_jobs.dataset.options import pipeline_options
 from beam_jobs.label_reports import LabelOptions, LabelReports
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.extractor import Extractor
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import read_manifest, verify
 from medclip_keras.records.schema import parse
 from medclip_keras.records.splits import split_of
-from medclip_keras.sources.rows import BadRowError, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ReportRow
 
 KNOWLEDGE_BASE = "kb.jsonl"
 TEXT = "Large left pleural effusion. No pneumothorax. The bones are there."

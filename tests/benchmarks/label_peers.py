@@ -23,9 +23,8 @@ from medclip_keras.knowledge.assertion import NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
 from medclip_keras.knowledge.labeller import ReportLabeller
-from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
+from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.rows import Section
 
 PEERS = {
     "negspacy": ("negspacy==1.1.0", "spacy>=3.8,<3.9", "numpy<2"),

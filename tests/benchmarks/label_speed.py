@@ -30,7 +30,7 @@ from medclip_keras.knowledge.aliases import PRESENT, parse_alias
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.linking import Linking
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import Section
 
 NUM_WORDS = 60
 REPEATED = 0.6

@@ -7,9 +7,9 @@ from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, read
 from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import phantom
-from medclip_keras.sources.rows import Section
 
 
 def normalised(sentence):

@@ -3,7 +3,7 @@ import pytest
 from medclip_keras.knowledge.abbreviations import definitions
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.labeller import ReportLabeller
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import Section
 
 
 @pytest.mark.parametrize(

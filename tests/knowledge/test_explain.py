@@ -2,7 +2,7 @@
 
 from medclip_keras.knowledge.explain import explain, pieces, scope_words
 from medclip_keras.knowledge.extractor import Mention
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import Section
 
 
 def mention_of(text: str, words: str, cue: str = "", scope: str = "") -> Mention:

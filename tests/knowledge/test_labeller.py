@@ -6,10 +6,9 @@ import pytest
 
 from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller
-from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import openi
-from medclip_keras.sources.rows import Section
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from medclip_keras.knowledge.assertion import ASSERTIONS
 from medclip_keras.knowledge.explain import Explained, explain
 from medclip_keras.knowledge.extractor import Mention
 from medclip_keras.knowledge.render import highlight, render_page
-from medclip_keras.knowledge.sections import split_sections
-from medclip_keras.sources.rows import Section
+from medclip_keras.knowledge.sections import Section, split_sections
 
 REPORT = """INDICATION: <script>alert("1")</script> & cough.
 FINDINGS: The heart is enlarged. No <b>effusion</b>, "edema" or $pneumothorax seen.

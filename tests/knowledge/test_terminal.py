@@ -6,9 +6,8 @@ from rich.console import Console
 
 from medclip_keras.knowledge.explain import Explained, explain
 from medclip_keras.knowledge.extractor import Mention
-from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.terminal import render_terminal
-from medclip_keras.sources.rows import Section
 
 
 def shown(report: Explained, width: int = 130, **options) -> str:

@@ -10,8 +10,8 @@ from medclip_keras.knowledge.aliases import PRESENT, parse_alias
 from medclip_keras.knowledge.concepts import NO_FINDING, close_over_parents, load_table
 from medclip_keras.knowledge.extractor import Extractor
 from medclip_keras.knowledge.labeller import ReportLabeller
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.rows import Section
 
 # PadChest's CUIs that are no finding: quality of the image, a heading of the tree, a doubt about COVID-19.
 LEFT_OUT = {"C2828075", "C0436485", "C5203671"}

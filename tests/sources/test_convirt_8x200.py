@@ -7,9 +7,10 @@ import collections
 
 import pytest
 
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import convirt_8x200
-from medclip_keras.sources.rows import BadRowError, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ReportRow
 from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS
 
 POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE

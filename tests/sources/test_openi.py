@@ -10,8 +10,9 @@ import tarfile
 
 import pytest
 
+from medclip_keras.knowledge.sections import Section
 from medclip_keras.sources import openi
-from medclip_keras.sources.rows import BadRowError, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ReportRow
 
 
 def report(findings="The heart is large.", impression="Big heart."):

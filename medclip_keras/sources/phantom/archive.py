@@ -9,12 +9,12 @@ from etils import epath
 from PIL import Image
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.sections import split_sections
+from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources.phantom.cohort import Study, draw_studies
 from medclip_keras.sources.phantom.drawing import draw_radiograph
 from medclip_keras.sources.phantom.grammar import LABELS, write_report
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, Section
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import CODE_OF_STATE, read_table, require_distinct, state_of_code
 
 _IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view", "split")
