@@ -46,10 +46,11 @@ def sha256_of(value: Any) -> str:
 
 
 def code_sha256(modules: Iterable[ModuleType]) -> str:
-    """SHA-256 of the source files of modules and packages."""
+    """SHA-256 of the source files of modules, and of all files of packages, their data files included."""
     digest = hashlib.sha256()
     for module in modules:
         file = pathlib.Path(module.__file__ or "")
-        for path in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
-            digest.update(path.read_bytes())
+        for path in sorted(file.parent.rglob("*")) if file.name == "__init__.py" else [file]:
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -55,13 +55,17 @@ def test_table_fingerprint_sees_the_files_that_it_names(folder):
     assert input_sha256(table, [str(image)]) not in (before, changed)
 
 
-def test_code_fingerprint_is_of_all_files_of_a_package(tmp_path):
-    (tmp_path / "__init__.py").write_text("")
-    (tmp_path / "part.py").write_text("x = 1")
-    package = types.ModuleType("package")
+@pytest.mark.parametrize("name", ["part.py", "tables/words.txt"])
+def test_code_fingerprint_covers_code_and_data_files_of_a_package(name, tmp_path):
+    package, part, compiled = types.ModuleType("package"), tmp_path / name, tmp_path / "__pycache__/part.pyc"
     package.__file__ = str(tmp_path / "__init__.py")
+    for file in (tmp_path / "__init__.py", part, compiled):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x = 1")
     before = code_sha256([package])
-    (tmp_path / "part.py").write_text("x = 2")
+    compiled.write_text("x = 2")
+    assert code_sha256([package]) == before
+    part.write_text("x = 2")
     assert code_sha256([package]) != before
 
 
