@@ -1,12 +1,13 @@
-"""Supervised classification of images: the losses of the peers that learn from labels alone."""
+"""Losses of classifiers, which learn from the labels of images alone."""
 
 from keras import ops
 
-from medclip_keras.objectives.precision import at_least_float32
+from medclip_keras.objectives.cross_entropy import at_least_float32
+from medclip_keras.objectives.loss import Tensor
 
 
-def softmax_cross_entropy(logits, labels):
-    """Cross-entropy where every image has exactly one of the classes.
+def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of images with exactly one class each.
 
     With the logits x and one-hot labels a of image i:
 
@@ -17,7 +18,7 @@ def softmax_cross_entropy(logits, labels):
         labels: float (num_images, num_classes), rows sum to 1.
 
     Returns:
-        float32 scalar, float64 where the logits are.
+        Scalar, float32; float64 for float64 logits.
 
     >>> import numpy as np
     >>> value = softmax_cross_entropy(np.zeros((2, 3), "float32"), np.eye(2, 3, dtype="float32"))
@@ -28,14 +29,14 @@ def softmax_cross_entropy(logits, labels):
     return -ops.mean(ops.sum(ops.cast(labels, x.dtype) * ops.log_softmax(x, axis=1), axis=1))
 
 
-def sigmoid_cross_entropy(logits, labels, known):
-    """Cross-entropy where every finding is a question of its own, asked only where its answer is known.
+def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy of every finding of every image, averaged over the known labels.
 
-    With the logits x, labels a in [0, 1] and k = 1 where a label is known, else 0:
+    With the logits x, labels a in [0, 1] and k = 1 for a known label, else 0:
 
         L = -sum_ic k_ic (a_ic log sigmoid(x_ic) + (1 - a_ic) log sigmoid(-x_ic)) / sum_ic k_ic
 
-    and 0 where nothing is known.
+    and 0 without any known label.
 
     Args:
         logits: float (num_images, num_findings).
@@ -43,7 +44,7 @@ def sigmoid_cross_entropy(logits, labels, known):
         known: float (num_images, num_findings) of 0 and 1.
 
     Returns:
-        float32 scalar, float64 where the logits are.
+        Scalar, float32; float64 for float64 logits.
 
     >>> import numpy as np
     >>> logits = np.array([[0.0, 100.0, -9.0], [0.0, -100.0, 3.0]], "float32")

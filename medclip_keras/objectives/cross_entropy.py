@@ -1,14 +1,21 @@
-"""What the losses share: logits of unit embeddings, and their cross-entropy against targets, both ways."""
+"""Parts of all losses: precision, logits of unit embeddings, cross-entropy in both directions."""
 
+import keras
 from keras import ops
 
-from medclip_keras.objectives.precision import at_least_float32
+from medclip_keras.objectives.loss import Loss, Tensor
 
 _TINY = 1e-37  # the smallest normal float32 is a little smaller
 
 
-def image_text_logits(image_embeddings, text_embeddings, logit_scale):
-    """How close every image and every text are: <v_i, t_j> / tau.
+def at_least_float32(x: Tensor) -> Tensor:
+    """Cast to float32, whatever the encoders' precision; keep float64, for tests of the equations."""
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+def image_text_logits(image_embeddings: Tensor, text_embeddings: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled cosine of every image with every text: <v_i, t_j> / tau.
 
     Args:
         image_embeddings: v, float (num_images, D), L2-normalised.
@@ -16,7 +23,7 @@ def image_text_logits(image_embeddings, text_embeddings, logit_scale):
         logit_scale: float scalar, 1/tau.
 
     Returns:
-        float32 (num_images, num_texts), float64 where the embeddings are.
+        (num_images, num_texts), float32; float64 for float64 embeddings.
 
     >>> import numpy as np
     >>> image_text_logits(np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32"), 5.0)[1].numpy()
@@ -26,7 +33,7 @@ def image_text_logits(image_embeddings, text_embeddings, logit_scale):
     return ops.cast(logit_scale, v.dtype) * ops.matmul(v, ops.transpose(t))
 
 
-def cross_entropy(logits, y, z, image_weight=0.5):
+def cross_entropy(logits: Tensor, y: Tensor, z: Tensor, image_weight: float = 0.5) -> Tensor:
     """Cross-entropy of the predictions against targets, of images over texts and of texts over images.
 
     With the targets y (rows sum to 1) and z (columns sum to 1), and w the `image_weight`:
@@ -57,26 +64,20 @@ def cross_entropy(logits, y, z, image_weight=0.5):
     return image_weight * image_to_text + (1 - image_weight) * text_to_image
 
 
-def entropy(y, z, image_weight=0.5):
-    """Entropy of the targets: what is left of `cross_entropy` where the predictions equal them.
-
-    Args:
-        y: float (num_images, num_texts), rows sum to 1.
-        z: float (num_images, num_texts), columns sum to 1.
-        image_weight: w of `cross_entropy`.
-
-    Returns:
-        A scalar.
+def soft_loss(logits: Tensor, y: Tensor, z: Tensor, similarity: Tensor) -> Loss:
+    """`Loss` of predictions against soft targets: `cross_entropy`, and its excess over the targets' entropy.
 
     >>> import numpy as np
     >>> y, z = np.full((2, 3), 1 / 3, "float32"), np.full((2, 3), 1 / 2, "float32")
-    >>> round(float(entropy(y, z)), 4), round((np.log(3) + np.log(2)) / 2, 4)
-    (0.8959, 0.8959)
+    >>> out = soft_loss(np.zeros((2, 3), "float32"), y, z, y)  # predictions equal the targets
+    >>> round(float(out.loss), 4), round(float(out.kl), 4)
+    (0.8959, 0.0)
     """
-    images, texts = ops.mean(ops.sum(minus_log(y), axis=1)), ops.mean(ops.sum(minus_log(z), axis=0))
-    return image_weight * images + (1 - image_weight) * texts
+    loss = cross_entropy(logits, y, z)
+    entropy = (ops.mean(ops.sum(minus_log(y), axis=1)) + ops.mean(ops.sum(minus_log(z), axis=0))) / 2
+    return Loss(loss, loss - entropy, logits, similarity)
 
 
-def minus_log(share):
+def minus_log(share: Tensor) -> Tensor:
     """-x log x of every x in [0, 1]; 0 at 0, to which far targets round, with a finite slope."""
     return -share * ops.log(ops.maximum(share, _TINY))

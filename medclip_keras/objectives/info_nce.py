@@ -1,29 +1,15 @@
-"""The contrastive losses over pairs, of CLIP and of ConVIRT: an image's own text, and no other, is right."""
-
-from typing import NamedTuple
+"""InfoNCE, the loss of CLIP: an image's own text, and no other, is right."""
 
 from keras import ops
 
 from medclip_keras.objectives.cross_entropy import cross_entropy, image_text_logits
-
-CONVIRT_TEMPERATURE = 0.1
-CONVIRT_IMAGE_WEIGHT = 0.75
+from medclip_keras.objectives.loss import Loss, Tensor
 
 
-class InfoNCE(NamedTuple):
-    """A loss and its logits, float32.
-
-    Attributes:
-        loss: scalar.
-        logits: (num_pairs, num_pairs), rows are images.
-    """
-
-    loss: object
-    logits: object
-
-
-def info_nce(image_embeddings, text_embeddings, logit_scale, *, image_weight=0.5):
-    """Cross-entropy of finding each image's own text, and each text's own image, among the batch's.
+def info_nce(
+    image_embeddings: Tensor, text_embeddings: Tensor, logit_scale: Tensor, *, image_weight: float = 0.5
+) -> Loss:
+    """Cross-entropy of finding each image's own text, and each text's own image, in the batch.
 
     With v_i, t_i the unit embeddings of pair i, 1/tau the `logit_scale` and w the `image_weight`:
 
@@ -40,7 +26,7 @@ def info_nce(image_embeddings, text_embeddings, logit_scale, *, image_weight=0.5
         image_weight: w in [0, 1], the share of the direction image to text.
 
     Returns:
-        An `InfoNCE` in float32 (float64 where the inputs are).
+        The loss of (num_pairs, num_pairs) logits.
 
     Raises:
         ValueError: another number of images than of texts.
@@ -53,11 +39,12 @@ def info_nce(image_embeddings, text_embeddings, logit_scale, *, image_weight=0.5
     """
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_pairs, num_pairs)
     own = own_text(logits)
-    return InfoNCE(cross_entropy(logits, own, own, image_weight), logits)
+    loss = cross_entropy(logits, own, own, image_weight)
+    return Loss(loss, loss, logits, own)
 
 
-def own_text(logits):
-    """The targets of a batch of pairs: 1 where a text is the image's own, the identity.
+def own_text(logits: Tensor) -> Tensor:
+    """Targets of a batch of pairs, the identity matrix: 1 for an image with its own text.
 
     Args:
         logits: float (num_pairs, num_pairs).
@@ -75,31 +62,3 @@ def own_text(logits):
             "Draw pairs."
         )
     return ops.eye(ops.shape(logits)[0], dtype=logits.dtype)
-
-
-def convirt(
-    image_embeddings,
-    text_embeddings,
-    *,
-    temperature=CONVIRT_TEMPERATURE,
-    image_weight=CONVIRT_IMAGE_WEIGHT,
-):
-    """The loss of ConVIRT: `info_nce` at a fixed temperature, with more weight on the images' direction.
-
-    Follows: Zhang et al., MLHC 2022, equations 2 to 4, with tau = 0.1 and lambda = 0.75.
-
-    Args:
-        image_embeddings: float (num_pairs, D), L2-normalised.
-        text_embeddings: float (num_pairs, D), L2-normalised; row i belongs to image i.
-        temperature: tau > 0.
-        image_weight: lambda in [0, 1].
-
-    Returns:
-        An `InfoNCE`.
-
-    >>> import numpy as np
-    >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")[[0, 2]]
-    >>> round(float(convirt(v, t).loss), 4)
-    0.3466
-    """
-    return info_nce(image_embeddings, text_embeddings, 1 / temperature, image_weight=image_weight)

@@ -1,31 +1,36 @@
-"""Semantic and instance matching in one: labels say what is alike, and a pair says what belongs together."""
+"""Semantic and instance matching in one: shared labels and the own study both set the targets."""
+
+from typing import Literal
 
 from keras import ops
 
-from medclip_keras.objectives.cross_entropy import cross_entropy, entropy, image_text_logits
-from medclip_keras.objectives.semantic_matching import SemanticMatching, label_similarity, soft_targets
+from medclip_keras.objectives.cross_entropy import image_text_logits, soft_loss
+from medclip_keras.objectives.loss import Loss, Tensor
+from medclip_keras.objectives.semantic_matching import label_similarity, soft_targets
 
 
 def mixed_matching(
-    image_embeddings,
-    text_embeddings,
-    logit_scale,
-    image_labels,
-    text_labels,
-    same_study,
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    logit_scale: Tensor,
+    image_labels: Tensor,
+    text_labels: Tensor,
     *,
-    instance_weight=0.5,
-    image_known=None,
-    text_known=None,
-    similarity="cosine",
-    target_temperature=1.0,
-    concept_kernel=None,
-):
+    image_study: Tensor,
+    text_study: Tensor,
+    instance_weight: float = 0.5,
+    image_known: Tensor = None,
+    text_known: Tensor = None,
+    similarity: Literal["cosine", "dot"] = "cosine",
+    target_temperature: float = 1.0,
+    concept_kernel: Tensor = None,
+) -> Loss:
     """Soft cross-entropy as in `semantic_matching`, with a share of each target kept for the own study.
 
-    With y and z the `soft_targets` of the labels, d the `same_study` and w the `instance_weight`:
+    With y and z the `soft_targets` of the labels, w the `instance_weight`, and d_ij = 1 if image i and text j
+    are of one study, else 0:
 
-        m_i  = 1 where image i has a text of its own study in the batch, otherwise 0;   n_j likewise of text j
+        m_i  = 1 if image i has a text of its own study in the batch, else 0;   n_j likewise of text j
         y'_ij = (1 - w m_i) y_ij + w m_i d_ij / sum_j d_ij        image i over texts
         z'_ij = (1 - w n_j) z_ij + w n_j d_ij / sum_i d_ij        text j over images
         L    = (L_it + L_ti) / 2                                  as in `semantic_matching`, against y' and z'
@@ -42,7 +47,8 @@ def mixed_matching(
         logit_scale: float scalar, 1/tau.
         image_labels: float (num_images, num_findings).
         text_labels: float (num_texts, num_findings).
-        same_study: d, (num_images, num_texts), 1 where image and text are of one study, otherwise 0.
+        image_study: int (num_images,), the study of each image.
+        text_study: int (num_texts,), the study of each text.
         instance_weight: w in [0, 1].
         image_known: float (num_images, num_findings) in {0, 1} or None.
         text_known: float (num_texts, num_findings) in {0, 1} or None.
@@ -51,7 +57,7 @@ def mixed_matching(
         concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
 
     Returns:
-        A `SemanticMatching` in float32 (float64 where the inputs are); its kl is that from y' and z'.
+        The loss; its kl is the divergence of the predictions from y' and z'.
 
     Raises:
         ValueError: an `instance_weight` outside of [0, 1]; a kernel that `label_similarity` refuses.
@@ -59,9 +65,9 @@ def mixed_matching(
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
     >>> a, b = np.zeros((2, 4), "float32"), np.zeros((3, 4), "float32")  # no findings: uniform targets
-    >>> own = np.eye(2, 3)  # the third text belongs to no image
+    >>> own = {"image_study": np.array([7, 8]), "text_study": np.array([7, 8, 9])}
     >>> log_p, log_q = np.log(np.e / (np.e + 2)), np.log(np.e / (np.e + 1))
-    >>> out = mixed_matching(v, t, 1.0, a, b, own, instance_weight=1.0)
+    >>> out = mixed_matching(v, t, 1.0, a, b, **own, instance_weight=1.0)
     >>> round(float(out.loss), 4), round(-(log_p + (2 * log_q + np.log(1 / 2)) / 3) / 2, 4)
     (0.4957, 0.4957)
     """
@@ -70,19 +76,18 @@ def mixed_matching(
             f"`instance_weight` must be between 0 and 1. Received: {instance_weight}. 0 is semantic matching "
             "alone, 1 matches each item with its own study."
         )
-    s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
-    d = ops.cast(same_study, s.dtype)
-    y, z = (
-        _mixed(target, d, instance_weight, axis)
-        for target, axis in zip(soft_targets(s, target_temperature), (1, 0), strict=True)
+    s = label_similarity(
+        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
     )
+    d = ops.cast(ops.equal(image_study[:, None], text_study[None]), s.dtype)  # (num_images, num_texts)
+    y, z = soft_targets(s, target_temperature)
+    y, z = _mixed(y, d, instance_weight, axis=1), _mixed(z, d, instance_weight, axis=0)
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)
-    loss = cross_entropy(logits, y, z)
-    return SemanticMatching(loss, loss - entropy(y, z), logits, s)
+    return soft_loss(logits, y, z, s)
 
 
-def _mixed(target, d, weight, axis):
-    """The share `weight` of a target is spread over the partners, where there are any."""
+def _mixed(target: Tensor, d: Tensor, weight: float, axis: int) -> Tensor:
+    """Spread the share `weight` of a target over the partners of its item, if it has any."""
     num_partners = ops.sum(d, axis=axis, keepdims=True)
     share = weight * ops.cast(num_partners > 0, target.dtype)
     return (1 - share) * target + share * d / ops.maximum(num_partners, 1)

@@ -1,49 +1,34 @@
-"""The semantic matching loss of MedCLIP: what image and sentence share says how close they must be."""
+"""The semantic matching loss of MedCLIP: shared labels set the target of every image-text pair."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from keras import ops
 
-from medclip_keras.objectives.cross_entropy import cross_entropy, entropy, image_text_logits
-from medclip_keras.objectives.precision import at_least_float32
-
-
-class SemanticMatching(NamedTuple):
-    """Losses and what a reader wants to look at; all float32.
-
-    Attributes:
-        loss: scalar, the mean of both directions.
-        kl: scalar, the mean Kullback-Leibler divergence of the prediction from the soft target: the loss less
-            the targets' entropy, which no model can remove. 0 is perfect.
-        logits: (num_images, num_texts).
-        similarity: (num_images, num_texts), that of the labels.
-    """
-
-    loss: object
-    kl: object
-    logits: object
-    similarity: object
+from medclip_keras.objectives.cross_entropy import at_least_float32, image_text_logits, soft_loss
+from medclip_keras.objectives.loss import Loss, Tensor
 
 
 def label_similarity(
-    image_labels,
-    text_labels,
-    image_known=None,
-    text_known=None,
-    similarity="cosine",
-    concept_kernel=None,
-):
+    image_labels: Tensor,
+    text_labels: Tensor,
+    image_known: Tensor = None,
+    text_known: Tensor = None,
+    *,
+    similarity: Literal["cosine", "dot"] = "cosine",
+    concept_kernel: Tensor = None,
+) -> Tensor:
     """Similarity of the label vectors of every image and every text.
 
     With a_i the labels of image i, b_j those of text j:
 
-        s_ij = <a_i, b_j> / (|a_i| |b_j|)      0 where either vector is zero
+        s_ij = <a_i, b_j> / (|a_i| |b_j|)      0 if either vector is zero
         s_ij = <a_i, b_j>                      with `similarity="dot"`
 
-    A concept that is not known on one side of a pair leaves both vectors and both norms of that pair.
+    A concept that is unknown on one side of a pair leaves both vectors and both norms of that pair.
 
-    With a `concept_kernel` K, concepts have weights, and related ones are partly the same:
+    With a `concept_kernel` K, concepts have weights, and related concepts have non-zero inner products:
 
         <a_i, b_j> = a_i^T K b_j,      |a_i|^2 = a_i^T K a_i,      |b_j|^2 = b_j^T K b_j
 
@@ -51,12 +36,12 @@ def label_similarity(
 
         sum_kl K_kl (a_ik m_il) (n_jk b_jl)
         sum_kl K_kl (a_ik a_il) (n_jk n_jl)
-        sum_kl K_kl (m_ik m_il) (b_jk b_jl)      where a_ik already is 0 if m_ik is, b_jk if n_jk is
+        sum_kl K_kl (m_ik m_il) (b_jk b_jl)      with a_ik = 0 if m_ik = 0, and b_jk = 0 if n_jk = 0
 
-    each a matrix product over the pairs (k, l) of concepts with K_kl not 0; K = I is the cosine above.
+    each a matrix product over the pairs (k, l) of concepts with non-zero K_kl; K = I is the cosine above.
 
     Follows: Wang et al., EMNLP 2022, section 3.3 (cosine); their released code takes the dot product.
-    Departs: K, which `training.concept_kernel` makes of document frequencies and the concepts' tree.
+    Departs: K, which `training.concept_kernel` computes from document frequencies and the concepts' tree.
 
     Args:
         image_labels: float (num_images, num_findings), multi-hot {0, 1} or signed {-1, 0, 1}.
@@ -70,7 +55,7 @@ def label_similarity(
         float32 (num_images, num_texts); in [-1, 1] for the cosine.
 
     Raises:
-        ValueError: a kernel of another shape, or not symmetric and positive definite.
+        ValueError: a kernel of another shape, or one that is not symmetric positive definite.
 
     >>> import numpy as np
     >>> a = np.array([[1, 0, 0], [1, 1, 0]], "float32")
@@ -102,10 +87,10 @@ def label_similarity(
     return dot / ops.sqrt(ops.where(squared_norms > 0, squared_norms, ops.ones_like(squared_norms)))
 
 
-def _kernel_product(kernel, num_findings):
-    """The function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
+def _kernel_product(kernel: Tensor, num_findings: int | None) -> Callable[..., Tensor]:
+    """Return the function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
     kernel = np.asarray(kernel)
-    num_findings = num_findings or len(kernel)  # gathered from replicas, labels have no static shape
+    num_findings = num_findings or len(kernel)  # labels gathered from replicas have no static shape
     fits = kernel.shape == (num_findings, num_findings) and np.allclose(kernel, kernel.T)
     if not fits or np.linalg.eigvalsh(kernel)[0] <= 0:
         raise ValueError(
@@ -114,7 +99,7 @@ def _kernel_product(kernel, num_findings):
         )
     ks, ls = np.nonzero(kernel)
 
-    def product(p, q, r, t):
+    def product(p: Tensor, q: Tensor, r: Tensor, t: Tensor) -> Tensor:
         images = ops.take(p, ks, axis=1) * ops.take(q, ls, axis=1)  # (num_images, pairs of concepts)
         texts = ops.take(r, ks, axis=1) * ops.take(t, ls, axis=1)  # (num_texts, pairs of concepts)
         return ops.matmul(images * ops.cast(kernel[ks, ls], p.dtype), ops.transpose(texts))
@@ -122,8 +107,8 @@ def _kernel_product(kernel, num_findings):
     return product
 
 
-def soft_targets(similarity, target_temperature=1.0):
-    """Distributions that the predictions are held to, one a row and one a column.
+def soft_targets(similarity: Tensor, target_temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Target distributions of images over texts, and of texts over images.
 
         y_ij = exp(s_ij / T) / sum_j exp(s_ij / T)      image i over texts
         z_ij = exp(s_ij / T) / sum_i exp(s_ij / T)      text j over images; not the transpose of y
@@ -142,19 +127,19 @@ def soft_targets(similarity, target_temperature=1.0):
 
 
 def semantic_matching(
-    image_embeddings,
-    text_embeddings,
-    logit_scale,
-    image_labels,
-    text_labels,
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    logit_scale: Tensor,
+    image_labels: Tensor,
+    text_labels: Tensor,
     *,
-    image_known=None,
-    text_known=None,
-    similarity="cosine",
-    target_temperature=1.0,
-    concept_kernel=None,
-):
-    """Soft cross-entropy between what embeddings predict and what labels say, over the global batch.
+    image_known: Tensor = None,
+    text_known: Tensor = None,
+    similarity: Literal["cosine", "dot"] = "cosine",
+    target_temperature: float = 1.0,
+    concept_kernel: Tensor = None,
+) -> Loss:
+    """Soft cross-entropy between predictions from embeddings and targets from labels, on the global batch.
 
     With v_i, t_j the embeddings of unit length, y and z the `soft_targets`, 1/tau the `logit_scale`:
 
@@ -180,7 +165,7 @@ def semantic_matching(
         concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
 
     Returns:
-        A `SemanticMatching` in float32 (float64 where the inputs are).
+        The loss; its kl is the mean divergence of the predictions from the soft targets.
 
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
@@ -189,8 +174,9 @@ def semantic_matching(
     >>> bool(out.kl < 1e-6), out.logits.shape
     (True, TensorShape([2, 3]))
     """
-    s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
+    s = label_similarity(
+        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
+    )
     y, z = soft_targets(s, target_temperature)
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)
-    loss = cross_entropy(logits, y, z)
-    return SemanticMatching(loss, loss - entropy(y, z), logits, s)
+    return soft_loss(logits, y, z, s)

@@ -1,47 +1,28 @@
-"""Sigmoid matching: every pair of image and text is a question of its own, and labels answer it."""
+"""Sigmoid matching: an independent binary classification per image-text pair, with targets from labels."""
 
-import math
-from typing import NamedTuple
+from typing import Literal
 
 from keras import ops
 
 from medclip_keras.objectives.cross_entropy import image_text_logits, minus_log
+from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.objectives.semantic_matching import label_similarity
-
-INITIAL_LOG_LOGIT_SCALE = math.log(10)
-INITIAL_LOGIT_BIAS = -10.0
-
-
-class SigmoidMatching(NamedTuple):
-    """Losses and what a reader wants to look at; all float32.
-
-    Attributes:
-        loss: scalar.
-        kl: scalar, the loss less the targets' entropy, which no model can remove. 0 is perfect.
-        logits: (num_images, num_texts), the bias included.
-        similarity: (num_images, num_texts), that of the labels, before it is clipped.
-    """
-
-    loss: object
-    kl: object
-    logits: object
-    similarity: object
 
 
 def sigmoid_matching(
-    image_embeddings,
-    text_embeddings,
-    logit_scale,
-    logit_bias,
-    image_labels,
-    text_labels,
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    logit_scale: Tensor,
+    image_labels: Tensor,
+    text_labels: Tensor,
     *,
-    image_known=None,
-    text_known=None,
-    similarity="cosine",
-    concept_kernel=None,
-):
-    """Binary cross-entropy of every image with every text, held to what their labels share.
+    logit_bias: Tensor,
+    image_known: Tensor = None,
+    text_known: Tensor = None,
+    similarity: Literal["cosine", "dot"] = "cosine",
+    concept_kernel: Tensor = None,
+) -> Loss:
+    """Binary cross-entropy of every image with every text against the similarity of their labels.
 
     With v_i, t_j the embeddings of unit length, s the `label_similarity`, 1/tau the `logit_scale` and b the
     `logit_bias`, sigmoid(x) = 1 / (1 + exp(-x)):
@@ -51,48 +32,49 @@ def sigmoid_matching(
         e_ij = -g_ij log sigmoid(x_ij) - (1 - g_ij) log sigmoid(-x_ij)
         L    = (1/num_images + 1/num_texts) / 2 * sum_ij e_ij
 
-    There is no softmax: a target says whether a pair matches, not how much of the batch does, so a finding
-    that fills half of the batch keeps targets of 1.
+    Without a softmax a target does not depend on the other pairs of the batch: a frequent finding keeps
+    targets of 1.
 
     Follows: Zhai et al., ICCV 2023 (SigLIP), section 3.2, with the signs of algorithm 1; log(1/tau) and b are
     learned, from log 10 and -10.
-    Departs: soft targets, theirs are 1 on the diagonal and 0 elsewhere; and they divide by the batch size,
-    for as many texts as images, where ours, the mean over the directions, is the same.
+    Departs: soft targets, theirs are 1 on the diagonal and 0 elsewhere; the mean over both directions, which
+    equals their division by the batch size for as many texts as images.
 
     Args:
         image_embeddings: float (num_images, D), L2-normalised.
         text_embeddings: float (num_texts, D), L2-normalised.
         logit_scale: float scalar, 1/tau.
-        logit_bias: float scalar, b.
         image_labels: float (num_images, num_findings).
         text_labels: float (num_texts, num_findings).
+        logit_bias: float scalar, b.
         image_known: float (num_images, num_findings) in {0, 1} or None.
         text_known: float (num_texts, num_findings) in {0, 1} or None.
         similarity: "cosine" or "dot".
         concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
 
     Returns:
-        A `SigmoidMatching` in float32 (float64 where the inputs are).
+        The loss; its logits include the bias, its similarity is that of the labels before clipping.
 
     Raises:
-        ValueError: a kernel of another shape, or not symmetric and positive definite.
+        ValueError: a kernel that `label_similarity` refuses.
 
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
     >>> a, b = np.eye(2, 4, dtype="float32"), np.eye(3, 4, dtype="float32")
-    >>> out = sigmoid_matching(v, t, 2.0, -1.0, a, b)  # two of the six pairs match; all logits are 1 or -1
+    >>> out = sigmoid_matching(v, t, 2.0, a, b, logit_bias=-1.0)  # two of the six pairs match; all logits are 1 or -1
     >>> round(float(out.loss), 4), round((1 / 2 + 1 / 3) / 2 * 6 * np.log(1 + np.exp(-1)), 4)
     (0.7832, 0.7832)
     """
-    s = label_similarity(image_labels, text_labels, image_known, text_known, similarity, concept_kernel)
+    s = label_similarity(
+        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
+    )
     g = ops.clip(s, 0, 1)
     products = image_text_logits(image_embeddings, text_embeddings, logit_scale)
     logits = products + ops.cast(logit_bias, products.dtype)  # (num_images, num_texts)
-    errors = g * ops.softplus(-logits) + (1 - g) * ops.softplus(logits)
-    loss = _per_item(errors)
-    return SigmoidMatching(loss, loss - _per_item(minus_log(g) + minus_log(1 - g)), logits, s)
+    loss = _per_item(g * ops.softplus(-logits) + (1 - g) * ops.softplus(logits))
+    return Loss(loss, loss - _per_item(minus_log(g) + minus_log(1 - g)), logits, s)
 
 
-def _per_item(pairs):
+def _per_item(pairs: Tensor) -> Tensor:
     """Mean over the images of their sums, and the same of the texts, halved."""
     return (ops.mean(ops.sum(pairs, axis=1)) + ops.mean(ops.sum(pairs, axis=0))) / 2

@@ -1,0 +1,56 @@
+"""The objectives by name, one row each; Keras is imported with the first function, for `config` reads this.
+
+Adding an objective is a module of its name with a function of its name, and a row here. The function's
+parameters are filled by name: embeddings, labels, studies, regions and words of the global batch,
+`logit_scale`, `logit_bias`, `concept_kernel` and the fields of `config.ObjectiveConfig`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from medclip_keras.objectives.loss import Loss
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run with an objective needs beside its function.
+
+    Attributes:
+        pairing: the default of `data.pairing`; "pairs": the objective takes nothing but pairs.
+        fixed_logit_scale: 1/tau of an objective that does not learn it.
+        initial_logit_scale: 1/tau to learn from; None: that of `model.initial_temperature`.
+        initial_logit_bias: start of a learned bias; None: no bias.
+    """
+
+    pairing: Literal["independent", "own_report", "pairs"]
+    fixed_logit_scale: float | None = None
+    initial_logit_scale: float | None = None
+    initial_logit_bias: float | None = None
+
+
+OBJECTIVES = {
+    "semantic_matching": Objective("independent"),
+    "sigmoid_matching": Objective("independent", initial_logit_scale=10.0, initial_logit_bias=-10.0),
+    "mixed_matching": Objective("own_report"),
+    "info_nce": Objective("pairs"),
+    "convirt": Objective("pairs", fixed_logit_scale=10.0),
+    "gloria": Objective("pairs", fixed_logit_scale=10.0),
+}
+
+
+def objective_function(name: str) -> Callable[..., Loss]:
+    """Import the function of an objective."""
+    function: Callable[..., Loss] = getattr(importlib.import_module(f"medclip_keras.objectives.{name}"), name)
+    return function
+
+
+def parameters(name: str) -> tuple[str, ...]:
+    """Names of the parameters of an objective's function.
+
+    >>> parameters("info_nce")
+    ('image_embeddings', 'text_embeddings', 'logit_scale', 'image_weight')
+    """
+    return tuple(inspect.signature(objective_function(name)).parameters)
