@@ -8,7 +8,8 @@ from typing import Literal
 
 import pydantic
 
-from medclip_keras.errors import require
+from medclip_keras.errors import near_names, require
+from medclip_keras.objectives.catalogue import OBJECTIVES
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -145,26 +146,12 @@ class ModelConfig:
     max_logit_scale: float = 100.0
 
 
-# What "auto" pairing means for each objective.
-PAIRING = {
-    "semantic_matching": "independent",
-    "sigmoid_matching": "independent",
-    "mixed_matching": "own_report",
-    "info_nce": "pairs",
-    "convirt": "pairs",
-    "gloria": "pairs",
-}
-PAIRED_ONLY = tuple(name for name, pairing in PAIRING.items() if pairing == "pairs")
-
-
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """The loss (a function of `objectives`) and the switches of label matching (paper against code)."""
 
     __pydantic_config__ = _STRICT
-    name: Literal[
-        "semantic_matching", "sigmoid_matching", "mixed_matching", "info_nce", "convirt", "gloria"
-    ] = "semantic_matching"
+    name: str = "semantic_matching"  # a row of objectives.catalogue
     instance_weight: float = 0.5  # mixed_matching: how much an own pair counts against shared findings
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: float = 1.0
@@ -172,6 +159,9 @@ class ObjectiveConfig:
     tree_closeness: float = 0.0  # 0 to 1: how far findings that share an ancestor count as the same
 
     def __post_init__(self):
+        names = ", ".join(OBJECTIVES)
+        known = self.name in OBJECTIVES
+        require(known, "objective.name", f"one of {names}", self.name, near_names(self.name, OBJECTIVES))
         require(
             self.target_temperature > 0, "objective.target_temperature", "positive", self.target_temperature
         )
@@ -263,7 +253,7 @@ class RunConfig:
             f"at most data.stored_image_size ({self.data.stored_image_size})",
             self.model.image.image_size,
         )
-        only_pairs = self.objective.name in PAIRED_ONLY
+        only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(
             not only_pairs or self.pairing == "pairs",
             "data.pairing",
@@ -280,7 +270,8 @@ class RunConfig:
     @property
     def pairing(self) -> str:
         """`data.pairing`; "auto" is what the objective is made for."""
-        return PAIRING[self.objective.name] if self.data.pairing == "auto" else self.data.pairing
+        auto = self.data.pairing == "auto"
+        return OBJECTIVES[self.objective.name].pairing if auto else self.data.pairing
 
 
 _ADAPTER = pydantic.TypeAdapter(RunConfig)

@@ -67,7 +67,11 @@ def test_wrong_assignments_are_refused(assignment, sentence):
         (["augment.crop_share=[0.9,0.5]"], "`augment.crop_share` must be two ascending shares in (0, 1]."),
         (["augment.blur_sigma=[-1,2]"], "`augment.blur_sigma` must be two ascending widths, 0 or more."),
         (["objective.instance_weight=2"], "`objective.instance_weight` must be in [0, 1]. Received: 2"),
-        (["objective.name=clip"], "`objective.name` must be valid"),
+        (
+            ["objective.name=clip"],
+            "`objective.name` must be one of semantic_matching, sigmoid_ma",
+        ),
+        (["objective.name=info_nse"], "Received: 'info_nse'. Near names: info_nce."),
     ],
 )
 def test_objectives_and_their_data_must_fit(assignments, sentence):

@@ -76,9 +76,8 @@ def mixed_matching(
             f"`instance_weight` must be between 0 and 1. Received: {instance_weight}. 0 is semantic matching "
             "alone, 1 matches each item with its own study."
         )
-    s = label_similarity(
-        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
-    )
+    labels = image_labels, text_labels, image_known, text_known
+    s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     d = ops.cast(ops.equal(image_study[:, None], text_study[None]), s.dtype)  # (num_images, num_texts)
     y, z = soft_targets(s, target_temperature)
     y, z = _mixed(y, d, instance_weight, axis=1), _mixed(z, d, instance_weight, axis=0)

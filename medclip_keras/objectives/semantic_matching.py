@@ -174,9 +174,8 @@ def semantic_matching(
     >>> bool(out.kl < 1e-6), out.logits.shape
     (True, TensorShape([2, 3]))
     """
-    s = label_similarity(
-        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
-    )
+    labels = image_labels, text_labels, image_known, text_known
+    s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     y, z = soft_targets(s, target_temperature)
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)
     return soft_loss(logits, y, z, s)

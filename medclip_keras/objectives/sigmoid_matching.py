@@ -61,13 +61,13 @@ def sigmoid_matching(
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")
     >>> a, b = np.eye(2, 4, dtype="float32"), np.eye(3, 4, dtype="float32")
-    >>> out = sigmoid_matching(v, t, 2.0, a, b, logit_bias=-1.0)  # two of the six pairs match; all logits are 1 or -1
+    >>> # Two of the six pairs match; all logits are 1 or -1.
+    >>> out = sigmoid_matching(v, t, 2.0, a, b, logit_bias=-1.0)
     >>> round(float(out.loss), 4), round((1 / 2 + 1 / 3) / 2 * 6 * np.log(1 + np.exp(-1)), 4)
     (0.7832, 0.7832)
     """
-    s = label_similarity(
-        image_labels, text_labels, image_known, text_known, similarity=similarity, concept_kernel=concept_kernel
-    )
+    labels = image_labels, text_labels, image_known, text_known
+    s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     g = ops.clip(s, 0, 1)
     products = image_text_logits(image_embeddings, text_embeddings, logit_scale)
     logits = products + ops.cast(logit_bias, products.dtype)  # (num_images, num_texts)

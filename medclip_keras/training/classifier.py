@@ -12,10 +12,10 @@ from rich.console import Console
 from medclip_keras.config import RunConfig
 from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.objectives.classification import sigmoid_cross_entropy, softmax_cross_entropy
+from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
 from medclip_keras.training.checkpoints import Checkpoints
-from medclip_keras.training.losses import Loss
 from medclip_keras.training.model import GlobalStep, build_optimizer
 from medclip_keras.training.replicas import gather, make_strategy
 from medclip_keras.training.train import Outcome, count_steps, num_images, run_steps, steps_per_epoch

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from medclip_keras.config import RunConfig
 from medclip_keras.models.dual_encoder import DualEncoder
-from medclip_keras.training.losses import OBJECTIVES, Loss, Terms
+from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
+from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.replicas import gather, num_replicas, sum_over_replicas
 
 
@@ -71,7 +72,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             config.model,
             vocabulary_size,
             config.data.max_tokens,
-            local_features=row.local_features,
+            local_features="regions" in parameters(config.objective.name),
             initial_logit_scale=row.fixed_logit_scale or row.initial_logit_scale,
             learn_logit_scale=row.fixed_logit_scale is None,
             **kwargs,
@@ -90,14 +91,28 @@ class MedCLIP(GlobalStep, DualEncoder):
         Args:
             batch: as `records.batches.training_batches` makes them: "images" (B, S, S, 1), "token_ids",
                 "padding_mask" (B, T), "image_labels", "image_known", "text_labels", "text_known"
-                (B, num_findings), and what else the objective's row in `OBJECTIVES` needs.
+                (B, num_findings), and the objective's further parameters, such as "image_study" (B,).
             training: whether the encoders are in training mode.
         """
-        row = OBJECTIVES[self.run.objective.name]
-        said = {**batch, **self(batch, training=training)}
-        bias = 0.0 if self.logit_bias is None else tf.convert_to_tensor(self.logit_bias)
-        terms = Terms(self.logit_scale(), bias, self.run.objective, self.concept_kernel)
-        return row.compute({name: gather(said[name]) for name in row.needs}, terms)
+        name = self.run.objective.name
+        held = {**batch, **self(batch, training=training)}
+        settings = {
+            **vars(self.run.objective),
+            "logit_scale": self.logit_scale(),
+            "logit_bias": self.logit_bias,
+            "concept_kernel": self.concept_kernel,
+        }
+        gathered = {k: gather(held[k]) for k in parameters(name) if k in held}
+        chosen = {k: settings[k] for k in parameters(name) if k in settings}
+        return objective_function(name)(**_without_padding(gathered), **chosen)
+
+
+def _without_padding(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Cut "words" and "word_mask", if given, at the longest text of the batch."""
+    if "words" not in batch:
+        return batch
+    longest = tf.cast(tf.reduce_max(tf.reduce_sum(batch["word_mask"], axis=1)), tf.int32)
+    return batch | {name: batch[name][:, :longest] for name in ("words", "word_mask")}
 
 
 def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Optimizer:

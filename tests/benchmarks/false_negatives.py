@@ -35,7 +35,7 @@ REPEATS = (1, 2, 4, 8, 16)
 NOISE = 2.5  # of each feature, beside a finding's features of variance 1
 SCALE = 1 / 0.07
 LEARNING_RATE = 3e-3
-OWN = np.eye(BATCH, dtype="float32")
+OWN = {"image_study": np.arange(BATCH), "text_study": np.arange(BATCH)}
 OBJECTIVES = {
     "InfoNCE": lambda v, t, labels: info_nce(v, t, SCALE),
     "semantic matching": lambda v, t, labels: semantic_matching(v, t, SCALE, labels, labels),
@@ -43,9 +43,11 @@ OBJECTIVES = {
         v, t, SCALE, labels, labels, target_temperature=0.1
     ),
     "mixed matching, T = 0.1": lambda v, t, labels: mixed_matching(
-        v, t, SCALE, labels, labels, OWN, target_temperature=0.1
+        v, t, SCALE, labels, labels, **OWN, target_temperature=0.1
     ),
-    "sigmoid matching": lambda v, t, labels: sigmoid_matching(v, t, SCALE, -SCALE / 2, labels, labels),
+    "sigmoid matching": lambda v, t, labels: sigmoid_matching(
+        v, t, SCALE, labels, labels, logit_bias=-SCALE / 2
+    ),
 }
 
 

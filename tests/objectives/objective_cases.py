@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import restated
 
+from medclip_keras.objectives.convirt import convirt
 from medclip_keras.objectives.gloria import gloria
-from medclip_keras.objectives.info_nce import convirt, info_nce
+from medclip_keras.objectives.info_nce import info_nce
 from medclip_keras.objectives.mixed_matching import mixed_matching
 from medclip_keras.objectives.semantic_matching import semantic_matching
 from medclip_keras.objectives.sigmoid_matching import sigmoid_matching
@@ -30,7 +31,7 @@ ON_REPLICAS = (
     "sigmoid_matching",
     "info_nce",
     "convirt",
-    "gloria, weighted, in chunks, computed again",
+    "gloria, weighted",
 )
 
 
@@ -63,7 +64,7 @@ def labelled_batch(signed: bool) -> dict[str, np.ndarray]:
     for repeated in (t, labels[1], known[1]):
         repeated[3] = repeated[2]
     # Study 8 has two images and its report twice, study 5 one of each; the others have no partner.
-    studies = {"image_studies": np.array([5, 6, 7, 8, 8]), "text_studies": np.array([5, 9, 8, 8])}
+    studies = {"image_study": np.array([5, 6, 7, 8, 8]), "text_study": np.array([5, 9, 8, 8])}
     scalars = {"scale": np.float64(3.0), "bias": np.float64(-2.0)}
     marks = {"a": labels[0], "b": labels[1], "known_a": known[0], "known_b": known[1]}
     return {"v": v, "t": t, **scalars, **marks, **studies}
@@ -98,11 +99,9 @@ def _semantic_restated(temperature=1.0, kernel=None):
 
 
 def _mixed(weight):
-    def ours(v, t, scale, a, b, known_a, known_b, image_studies, text_studies, **_):
-        same_study = image_studies[:, None] == text_studies[None]
-        return mixed_matching(
-            v, t, scale, a, b, same_study, instance_weight=weight, image_known=known_a, text_known=known_b
-        ).loss
+    def ours(v, t, scale, a, b, known_a, known_b, image_study, text_study, **_):
+        options = {"image_study": image_study, "text_study": text_study, "instance_weight": weight}
+        return mixed_matching(v, t, scale, a, b, image_known=known_a, text_known=known_b, **options).loss
 
     def restatement(bias, **batch):
         return restated.mixed_matching(**batch, weight=weight)
@@ -111,10 +110,10 @@ def _mixed(weight):
 
 
 def _sigmoid(v, t, scale, bias, a, b, known_a, known_b, **_):
-    return sigmoid_matching(v, t, scale, bias, a, b, image_known=known_a, text_known=known_b).loss
+    return sigmoid_matching(v, t, scale, a, b, logit_bias=bias, image_known=known_a, text_known=known_b).loss
 
 
-def _sigmoid_restated(image_studies, text_studies, **batch):
+def _sigmoid_restated(image_study, text_study, **batch):
     return restated.sigmoid_matching(**batch)
 
 
@@ -157,21 +156,11 @@ def make_cases() -> dict[str, Case]:
             lambda v, t, regions, words, mask, **_: gloria(v, t, regions, words, mask).loss,
             lambda scale, **batch: restated.gloria(**batch),
         ),
-        "gloria, weighted, in chunks, computed again": Case(
+        "gloria, weighted": Case(
             pairs,
             local,
             lambda v, t, regions, words, mask, **_: (
-                gloria(
-                    v,
-                    t,
-                    regions,
-                    words,
-                    mask,
-                    global_weight=0.5,
-                    local_weight=2.0,
-                    captions_at_once=2,
-                    recompute=True,
-                ).loss
+                gloria(v, t, regions, words, mask, global_weight=0.5, local_weight=2.0).loss
             ),
             lambda scale, **batch: restated.gloria(**batch, global_weight=0.5, local_weight=2.0),
         ),

@@ -92,17 +92,17 @@ def released_medclip(v, t, scale, img_labels, text_labels):
     return (image_loss + caption_loss) / 2
 
 
-def mixed_matching(v, t, scale, a, b, known_a, known_b, image_studies, text_studies, weight):
+def mixed_matching(v, t, scale, a, b, known_a, known_b, image_study, text_study, weight):
     """A share of every target goes to the partners of the same study, equally, where there are any."""
     y, z = soft_targets(label_similarity(a, b, known_a, known_b))
-    for i, study in enumerate(image_studies):
-        partners = [j for j, other in enumerate(text_studies) if other == study]
+    for i, study in enumerate(image_study):
+        partners = [j for j, other in enumerate(text_study) if other == study]
         if partners:
             y[i] *= 1 - weight
             for j in partners:
                 y[i, j] += weight / len(partners)
-    for j, study in enumerate(text_studies):
-        partners = [i for i, other in enumerate(image_studies) if other == study]
+    for j, study in enumerate(text_study):
+        partners = [i for i, other in enumerate(image_study) if other == study]
         if partners:
             z[:, j] *= 1 - weight
             for i in partners:

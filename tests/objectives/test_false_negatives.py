@@ -15,6 +15,7 @@ from medclip_keras.objectives.sigmoid_matching import sigmoid_matching
 FINDINGS = np.array([0, 0, 0, 1, 1, 2])  # six studies; three share a finding, two another
 LABELS = np.eye(3, 4)[FINDINGS]
 SAME = FINDINGS[:, None] == FINDINGS[None]
+OWN_STUDY = {"image_study": np.arange(6), "text_study": np.arange(6)}
 FALSE_NEGATIVES = SAME & ~np.eye(6, dtype=bool)
 
 
@@ -38,9 +39,9 @@ def test_info_nce_drives_studies_with_the_same_finding_apart_wherever_they_are(s
 def test_matching_by_labels_draws_them_together_from_the_same_start(name):
     objective = {
         "semantic": lambda v, t: semantic_matching(v, t, 1.0, LABELS, LABELS),
-        "sigmoid": lambda v, t: sigmoid_matching(v, t, 1.0, 0.0, LABELS, LABELS),
+        "sigmoid": lambda v, t: sigmoid_matching(v, t, 1.0, LABELS, LABELS, logit_bias=0.0),
         "mixed": lambda v, t: mixed_matching(
-            v, t, 1.0, LABELS, LABELS, np.eye(6), instance_weight=0.1, target_temperature=0.1
+            v, t, 1.0, LABELS, LABELS, **OWN_STUDY, instance_weight=0.1, target_temperature=0.1
         ),
     }[name]
     found = slopes(objective, np.zeros((6, 6)))

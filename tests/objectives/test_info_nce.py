@@ -1,20 +1,21 @@
-"""The laws of the losses over pairs; their gradients are in test_restatements.py."""
+"""The losses over pairs: InfoNCE, ConVIRT, and the refusal that they share with GLoRIA."""
 
 import numpy as np
 import pytest
 import restated
 import tensorflow as tf
+from objective_cases import paired_batch
 
-from medclip_keras.objectives.info_nce import convirt, info_nce
+from medclip_keras.objectives.convirt import convirt
+from medclip_keras.objectives.gloria import gloria
+from medclip_keras.objectives.info_nce import info_nce
 
 
 @pytest.fixture
 def pairs():
     """5 pairs of 3 features; the last two are of one patient: equal images, other texts."""
-    rng = np.random.default_rng(3)
-    v, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
-    v[4] = v[3]
-    return v / np.linalg.norm(v, axis=1, keepdims=True), t / np.linalg.norm(t, axis=1, keepdims=True)
+    batch = paired_batch()
+    return batch["v"], batch["t"]
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.75, 1.0])
@@ -24,7 +25,7 @@ def test_info_nce_equals_the_restatement_for_every_weight_of_the_directions(pair
     np.testing.assert_allclose(out.loss, restated.info_nce(*pairs, 3.0, weight), rtol=1e-12)
 
 
-def test_convirt_is_a_tenth_as_warm_and_three_quarters_of_the_images(pairs):
+def test_convirt_has_temperature_a_tenth_and_three_quarters_weight_on_images(pairs):
     v, t = (tf.constant(x) for x in pairs)
     np.testing.assert_allclose(convirt(v, t).loss, restated.info_nce(*pairs, 10.0, 0.75), rtol=1e-12)
 
@@ -38,5 +39,8 @@ def test_rows_of_the_logits_are_images_and_directions_are_not_mixed_up(pairs):
 
 
 def test_texts_that_are_not_one_an_image_are_refused(pairs):
-    with pytest.raises(ValueError, match=r"`text_embeddings` must be one for each image\. Received: 4 for 5"):
-        info_nce(tf.constant(pairs[0]), tf.constant(pairs[1][:4]), 1.0)
+    v, t = tf.constant(pairs[0]), tf.constant(pairs[1][:4])
+    regions, words, mask = (tf.constant(paired_batch()[name]) for name in ("regions", "words", "mask"))
+    for objective in (lambda: info_nce(v, t, 1.0), lambda: gloria(v, t, regions, words[:4], mask[:4])):
+        with pytest.raises(ValueError, match=r"`text_embeddings` must be one for each image\. Received: 4 f"):
+            objective()

@@ -23,14 +23,14 @@ def arguments(batch):
     return (v, t, 3.0, a, b), {"image_known": known_a, "text_known": known_b}
 
 
-def same_study(batch):
-    return batch["image_studies"][:, None] == batch["text_studies"][None]
+def studies(batch):
+    return {name: batch[name] for name in ("image_study", "text_study")}
 
 
 def test_no_weight_on_instances_gives_the_bytes_of_semantic_matching(batch):
     positional, masks = arguments(batch)
     options = {**masks, "target_temperature": 0.4}
-    mixed = mixed_matching(*positional, same_study(batch), instance_weight=0, **options)
+    mixed = mixed_matching(*positional, **studies(batch), instance_weight=0, **options)
     for one, other in zip(mixed, semantic_matching(*positional, **options), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -39,23 +39,24 @@ def test_all_weight_on_one_text_an_image_gives_info_nce():
     rng = np.random.default_rng(4)
     v, t = (tf.constant(rng.normal(size=(4, 3))) for _ in range(2))
     labels = tf.constant(rng.integers(0, 2, (4, 6)).astype("float64"))
-    out = mixed_matching(v, t, 2.0, labels, labels, np.eye(4), instance_weight=1)
+    own = {"image_study": np.arange(4), "text_study": np.arange(4)}
+    out = mixed_matching(v, t, 2.0, labels, labels, **own, instance_weight=1)
     np.testing.assert_allclose(out.loss, info_nce(v, t, 2.0).loss, rtol=1e-12)
     np.testing.assert_allclose(out.kl, out.loss, rtol=1e-12)  # such targets have no entropy
 
 
 def test_items_without_partners_keep_the_targets_of_their_labels(batch):
     positional, masks = arguments(batch)
-    nobody = np.zeros((5, 4))
-    mixed = mixed_matching(*positional, nobody, instance_weight=0.7, **masks)
+    nobody = {"image_study": np.arange(5), "text_study": np.arange(10, 14)}
+    mixed = mixed_matching(*positional, **nobody, instance_weight=0.7, **masks)
     np.testing.assert_array_equal(mixed.loss, semantic_matching(*positional, **masks).loss)
 
 
 def test_loss_is_worked_out_by_hand():
     # Two images of one study and its text, a text of nobody; all labels equal: targets are uniform without d.
     v, t = np.array([[1.0, 0], [0, 1]]), np.array([[1.0, 0], [0, 1]])
-    labels, d = np.ones((2, 3)), np.array([[1, 0], [1, 0]])
-    out = mixed_matching(v, t, 1.0, labels, labels, d, instance_weight=0.5)
+    labels, own = np.ones((2, 3)), {"image_study": np.array([7, 7]), "text_study": np.array([7, 8])}
+    out = mixed_matching(v, t, 1.0, labels, labels, **own, instance_weight=0.5)
     near, far = -np.log(np.e / (np.e + 1)), -np.log(1 / (np.e + 1))
     image_to_text = (0.75 * near + 0.25 * far + 0.75 * far + 0.25 * near) / 2
     text_to_image = (near + far) / 2  # half of an image each: both partners share, and nobody's is uniform
@@ -68,7 +69,7 @@ def test_the_own_text_gains_on_one_with_the_same_findings(batch):
         logits = tf.Variable(tf.zeros((5, 4)))
         # Logits as an embedding product: one-hot images against the rows of the variable.
         out = mixed_matching(
-            tf.eye(5), tf.transpose(logits), 1.0, a, tf.ones((4, 6)), same_study(batch), instance_weight=0.5
+            tf.eye(5), tf.transpose(logits), 1.0, a, tf.ones((4, 6)), **studies(batch), instance_weight=0.5
         )
     pull = -tape.gradient(out.loss, logits).numpy()
     assert pull[0, 0] > max(pull[0, 1:]) + 0.05  # labels alone call all four texts alike
@@ -80,4 +81,4 @@ def test_a_weight_that_is_no_share_is_refused(batch, weight):
     with pytest.raises(
         ValueError, match=rf"`instance_weight` must be between 0 and 1\. Received: {weight}\."
     ):
-        mixed_matching(*positional, same_study(batch), instance_weight=weight, **masks)
+        mixed_matching(*positional, **studies(batch), instance_weight=weight, **masks)
