@@ -1,17 +1,16 @@
 """The user's own images: a CSV file of paths and 0/1 columns, and prompts for its classes."""
 
 import csv
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
 
-from medclip_keras.errors import require
-from medclip_keras.evaluation.prompts import read_prompts
-from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
-from medclip_keras.evaluation.zero_shot import Task
+from medclip_keras.errors import near_names, refusal, require
+from medclip_keras.evaluation.arrays import Floats
+from medclip_keras.evaluation.prompts import Prompts, read_prompts, shipped_prompts
+from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
 
 _FILES_AT_ONCE = 32
@@ -24,18 +23,18 @@ class ImageManifest:
     Attributes:
         name: of the CSV file.
         paths: (num_images,).
-        task: labels and patients; "single_finding" where every image has exactly one class.
-        prompts: class → prompts; those of "No Finding" are the normal ones where it is not a class.
+        task: labels and patients; "single_finding" if every image has exactly one of several classes.
+        prompts: class → prompts, and the normal prompts of "No Finding", if any.
     """
 
     name: str
     paths: tuple[str, ...]
     task: Task
-    prompts: Mapping[str, Sequence[str]]
+    prompts: Prompts
 
 
 def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
-    """Reads a CSV file with the columns `path`, perhaps `patient_id`, and one 0/1 column a class.
+    """Read a CSV file with the columns `path`, optionally `patient_id`, and one 0/1 column a class.
 
     Args:
         path: of the CSV file; image paths in it are relative to its folder.
@@ -48,33 +47,27 @@ def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
     require(file.is_file(), "manifest", "a CSV file", path, "Check the path.")
     with file.open("r") as stream:
         reader = csv.DictReader(stream, strict=True)
-        columns = list(reader.fieldnames or ())
+        classes = _classes(list(reader.fieldnames or ()))
         rows = list(reader)
-    classes = _classes(columns)
     require(bool(rows), "manifest", "a CSV file with at least one row", f"{path} without rows")
     labels = np.array([[_label(row[name], name, n) for name in classes] for n, row in enumerate(rows, 2)])
     paths = tuple(str(file.parent / (row["path"] or "")) for row in rows)
     missing = [line for line, image in enumerate(paths, 2) if not epath.Path(image).is_file()]
-    require(
-        not missing,
-        "manifest",
-        "a table of image files that exist, relative to its own folder",
-        f"{len(missing)} of {len(paths)} missing, the first in line {missing[0] if missing else 0}",
-    )
-    # Without patients every image counts as one of its own.
-    patients = np.array([row.get("patient_id") or f"line {n}" for n, row in enumerate(rows, 2)])
+    received = f"{len(missing)} of {len(paths)} missing, the first in line {min(missing, default=0)}"
+    require(not missing, "manifest", "a table of existing files, relative to its own folder", received)
+    # Without patient_id every image counts as a patient.
+    patients = np.array([row.get("patient_id") or f"line {n}" for n, row in enumerate(rows, 2)], np.str_)
     one_each = len(classes) > 1 and bool((labels.sum(axis=1) == 1).all())
-    task = Task(
-        "single_finding" if one_each else "multi_label", classes, np.arange(len(rows)), labels, patients
-    )
+    name = "single_finding" if one_each else "multi_label"
+    task = Task(name, classes, np.arange(len(rows)), labels, patients)
     return ImageManifest(file.stem, paths, task, _prompts(classes, prompts_path))
 
 
-def embed_files(embed: Callable[[list[bytes]], np.ndarray], manifest: ImageManifest) -> np.ndarray:
-    """Embeds the images of a manifest, some at a time.
+def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest) -> Floats:
+    """Embed the images of a manifest in chunks.
 
     Args:
-        embed: image files to embeddings (B, D); raises where one is not an image.
+        embed: image files to embeddings (B, D); raises if one of them is not an image.
         manifest: names the files.
 
     Returns:
@@ -89,17 +82,16 @@ def embed_files(embed: Callable[[list[bytes]], np.ndarray], manifest: ImageManif
         try:
             embedded.append(embed(contents))
         except Exception:
-            bad = [start + n + 2 for n, content in enumerate(contents) if not _can(embed, content)]
+            bad = [str(start + n + 2) for n, content in enumerate(contents) if not _can_embed(embed, content)]
             if not bad:
                 raise
-            raise ValueError(
-                "`manifest` must name JPEG or PNG images. Received: a file that cannot be decoded in "
-                f"line(s) {', '.join(map(str, bad))}. Replace it or take the line out."
-            ) from None
+            received = f"a file that cannot be decoded in line(s) {', '.join(bad)}"
+            advice = "Replace it or remove the line."
+            raise refusal("manifest", "a table of JPEG or PNG images", received, advice) from None
     return np.concatenate(embedded)
 
 
-def _can(embed: Callable[[list[bytes]], np.ndarray], content: bytes) -> bool:
+def _can_embed(embed: Callable[[list[bytes]], Floats], content: bytes) -> bool:
     try:
         embed([content])
     except Exception:
@@ -108,12 +100,8 @@ def _can(embed: Callable[[list[bytes]], np.ndarray], content: bytes) -> bool:
 
 
 def _classes(columns: Sequence[str]) -> tuple[str, ...]:
-    require(
-        columns[:1] == ["path"] and len(columns) == len(set(columns)),
-        "manifest",
-        "a table whose first column is `path`, followed by one 0/1 column a class, each once",
-        columns,
-    )
+    form = "a table whose first column is `path`, followed by one 0/1 column a class, each once"
+    require(columns[:1] == ["path"] and len(columns) == len(set(columns)), "manifest", form, columns)
     classes = tuple(name for name in columns[1:] if name != "patient_id")
     require(bool(classes), "manifest", "a table with at least one class column", columns)
     return classes
@@ -121,21 +109,22 @@ def _classes(columns: Sequence[str]) -> tuple[str, ...]:
 
 def _label(cell: str | None, column: str, line: int) -> float:
     require(cell in ("0", "1"), "manifest", f"0 or 1 in column {column!r}, line {line}", cell)
-    return float(cell)
+    return float(cell == "1")
 
 
-def _prompts(classes: Sequence[str], prompts_path: str) -> dict[str, Sequence[str]]:
-    prompts = read_prompts(prompts_path) if prompts_path else SHIPPED_PROMPTS
+def _prompts(classes: Sequence[str], prompts_path: str) -> Prompts:
+    prompts = read_prompts(prompts_path) if prompts_path else shipped_prompts()
     for name in classes:
-        near = difflib.get_close_matches(name, prompts, 3) or list(prompts)
-        advice = f"Prompts are there for {', '.join(near)}; name a JSON file with --prompts."
-        require(name in prompts, "prompts", f"a file with the class {name!r} of the manifest", near, advice)
+        advice = f"{near_names(name, prompts)} Name a JSON file with --prompts."
+        require(
+            name in prompts,
+            "prompts",
+            f"a file with the class {name!r} of the manifest",
+            prompts_path,
+            advice,
+        )
     extra = [name for name in prompts if name not in classes and name != NO_FINDING]
-    require(
-        not extra or not prompts_path,
-        "prompts",
-        f"a file of the manifest's classes ({', '.join(classes)}) and perhaps {NO_FINDING!r}",
-        extra,
-    )
+    form = f"a file of the manifest's classes ({', '.join(classes)}) and optionally {NO_FINDING!r}"
+    require(not extra or not prompts_path, "prompts", form, extra)
     wanted = [*classes, *([NO_FINDING] if NO_FINDING in prompts and NO_FINDING not in classes else [])]
     return {name: prompts[name] for name in wanted}

@@ -1,18 +1,22 @@
-"""Figures of merit, each as a function of sample weights, and their bootstrap intervals over patients."""
+"""Metrics as functions of sample weights, and their bootstrap intervals over patients."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-Statistic = Callable[[np.ndarray], np.ndarray]  # weights (num_resamples, num_samples) → (num_resamples,)
+from medclip_keras.evaluation.arrays import Array, Bools, Floats, Ints
+
+Statistic = Callable[[Floats], Floats]  # weights (num_resamples, num_samples) → (num_resamples,)
+Key = TypeVar("Key", bound=Hashable)
 
 _WEIGHTS_AT_ONCE = 4_000_000  # bounds the bootstrap's memory
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; NaN where it is not defined."""
+    """A value with its 95 % interval; NaN if undefined."""
 
     value: float
     low: float = float("nan")
@@ -22,46 +26,41 @@ class Estimate:
         """JSON types: None instead of NaN."""
         return {k: None if np.isnan(v) else float(v) for k, v in vars(self).items()}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float | None]) -> "Estimate":
-        """The inverse of `to_dict`."""
-        return cls(**{k: float("nan") if v is None else v for k, v in values.items()})
 
-
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_mean(values: Floats, weights: Floats) -> Floats:
     """Mean of values over samples; of correctness (0 or 1) it is the accuracy.
 
     >>> weighted_mean(np.array([1.0, 0.0, 1.0]), np.array([[1, 1, 1], [0, 2, 2]])).round(3).tolist()
     [0.667, 0.5]
 
     Args:
-        values: float (num_samples,); NaN leaves its sample out.
+        values: float (num_samples,); a NaN excludes its sample.
         weights: (num_resamples, num_samples), how often each sample counts.
 
     Returns:
-        float (num_resamples,); NaN where all weights are zero.
+        float (num_resamples,); NaN if all weights are zero.
     """
     known = ~np.isnan(values)
-    total = weights[:, known].sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return weights[:, known] @ values[known] / total
+        mean: Floats = weights[:, known] @ values[known] / weights[:, known].sum(axis=1)
+    return mean
 
 
-def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve: P(score of a positive > score of a negative), a tie counting one half.
+def auroc(scores: Floats, labels: Floats | Ints, weights: Floats) -> Floats:
+    """Area under the ROC curve: P(score of a positive > score of a negative), a tie counts one half.
 
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 1, 0, 1]), np.ones((1, 4))).tolist()
     [0.875]
 
     Args:
         scores: float (num_samples,).
-        labels: (num_samples,) of 0 and 1; NaN leaves its sample out.
+        labels: (num_samples,) of 0 and 1; a NaN excludes its sample.
         weights: (num_resamples, num_samples), how often each sample counts.
 
     Returns:
-        float (num_resamples,); NaN where one of the two classes is absent.
+        float (num_resamples,); NaN if one of the two classes is absent.
     """
-    known = ~np.isnan(np.asarray(labels, np.float64))
+    known = ~np.isnan(labels.astype(np.float64))
     scores, labels, weights = scores[known], labels[known], weights[:, known]
     if not len(scores):
         return np.full(len(weights), np.nan)
@@ -72,10 +71,11 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
     negatives_below = np.cumsum(negatives, axis=1) - negatives
     wins = (positives * (negatives_below + negatives / 2)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return wins / (positives.sum(axis=1) * negatives.sum(axis=1))
+        area: Floats = wins / (positives.sum(axis=1) * negatives.sum(axis=1))
+    return area
 
 
-def precision_at_k(similarities: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+def precision_at_k(similarities: Floats, relevant: Bools, k: int) -> Floats:
     """Share of relevant candidates among the k most similar ones; ties keep the candidates' order.
 
     >>> similarities = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.1]])
@@ -91,13 +91,29 @@ def precision_at_k(similarities: np.ndarray, relevant: np.ndarray, k: int) -> np
         float (num_queries,).
     """
     top = np.argsort(-similarities, axis=1, kind="stable")[:, :k]  # (num_queries, k)
-    return np.take_along_axis(relevant, top, axis=1).mean(axis=1)
+    precision: Floats = np.take_along_axis(relevant, top, axis=1).mean(axis=1)
+    return precision
 
 
-def resample_weights(patient_ids: Sequence[str], num_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws patients with replacement: how often each sample counts in each resample.
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Macro mean of statistics on the same resample, over the defined ones."""
 
-    Samples of one patient share their weight, for they are not independent.
+    def macro(weights: Floats) -> Floats:
+        values = np.stack([statistic(weights) for statistic in statistics])  # (num_statistics, num_resamples)
+        defined = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            mean: Floats = np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
+        return mean
+
+    return macro
+
+
+def resample_weights(
+    patient_ids: Sequence[Hashable] | Array, num_resamples: int, rng: np.random.Generator
+) -> Floats:
+    """Draw patients with replacement and count how often each sample is drawn in each resample.
+
+    Samples of one patient are not independent, so they share their weight.
 
     Returns:
         float (num_resamples, num_samples).
@@ -110,50 +126,48 @@ def resample_weights(patient_ids: Sequence[str], num_resamples: int, rng: np.ran
     return counts.reshape(num_resamples, num_patients)[:, patient_index].astype(np.float64)
 
 
-def estimate(
-    statistics: Mapping[str, Statistic], patient_ids: Sequence[str], num_resamples: int, seed: int
-) -> dict[str, Estimate]:
-    """Each statistic's value and its 95 % percentile bootstrap interval, on the same resamples of patients.
+@dataclass(frozen=True)
+class Bootstrap:
+    """Percentile bootstrap over patients.
 
-    Follows: Efron and Tibshirani (1993), the percentile interval, with patients as the units drawn.
+    Follows: Efron and Tibshirani (1993), the percentile interval; the units drawn are patients.
 
-    Args:
-        statistics: name → function of weights (num_resamples, num_samples).
-        patient_ids: (num_samples,).
+    Attributes:
         num_resamples: 0 gives values without intervals.
         seed: of the draws.
-
-    Returns:
-        name → estimate; resamples in which the statistic is not defined are left out of its interval.
     """
-    num_samples = len(patient_ids)
-    values = {name: float(f(np.ones((1, num_samples)))[0]) for name, f in statistics.items()}
-    rng = np.random.default_rng(seed)
-    drawn = {name: [] for name in statistics}
-    chunk = max(1, _WEIGHTS_AT_ONCE // num_samples)
-    for start in range(0, num_resamples, chunk):
-        weights = resample_weights(patient_ids, min(chunk, num_resamples - start), rng)
-        for name, statistic in statistics.items():
-            drawn[name].append(statistic(weights))
-    return {name: Estimate(values[name], *_interval(drawn[name])) for name in statistics}
+
+    num_resamples: int
+    seed: int
+
+    def estimate(
+        self, statistics: Mapping[Key, Statistic], patient_ids: Sequence[Hashable] | Array
+    ) -> dict[Key, Estimate]:
+        """Estimate each statistic and its 95 % interval, all on the same resamples.
+
+        Args:
+            statistics: key → function of weights (num_resamples, num_samples).
+            patient_ids: (num_samples,).
+
+        Returns:
+            key → estimate; the interval skips resamples in which the statistic is undefined.
+        """
+        num_samples = len(patient_ids)
+        rng = np.random.default_rng(self.seed)
+        drawn: dict[Key, list[Floats]] = {key: [] for key in statistics}
+        chunk = max(1, _WEIGHTS_AT_ONCE // num_samples)
+        for start in range(0, self.num_resamples, chunk):
+            weights = resample_weights(patient_ids, min(chunk, self.num_resamples - start), rng)
+            for key, statistic in statistics.items():
+                drawn[key].append(statistic(weights))
+        once = np.ones((1, num_samples))
+        return {key: Estimate(float(f(once)[0]), *_interval(drawn[key])) for key, f in statistics.items()}
 
 
-def _interval(chunks: list[np.ndarray]) -> tuple[float, float]:
+def _interval(chunks: list[Floats]) -> tuple[float, float]:
     resampled = np.concatenate(chunks) if chunks else np.empty(0)
     defined = resampled[~np.isnan(resampled)]
     if not len(defined):
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
-
-
-def mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics on the same resample (a macro mean), over those that are defined."""
-
-    def macro(weights: np.ndarray) -> np.ndarray:
-        values = np.stack([statistic(weights) for statistic in statistics])  # (num_statistics, num_resamples)
-        defined = ~np.isnan(values)
-        with np.errstate(invalid="ignore"):
-            return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
-
-    return macro

@@ -1,23 +1,27 @@
-"""The figures as rows of a table: one list for the terminal and for the HTML report."""
+"""Rows of estimates, the same for the terminal table and the HTML report."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 from medclip_keras.evaluation.metrics import Estimate
-from medclip_keras.evaluation.run import TRAINED, UNTRAINED
-from medclip_keras.evaluation.zero_shot import MODES
+from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, TaskResult
 
 COLUMNS = ("", "trained [95 % CI]", "untrained", "chance")
-
-_NAMES = {"accuracy": "accuracy", "auroc": "AUROC"}
+TITLES = {
+    "zero_shot": "zero-shot",
+    "retrieval": "image → text",
+    "probe": "linear probe",
+    "supervised": "supervised",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of the trained model, beside the untrained one and chance."""
+    """A metric of the trained model, of the untrained model and of chance."""
 
     name: str
     trained: Estimate
@@ -25,25 +29,50 @@ class Row:
     chance: float
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The row as text, for `COLUMNS`; of the untrained model the value without its interval."""
-        untrained = _text(self.untrained).partition(" ")[0]
-        return self.name, _text(self.trained), untrained, f"{self.chance:.3f}"
+        """The row as text, for `COLUMNS`; the untrained model's value has no interval."""
+        return self.name, _with_interval(self.trained), value_text(self.untrained), f"{self.chance:.3f}"
 
 
-def rows(metrics: Mapping) -> list[Row]:
-    """All rows of one data set's metrics: zero-shot figures of both modes, Precision@K, classifiers."""
-    return [
-        *_zero_shot_rows(metrics.get("zero_shot")),
-        *_retrieval_rows(metrics.get("retrieval")),
-        *_classifier_rows("linear probe", metrics.get("probe")),
-        *_classifier_rows("supervised", metrics.get("supervised")),
-    ]
+def rows(result: DatasetResult) -> list[Row]:
+    """All rows of one data set."""
+    return [row for task, found in result.tasks.items() for row in _task_rows(TITLES[task], found)]
 
 
-def terminal_table(name: str, metrics: Mapping) -> Table:
+def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
+    for variant, by_model in result.estimates.items():
+        suffix = f", {variant_name(variant)}" if variant not in ("", "1") else ""
+        trained, untrained = by_model[TRAINED], by_model.get(UNTRAINED)
+        for metric, chance in result.chance.items():
+            name = metric.replace("precision_at_", "precision@").replace("auroc", "macro AUROC")
+            of_untrained = untrained.overall[metric] if untrained else None
+            yield Row(f"{title} {name}{suffix}", trained.overall[metric], of_untrained, chance)
+        if "accuracy" in result.chance:
+            continue
+        for name, of_class in trained.by_class.items():
+            of_untrained = untrained.by_class[name]["auroc"] if untrained else None
+            label = f"  AUROC {name}, {title}{suffix}"
+            yield Row(label, of_class["auroc"], of_untrained, result.chance["auroc"])
+
+
+def by_class(result: DatasetResult) -> list[list[tuple[str, ...]]]:
+    """Tables, header first, of the trained model's metrics by class, each of its task's last variant."""
+    tables = []
+    for task, found in result.tasks.items():
+        variant, by_model = list(found.estimates.items())[-1]
+        metrics, num_positive = sorted(found.chance), found.task.num_positive
+        header = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
+        body = [
+            (name, str(num_positive[name]), *(value_text(of_class[metric]) for metric in metrics))
+            for name, of_class in by_model[TRAINED].by_class.items()
+        ]
+        tables += [[header, *body]] if body else []
+    return tables
+
+
+def terminal_table(name: str, result: DatasetResult) -> Table:
     """The rows of one data set for the terminal."""
     table = Table(
-        title=f"{name}: {sizes(metrics)}",
+        title=f"{name}: {sizes(result)}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -51,94 +80,44 @@ def terminal_table(name: str, metrics: Mapping) -> Table:
     )
     for column in COLUMNS:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for row in rows(metrics):
+    for row in rows(result):
         table.add_row(*row.cells())
     return table
 
 
-def sizes(metrics: Mapping) -> str:
-    """How many images, patients, queries and sentences stand behind the figures."""
+def sizes(result: DatasetResult) -> str:
+    """Numbers of images, patients, queries, sentences and training images, as text."""
     parts = []
-    classified = [metrics[task] for task in ("zero_shot", "probe", "supervised") if task in metrics]
+    classified = result.zero_shot or result.probe or result.supervised  # all classify the same images
     if classified:
-        m = classified[0]  # all of them classify the same images
-        parts.append(f"{m['num_images']} images of {m['num_patients']} patients")
-    if "retrieval" in metrics:
-        m = metrics["retrieval"]
-        parts.append(f"{m['num_queries']} queries among {sum(m['num_candidates'].values())} sentences")
-    for m in classified:
-        if "num_training_images" in m:
-            parts.append(f"{max(m['num_training_images'].values())} training images")
+        task = classified.task
+        parts.append(f"{len(task.rows)} images of {task.num_patients} patients")
+    if result.retrieval:
+        num_queries, num_sentences = result.retrieval.similarities[TRAINED].shape
+        parts.append(f"{num_queries} queries among {num_sentences} sentences")
+    classifier = result.probe or result.supervised
+    if classifier:
+        parts.append(f"{max(classifier.num_training_images.values())} training images")
     return ", ".join(parts) or "nothing to evaluate"
 
 
-def share_of_labels(share: str) -> str:
-    """How a share of the labelled images is called.
+def variant_name(variant: str) -> str:
+    """Name of a variant: "single", "ensemble", or a share of the labelled images.
 
-    >>> share_of_labels("0.01"), share_of_labels("1")
-    ('1 % of labels', 'all labels')
+    >>> variant_name("single"), variant_name("0.01"), variant_name("1")
+    ('single', '1 % of labels', 'all labels')
     """
-    return "all labels" if share == "1" else f"{100 * float(share):g} % of labels"
+    if not variant[:1].isdigit():
+        return variant
+    return "all labels" if variant == "1" else f"{100 * float(variant):g} % of labels"
 
 
-def _zero_shot_rows(metrics: Mapping | None) -> list[Row]:
-    if not metrics:
-        return []
-    found = []
-    for mode in MODES:
-        for key, chance in metrics["chance"].items():
-            prefix = "macro " if key == "auroc" else ""
-            name = f"zero-shot {prefix}{_NAMES[key]}, {mode}"
-            found.append(_row(name, metrics, (mode, key), chance))
-    if metrics["task"] == "multi_label":
-        for mode in MODES:
-            for name in metrics["num_positive"]:
-                path = (mode, "by_class", name, "auroc")
-                found.append(_row(f"  AUROC {name}, {mode}", metrics, path, metrics["chance"]["auroc"]))
-    return found
+def value_text(estimate: Estimate | None) -> str:
+    """The value with three digits."""
+    return "–" if estimate is None or math.isnan(estimate.value) else f"{estimate.value:.3f}"
 
 
-def _classifier_rows(kind: str, metrics: Mapping | None) -> list[Row]:
-    if not metrics:
-        return []
-    found = []
-    for share in metrics["num_training_images"]:
-        for key, chance in metrics["chance"].items():
-            name = f"{kind} {'macro ' if key == 'auroc' else ''}{_NAMES[key]}{_unless_all(share)}"
-            found.append(_row(name, metrics, (share, key), chance))
-        if metrics["task"] == "multi_label":
-            for name in metrics["num_positive"]:
-                path = (share, "by_class", name, "auroc")
-                label = f"  AUROC {name}, {kind}{_unless_all(share)}"
-                found.append(_row(label, metrics, path, metrics["chance"]["auroc"]))
-    return found
-
-
-def _unless_all(share: str) -> str:
-    return "" if share == "1" else f", {share_of_labels(share)}"
-
-
-def _retrieval_rows(metrics: Mapping | None) -> list[Row]:
-    if not metrics:
-        return []
-    return [
-        _row(f"image → text precision@{key.rpartition('_')[2]}", metrics, (key,), chance)
-        for key, chance in metrics["chance"].items()
-    ]
-
-
-def _row(name: str, metrics: Mapping, path: tuple[str, ...], chance: float) -> Row:
-    found = {}
-    for who in (TRAINED, UNTRAINED):
-        node = metrics.get(who)
-        for key in path if node else ():
-            node = node[key]
-        found[who] = Estimate.from_dict(node) if node else None
-    return Row(name, found[TRAINED], found[UNTRAINED], chance)
-
-
-def _text(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.value != estimate.value:
-        return "–"
-    interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low == estimate.low else ""
-    return f"{estimate.value:.3f}{interval}"
+def _with_interval(estimate: Estimate) -> str:
+    """The value with its interval, if any."""
+    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return value_text(estimate) + interval

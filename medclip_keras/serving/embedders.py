@@ -1,7 +1,7 @@
-"""What `evaluation` measures: a model in this process or a SavedModel, through the same graph."""
+"""Embedders for `evaluation`: a model in this process or a SavedModel, through the same graph."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,14 @@ from medclip_keras.config import RunConfig, from_dict
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, Endpoints
+from medclip_keras.serving.signatures import (
+    CONCEPTS_FILE,
+    EXTRA,
+    RUN_FILE,
+    TOKENS_ONLY,
+    EndpointFunction,
+    Endpoints,
+)
 from medclip_keras.training.model import MedCLIP
 
 
@@ -22,10 +29,10 @@ class GraphEmbedder:
     Args:
         endpoints: endpoint → function of keyword tensors.
         logit_scale: of the model.
-        owner: what the functions' variables belong to; signatures do not keep them alive by themselves.
+        owner: keeps the functions' variables alive, which signatures do not.
     """
 
-    def __init__(self, endpoints: Mapping[str, Callable], logit_scale: float, owner: object):
+    def __init__(self, endpoints: Mapping[str, EndpointFunction], logit_scale: float, owner: object):
         self._endpoints, self.logit_scale, self._owner = endpoints, logit_scale, owner
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
@@ -33,19 +40,14 @@ class GraphEmbedder:
         return self._stored(images)["image_embeddings"].numpy()
 
     def embed_features(self, images: np.ndarray) -> np.ndarray:
-        """Stored images uint8 (B, S, S, 1) to float32 (B, F), what the image tower projects.
+        """Stored images uint8 (B, S, S, 1) to float32 (B, F), the image tower's output before projection.
 
         Raises:
-            ValueError: a SavedModel of a version that did not give them.
+            ValueError: a SavedModel of an old version, without features.
         """
         answer = self._stored(images)
-        require(
-            "image_features" in answer,
-            "saved_model",
-            "one whose encode_stored_images gives image_features, for the linear probe",
-            sorted(answer),
-            "Export the run again.",
-        )
+        form = "a version whose encode_stored_images returns image_features, for the linear probe"
+        require("image_features" in answer, "saved_model", form, sorted(answer), "Export the run again.")
         return answer["image_features"].numpy()
 
     def embed_files(self, contents: list[bytes]) -> np.ndarray:
@@ -67,24 +69,23 @@ def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:
 
 
 def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunConfig, ConceptTable]:
-    """The embedder of a SavedModel, with the run and the concepts that it was exported with.
+    """The embedder of a SavedModel, with its run and its concepts.
 
     Args:
-        directory: a version's folder, as `medclip_keras.export` wrote it.
+        directory: of a version, as `medclip_keras.export` wrote it.
 
     Raises:
-        ValueError: no such folder, or not one of ours.
+        ValueError: the folder is not such a version, or it is one without the endpoints for text.
     """
     directory = epath.Path(directory)
     for file in ("saved_model.pb", f"{EXTRA}/{RUN_FILE}", f"{EXTRA}/{CONCEPTS_FILE}"):
-        require(
-            (directory / file).exists(),
-            "saved_model",
-            f"a version's folder as medclip_keras.export wrote it, with {file}",
-            str(directory),
-            "Name the folder of the version, such as MODELS_DIR/1.",
-        )
+        form = f"a version's folder as medclip_keras.export wrote it, with {file}"
+        advice = "Name the folder of the version, such as MODELS_DIR/1."
+        require((directory / file).exists(), "saved_model", form, str(directory), advice)
     run = json.loads((directory / EXTRA / RUN_FILE).read_text())
     loaded = tf.saved_model.load(str(directory))
+    advice = f"Name the same version outside of {TOKENS_ONLY}/: {directory.parents[1] / directory.name}."
+    form = "a version with every endpoint"
+    require("encode_text" in loaded.signatures, "saved_model", form, str(directory), advice)
     embedder = GraphEmbedder(loaded.signatures, run["logit_scale"], loaded)
     return embedder, from_dict(run["config"]), load_table(str(directory / EXTRA / CONCEPTS_FILE))

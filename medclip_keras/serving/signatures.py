@@ -1,4 +1,4 @@
-"""The endpoints of the SavedModel; the training model is evaluated through the very same functions.
+"""Endpoints of the SavedModel; the training model is evaluated through the same functions.
 
 | endpoint | inputs | outputs |
 |---|---|---|
@@ -8,18 +8,19 @@
 | zero_shot | image_bytes, prompts string (P,), prompt_class int32 (P,) | logits_single, _ensemble (B, C) |
 | encode_stored_images | stored_images uint8 (B, S, S, 1) | image_embeddings (B, D), image_features (B, F) |
 
-Stored images are those of records. Embeddings are float32 of unit length; features are what the image tower
-projects into them, for a linear probe. In zero_shot, prompt p speaks for class prompt_class[p], C is the
-largest one plus 1, and the logits are logit_scale times the maximum (single) or the mean (ensemble) of a
-class's cosines, as in `evaluation.zero_shot`.
+Stored images are those of records. Embeddings are float32 of unit length; features are the image tower's
+output before projection, for a linear probe. In zero_shot, prompt p belongs to class prompt_class[p], C is
+the largest class plus 1, and the logits are logit_scale times the maximum (single) or the mean (ensemble) of
+a class's cosines, as in `evaluation.zero_shot`.
 
-A SavedModel loads only where every operation in it is known, so encode_text and zero_shot bind a server to
-tensorflow-text. For servers without it there is a second SavedModel of `TOKEN_ENDPOINTS` alone. Its clients
-make the word pieces, from `assets.extra/`, and find the logit scale in run.json there.
+A server loads a SavedModel only if it knows every operation in it, and encode_text and zero_shot need
+tensorflow-text. A second SavedModel in `TOKENS_ONLY`, for servers without it, has `TOKEN_ENDPOINTS` alone:
+its clients cut texts into word pieces with the files in `assets.extra/`, whose run.json has the logit scale.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,15 +31,18 @@ from medclip_keras.preprocess.images import decode_all_to_squares, for_evaluatio
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.training.model import MedCLIP
 
-EXTRA = "assets.extra"  # TensorFlow Serving leaves this folder alone
+EXTRA = "assets.extra"  # a folder that TensorFlow Serving ignores
+TOKENS_ONLY = "tokens_only"  # folder of the versions without text operations; TensorFlow Serving ignores it
 RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
 TOKEN_ENDPOINTS = ("encode_image", "encode_tokens", "encode_stored_images")  # no operation of tensorflow-text
+
+EndpointFunction = Callable[..., dict[str, tf.Tensor]]
 
 
 class Endpoints:
     """The endpoints as compiled functions of fixed dtypes and free batch size.
 
-    They call each other as compiled functions too, so each encoder is traced once.
+    They call each other as compiled functions, so each encoder is traced once.
 
     Args:
         model: the dual encoder.
@@ -66,7 +70,7 @@ class Endpoints:
     def encode_text(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Sentences (B,) to embeddings.
 
-        Weights that average over padding too were made with batches padded to their longest sentence.
+        Weights trained with "padded_mean" expect batches padded to their longest sentence.
         """
         tokens = self.tokenizer(texts)
         if self.model.run.model.text.pooling == "padded_mean":
@@ -92,11 +96,11 @@ class Endpoints:
         }
         return {name: tf.transpose(values) for name, values in aggregated.items()}  # (B, C)
 
-    def functions(self, text_operations: bool = True) -> dict[str, Callable]:
+    def functions(self, text_operations: bool = True) -> dict[str, EndpointFunction]:
         """Endpoint → function; the first is serving_default.
 
         Args:
-            text_operations: False leaves out what needs those of tensorflow-text.
+            text_operations: False omits the endpoints that need tensorflow-text.
         """
         names = self._inputs() if text_operations else TOKEN_ENDPOINTS
         return {name: getattr(self, name) for name in names}
@@ -106,47 +110,42 @@ class Endpoints:
         side = self.stored_image_size
         image_bytes = {"image_bytes": ((None,), tf.string)}
         tokens = ((None, None), tf.int32)
+        prompts = {"prompts": ((None,), tf.string), "prompt_class": ((None,), tf.int32)}
         return {
             "encode_image": image_bytes,
             "encode_text": {"texts": ((None,), tf.string)},
             "encode_tokens": {"token_ids": tokens, "padding_mask": tokens},
-            "zero_shot": {
-                **image_bytes,
-                "prompts": ((None,), tf.string),
-                "prompt_class": ((None,), tf.int32),
-            },
+            "zero_shot": image_bytes | prompts,
             "encode_stored_images": {"stored_images": ((None, side, side, 1), tf.uint8)},
         }
 
 
 def export_model(
-    model: MedCLIP,
-    tokenizer: Tokenizer,
+    endpoints: Endpoints,
     table: ConceptTable,
     destination: epath.PathLike,
-    run: Mapping,
+    run: Mapping[str, Any],
     *,
     text_operations: bool = True,
 ) -> None:
-    """Writes a SavedModel with its endpoints, and beside the graph what evaluating it needs.
+    """Write a SavedModel of a trained model's endpoints, with run.json, concepts and vocabulary.
 
     Args:
-        model: the trained dual encoder.
-        tokenizer: its tokeniser.
+        endpoints: of the trained dual encoder and its tokeniser.
         table: the concepts of its records.
         destination: a folder that does not exist yet.
         run: the content of the workdir's run.json.
-        text_operations: False leaves out the endpoints that need those of tensorflow-text.
+        text_operations: False omits the endpoints that need tensorflow-text.
     """
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    archive.track(endpoints.model)
     if text_operations:
-        archive.track(tokenizer)
-    for name, function in Endpoints(model, tokenizer).functions(text_operations).items():
+        archive.track(endpoints.tokenizer)
+    for name, function in endpoints.functions(text_operations).items():
         archive.add_endpoint(name, function)
     archive.write_out(str(destination), verbose=False)
     extra = epath.Path(destination) / EXTRA
-    tokenizer.save(extra)
+    endpoints.tokenizer.save(extra)
     (extra / CONCEPTS_FILE).write_text(table.to_jsonl())
-    written = {**run, "logit_scale": float(model.logit_scale())}
+    written = {**run, "logit_scale": float(endpoints.model.logit_scale())}
     (extra / RUN_FILE).write_text(json.dumps(written, indent=2) + "\n")

@@ -25,9 +25,9 @@ from rich.console import Console
 from medclip_keras.config import RunConfig, override
 from medclip_keras.errors import require
 from medclip_keras.evaluation.report import write
-from medclip_keras.evaluation.run import check_findings
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import terminal_table
+from medclip_keras.evaluation.tasks import check_findings
 from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images
@@ -203,7 +203,7 @@ def _evaluate(
     }
     metrics = write(results, output, made_from)
     for name, result in results.items():
-        console.print(terminal_table(name, result.metrics))
+        console.print(terminal_table(name, result))
     console.print(f"Report: {output / 'report.html'}", highlight=False, soft_wrap=True)
     return metrics
 

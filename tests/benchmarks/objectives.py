@@ -185,7 +185,8 @@ def run_cell(cell: Cell, output: pathlib.Path) -> dict:
 
 def judge(workdir: pathlib.Path, directory: pathlib.Path, *, whole_archive: bool) -> dict:
     """Zero-shot accuracy and P@10 on held-out patients: the test split, or validation and test for trials."""
-    from medclip_keras.evaluation.run import TRAINED, evaluate
+    from medclip_keras.evaluation.evaluator import evaluate
+    from medclip_keras.evaluation.results import TRAINED
     from medclip_keras.records.batches import evaluation_images, evaluation_sentences
     from medclip_keras.serving.embedders import model_embedder
     from medclip_keras.training.restore import load_model

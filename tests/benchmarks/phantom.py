@@ -22,7 +22,7 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from medclip_keras.evaluation.zero_shot import only_finding
+from medclip_keras.evaluation.tasks import only_finding
 from medclip_keras.pipeline import Pipeline
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.batches import evaluation_images

@@ -35,7 +35,7 @@ from medclip_keras.evaluate import subject_of_workdir
 from medclip_keras.evaluation import zero_shot
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
-from medclip_keras.evaluation.run import TRAINED
+from medclip_keras.evaluation.results import TRAINED
 from medclip_keras.evaluation.supervised import finding_scores
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState

@@ -1,0 +1,64 @@
+"""Metrics of a classification from its scores, whatever made them: prompts or a trained classifier."""
+
+import functools
+
+import numpy as np
+
+from medclip_keras.errors import require
+from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
+from medclip_keras.evaluation.metrics import Bootstrap, Statistic, auroc, mean_of, weighted_mean
+from medclip_keras.evaluation.results import Estimates
+from medclip_keras.evaluation.tasks import Task
+
+
+def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimates:
+    """Accuracy (single_finding only) and AUROC, overall and by class, with intervals over patients.
+
+    A class's accuracy is that among its own images; its AUROC is one against the rest, of `ranked_scores`.
+    The overall AUROC is the macro mean.
+
+    Args:
+        task: the images and their labels.
+        scores: float (num_images, num_classes).
+        bootstrap: of the intervals.
+    """
+    require(bool(np.isfinite(scores).all()), "scores", "finite", "NaN or infinite embeddings")
+    statistics: dict[tuple[str | None, str], Statistic] = {}  # (class or None, metric) → statistic
+    if task.name == "single_finding":
+        correct = (scores.argmax(axis=1) == task.class_index).astype(np.float64)
+        statistics[None, "accuracy"] = functools.partial(weighted_mean, correct)
+        for k, name in enumerate(task.classes):
+            own = np.where(task.class_index == k, correct, np.nan)
+            statistics[name, "accuracy"] = functools.partial(weighted_mean, own)
+    ranked = ranked_scores(task, scores)
+    for k, name in enumerate(task.classes):
+        statistics[name, "auroc"] = functools.partial(auroc, ranked[:, k], task.labels[:, k])
+    statistics[None, "auroc"] = mean_of([statistics[name, "auroc"] for name in task.classes])
+    estimates = bootstrap.estimate(statistics, task.patient_ids)
+    overall, *by_class = (
+        {metric: estimate for (name, metric), estimate in estimates.items() if name == of_class}
+        for of_class in (None, *task.classes)
+    )
+    return Estimates(overall, dict(zip(task.classes, by_class, strict=True)))
+
+
+def estimate_all(
+    task: Task, scores: dict[str, ByModel], bootstrap: Bootstrap
+) -> dict[str, dict[str, Estimates]]:
+    """`estimate_scores` for variant → model → scores."""
+    return {
+        variant: {who: estimate_scores(task, of_model, bootstrap) for who, of_model in by_model.items()}
+        for variant, by_model in scores.items()
+    }
+
+
+def ranked_scores(task: Task, scores: Floats) -> Floats:
+    """Scores (num_images, num_classes) comparable across images: for single_finding less their mean."""
+    return scores - scores.mean(axis=1, keepdims=True) if task.name == "single_finding" else scores
+
+
+def confusion(task: Task, scores: Floats) -> Ints:
+    """Counts int (num_classes, num_classes): rows are the true class, columns the highest score."""
+    counts = np.zeros((len(task.classes), len(task.classes)), int)
+    np.add.at(counts, (task.class_index, scores.argmax(axis=1)), 1)
+    return counts

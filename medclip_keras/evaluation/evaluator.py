@@ -1,0 +1,171 @@
+"""Evaluation of one model on any number of data sets, from batches of arrays and an embedder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.errors import require
+from medclip_keras.evaluation.arrays import Batch, ByModel, Floats
+from medclip_keras.evaluation.embedder import Embedder, embed_all_texts, embed_rows, read_index
+from medclip_keras.evaluation.metrics import Bootstrap
+from medclip_keras.evaluation.probe import Examples, can_be_learned, probe
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
+from medclip_keras.evaluation.results import (
+    TRAINED,
+    UNTRAINED,
+    ClassifierResult,
+    DatasetResult,
+    RetrievalResult,
+    ZeroShotResult,
+)
+from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_candidates
+from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
+from medclip_keras.evaluation.zero_shot import classify
+
+Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
+ExamplesByModel = dict[str, Examples]
+
+
+def evaluate(
+    embedder: Embedder,
+    images: Mapping[str, Iterable[Batch]],
+    sentences: Iterable[Batch],
+    config: EvaluationConfig,
+    concept_names: Sequence[str],
+    *,
+    seed: int = 0,
+    untrained: Embedder | None = None,
+    labelled: Mapping[str, Labelled] | None = None,
+) -> dict[str, DatasetResult]:
+    """Zero-shot classification, retrieval and linear probe on each data set, beside chance and untrained.
+
+    Data sets are never mixed: a model can distinguish archives by their source alone.
+
+    Args:
+        embedder: the trained model.
+        images: data set → batches {"record_key", "patient_id", "images" uint8 (B, S, S, 1), "label_states"
+            int8 (B, num_findings)}, in the same order each time they are read (they are read twice).
+        sentences: batches {"record_key", "text", "label_states"} of held-out sentences, for retrieval.
+        config: task, findings, prompts, limits.
+        concept_names: of the label states, in order.
+        seed: of the bootstrap.
+        untrained: the same model before training (random weights, or those of its presets), or None.
+        labelled: data set → batches of its training split and of its validation split (which may be empty),
+            as those of `images`, for the linear probe.
+
+    Returns:
+        data set → result.
+
+    Raises:
+        ValueError: a finding that the concept table or the prompts lack, or no image of any task.
+    """
+    evaluator = _Evaluator(embedder, sentences, config, concept_names, seed=seed, untrained=untrained)
+    labelled = labelled or {}
+    results = {name: evaluator.measure(batches, labelled.get(name)) for name, batches in images.items()}
+    require(
+        any(result.tasks for result in results.values()),
+        "images",
+        f"a data set with held-out images that are positive for exactly one of {', '.join(config.findings)}"
+        + (", and such training images" if config.tasks == ("probe",) else ""),
+        {name: "none" for name in results},
+        "Give other records, or other findings in `evaluation.findings`.",
+    )
+    return results
+
+
+class _Evaluator:
+    """A trained and an untrained model, with prompts and candidate sentences embedded once."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        sentences: Iterable[Batch],
+        config: EvaluationConfig,
+        concept_names: Sequence[str],
+        *,
+        seed: int,
+        untrained: Embedder | None,
+    ):
+        self.findings = check_findings(config, concept_names)
+        self.config, self.concept_names = config, list(concept_names)
+        self.bootstrap = Bootstrap(config.bootstrap, seed)
+        self.embedders = {TRAINED: embedder} | ({UNTRAINED: untrained} if untrained else {})
+        self.prompts, self.candidates = ClassPrompts.of({}), Candidates((), np.empty(0, int))
+        if "zero_shot" in config.tasks:
+            self.prompts = ClassPrompts.of(finding_prompts(config))
+        if "retrieval" in config.tasks and len(self.findings) > 1:
+            columns = [self.concept_names.index(name) for name in self.findings]
+            self.candidates = select_candidates(sentences, columns, config.per_class)
+        self.prompt_embeddings = self._embed_texts(self.prompts.texts)
+        self.candidate_embeddings = self._embed_texts(self.candidates.texts)
+
+    def measure(self, batches: Iterable[Batch], labelled: Labelled | None) -> DatasetResult:
+        """Run all tasks on one data set; batches as `evaluate` describes them."""
+        index = read_index(batches)
+        if not len(index):
+            return DatasetResult()
+        task = make_task(index, self.config, self.concept_names, self.config.per_class)
+        queries = single_finding_task(index, self.findings, self.concept_names, self.config.per_class)
+        training, validation = self._examples(labelled if len(task.rows) else None)
+        classified = task.rows if self.prompts.texts or training else np.empty(0, int)
+        rows = np.concatenate([classified, queries.rows if self.candidates.texts else np.empty(0, int)])
+        if not len(rows):
+            return DatasetResult()
+        embed = [embedder.embed_images for embedder in self.embedders.values()]
+        embed += [embedder.embed_features for embedder in self.embedders.values()] if training else []
+        images = embed_rows(embed, batches, index, rows)
+        features = images[len(self.embedders) :]
+        return DatasetResult(
+            self._zero_shot(task, self._by_model(images, slice(len(classified)))),
+            self._retrieval(queries, self._by_model(images, slice(len(classified), None))),
+            self._probe(task, self._by_model(features, slice(len(classified))), training, validation),
+        )
+
+    def _by_model(self, arrays: Sequence[Floats], rows: slice = slice(None)) -> ByModel:
+        return {who: array[rows] for who, array in zip(self.embedders, arrays, strict=False)}
+
+    def _zero_shot(self, task: Task, images: ByModel) -> ZeroShotResult | None:
+        if not self.prompts.texts or not len(task.rows):
+            return None
+        scales = {who: float(embedder.logit_scale) for who, embedder in self.embedders.items()}
+        embeddings = (images, self.prompt_embeddings)
+        return classify(task, self.prompts, *embeddings, logit_scales=scales, bootstrap=self.bootstrap)
+
+    def _retrieval(self, queries: Task, images: ByModel) -> RetrievalResult | None:
+        if not self.candidates.texts or not len(queries.rows):
+            return None
+        cosines = {who: images[who] @ texts.T for who, texts in self.candidate_embeddings.items()}
+        return retrieve(queries, self.candidates, cosines, self.bootstrap)
+
+    def _probe(
+        self, task: Task, features: ByModel, training: ExamplesByModel, validation: ExamplesByModel
+    ) -> ClassifierResult | None:
+        if not training:
+            return None
+        shares = self.config.probe_fractions
+        return probe(task, features, training, validation, shares=shares, bootstrap=self.bootstrap)
+
+    def _examples(self, labelled: Labelled | None) -> tuple[ExamplesByModel, ExamplesByModel]:
+        """Training and validation images by model; both empty if no probe can be trained."""
+        if labelled is None or "probe" not in self.config.tasks:
+            return {}, {}
+        training, validation = labelled
+        of_training = self._split_examples(training, must_be_learnable=True)
+        return of_training, self._split_examples(validation) if of_training else {}
+
+    def _split_examples(self, batches: Iterable[Batch], must_be_learnable: bool = False) -> ExamplesByModel:
+        index = read_index(batches)
+        if not len(index):
+            return {}
+        task = make_task(index, self.config, self.concept_names, per_class=len(index))
+        if not len(task.rows) or (must_be_learnable and not can_be_learned(task.labels, task.name)):
+            return {}
+        order = np.argsort(task.rows)
+        rows, labels = task.rows[order], task.labels[order]
+        embed = [embedder.embed_features for embedder in self.embedders.values()]
+        features = self._by_model(embed_rows(embed, batches, index, rows))
+        return {who: Examples(values, labels, index.record_keys[rows]) for who, values in features.items()}
+
+    def _embed_texts(self, texts: Sequence[str]) -> ByModel:
+        return {who: embed_all_texts(e, texts) for who, e in self.embedders.items()} if texts else {}

@@ -1,0 +1,239 @@
+"""Plots of an evaluation, drawn without a display; none of them shows report text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from medclip_keras.evaluation.arrays import Array, Floats
+from medclip_keras.evaluation.classification import confusion, ranked_scores
+from medclip_keras.evaluation.metrics import Estimate
+from medclip_keras.evaluation.results import (
+    TRAINED,
+    UNTRAINED,
+    ClassifierResult,
+    DatasetResult,
+    RetrievalResult,
+    ZeroShotResult,
+)
+from medclip_keras.evaluation.table import variant_name
+
+_BAR_COLOURS = {UNTRAINED: "#b8c4cf", TRAINED: "#1f5c99"}
+_LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
+_LEGEND_BESIDE = _LEGEND | {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+
+
+def draw(result: DatasetResult) -> dict[str, Figure]:
+    """All plots of one data set: file stem → figure."""
+    plots = {}
+    if result.zero_shot:
+        if _comparable_classes(result.zero_shot):
+            plots["similarity"] = similarity(result.zero_shot)
+        plots |= _classification_plots(result.zero_shot, "ensemble", "ROC, trained, prompt ensemble")
+        plots["embedding"] = embedding(result.zero_shot)
+    if result.retrieval:
+        plots["retrieval"] = precision_bars(result.retrieval)
+        plots["retrieval_similarity"] = retrieval_similarity(result.retrieval)
+    if result.probe:
+        plots["probe"] = probe_bars(result.probe)
+    if result.supervised:
+        (share,) = result.supervised.scores
+        plots |= _classification_plots(result.supervised, share, "ROC, trained on labels")
+    return plots
+
+
+def _classification_plots(
+    result: ZeroShotResult | ClassifierResult, variant: str, title: str
+) -> dict[str, Figure]:
+    single = result.task.name == "single_finding"
+    plots = {"confusion": confusion_matrices(result)} if single else {}
+    return plots | {"roc": roc_curves(result, variant, title)}
+
+
+def _ordered(models: Iterable[str]) -> list[str]:
+    """Untrained before trained."""
+    return sorted(models, key=[UNTRAINED, TRAINED].index)
+
+
+def similarity(result: ZeroShotResult) -> Figure:
+    """Mean cosine between the images of each class and its prompts, before and after training."""
+    classes = _comparable_classes(result)
+    images = [result.task.labels[:, result.task.classes.index(name)] == 1 for name in classes]
+    prompts = [result.prompts.columns(name) for name in classes]
+    matrices = {
+        who: np.stack([embeddings[rows].mean(axis=0) for rows in images])
+        @ np.stack([result.prompt_embeddings[who][rows].mean(axis=0) for rows in prompts]).T
+        for who, embeddings in result.image_embeddings.items()
+    }
+    figure, axes = _panels(_ordered(matrices), width=0.55 * len(classes) + 2.4)
+    limits = {"vmin": np.min(list(matrices.values())), "vmax": np.max(list(matrices.values()))}
+    for who, ax in axes.items():
+        drawn = _matrix(ax, matrices[who], classes, "{:.2f}", **limits)
+        ax.set(xlabel="prompts of", ylabel="images with" if ax is next(iter(axes.values())) else "")
+    figure.colorbar(drawn, ax=list(axes.values()), label="mean cosine", shrink=0.8)
+    return figure
+
+
+def _comparable_classes(result: ZeroShotResult) -> list[str]:
+    """Classes with both prompts and images; a data set may have images of none of them."""
+    has_images = dict(zip(result.task.classes, (result.task.labels == 1).any(axis=0), strict=True))
+    return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]
+
+
+def confusion_matrices(result: ZeroShotResult | ClassifierResult) -> Figure:
+    """Counts of the true against the predicted finding, a panel each variant."""
+    figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
+    for variant, ax in axes.items():
+        counts = confusion(result.task, result.scores[variant][TRAINED])
+        _matrix(ax, counts, result.task.classes, "{:d}", cmap="Blues", vmin=0)
+        accuracy = result.estimates[variant][TRAINED].overall["accuracy"].value
+        title = f"{variant_name(variant)}: accuracy {accuracy:.3f}"
+        ax.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def roc_curves(result: ZeroShotResult | ClassifierResult, variant: str, title: str) -> Figure:
+    """A ROC curve a class, one against the rest, and its area."""
+    figure, ax = _panel(title, width=5.2)
+    scores = ranked_scores(result.task, result.scores[variant][TRAINED])
+    for k, (name, estimates) in enumerate(result.estimates[variant][TRAINED].by_class.items()):
+        area, labels = estimates["auroc"].value, result.task.labels[:, k]
+        if np.isnan(area):
+            continue
+        known = ~np.isnan(labels)
+        truth = labels[known][np.argsort(-scores[known, k], kind="stable")]
+        true_rate, false_rate = np.cumsum(truth) / truth.sum(), np.cumsum(1 - truth) / (1 - truth).sum()
+        ax.plot(np.r_[0, false_rate], np.r_[0, true_rate], color=_colour(k), label=f"{name} {area:.3f}")
+    ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance 0.500")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    ax.set_aspect("equal")
+    ax.legend(loc="lower right", **_LEGEND)
+    return figure
+
+
+def embedding(result: ZeroShotResult) -> Figure:
+    """The two main directions among the images, with the prompts; each modality centred by itself."""
+    figure, axes = _panels(_ordered(result.image_embeddings), width=4.4)
+    classes = [name for name in result.task.classes if name in result.prompts.classes]
+    labels = np.nan_to_num(result.task.labels[:, [result.task.classes.index(name) for name in classes]])
+    only = np.where(labels.sum(axis=1) == 1, labels.argmax(axis=1), -1)
+    for who, ax in axes.items():
+        images, prompts = (
+            e - e.mean(axis=0) for e in (result.image_embeddings[who], result.prompt_embeddings[who])
+        )
+        directions = np.linalg.svd(images, full_matrices=False)[2][:2].T  # (D, 2)
+        dots, triangles = images @ directions, prompts @ directions
+        others = "none or several" if (only < 0).any() else None
+        _scatter(ax, dots[only < 0], s=6, color="0.85", label=others)
+        for k, name in enumerate(classes):
+            _scatter(ax, dots[only == k], s=9, color=_colour(k), alpha=0.6, linewidths=0, label=name)
+        for k, name in enumerate(classes):
+            at = triangles[result.prompts.columns(name)]
+            _scatter(ax, at, s=45, color=_colour(k), marker="^", edgecolors="black", linewidths=0.6)
+        ax.set(xticks=[], yticks=[], xlabel="dots: images; triangles: prompts")
+    ax.legend(markerscale=2, **_LEGEND_BESIDE)
+    return figure
+
+
+def _scatter(ax: Axes, points: Floats, **options: Any) -> None:
+    ax.scatter(points[:, 0], points[:, 1], **options)
+
+
+def precision_bars(result: RetrievalResult) -> Figure:
+    """Precision@K with its intervals, before and after training, and chance."""
+    figure, ax = _panel("Precision@K, image to text", width=5.2)
+    names = [f"K = {metric.rpartition('_')[2]}" for metric in result.chance]
+    estimates = {who: list(e.overall.values()) for who, e in result.estimates[""].items()}
+    _bars(ax, names, estimates, list(result.chance.values()))
+    ax.set(ylabel="precision")
+    return figure
+
+
+def probe_bars(result: ClassifierResult) -> Figure:
+    """Linear probes before and after training: by share of the labels; by class if there is one share."""
+    figure, ax = _panel("Linear probe on frozen features", width=6.4)
+    metric, chance = next(iter(result.chance.items()))
+    one_share = len(result.estimates) == 1
+    estimates: dict[str, list[Estimate]] = {}
+    for by_model in result.estimates.values():
+        for who, found in by_model.items():
+            by_class = [of_class[metric] for of_class in found.by_class.values()] if one_share else []
+            estimates.setdefault(who, []).extend([found.overall[metric], *by_class])
+    if one_share:
+        names = ["all classes" if metric == "accuracy" else "macro mean", *result.task.classes]
+    else:
+        counts = result.num_training_images
+        names = [f"{variant_name(share)}\n{counts[share]} images" for share in result.estimates]
+    _bars(ax, names, estimates, [chance] * len(names))
+    ax.set(ylabel="accuracy" if metric == "accuracy" else "AUROC" if one_share else "macro AUROC")
+    if one_share:
+        ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    return figure
+
+
+def _bars(
+    ax: Axes, names: Sequence[str], estimates: Mapping[str, Sequence[Estimate]], chance: Sequence[float]
+) -> None:
+    """A group of bars a name, one bar a model, with whiskers and chance."""
+    positions = np.arange(len(names))
+    for n, who in enumerate(_ordered(estimates)):
+        values, lows, highs = np.array([(e.value, e.low, e.high) for e in estimates[who]]).T
+        errors = np.maximum([values - lows, highs - values], 0)
+        at = positions + 0.38 * (n - (len(estimates) - 1) / 2)
+        ax.bar(at, values, 0.36, label=who, color=_BAR_COLOURS[who], yerr=errors, capsize=3)
+    ax.hlines(chance, positions - 0.45, positions + 0.45, color="black", linestyle=":", label="chance")
+    ax.set_xticks(positions, names)
+    ax.set(ylim=(0, 1.02))
+    ax.legend(**_LEGEND_BESIDE)
+
+
+def retrieval_similarity(result: RetrievalResult) -> Figure:
+    """Cosines of every query image with every candidate sentence, both sorted by finding."""
+    figure, axes = _panels(_ordered(result.similarities), width=4.6)
+    findings = result.task.classes
+    query_classes, candidate_classes = result.task.class_index, result.candidate_classes
+    rows, columns = (np.argsort(c, kind="stable") for c in (query_classes, candidate_classes))
+    for who, ax in axes.items():
+        matrix = result.similarities[who][np.ix_(rows, columns)]
+        drawn = ax.imshow(matrix, aspect="auto", cmap="viridis", interpolation="nearest")
+        for classes, set_ticks in ((query_classes, ax.set_yticks), (candidate_classes, ax.set_xticks)):
+            counts = np.bincount(classes, minlength=len(findings))
+            set_ticks(np.cumsum(counts) - counts / 2 - 0.5, findings, fontsize=7)
+        ax.tick_params(axis="x", labelrotation=45)
+        ax.set(xlabel="sentences about", ylabel="images with", title=who)
+        figure.colorbar(drawn, ax=ax, label="cosine", shrink=0.8)
+    return figure
+
+
+def _panel(title: str, width: float) -> tuple[Figure, Axes]:
+    figure, axes = _panels([title], width)
+    return figure, axes[title]
+
+
+def _panels(titles: Sequence[str], width: float) -> tuple[Figure, dict[str, Axes]]:
+    figure = Figure(figsize=(width * len(titles), 4.2), layout="constrained", dpi=110)
+    axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
+    for title, ax in axes.items():
+        ax.set_title(title)
+        ax.title.set_fontsize(10)
+    return figure, axes
+
+
+def _matrix(ax: Axes, matrix: Array, names: Sequence[str], text: str, **options: Any) -> AxesImage:
+    drawn = ax.imshow(matrix, **({"cmap": "viridis"} | options))
+    middle = np.mean([options["vmin"], options.get("vmax", np.max(matrix))])
+    for (i, j), value in np.ndenumerate(matrix):
+        dark = (value < middle) == (drawn.get_cmap().name == "viridis")
+        written = text.format(value).replace("-0.00", "0.00")
+        ax.text(j, i, written, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    return drawn
+
+
+def _colour(k: int) -> tuple[float, ...]:
+    return colormaps["tab10"](k % 10)

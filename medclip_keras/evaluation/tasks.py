@@ -1,0 +1,151 @@
+"""Classification tasks: the selected images and their true classes.
+
+In `single_finding` every image has exactly one of the findings, as on the x200 sets; `multi_label` takes all
+images, and each finding is a binary question. "Abnormal" is the complement of No Finding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medclip_keras.config import EvaluationConfig
+from medclip_keras.errors import near_names, require
+from medclip_keras.evaluation.arrays import Array, Floats, Ints, Strings
+from medclip_keras.evaluation.embedder import ImageIndex
+from medclip_keras.evaluation.prompts import ABNORMAL
+from medclip_keras.knowledge.concepts import NO_FINDING
+from medclip_keras.knowledge.states import LabelState
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images to classify, with their labels.
+
+    Attributes:
+        name: "single_finding" or "multi_label".
+        classes: names, in the order of the columns of `labels`.
+        rows: int (num_images,), positions in the data set's ImageIndex.
+        labels: float (num_images, num_classes) of 0, 1 and NaN (unknown).
+        patient_ids: (num_images,).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    rows: Ints
+    labels: Floats
+    patient_ids: Strings
+
+    @property
+    def class_index(self) -> Ints:
+        """The one class of each image, int (num_images,); of single_finding only."""
+        index: Ints = self.labels.argmax(axis=1)
+        return index
+
+    @property
+    def num_patients(self) -> int:
+        """Number of distinct patients."""
+        return len(set(self.patient_ids))
+
+    @property
+    def num_positive(self) -> dict[str, int]:
+        """Class → number of positive images."""
+        return {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)}
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """Metric → its expected value for random scores."""
+        single = self.name == "single_finding"
+        return ({"accuracy": 1 / len(self.classes)} if single else {}) | {"auroc": 0.5}
+
+
+def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:
+    """The one positive finding among `columns`, or -1 if none or several are positive.
+
+    >>> states = np.array([[1, 0, 2], [1, 1, 0], [0, 3, 1]])  # positive is 1
+    >>> only_finding(states, [0, 2]).tolist()
+    [0, 0, 1]
+
+    Args:
+        label_states: int8 (num_rows, num_findings), of LabelState.
+        columns: the findings to consider.
+
+    Returns:
+        int (num_rows,), positions in `columns`.
+    """
+    positive = label_states[:, list(columns)] == LabelState.POSITIVE
+    found: Ints = np.where(positive.sum(axis=1) == 1, positive.argmax(axis=1), -1)
+    return found
+
+
+def first_of_each_class(class_index: Ints, keys: Array, per_class: int) -> Ints:
+    """Rows of at most `per_class` members a class, those with the smallest keys; -1 is no class.
+
+    >>> first_of_each_class(np.array([0, 1, 0, -1]), np.array(["c", "b", "a", "d"]), per_class=1).tolist()
+    [2, 1]
+
+    Args:
+        class_index: int (num_rows,), -1 for rows without a class.
+        keys: (num_rows,), distinct; record keys are hashes, so their order serves as a random draw.
+        per_class: maximum number of members a class.
+
+    Returns:
+        int (num_chosen,), in the order of class, then key.
+    """
+    rows = np.lexsort((keys, class_index))
+    rows = rows[class_index[rows] >= 0]
+    starts = np.searchsorted(class_index[rows], class_index[rows])
+    return rows[np.arange(len(rows)) - starts < per_class]
+
+
+def single_finding_task(
+    index: ImageIndex, findings: Sequence[str], concept_names: Sequence[str], per_class: int
+) -> Task:
+    """Task of the images with exactly one of the findings, at most `per_class` of each."""
+    class_index = only_finding(index.label_states, [concept_names.index(name) for name in findings])
+    rows = first_of_each_class(class_index, index.record_keys, per_class)
+    labels = np.eye(len(findings))[class_index[rows]]
+    return Task("single_finding", tuple(findings), rows, labels, index.patient_ids[rows])
+
+
+def multi_label_task(index: ImageIndex, findings: Sequence[str], concept_names: Sequence[str]) -> Task:
+    """Task of all images; an uncertain finding is unknown, a finding that is not mentioned is absent."""
+    labels = np.stack([_finding_labels(index.label_states, name, concept_names) for name in findings], axis=1)
+    return Task("multi_label", tuple(findings), np.arange(len(index)), labels, index.patient_ids)
+
+
+def make_task(
+    index: ImageIndex, config: EvaluationConfig, concept_names: Sequence[str], per_class: int
+) -> Task:
+    """Build a run's task, with at most `per_class` images a class (single_finding)."""
+    if config.task == "multi_label":
+        return multi_label_task(index, config.findings, concept_names)
+    findings = [name for name in config.findings if name != ABNORMAL]
+    return single_finding_task(index, findings, concept_names, per_class)
+
+
+def _finding_labels(states: Ints, name: str, concept_names: Sequence[str]) -> Floats:
+    column = states[:, concept_names.index(NO_FINDING if name == ABNORMAL else name)]
+    positive = (column == LabelState.POSITIVE).astype(np.float64)
+    if name == ABNORMAL:
+        return 1 - positive
+    return np.where(column == LabelState.UNCERTAIN, np.nan, positive)
+
+
+def check_findings(config: EvaluationConfig, concept_names: Sequence[str]) -> list[str]:
+    """Return the findings that are concepts: all but "Abnormal", which exists in multi_label only.
+
+    Raises:
+        ValueError: a finding that is not in the concept table, or that the task cannot use.
+    """
+    multi_label = config.task == "multi_label"
+    known = [*concept_names, ABNORMAL] if multi_label else concept_names
+    for name in config.findings:
+        advice = near_names(name, known)
+        require(name in known, "evaluation.findings", "concepts of the table", name, advice)
+        normal, advice = name == NO_FINDING and multi_label, f"Use {ABNORMAL!r}."
+        require(not normal, "evaluation.findings", "findings other than the normal class", name, advice)
+    findings = [name for name in config.findings if name != ABNORMAL]
+    fewest = 1 if multi_label else 2
+    require(len(findings) >= fewest, "evaluation.findings", f"at least {fewest} findings", config.findings)
+    return findings
