@@ -45,7 +45,9 @@ class ImageIndex:
 
 def read_index(batches: Iterable[Batch]) -> ImageIndex:
     """Read keys, patients and label states of batches {"record_key", "patient_id", "label_states", …}."""
-    rows = [(strings(b["record_key"]), strings(b["patient_id"]), b["label_states"]) for b in batches]
+    rows = [
+        (strings(b["record_key"]), strings(b["patient_id"]), np.asarray(b["label_states"])) for b in batches
+    ]
     if not rows:
         return ImageIndex(np.empty(0, np.str_), np.empty(0, np.str_), np.empty((0, 0), np.int8))
     return ImageIndex(*(np.concatenate(column) for column in zip(*rows, strict=True)))
@@ -90,7 +92,7 @@ def _wanted_pixels(batches: Iterable[Batch], index: ImageIndex, wanted: Bools) -
             received = f"other record keys in rows {start} to {stop}"
             raise refusal("batches", "in the same order each time", received, "Read them without shuffling.")
         if wanted[start:stop].any():
-            yield batch["images"][wanted[start:stop]]
+            yield np.asarray(batch["images"])[wanted[start:stop]]
         start = stop
 
 

@@ -57,11 +57,11 @@ def write(
 
 
 def _section(name: str, result: DatasetResult, plots: Mapping[str, bytes]) -> Json:
-    tables = [[COLUMNS, *(row.cells() for row in rows(result))], *by_class(result)]
+    tables = [(COLUMNS, [row.cells() for row in rows(result)]), *by_class(result)]
     return {
         "name": name,
         "sizes": sizes(result),
-        "tables": [html_table(header, body) for header, *body in tables],
+        "tables": [html_table(header, body) for header, body in tables],
         "plots": [(_CAPTIONS[stem], base64.b64encode(png).decode()) for stem, png in plots.items()],
     }
 

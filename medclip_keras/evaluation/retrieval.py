@@ -46,7 +46,7 @@ def select_candidates(batches: Iterable[Batch], columns: Sequence[int], per_clas
     """
     found: list[tuple[str, str, int]] = []  # record key, text, class
     for batch in batches:
-        states = batch["label_states"]
+        states = np.asarray(batch["label_states"])
         class_index = only_finding(states, columns)
         stated = np.isin(states, (LabelState.POSITIVE, LabelState.UNCERTAIN)).sum(axis=1)
         chosen = (class_index >= 0) & (stated == 1)

@@ -10,7 +10,9 @@ from rich.table import Table
 from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, TaskResult
 
-COLUMNS = ("", "trained [95 % CI]", "untrained", "chance")
+Cells = tuple[str, ...]
+
+COLUMNS: Cells = ("", "trained [95 % CI]", "untrained", "chance")
 TITLES = {
     "zero_shot": "zero-shot",
     "retrieval": "image → text",
@@ -28,7 +30,7 @@ class Row:
     untrained: Estimate | None
     chance: float
 
-    def cells(self) -> tuple[str, str, str, str]:
+    def cells(self) -> Cells:
         """The row as text, for `COLUMNS`; the untrained model's value has no interval."""
         return self.name, _with_interval(self.trained), value_text(self.untrained), f"{self.chance:.3f}"
 
@@ -54,18 +56,18 @@ def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
             yield Row(label, of_class["auroc"], of_untrained, result.chance["auroc"])
 
 
-def by_class(result: DatasetResult) -> list[list[tuple[str, ...]]]:
-    """Tables, header first, of the trained model's metrics by class, each of its task's last variant."""
-    tables = []
+def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
+    """Tables (header, rows) of the trained model's metrics by class, each of its task's last variant."""
+    tables: list[tuple[Cells, list[Cells]]] = []
     for task, found in result.tasks.items():
         variant, by_model = list(found.estimates.items())[-1]
         metrics, num_positive = sorted(found.chance), found.task.num_positive
-        header = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
-        body = [
+        header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
+        body: list[Cells] = [
             (name, str(num_positive[name]), *(value_text(of_class[metric]) for metric in metrics))
             for name, of_class in by_model[TRAINED].by_class.items()
         ]
-        tables += [[header, *body]] if body else []
+        tables += [(header, body)] if body else []
     return tables
 
 

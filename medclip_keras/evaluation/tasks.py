@@ -95,7 +95,8 @@ def first_of_each_class(class_index: Ints, keys: Array, per_class: int) -> Ints:
     rows = np.lexsort((keys, class_index))
     rows = rows[class_index[rows] >= 0]
     starts = np.searchsorted(class_index[rows], class_index[rows])
-    return rows[np.arange(len(rows)) - starts < per_class]
+    chosen: Ints = rows[np.arange(len(rows)) - starts < per_class]
+    return chosen
 
 
 def single_finding_task(
@@ -126,7 +127,7 @@ def make_task(
 
 def _finding_labels(states: Ints, name: str, concept_names: Sequence[str]) -> Floats:
     column = states[:, concept_names.index(NO_FINDING if name == ABNORMAL else name)]
-    positive = (column == LabelState.POSITIVE).astype(np.float64)
+    positive: Floats = (column == LabelState.POSITIVE).astype(np.float64)
     if name == ABNORMAL:
         return 1 - positive
     return np.where(column == LabelState.UNCERTAIN, np.nan, positive)

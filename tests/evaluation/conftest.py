@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medclip_keras.config import EvaluationConfig
-from medclip_keras.evaluation.run import evaluate
+from medclip_keras.evaluation.evaluator import evaluate
 
 NAMES = ("No Finding", "Cardiomegaly", "Edema", "Pleural Effusion", "Hernia", "Mass")
 FINDINGS = ("Edema", "Cardiomegaly", "Pleural Effusion")

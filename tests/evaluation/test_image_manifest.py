@@ -92,5 +92,5 @@ def test_files_are_embedded_in_their_order(folder):
 
 def test_a_broken_image_is_named_by_its_line(folder):
     manifest = read(folder, "path,covid,normal\n2.png,1,0\n1.png,0,1\n0.png,0,1\n")
-    with pytest.raises(ValueError, match=r"line\(s\) 3\."):
+    with pytest.raises(ValueError, match=r"line\(s\) 3'\."):
         embed_files(embed, manifest)

@@ -6,12 +6,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from medclip_keras.evaluation import probe as module
-from medclip_keras.evaluation.figures import draw
+from medclip_keras.evaluation.evaluator import evaluate
+from medclip_keras.evaluation.metrics import Bootstrap
+from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
 from medclip_keras.evaluation.report import write
-from medclip_keras.evaluation.run import evaluate
 from medclip_keras.evaluation.table import rows
-from medclip_keras.evaluation.zero_shot import Task
+from medclip_keras.evaluation.tasks import Task
 
 
 def examples(features, labels, prefix=""):
@@ -41,9 +42,8 @@ def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=No
         {"trained": drawn[2][0]},
         {"trained": examples(*drawn[0])},
         {"trained": examples(*drawn[1], "v")},
-        fractions,
-        bootstrap=200,
-        seed=0,
+        shares=fractions,
+        bootstrap=Bootstrap(200, seed=0),
     )
 
 
@@ -226,7 +226,7 @@ def test_probe_stands_beside_the_other_tasks_on_the_same_images(world, config, m
 def test_probe_has_rows_a_table_by_class_and_a_figure(world, config, tmp_path):
     config = dataclasses.replace(config, tasks=("zero_shot", "probe"), probe_fractions=(0.1, 1.0))
     result = run(world, config)
-    found = {row.name: row for row in rows(result.metrics)}
+    found = {row.name: row for row in rows(result)}
     few, all_labels = (found[f"linear probe accuracy{share}"] for share in (", 10 % of labels", ""))
     assert all_labels.trained.value == 1.0
     assert few.untrained.value == result.metrics["probe"]["untrained"]["0.1"]["accuracy"]["value"]

@@ -3,13 +3,14 @@ import json
 import pytest
 
 from medclip_keras.config import EvaluationConfig
-from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, read_prompts
-from medclip_keras.evaluation.shipped_prompts import SHIPPED_PROMPTS
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, read_prompts, shipped_prompts
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import phantom
+
+SHIPPED_PROMPTS = shipped_prompts()
 
 
 def normalised(sentence):
@@ -47,8 +48,8 @@ def test_prompts_are_read_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "which is not JSON"),
-        ("[1]", "an object"),
+        ("{", "It is not JSON at line 1, column 2"),
+        ("[1]", "a JSON file {class.*Received: 'list'"),
         ("{}", "at least one class"),
         ('{"Edema": []}', r"`prompts\['Edema'\]` must be a list of at least one"),
         ('{"Edema": ["ok", " "]}', "non-empty string"),
@@ -68,7 +69,7 @@ def test_a_missing_prompt_file_is_refused(tmp_path):
 
 
 def test_a_finding_without_prompts_is_refused_with_near_names():
-    with pytest.raises(ValueError, match=r"Pleural Effusion.*Received: 'Plural Effusion'"):
+    with pytest.raises(ValueError, match=r"Received: 'Plural Effusion'\. Near names: Pleural Effusion"):
         finding_prompts(EvaluationConfig(findings=("Plural Effusion", "Edema")))
 
 

@@ -6,9 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
-from medclip_keras.evaluation.figures import draw
+from medclip_keras.evaluation.evaluator import evaluate
+from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.report import write
-from medclip_keras.evaluation.run import evaluate
 from medclip_keras.evaluation.table import rows, terminal_table
 
 
@@ -51,7 +51,7 @@ def test_names_of_runs_data_sets_and_classes_are_escaped(world, config, tmp_path
 
 
 def test_rows_show_trained_untrained_and_chance(measured):
-    found = {row.name: row for row in rows(measured.metrics)}
+    found = {row.name: row for row in rows(measured)}
     row = found["zero-shot accuracy, ensemble"]
     assert row.trained.value == 1.0
     assert row.chance == pytest.approx(1 / 3)
@@ -61,7 +61,7 @@ def test_rows_show_trained_untrained_and_chance(measured):
 
 def test_terminal_table_fits_100_columns(measured):
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(terminal_table("phantom", measured.metrics))
+    console.print(terminal_table("phantom", measured))
     text = console.export_text()
     assert "1.000 [1.000, 1.000]" in text
     assert "…" not in text
@@ -71,4 +71,4 @@ def test_figures_are_drawn_without_an_untrained_model(world, config):
     images = {"world": world.image_batches()}
     result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names)["world"]
     assert len(draw(result)) == 6
-    assert all(row.untrained is None for row in rows(result.metrics))
+    assert all(row.untrained is None for row in rows(result))

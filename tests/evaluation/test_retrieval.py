@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from medclip_keras.evaluation.retrieval import chance, figures, select_candidates
+from medclip_keras.evaluation.metrics import Bootstrap
+from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_candidates
+from medclip_keras.evaluation.tasks import Task
 
 # Concepts: 0 No Finding, 1 Edema, 2 Mass, 3 Support Devices; findings are Edema and Mass.
 SENTENCES = [
@@ -45,26 +47,27 @@ def test_no_sentence_gives_no_candidate():
     assert select_candidates([], [1, 2], 10).texts == ()
 
 
+def retrieved(similarities, queries, candidates):
+    """Metrics of queries of two or three classes, an image and a patient each."""
+    rows = np.arange(len(queries))
+    task = Task("single_finding", ("Edema", "Mass", "Hernia"), rows, np.eye(3)[queries], rows.astype(str))
+    texts = Candidates(tuple(map(str, candidates)), np.array(candidates))
+    return retrieve(task, texts, {"trained": similarities}, Bootstrap(0, seed=0)).metrics
+
+
 def test_precision_is_counted_by_hand():
-    similarities = np.array([[0.9, 0.8, 0.1], [0.3, 0.2, 0.1]])
-    found = figures(
-        similarities,
-        np.array([0, 1]),
-        np.array([0, 1, 1]),
-        np.array(["p", "q"]),
-        bootstrap=0,
-        seed=0,
-    )
-    assert {k: v["value"] for k, v in found.items()} == {"precision_at_1": 0.5, "precision_at_2": 0.5}
+    found = retrieved(np.array([[0.9, 0.8, 0.1], [0.3, 0.2, 0.1]]), [0, 1], [0, 1, 1])
+    assert {k: v["value"] for k, v in found["trained"].items()} == {
+        "precision_at_1": 0.5,
+        "precision_at_2": 0.5,
+    }
+    assert found["num_candidates"] == {"Edema": 1, "Mass": 2, "Hernia": 0}
+    assert found["chance"] == {"precision_at_1": 0.5, "precision_at_2": 0.5}  # (1 + 2) relevant of 2 x 3
 
 
 def test_chance_is_the_mean_precision_of_random_orders():
     rng = np.random.default_rng(0)
     queries, candidates = rng.integers(0, 3, 40), np.repeat([0, 1, 2], [20, 8, 4])
-    patients = np.arange(40)
-    drawn = [
-        figures(rng.normal(size=(40, 32)), queries, candidates, patients, bootstrap=0, seed=0)
-        for _ in range(300)
-    ]
-    for key, expected in chance(queries, candidates).items():
-        assert np.mean([d[key]["value"] for d in drawn]) == pytest.approx(expected, abs=0.02)
+    drawn = [retrieved(rng.normal(size=(40, 32)), queries, candidates) for _ in range(300)]
+    for metric, expected in drawn[0]["chance"].items():
+        assert np.mean([d["trained"][metric]["value"] for d in drawn]) == pytest.approx(expected, abs=0.02)

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from medclip_keras.evaluation.figures import draw
+from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import rows, sizes
@@ -63,8 +63,8 @@ def test_its_report_has_rows_and_figures(world, config, tmp_path, task):
     result = measured_with(world, config, sees(world.names, world), world.names, share=0.1)
     write({"world": result}, tmp_path, {"run": "peer"})
     assert set(draw(result)) == ({"roc", "confusion"} if task == "single_finding" else {"roc"})
-    found = {row.name: row for row in rows(result.metrics)}
+    found = {row.name: row for row in rows(result)}
     assert found["supervised macro AUROC, 10 % of labels"].trained.value == 1.0
     assert found["supervised macro AUROC, 10 % of labels"].untrained is None
-    assert "77 training images" in sizes(result.metrics)
+    assert "77 training images" in sizes(result)
     assert "supervised, 10 % of labels" in (tmp_path / "report.html").read_text()

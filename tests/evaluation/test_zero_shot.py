@@ -1,24 +1,20 @@
 import numpy as np
 import pytest
 
-from medclip_keras.evaluation.embedder import ImageTable
+from medclip_keras.evaluation.classification import confusion, estimate_scores
+from medclip_keras.evaluation.embedder import ImageIndex
+from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
-from medclip_keras.evaluation.zero_shot import (
-    class_scores,
-    confusion,
-    figures,
-    first_of_each_class,
-    multi_label_task,
-    single_finding_task,
-)
+from medclip_keras.evaluation.tasks import first_of_each_class, multi_label_task, single_finding_task
+from medclip_keras.evaluation.zero_shot import class_scores
 
 NAMES = ("No Finding", "Edema", "Mass")
 
 
-def table(states):
+def index(states):
     n = len(states)
     keys = np.array([f"k{(7 * i) % n}" for i in range(n)])
-    return ImageTable(keys, np.array([f"p{i}" for i in range(n)]), np.array(states, np.int8))
+    return ImageIndex(keys, np.array([f"p{i}" for i in range(n)]), np.array(states, np.int8))
 
 
 def test_single_is_the_maximum_and_ensemble_the_mean_of_the_prompts():
@@ -44,7 +40,7 @@ def test_scores_are_the_distance_to_the_normal_prompts():
 
 def test_single_finding_task_takes_the_smallest_keys_of_each_class():
     states = [[2, 1, 0], [2, 1, 2], [2, 1, 1], [1, 2, 2], [2, 1, 3], [2, 0, 1]]
-    task = single_finding_task(table(states), ("Mass", "Edema"), NAMES, per_class=2)
+    task = single_finding_task(index(states), ("Mass", "Edema"), NAMES, per_class=2)
     # Keys are k0, k1, … in this order; rows 0, 1 and 4 have Edema alone, row 5 Mass alone.
     assert task.rows.tolist() == [5, 0, 1]
     assert task.class_index.tolist() == [0, 1, 1]
@@ -59,16 +55,16 @@ def test_first_of_each_class_orders_by_key_not_by_row():
 
 def test_multi_label_task_does_not_know_what_is_uncertain():
     states = [[1, 2, 0], [2, 1, 3], [3, 0, 2]]
-    task = multi_label_task(table(states), ("Abnormal", "Edema", "Mass"), NAMES)
+    task = multi_label_task(index(states), ("Abnormal", "Edema", "Mass"), NAMES)
     np.testing.assert_array_equal(task.labels, [[0, 0, 0], [1, 1, np.nan], [1, 0, 0]])
     assert task.rows.tolist() == [0, 1, 2]
 
 
 def test_accuracy_and_confusion_are_counted_by_hand():
     states = [[2, 1, 0]] * 3 + [[2, 0, 1]] * 2
-    task = single_finding_task(table(states), ("Edema", "Mass"), NAMES, per_class=10)
+    task = single_finding_task(index(states), ("Edema", "Mass"), NAMES, per_class=10)
     scores = np.array([[2.0, 1.0], [1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    found = figures(task, scores, bootstrap=0, seed=0)
+    found = estimate_scores(task, scores, Bootstrap(0, seed=0)).to_dict()
     assert found["accuracy"]["value"] == 3 / 5
     assert found["by_class"]["Edema"]["accuracy"]["value"] == pytest.approx(2 / 3)
     assert found["by_class"]["Mass"]["accuracy"]["value"] == 1 / 2
@@ -80,15 +76,16 @@ def test_accuracy_and_confusion_are_counted_by_hand():
 def test_a_constant_added_to_an_image_changes_no_single_finding_figure():
     rng = np.random.default_rng(0)
     states = np.eye(3, dtype=np.int8)[rng.integers(1, 3, 30)]
-    task = single_finding_task(table(states), ("Edema", "Mass"), NAMES, per_class=30)
+    task = single_finding_task(index(states), ("Edema", "Mass"), NAMES, per_class=30)
     scores = rng.normal(size=(30, 2))
     shifted = scores + 10 * rng.normal(size=(30, 1))
-    assert figures(task, scores, 50, 0) == figures(task, shifted, 50, 0)
+    bootstrap = Bootstrap(50, seed=0)
+    assert estimate_scores(task, scores, bootstrap) == estimate_scores(task, shifted, bootstrap)
 
 
 def test_a_class_without_images_has_no_figure():
-    task = single_finding_task(table([[2, 1, 0]] * 4), ("Edema", "Mass"), NAMES, per_class=10)
-    found = figures(task, np.tile([1.0, 0.0], (4, 1)), bootstrap=20, seed=0)
+    task = single_finding_task(index([[2, 1, 0]] * 4), ("Edema", "Mass"), NAMES, per_class=10)
+    found = estimate_scores(task, np.tile([1.0, 0.0], (4, 1)), Bootstrap(20, seed=0)).to_dict()
     assert found["by_class"]["Mass"] == {
         key: {"value": None, "low": None, "high": None} for key in ("accuracy", "auroc")
     }

@@ -58,7 +58,7 @@ def tiny():
 def saved_model(tiny, tmp_path_factory):
     """The SavedModel of `tiny`."""
     path = tmp_path_factory.mktemp("models") / "1"
-    export_model(tiny.model, tiny.tokenizer, tiny.table, path, {"config": to_dict(tiny.config)})
+    export_model(tiny.endpoints, tiny.table, path, {"config": to_dict(tiny.config)})
     return path
 
 
@@ -67,5 +67,5 @@ def tokens_only(tiny, tmp_path_factory):
     """The SavedModel of `tiny` for servers without tensorflow-text."""
     path = tmp_path_factory.mktemp("tokens_only") / "1"
     run = {"config": to_dict(tiny.config)}
-    export_model(tiny.model, tiny.tokenizer, tiny.table, path, run, text_operations=False)
+    export_model(tiny.endpoints, tiny.table, path, run, text_operations=False)
     return path

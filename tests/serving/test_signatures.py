@@ -1,4 +1,5 @@
 import io
+import re
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_features_are_what_the_image_tower_projects(tiny):
 
 def test_a_saved_model_without_features_is_refused_by_name():
     old = GraphEmbedder({"encode_stored_images": lambda stored_images: {"image_embeddings": None}}, 1.0, None)
-    with pytest.raises(ValueError, match=r"`saved_model` must be one whose .* Export the run again"):
+    with pytest.raises(ValueError, match=r"`saved_model` must be a version whose .* Export the run again"):
         old.embed_features(np.zeros((1, 40, 40, 1), np.uint8))
 
 
@@ -113,6 +114,12 @@ def test_saved_model_embeds_as_the_model_does(tiny, saved_model):
     assert loaded.logit_scale == pytest.approx(1 / 0.07)
     assert config == tiny.config
     assert table.fingerprint == tiny.table.fingerprint
+
+
+def test_a_version_without_text_endpoints_is_refused_with_the_folder_to_name(tokens_only):
+    advice = f"Name the same version outside of tokens_only/: {tokens_only.parents[1] / '1'}."
+    with pytest.raises(ValueError, match=f"`saved_model` must be a version with every .*{re.escape(advice)}"):
+        saved_model_embedder(tokens_only)
 
 
 def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):

@@ -18,7 +18,9 @@ def test_the_model_of_tokens_alone_answers_where_tensorflow_text_is_not_installe
 
 
 def test_a_saved_model_with_text_operations_is_refused_for_servers_without_them(tiny, saved_model):
-    with pytest.raises(ValueError, match=r"`saved_model` must load and answer .* not registered"):
+    with pytest.raises(
+        ValueError, match=r"`saved_model` must be a SavedModel that loads and answers .* not registered"
+    ):
         validate(saved_model, tiny.endpoints, text_operations=False)
 
 
@@ -38,7 +40,8 @@ def test_a_saved_model_that_does_not_load_is_refused(tiny, saved_model, tmp_path
     shutil.copytree(saved_model, broken)
     (broken / "variables" / "variables.index").unlink()
     with pytest.raises(
-        ValueError, match="`saved_model` must load and answer in a process without this project"
+        ValueError,
+        match="`saved_model` must be a SavedModel that loads and answers in a process without this project",
     ):
         validate(broken, tiny.endpoints)
 

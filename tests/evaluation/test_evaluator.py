@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from medclip_keras.evaluation.run import evaluate
+from medclip_keras.evaluation.evaluator import evaluate
 
 
 @pytest.mark.parametrize("mode", ["single", "ensemble"])
