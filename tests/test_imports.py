@@ -40,8 +40,6 @@ MAY_IMPORT = {
         "medclip_keras.config",
     ),
 }
-# Command lines inside of a room: what they may import beyond it, inside functions.
-DOORS = {"medclip_keras/models/pretrained.py": ("medclip_keras.training.converted",)}
 USERS_OF_BEAM_JOBS = ("medclip_keras/pipeline.py", "medclip_keras/records/tfds_builders.py")
 
 
@@ -88,8 +86,8 @@ def test_no_forbidden_arrow(path):
                 assert not any(within(name, module) for module in modules), f"{path} imports {name}"
         for room, allowed in MAY_IMPORT.items():
             if path.is_relative_to(room) and within(name, "medclip_keras"):
-                own = (room.replace("/", "."), *(DOORS.get(str(path), ()) if inside_function else ()))
-                assert any(within(name, module) for module in (*own, *allowed)), f"{path} imports {name}"
+                own = room.replace("/", ".")
+                assert any(within(name, module) for module in (own, *allowed)), f"{path} imports {name}"
         if path.is_relative_to("medclip_keras") and within(name, "beam_jobs"):
             assert str(path) in USERS_OF_BEAM_JOBS, f"{path} imports {name}"
             assert inside_function, f"{path} imports {name} outside of a function"

@@ -1,4 +1,4 @@
-"""Two towers into one space: embeddings of unit length, and the learned scale of their cosines."""
+"""The dual encoder: two towers with embeddings of unit length in one space, and a learned temperature."""
 
 import math
 
@@ -19,9 +19,9 @@ class DualEncoder(keras.Model):
         config: sizes, backbones and presets.
         vocabulary_size: number of word pieces.
         max_tokens: the longest sentence in word pieces, [CLS] and [SEP] included.
-        local_features: whether images also give regions, and texts words (GLoRIA).
+        local_features: whether to compute regions of images and words of texts (GLoRIA).
         initial_logit_scale: 1/tau at the start; None: that of `config.initial_temperature`.
-        learn_logit_scale: False where it stays what it is.
+        learn_logit_scale: whether 1/tau is trained.
     """
 
     def __init__(
@@ -42,12 +42,11 @@ class DualEncoder(keras.Model):
         self.text_encoder = TextEncoder(
             config.text, config.projection_dim, vocabulary_size, max_tokens, *shared, name="text_encoder"
         )
+        log_scale = math.log(initial_logit_scale or 1 / config.initial_temperature)
         self.log_logit_scale = self.add_weight(
             name="log_logit_scale",
             shape=(),
-            initializer=keras.initializers.Constant(
-                math.log(initial_logit_scale or 1 / config.initial_temperature)
-            ),
+            initializer=keras.initializers.Constant(log_scale),
             constraint=lambda log_scale: ops.minimum(log_scale, math.log(config.max_logit_scale)),
             dtype="float32",
             autocast=False,
@@ -55,7 +54,7 @@ class DualEncoder(keras.Model):
         )
 
     def build_towers(self) -> "DualEncoder":
-        """Creates every weight; afterwards the model can be saved, restored and counted."""
+        """Create every weight, for saving, restoring and counting."""
         size = self.config.image.image_size
         ids, mask = ops.zeros((1, 4), "int32"), ops.ones((1, 4), "int32")
         inputs = {"images": ops.zeros((1, size, size, 1)), "token_ids": ids, "padding_mask": mask}
@@ -64,11 +63,11 @@ class DualEncoder(keras.Model):
         return self
 
     def encode_images(self, images, training=False):
-        """Images float (B, S, S, 1), normalised, to embeddings float32 (B, D) of unit length."""
+        """Embed images float (B, S, S, 1), normalised, as float32 (B, D) of unit length."""
         return _unit_length(self.image_encoder(images, training=training).embeddings_unnormalized)
 
     def describe_images(self, images):
-        """Images float (B, S, S, 1), normalised, to their embeddings and to what these are projected from.
+        """Embed images float (B, S, S, 1), normalised, and return the features before the projection too.
 
         Returns:
             {"image_embeddings" (B, D) of unit length, "image_features" (B, C)} float32.
@@ -80,16 +79,16 @@ class DualEncoder(keras.Model):
         }
 
     def encode_tokens(self, token_ids, padding_mask, training=False):
-        """Token ids and mask, int (B, T), to embeddings float32 (B, D) of unit length."""
+        """Embed token ids and mask, int (B, T), as float32 (B, D) of unit length."""
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
         return _unit_length(self.text_encoder(inputs, training=training).embeddings_unnormalized)
 
     def logit_scale(self):
-        """1/tau, a float32 scalar; the optimizer keeps it at or under `config.max_logit_scale`."""
+        """1/tau, a float32 scalar; the optimizer clamps it at `config.max_logit_scale`."""
         return ops.exp(self.log_logit_scale)
 
     def call(self, inputs, training=False):
-        """Embeds a batch.
+        """Embed a batch.
 
         Args:
             inputs: {"images", "token_ids", "padding_mask"}, and "word_ids" with local features.

@@ -1,42 +1,61 @@
-"""The image tower: a backbone by name, its feature map averaged over space, its regions where asked for."""
+"""The image tower: a backbone by name, the spatial mean of its feature map, and regions for GLoRIA."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import keras_hub
 from keras import layers, ops
 
 from medclip_keras.config import ImageEncoderConfig
-from medclip_keras.errors import require
+from medclip_keras.errors import near_names, require
+from medclip_keras.objectives.loss import Tensor
+
+
+def resnet_sizes(block_type: str, num_blocks: list[int]) -> dict[str, Any]:
+    """Constructor arguments of ResNetBackbone, image_shape aside; He et al., CVPR 2016.
+
+    >>> resnet_sizes("basic_block", [2, 2, 2, 2])["stackwise_num_filters"]
+    [64, 128, 256, 512]
+    """
+    return {
+        "input_conv_filters": [64],
+        "input_conv_kernel_sizes": [7],
+        "stackwise_num_filters": [64 * 2**stage for stage in range(len(num_blocks))],
+        "stackwise_num_blocks": num_blocks,
+        "stackwise_num_strides": [1] + [2] * (len(num_blocks) - 1),
+        "block_type": block_type,
+    }
+
+
+# Published backbones: class of keras-hub, and its constructor arguments, image_shape aside.
+PUBLISHED: dict[str, tuple[Callable[..., keras.Model], dict[str, Any]]] = {
+    "resnet18": (keras_hub.models.ResNetBackbone, resnet_sizes("basic_block", [2, 2, 2, 2])),
+    "resnet50": (keras_hub.models.ResNetBackbone, resnet_sizes("bottleneck_block", [3, 4, 6, 3])),
+    "swin_tiny": (
+        keras_hub.models.SwinTransformerBackbone,
+        {
+            "embed_dim": 96,
+            "depths": (2, 2, 6, 2),
+            "num_heads": (3, 6, 12, 24),
+            "window_size": 7,
+            "patch_size": 4,
+            "mlp_ratio": 4.0,
+            "qkv_bias": True,
+        },
+    ),
+}
+
+
+def _published(config: ImageEncoderConfig) -> keras.Model:
+    backbone, sizes = PUBLISHED[config.backbone]
+    return backbone(image_shape=_input_shape(config), **sizes)
 
 
 def _input_shape(config: ImageEncoderConfig) -> tuple[int, int, int]:
     side = config.upsampled_size or config.image_size
     return (side, side, 3)
-
-
-def _resnet(config: ImageEncoderConfig, block_type: str, num_blocks: list[int]) -> keras.Model:
-    """He et al., CVPR 2016: 18 layers are [2, 2, 2, 2] basic blocks, 50 are [3, 4, 6, 3] bottlenecks."""
-    return keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=num_blocks,
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type=block_type,
-        image_shape=_input_shape(config),
-    )
-
-
-def _swin_tiny(config: ImageEncoderConfig) -> keras.Model:
-    return keras_hub.models.SwinTransformerBackbone(
-        image_shape=_input_shape(config),
-        embed_dim=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-        window_size=7,
-    )
 
 
 def _small_resnet(config: ImageEncoderConfig) -> keras.Model:
@@ -74,16 +93,14 @@ def _basic_block(x, filters: int, strides: int, name: str):
     return ops.relu(x + shortcut)
 
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[[ImageEncoderConfig], keras.Model]] = {
     "small_resnet": _small_resnet,
-    "resnet18": lambda config: _resnet(config, "basic_block", [2, 2, 2, 2]),
-    "resnet50": lambda config: _resnet(config, "bottleneck_block", [3, 4, 6, 3]),
-    "swin_tiny": _swin_tiny,
+    **dict.fromkeys(PUBLISHED, _published),
 }
 
 
 def build_backbone(config: ImageEncoderConfig) -> keras.Model:
-    """The backbone that `config` names, with random weights or those of its preset.
+    """Build the configured backbone, with random weights or those of its preset.
 
     Returns:
         A model of images (B, S, S, 3) to a feature map (B, h, w, C) or to tokens (B, N, C).
@@ -93,36 +110,32 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
     """
     if config.preset:
         return keras_hub.models.Backbone.from_preset(config.preset, image_shape=_input_shape(config))
-    require(
-        config.backbone in BACKBONES,
-        "model.image.backbone",
-        f"one of {', '.join(BACKBONES)}",
-        config.backbone,
-        "Or name anything that keras-hub loads with model.image.preset.",
-    )
+    advice = f"{near_names(config.backbone, BACKBONES)} model.image.preset loads any other of keras-hub."
+    known = f"one of {', '.join(BACKBONES)}"
+    require(config.backbone in BACKBONES, "model.image.backbone", known, config.backbone, advice)
     return BACKBONES[config.backbone](config)
 
 
 def synchronise_batch_normalisation(backbone: keras.Model) -> None:
-    """Makes batch statistics those of the global batch, so that the number of replicas changes nothing."""
+    """Compute batch statistics over all replicas, so that their number changes nothing."""
     for layer in backbone._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = True
 
 
 class ImageFeatures(NamedTuple):
-    """What the image tower says of a batch; nothing is normalised.
+    """Outputs of the image tower for a batch, not normalised.
 
     Attributes:
         embeddings_unnormalized: (B, D), of whole images.
-        pooled: (B, C), the backbone's feature map averaged over space: what is projected, and what a linear
-            probe or a classifier is given.
-        regions: (B, num_regions, D), of places in the images; None unless they were asked for.
+        pooled: (B, C), spatial mean of the backbone's feature map: input of the projection, of linear probes
+            and of classifiers.
+        regions: (B, num_regions, D), of places in the images; None without local features.
     """
 
-    embeddings_unnormalized: object
-    pooled: object
-    regions: object = None
+    embeddings_unnormalized: Tensor
+    pooled: Tensor
+    regions: Tensor = None
 
 
 class ImageEncoder(keras.Model):
@@ -130,14 +143,14 @@ class ImageEncoder(keras.Model):
 
     Follows: Wang et al., EMNLP 2022, section 3.2; with `projection="mlp"` Zhang et al., MLHC 2022, section
     3.1; with `local_features` Huang et al., ICCV 2021 (GLoRIA), section 3.2: regions are the places of the
-    feature map at a sixteenth of the side (ResNet's third stage), of the last map where a backbone has no
-    such one, each projected by the same matrix.
+    feature map at a sixteenth of the side (ResNet's third stage), or of the last map of a backbone without
+    that map, each projected by the same matrix.
 
     Args:
         config: of the tower.
         projection_dim: D.
         projection: "linear", or "mlp" with one hidden layer.
-        local_features: whether there are regions.
+        local_features: whether to compute regions.
     """
 
     def __init__(
@@ -162,11 +175,11 @@ class ImageEncoder(keras.Model):
         self.projection = layers.Dense(projection_dim, use_bias=False, name="projection")
 
     def call(self, images, training=False) -> ImageFeatures:
-        """Embeds images, and their regions where the encoder has local features.
+        """Embed images; with local features their regions too.
 
         Args:
             images: float (B, S, S, 1), normalised grey values.
-            training: whether batch statistics and dropout are those of training.
+            training: whether to use batch statistics and dropout.
         """
         if self.upsampled_size:
             side = (self.upsampled_size, self.upsampled_size)
@@ -182,5 +195,5 @@ class ImageEncoder(keras.Model):
 
 
 def hidden_layer(width: int) -> layers.Dense:
-    """The hidden layer of an "mlp" projection, as wide as what it is given."""
+    """The hidden layer of an "mlp" projection, as wide as its input."""
     return layers.Dense(width, activation="relu", name="projection_hidden")

@@ -1,21 +1,19 @@
 """PyTorch state dicts from files: safetensors, or torch's own format under `weights_only=True`.
 
-Nothing in a file is ever executed: a torch file's pickle is searched for foreign names before torch sees it,
-and torch then refuses every class that a tensor does not need.
+Nothing in a file is executed: `torch.load(weights_only=True)` refuses every class and function that a tensor
+does not need.
 """
 
 import json
 import pathlib
-import pickletools
-import zipfile
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 
-# In the order in which a folder is searched.
+# Files of a folder, the first one found is read.
 FILE_NAMES = (
     "model.safetensors",
     "pytorch_model.safetensors",
@@ -27,20 +25,23 @@ FILE_NAMES = (
 )
 _INDEX = ".index.json"  # Hugging Face's map of the shards of a large model
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # of training loops, the weights beside other things
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # keys of the weights in checkpoints of training loops
 # DataParallel, torch.compile, a module that holds the model (Lightning's, MedCLIP's own classifiers).
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _POINTER = b"version https://git-lfs"
-_HARMLESS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
 
 StateDict = dict[str, np.ndarray]
 
 
 def find_weights(path: str | pathlib.Path) -> pathlib.Path:
-    """The file of weights that a path names: itself, or the one in that folder, or the index of its shards.
+    """Find the file of weights at a path: the file itself, the one in that folder, or the index of shards.
 
     Raises:
-        ValueError: nothing there, or a folder with no file of weights or with several.
+        ValueError: no such path, or a folder with no file of weights or with several.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -61,10 +62,10 @@ def find_weights(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files that hold a file's tensors: itself, or the shards that an index names.
+    """List the files with the tensors: the file itself, or the shards of an index.
 
     Raises:
-        ValueError: an index that is none, or names a file elsewhere or one that is not there.
+        ValueError: an invalid index, or one that names a missing file or one in another folder.
     """
     if not path.name.endswith(_INDEX):
         return [path]
@@ -76,10 +77,10 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_state_dict(path: str | pathlib.Path) -> StateDict:
-    """Reads every tensor of a file, or of the shards that an index names.
+    """Read every tensor of a file, or of the shards of an index.
 
-    Prefixes that all names share (`module.`, `_orig_mod.`, `model.`) are taken off, and a state dict inside
-    of {"state_dict": …}, {"model_state_dict": …} or {"model": …} is taken out.
+    Prefixes that all names share (`module.`, `_orig_mod.`, `model.`) are removed; a state dict inside
+    {"state_dict": …}, {"model_state_dict": …} or {"model": …} is extracted.
 
     Args:
         path: a .safetensors file, or one that `torch.save` wrote (the extra `torch` reads those), or a
@@ -89,14 +90,14 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
         Name → array: floats as float32, others as they are.
 
     Raises:
-        ValueError: truncated, no such format, a pickle that names foreign classes, a value that is no tensor,
-            or a tensor that is not finite; the sentence names the file, and the tensor.
+        ValueError: a truncated file or one of another format, a pickle of anything but tensors, or a tensor
+            that is not finite; the sentence names the file, and the tensor.
     """
-    path, tensors = pathlib.Path(path), {}
-    files = files_of(path)
-    for file in files:
+    path = pathlib.Path(path)
+    tensors: StateDict = {}
+    for file in files_of(path):
         tensors |= _read_file(file)
-    if files != [path]:
+    if path.name.endswith(_INDEX):
         _require_as_mapped(path, tensors)
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -107,11 +108,11 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     """Tensor → the file that holds it."""
     try:
         files = json.loads(index.read_text())["weight_map"]
-        is_map = all(isinstance(name, str) for name in files.values())
+        if all(isinstance(name, str) for name in files.values()):
+            return files
     except (ValueError, KeyError, TypeError, AttributeError):
-        is_map = False
-    require(is_map, "weights", "an index with a weight_map of tensors and their files", index.name)
-    return files
+        pass
+    raise refusal("weights", "an index with a weight_map of tensors and their files", index.name)
 
 
 def _require_as_mapped(index: pathlib.Path, tensors: StateDict) -> None:
@@ -137,10 +138,10 @@ def _read_file(path: pathlib.Path) -> StateDict:
 
 
 def read_settings(path: pathlib.Path, name: str = "config.json") -> dict:
-    """The JSON file of that name beside a file of weights; empty where there is none.
+    """Read the JSON file of that name beside a file of weights; empty if it does not exist.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: anything but a JSON object.
     """
     file = path.parent / name
     if not file.is_file():
@@ -149,7 +150,8 @@ def read_settings(path: pathlib.Path, name: str = "config.json") -> dict:
         settings = json.loads(file.read_text())
     except ValueError:
         settings = None
-    require(isinstance(settings, dict), "weights", f"beside a {name} that is a JSON object", str(file))
+    if not isinstance(settings, dict):
+        raise refusal("weights", f"beside a {name} that is a JSON object", str(file))
     return settings
 
 
@@ -157,100 +159,37 @@ def _read_safetensors(path: pathlib.Path) -> StateDict:
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"`weights` must be a complete safetensors file. Received: {path.name} of {path.stat().st_size} "
-            f"bytes ({error}). Fetch it again."
-        ) from None
+        received = f"{path.name} of {path.stat().st_size} bytes ({error})"
+        raise refusal("weights", "a complete safetensors file", received, "Fetch it again.") from None
 
 
 def _read_torch(path: pathlib.Path) -> StateDict:
-    foreign = sorted(name for name in names_in_pickle(path) if not _is_harmless(name))
-    require(
-        not foreign,
-        "weights",
-        "a torch file of tensors alone",
-        f"{path.name}, whose pickle names {', '.join(foreign)}",
-        "It was not opened, for a pickle runs what it names. Have it saved as safetensors.",
-    )
     try:
         import torch
     except ImportError:
-        raise ValueError(
-            f"`weights` must be a .safetensors file where torch is not installed. Received: {path.name}. "
-            "pip install 'medclip_keras[torch]'."
-        ) from None
+        needed, advice = (
+            "a .safetensors file, for torch is not installed",
+            "pip install 'medclip_keras[torch]'.",
+        )
+        raise refusal("weights", needed, path.name, advice) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others
-        raise ValueError(
-            f"`weights` must be a torch file of tensors alone (weights_only=True). Received: {path.name}: "
-            f"{str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
+        # Only the first sentence: the next ones of torch advise to load without `weights_only`.
+        why = str(error).strip().partition(". ")[0] or type(error).__name__
+        raise refusal(
+            "weights",
+            "a complete torch file of tensors alone (weights_only=True)",
+            f"{path.name} of {path.stat().st_size} bytes ({why})",
+            "Fetch it again, or have it saved as safetensors.",
         ) from None
     require(isinstance(loaded, dict), "weights", "a state dict (name → tensor)", type(loaded).__name__)
     loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
-    tensors = {}
     for name, tensor in loaded.items():
-        require(
-            isinstance(tensor, torch.Tensor),
-            "weights",
-            "a state dict of tensors alone",
-            f"{path.name}, where {name!r} is a {type(tensor).__name__}",
-        )
-        tensor = tensor.detach()
-        tensors[name] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return tensors
-
-
-def names_in_pickle(path: pathlib.Path) -> set[str]:
-    """Every class and function that a torch file's pickle names, found without running it.
-
-    Raises:
-        ValueError: the file holds no whole pickle: truncated, or of another format.
-    """
-    names: set[str] = set()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.namelist():
-                    if entry.endswith(".pkl"):
-                        names |= _named(archive.read(entry))
-                require(
-                    any(entry.endswith("data.pkl") for entry in archive.namelist()),
-                    "weights",
-                    "a file that torch.save wrote",
-                    f"{path.name}, a zip file without data.pkl",
-                    "Unpack it, where it is an archive of weights.",
-                )
-        else:  # torch before 1.6: five pickles, then the raw numbers
-            with path.open("rb") as file:
-                for _ in range(5):
-                    names |= _named(file)
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if str(error).startswith("`"):
-            raise
-        raise ValueError(
-            f"`weights` must be a complete file that torch.save wrote, or *.safetensors. Received: "
-            f"{path.name} of {path.stat().st_size} bytes ({str(error) or 'it ends early'}). Fetch it again."
-        ) from None
-    return names
-
-
-def _named(pickle) -> set[str]:
-    """Names behind GLOBAL and STACK_GLOBAL (which takes two strings from the stack: the last two seen)."""
-    names, strings = set(), []
-    for opcode, argument, _ in pickletools.genops(pickle):
-        if opcode.name in ("GLOBAL", "INST"):
-            names.add(argument.replace(" ", "."))
-        elif opcode.name == "STACK_GLOBAL":
-            names.add(".".join(strings[-2:]))
-        elif isinstance(argument, str):
-            strings.append(argument)
-    return names
-
-
-def _is_harmless(name: str) -> bool:
-    module, _, leaf = name.rpartition(".")
-    return name in _HARMLESS or (module in ("torch", "torch.storage") and leaf.endswith("Storage"))
+        received = f"{path.name}, where {name!r} is a {type(tensor).__name__}"
+        require(isinstance(tensor, torch.Tensor), "weights", "a state dict of tensors alone", received)
+    detached = {name: tensor.detach() for name, tensor in loaded.items()}
+    return {name: (x.float() if x.is_floating_point() else x).numpy() for name, x in detached.items()}
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The text tower: BERT, some of its hidden states pooled over the words that are there."""
+"""The text tower: BERT, with some of its hidden states pooled over the tokens."""
 
 import functools
 from typing import NamedTuple
@@ -10,8 +10,9 @@ from keras import layers, ops
 from medclip_keras.config import TextEncoderConfig
 from medclip_keras.errors import require
 from medclip_keras.models.image_encoder import hidden_layer
+from medclip_keras.objectives.loss import Tensor
 
-HIDDEN_STATES = {  # of n layers, those that are used
+HIDDEN_STATES = {  # number of layers → indices of the states to use
     "first_two_and_last": lambda n: sorted({0, min(1, n - 1), n - 1}),
     "last": lambda n: [n - 1],
     "last_four": lambda n: list(range(max(0, n - 4), n)),
@@ -19,20 +20,20 @@ HIDDEN_STATES = {  # of n layers, those that are used
 
 
 def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: int) -> keras.Model:
-    """BERT of the configured sizes with random weights, or that of the preset.
+    """Build BERT of the configured sizes with random weights, or load its preset.
 
-    BERT's published weights were trained with the exact gelu, keras-hub computes the tanh approximation:
-    every layer gets the exact one.
+    BERT's published weights were trained with the exact gelu, and keras-hub computes the tanh approximation:
+    every layer gets the exact function.
 
     Raises:
-        ValueError: a vocabulary that does not fit the preset's weights.
+        ValueError: a vocabulary of another size than the preset's.
     """
     if config.preset:
         backbone = keras_hub.models.BertBackbone.from_preset(config.preset)
         require(
             backbone.vocabulary_size == vocabulary_size,
             "model.text.vocabulary",
-            f"the {backbone.vocabulary_size} word pieces that the weights of {config.preset!r} know",
+            f"the {backbone.vocabulary_size} word pieces of the weights of {config.preset!r}",
             vocabulary_size,
         )
     else:
@@ -53,38 +54,32 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
 
 
 def freeze(backbone: keras.Model, num_layers: int) -> None:
-    """Keeps the embeddings and the first transformer layers as they are, as ConVIRT does; 0 freezes nothing.
+    """Freeze the embeddings and the first transformer layers, as ConVIRT does; 0 freezes nothing.
 
     Raises:
-        ValueError: more layers than there are.
+        ValueError: more layers than the backbone has.
     """
-    layers_there = len(backbone.transformer_layers)
-    require(
-        num_layers <= layers_there, "model.text.frozen_layers", f"at most {layers_there} layers", num_layers
-    )
+    most = len(backbone.transformer_layers)
+    require(num_layers <= most, "model.text.frozen_layers", f"at most {most} layers", num_layers)
     if num_layers:
-        for layer in (
-            backbone.token_embedding,
-            backbone.position_embedding,
-            backbone.segment_embedding,
-            backbone.embeddings_layer_norm,
-            *backbone.transformer_layers[:num_layers],
-        ):
+        names = ("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm")
+        embeddings = [getattr(backbone, name) for name in names]
+        for layer in (*embeddings, *backbone.transformer_layers[:num_layers]):
             layer.trainable = False
 
 
 class TextFeatures(NamedTuple):
-    """What the text tower says of a batch; nothing is normalised.
+    """Outputs of the text tower for a batch, not normalised.
 
     Attributes:
         embeddings_unnormalized: (B, D), of whole texts.
-        words: (B, T, D), of words, word 0 first; None unless they were asked for.
-        word_mask: (B, T), 1 where there is a word; None likewise.
+        words: (B, T, D), of words, word 0 first; None without local features.
+        word_mask: (B, T), 1 for a word; None likewise.
     """
 
-    embeddings_unnormalized: object
-    words: object = None
-    word_mask: object = None
+    embeddings_unnormalized: Tensor
+    words: Tensor = None
+    word_mask: Tensor = None
 
 
 class TextEncoder(keras.Model):
@@ -92,12 +87,12 @@ class TextEncoder(keras.Model):
 
     Follows: the released code of Wang et al., EMNLP 2022. Departs: the mean runs over the words only, so an
     embedding does not depend on the padding of its batch; `pooling="padded_mean"` averages over padding too,
-    as the released weights expect. A backbone of fewer layers than are asked for takes those it has.
+    as the released weights expect. A backbone with fewer layers uses the states that it has.
 
     ConVIRT (Zhang et al., MLHC 2022) takes the maximum of the last state over the tokens, freezes the lower
     layers, and has a hidden layer in its projection. GLoRIA (Huang et al., ICCV 2021) sums the last four
     states, and the word pieces of a word to that word; Departs: [CLS], [SEP] and padding are no words, and
-    words are projected by a matrix, as everything else is.
+    words are projected by a matrix, as texts are.
 
     Args:
         config: of the tower.
@@ -105,7 +100,7 @@ class TextEncoder(keras.Model):
         vocabulary_size: number of word pieces.
         max_tokens: T, the longest text in word pieces.
         projection: "linear", or "mlp" with one hidden layer.
-        local_features: whether there are words, where `word_ids` say which.
+        local_features: whether to compute words, by `word_ids`.
     """
 
     def __init__(
@@ -132,26 +127,19 @@ class TextEncoder(keras.Model):
             self.word_projection = layers.Dense(projection_dim, use_bias=False, name="word_projection")
 
     def call(self, inputs, training=False) -> TextFeatures:
-        """Embeds tokenised texts, and their words where the encoder has local features.
+        """Embed tokenised texts; with local features their words too.
 
         Args:
-            inputs: {"token_ids": int (B, T), "padding_mask": int (B, T), 1 where there is a word piece}, and
-                with local features, for words, "word_ids": int (B, T), the number of the word that a piece
-                belongs to, -1 for none.
-            training: whether dropout is on.
+            inputs: {"token_ids": int (B, T), "padding_mask": int (B, T), 1 for a word piece}; with local
+                features "word_ids": int (B, T), the index of the word that a piece belongs to, -1 for none.
+            training: whether to use dropout.
         """
-        mask = inputs["padding_mask"]
-        states = self.backbone(
-            {
-                "token_ids": inputs["token_ids"],
-                "padding_mask": mask,
-                "segment_ids": ops.zeros_like(inputs["token_ids"]),
-            },
-            training=training,
-        )
+        tokens = {name: inputs[name] for name in ("token_ids", "padding_mask")}
+        segments = {"segment_ids": ops.zeros_like(inputs["token_ids"])}
+        states = self.backbone(tokens | segments, training=training)
         states = [states] if not isinstance(states, (list, tuple)) else states
         hidden = sum(states) if self.sums_states else sum(states) / len(states)  # (B, T, hidden_dim)
-        pooled = pool(hidden, mask, self.pooling)  # (B, hidden_dim)
+        pooled = pool(hidden, inputs["padding_mask"], self.pooling)  # (B, hidden_dim)
         embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))
         if not (self.local_features and "word_ids" in inputs):
             return TextFeatures(embeddings)
@@ -159,8 +147,8 @@ class TextEncoder(keras.Model):
         return TextFeatures(embeddings, words, word_mask)
 
 
-def pool(hidden, mask, pooling: str):
-    """States (B, T, C) of word pieces to (B, C): their mean or maximum, or the mean over padding too."""
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Pool states (B, T, C) of word pieces to (B, C): mean, maximum, or mean over padding too."""
     if pooling == "padded_mean":
         return ops.mean(hidden, axis=1)
     there = ops.cast(mask, hidden.dtype)[..., None]  # (B, T, 1)
@@ -170,16 +158,15 @@ def pool(hidden, mask, pooling: str):
     return ops.sum(hidden * there, axis=1) / ops.maximum(ops.sum(there, axis=1), 1)
 
 
-def sum_into_words(pieces, word_ids):
-    """Sums the states of word pieces into words.
+def sum_into_words(pieces: Tensor, word_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the states of word pieces into words.
 
     Args:
         pieces: float (B, T, D).
-        word_ids: int (B, T), the number of the word that a piece belongs to, -1 for none.
+        word_ids: int (B, T), the index of the word that a piece belongs to, -1 for none.
 
     Returns:
-        words (B, T, D), word k in row k and zeros behind the last one, and their mask (B, T) in the same
-        dtype.
+        words (B, T, D), word k in row k and zeros after the last, and their mask (B, T) of the same dtype.
 
     >>> import numpy as np
     >>> words, mask = sum_into_words(np.array([[[9.0], [1], [2], [4], [9]]]), np.array([[-1, 0, 0, 1, -1]]))

@@ -1,1 +1,1 @@
-"""What training and serving share, in the graph: images and text."""
+"""Images and text in the graph, shared by Beam jobs, training and serving."""

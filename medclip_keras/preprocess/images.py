@@ -1,7 +1,7 @@
-"""Image bytes to what the image encoder sees, in the graph; Beam jobs, training and serving share these.
+"""From image bytes to encoder inputs, in the graph; shared by Beam jobs, training and serving.
 
-Two value ranges occur. Stored images are uint8 in [0, 255], one channel, black 0. Encoder inputs are float32,
-`(x / 255 - 0.5863) / 0.2795`, the statistics of MedCLIP's released code.
+There are two value ranges. Stored images are uint8 in [0, 255], one channel, black 0. Encoder inputs are
+float32, `(x / 255 - 0.5863) / 0.2795`, by the statistics of MedCLIP's released code.
 """
 
 import math
@@ -12,12 +12,17 @@ from medclip_keras.config import AugmentConfig
 
 MEAN = 0.5863
 STANDARD_DEVIATION = 0.2795
-BLURRED_SIDE = 224  # the side that `AugmentConfig.blur_sigma` is told for; smaller images in proportion
+BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
 STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
+# One uniform random number an image for each; the order decides which number of the seed it is.
+_DRAWS = (
+    "flip", "angle", "shift_x", "shift_y", "scale", "corner_x", "corner_y", "brightness", "contrast", "share",
+    "blur",
+)  # fmt: skip
 
 
 def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes a JPEG or PNG file to a gray square: what a record stores, and what serving starts from.
+    """Decode a JPEG or PNG file to a gray square: the pixels of a record, and the start of serving.
 
     The picture is centred on a black square of its longer side, then resized (bicubic, antialiased).
     16-bit PNG files keep their full range: 65535 becomes 255. Colour becomes luminance.
@@ -41,7 +46,7 @@ def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes a batch of files; `decode_to_square` of each.
+    """Decode a batch of files; `decode_to_square` of each.
 
     Args:
         file_bytes: (B,) string.
@@ -58,11 +63,11 @@ def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Brings stored images to the encoder's size and statistics, without any random change.
+    """Bring stored images to the encoder's size and statistics, without random changes.
 
     Args:
         images: (B, S, S, 1) uint8 in [0, 255].
-        image_size: side that the encoder sees; where it differs from S, a bicubic antialiased resize.
+        image_size: side that the encoder sees; by a bicubic antialiased resize if it is not S.
 
     Returns:
         (B, image_size, image_size, 1) float32, normalised.
@@ -78,21 +83,21 @@ def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf.Tensor) -> tf.Tensor:
-    """Changes training images at random: flip, affine map, crop, then brightness and contrast.
+    """Change training images at random: flip, affine map, crop, then brightness, contrast and blur.
 
     With u_1 … u_11 uniform in [0, 1), drawn per image from its own seed, and c the image's centre, the pixel
     at p of the result is read (bilinear, black outside) at
 
-        q = c + R(angle)^-1 (g p + o - c - t) / k,   mirrored where u < flip
+        q = c + R(angle)^-1 (g p + o - c - t) / k,   mirrored if u < flip
 
     where o is the crop's corner, g the share of its side that is kept and enlarged, t the translation and k
     the scale. Then, x in [0, 1] and m its mean,
 
         x' = clip(f (x - m) + m + b, 0, 1),
 
-    blurred by a Gaussian where `config.blur_sigma` is not zero (as ConVIRT, Zhang et al., MLHC 2022).
+    blurred by a Gaussian if `config.blur_sigma` is not zero (as ConVIRT, Zhang et al., MLHC 2022).
 
-    So an image's result is a pure function of the image and its seed, whatever the batch around it.
+    An image's result is a pure function of the image and its seed, independent of the rest of the batch.
 
     Follows: the transforms of MedCLIP's released code (values of `AugmentConfig`).
     Departs: flip, affine map and crop are one projective transform, so pixels are resampled once and not
@@ -100,9 +105,9 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
 
     Args:
         images: (B, S, S, 1) uint8 in [0, 255].
-        image_size: side that the encoder sees, at most S. With `config.crop` it is that of a random window
-            of the stored image, which is first resized, as in `for_evaluation`, where it is more than 256/224
-            times as large; without, the whole image is resized to it.
+        image_size: side that the encoder sees, at most S. With `config.crop` it is the side of a random
+            window of the stored image, which is first resized, as in `for_evaluation`, if it is more than
+            256/224 times as large; without, the whole image is resized to it.
         config: ranges of the random values.
         seeds: (B, 2) int32, one seed an image.
 
@@ -111,7 +116,7 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
     """
     side = min(images.shape[1], round(image_size * STORED_PER_CROP)) if config.crop else image_size
     images = _resize(images, side)  # (B, side, side, 1)
-    draws = _uniform_per_image(seeds, 11)  # (B, 11)
+    draws = dict(zip(_DRAWS, tf.unstack(_uniform_per_image(seeds, len(_DRAWS)), axis=1), strict=True))
     transforms = _crop_transforms(draws, side, image_size, config)  # (B, 8)
     images = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -121,17 +126,17 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )  # (B, image_size, image_size, 1)
-    shift = 255.0 * config.brightness * (2.0 * draws[:, 7] - 1.0)
-    factor = 1.0 + config.contrast * (2.0 * draws[:, 8] - 1.0)
+    shift = 255.0 * config.brightness * (2.0 * draws["brightness"] - 1.0)
+    factor = 1.0 + config.contrast * (2.0 * draws["contrast"] - 1.0)
     images = _change_colours(images, shift, factor)
     if max(config.blur_sigma) > 0:
         lowest, highest = (sigma * image_size / BLURRED_SIDE for sigma in config.blur_sigma)
-        images = _blur(images, lowest + (highest - lowest) * draws[:, 10], highest)
+        images = _blur(images, lowest + (highest - lowest) * draws["blur"], highest)
     return normalise(images)
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
-    """Maps values in [0, 255] to `(x / 255 - mean) / standard deviation`.
+    """Map values in [0, 255] to `(x / 255 - mean) / standard deviation`.
 
     Args:
         images: any shape, uint8 or float32 in [0, 255].
@@ -159,17 +164,19 @@ def _uniform_per_image(seeds: tf.Tensor, num_values: int) -> tf.Tensor:
     )  # (B, num_values)
 
 
-def _crop_transforms(draws: tf.Tensor, side: int, image_size: int, config: AugmentConfig) -> tf.Tensor:
-    """The map from the result's pixels to the stored image's, as ImageProjectiveTransformV3 wants it."""
-    mirrored = draws[:, 0] < config.flip
-    angle = math.radians(config.rotation_degrees) * (2.0 * draws[:, 1] - 1.0)
-    shift_x, shift_y = (config.translation * side * (2.0 * draws[:, column] - 1.0) for column in (2, 3))
+def _crop_transforms(
+    draws: dict[str, tf.Tensor], side: int, image_size: int, config: AugmentConfig
+) -> tf.Tensor:
+    """The map from the result's pixels to the stored image's, in the form of ImageProjectiveTransformV3."""
+    mirrored = draws["flip"] < config.flip
+    angle = math.radians(config.rotation_degrees) * (2.0 * draws["angle"] - 1.0)
+    shift_x, shift_y = (config.translation * side * (2.0 * draws[n] - 1.0) for n in ("shift_x", "shift_y"))
     smallest, largest = config.scale
-    scale = smallest + (largest - smallest) * draws[:, 4]
+    scale = smallest + (largest - smallest) * draws["scale"]
     least, most = config.crop_share
-    share = least + (most - least) * draws[:, 9]  # (B,)
+    share = least + (most - least) * draws["share"]  # (B,)
     room = tf.floor(side - 1.0 - share * (image_size - 1.0)) + 1.0  # corners whose last pixel is in the image
-    corner_x, corner_y = (tf.floor(draws[:, column] * room) for column in (5, 6))
+    corner_x, corner_y = (tf.floor(draws[name] * room) for name in ("corner_x", "corner_y"))
 
     centre = (side - 1) / 2.0
     cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
@@ -196,12 +203,12 @@ def _change_colours(images: tf.Tensor, shift: tf.Tensor, factor: tf.Tensor) -> t
 
 
 def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
-    """Gaussian blur, another width (B,) an image (B, S, S, 1); edges are mirrored."""
+    """Blur images (B, S, S, 1) by Gaussians of widths (B,); edges are mirrored."""
     radius = min(math.ceil(3 * highest), images.shape[1] - 1)
     offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
     weights = tf.exp(-(offsets[:, None] ** 2) / (2.0 * tf.maximum(sigmas, 1e-3) ** 2))  # (taps, B)
     weights /= tf.reduce_sum(weights, axis=0)
-    # The images become the channels of one, so that each meets its own kernel.
+    # The images become the channels of one image, so that each has its own kernel.
     channels = tf.transpose(images, (3, 1, 2, 0))  # (1, S, S, B)
     channels = tf.pad(channels, [[0, 0], [radius, radius], [radius, radius], [0, 0]], mode="REFLECT")
     for kernel in (weights[:, None, :, None], weights[None, :, :, None]):

@@ -1,8 +1,8 @@
-"""Sentences to word pieces, in the graph; training and serving share the tokeniser.
+"""From sentences to word pieces, in the graph; the tokeniser of training and serving.
 
 A vocabulary folder holds `wordpieces.txt` (one piece a line, its line number is its id) and `tokenizer.json`
-(lower-casing, length, SHA-256): Bio_ClinicalBERT's pieces are cased while BERT-base-uncased's are not, so the
-two belong together.
+(lower-casing, length, SHA-256): Bio_ClinicalBERT's pieces are cased and BERT-base-uncased's are not, so the
+two files belong together.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ from medclip_keras.errors import require
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 REQUIRED_PIECES = (PAD, UNKNOWN, START, END)
-MIN_PIECE_COUNT = 5  # a rarer piece is spelled out: it teaches little, and may be somebody's name
+MIN_PIECE_COUNT = 5  # rarer pieces are spelled out: they teach little, and may be somebody's name
 WORDPIECES_FILE = "wordpieces.txt"
 SETTINGS_FILE = "tokenizer.json"
 
 
 class Tokenizer(tf.Module):
-    """BERT's WordPiece: `[CLS] pieces [SEP] [PAD] …`, always `max_tokens` long; too long a text is cut.
+    """BERT's WordPiece: `[CLS] pieces [SEP] [PAD] …`, always `max_tokens` long; longer texts are cut.
 
     Args:
-        vocabulary: the pieces, each at its id; `##` begins a piece that continues a word.
-        lower_case: lower the case and strip accents first, as uncased vocabularies want.
+        vocabulary: the pieces in the order of their ids; `##` begins a piece that continues a word.
+        lower_case: lower the case and strip accents first, for uncased vocabularies.
         max_tokens: length of the result, the two special tokens included.
 
     Raises:
@@ -53,13 +53,13 @@ class Tokenizer(tf.Module):
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Cuts texts into word pieces.
+        """Split texts into word pieces.
 
         Args:
             texts: (B,) string.
 
         Returns:
-            {"token_ids": (B, max_tokens) int32, "padding_mask": (B, max_tokens) int32, 1 where not [PAD]}.
+            {"token_ids": (B, max_tokens) int32, "padding_mask": (B, max_tokens) int32, 0 for [PAD], else 1}.
         """
         pieces = self._pieces.tokenize(texts)[:, : self.max_tokens - 2]  # (B, ragged)
         starts = tf.fill([pieces.nrows(), 1], self.start_id)
@@ -74,13 +74,13 @@ class Tokenizer(tf.Module):
         }
 
     def word_ids(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """The number of the word that each piece belongs to; punctuation marks count as words.
+        """Index of the word that each piece belongs to; punctuation marks count as words.
 
         Args:
-            token_ids: (B, T) int32, of a call.
+            token_ids: (B, T) int32, from a call.
 
         Returns:
-            (B, T) int32, from 0 on; -1 for [CLS], [SEP] and [PAD].
+            (B, T) int32, from 0; -1 for [CLS], [SEP] and [PAD].
         """
         no_word = np.isin(range(len(self.vocabulary)), (self.pad_id, self.start_id, self.end_id))
         begins = [not piece.startswith("##") for piece in self.vocabulary] & ~no_word
@@ -93,23 +93,19 @@ class Tokenizer(tf.Module):
         return hashlib.sha256(_to_lines(self.vocabulary).encode()).hexdigest()
 
     def save(self, directory: epath.PathLike) -> None:
-        """Writes the vocabulary folder; `load_tokenizer` reads it back."""
+        """Write the vocabulary folder that `load_tokenizer` reads."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / WORDPIECES_FILE).write_text(_to_lines(self.vocabulary), encoding="utf-8")
-        settings = {
-            "lower_case": self.lower_case,
-            "max_tokens": self.max_tokens,
-            "sha256": self.fingerprint,
-        }
+        settings = {"lower_case": self.lower_case, "max_tokens": self.max_tokens, "sha256": self.fingerprint}
         (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
-    """Reads the vocabulary folder that `Tokenizer.save` wrote.
+    """Read the vocabulary folder of `Tokenizer.save`.
 
     Raises:
-        ValueError: a file is missing, or the pieces are not the ones that were saved.
+        ValueError: a file is missing, or the pieces differ from the saved ones.
     """
     directory = epath.Path(directory)
     settings_path = directory / SETTINGS_FILE
@@ -125,13 +121,13 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
         str(directory / WORDPIECES_FILE),
         f"the file whose SHA-256 {SETTINGS_FILE} names ({settings['sha256']})",
         tokenizer.fingerprint,
-        "The vocabulary was changed after it was saved; the weights know the old one.",
+        "The vocabulary was changed after it was saved; the weights need the saved one.",
     )
     return tokenizer
 
 
 def read_vocabulary(path: epath.PathLike) -> list[str]:
-    """Reads a word piece file, such as BERT's `vocab.txt`.
+    """Read a word piece file, such as BERT's `vocab.txt`.
 
     Raises:
         ValueError: the path does not exist.
@@ -139,11 +135,11 @@ def read_vocabulary(path: epath.PathLike) -> list[str]:
     path = epath.Path(path)
     require(path.exists(), "vocabulary", "an existing word piece file, one piece a line", str(path))
     text = path.read_text(encoding="utf-8").removesuffix("\n")
-    return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would cut at U+2028 too
+    return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would split at U+2028 too
 
 
 def check_vocabulary(vocabulary: Sequence[str]) -> None:
-    """Refuses pieces that the tokeniser's operations crash on or misread.
+    """Refuse pieces on which the tokeniser's operations crash or err.
 
     >>> check_vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lung"])
 
@@ -158,7 +154,7 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
         f"{len(vocabulary)} pieces without {', '.join(missing)}",
         "Give the vocabulary file that belongs to the text weights.",
     )
-    first_line = {}
+    first_line: dict[str, int] = {}
     for line, piece in enumerate(vocabulary, start=1):
         require(bool(piece), "vocabulary", "free of empty lines", f"nothing in line {line}")
         earlier = first_line.setdefault(piece, line)
@@ -172,15 +168,15 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
 
 
 def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[str]:
-    """Learns word pieces from texts; the same texts in any order give the same list.
+    """Learn word pieces from texts; the order of the texts does not matter.
 
     Follows: tensorflow-text's top-down WordPiece learner.
 
     Args:
         texts: sentences, read once.
-        size: number of pieces to aim for. The result may be smaller, where the texts do not hold so many, or
-            a little larger, where many pieces are equally frequent.
-        lower_case: as the tokeniser that will use the list.
+        size: number of pieces to aim for. The result is smaller if the texts hold fewer, or a little larger
+            if many pieces are equally frequent.
+        lower_case: that of the tokeniser of these pieces.
 
     Returns:
         The pieces, special ones first.

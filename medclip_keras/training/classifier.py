@@ -1,4 +1,4 @@
-"""Supervised peers: an image encoder with a head on its features, trained on the labels of images."""
+"""The supervised classifier: an image encoder with a linear head, trained on the labels of images."""
 
 import itertools
 from collections.abc import Callable
@@ -24,11 +24,11 @@ _VALIDATION_BATCHES = 8
 
 
 class Classifier(GlobalStep, keras.Model):
-    """The backbone of an image encoder, averaged over space, and a logit a class on it.
+    """Logits of classes from the spatial mean of an image encoder's backbone.
 
     Args:
-        encoder: the image tower; its projections are not used and do not learn.
-        classes: what it learns.
+        encoder: the image tower; its projections are not used and not trained.
+        classes: names, coding and share of the labels.
         config: the run.
         freeze: whether only the head learns (a linear probe by gradient descent).
     """
@@ -39,7 +39,7 @@ class Classifier(GlobalStep, keras.Model):
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":
-        """Creates every weight and settles which of them learn."""
+        """Create every weight, and freeze those that are not trained."""
         size = self.encoder.image_size
         self(np.zeros((1, size, size, 1), np.float32))
         for layer in self.encoder.layers:
@@ -47,12 +47,12 @@ class Classifier(GlobalStep, keras.Model):
         return self
 
     def call(self, images, training=False):
-        """Images float (B, S, S, 1), normalised, to logits float32 (B, num_classes)."""
+        """Classify images float (B, S, S, 1), normalised: logits float32 (B, num_classes)."""
         tower = self.encoder(images, training=training and not self.freeze)
         return self.head(tower.pooled)
 
     def objective(self, batch: dict, training: bool) -> Loss:
-        """Cross-entropy on the global batch: softmax where images have one class each, else sigmoids.
+        """Cross-entropy on the global batch: softmax for images of one class each, else sigmoids.
 
         Args:
             batch: of `records.labelled_images`.
@@ -66,11 +66,11 @@ class Classifier(GlobalStep, keras.Model):
         return Loss(loss, loss, logits, labels)
 
     def logit_scale(self):
-        """No temperature is learned."""
+        """1, for the log: a classifier has no temperature."""
         return 1.0
 
     def score_fn(self) -> Callable[[np.ndarray], np.ndarray]:
-        """A function of stored images uint8 (B, S, S, 1) to logits float32 (B, num_classes)."""
+        """Return the function of stored images uint8 (B, S, S, 1) to logits float32 (B, num_classes)."""
         side = self.run.data.stored_image_size
 
         @tf.function(input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)])
@@ -89,19 +89,19 @@ def train_classifier(
     freeze: bool = False,
     console: Console | None = None,
 ) -> tuple[Classifier, Outcome]:
-    """Trains a classifier in `workdir`, or goes on where it stopped; `train.steps` steps, as any run.
+    """Train a classifier in `workdir`, or resume it, for the run's number of steps.
 
     Args:
-        make_encoder: makes the image tower that training starts from.
-        classes: what is learned.
-        config: the run; its image records, augmentation, optimizer and number of steps count.
+        make_encoder: builds the image tower with its initial weights.
+        classes: names, coding and share of the labels.
+        config: the run; uses its image records, augmentation, optimizer and number of steps.
         workdir: receives checkpoints/ and tensorboard/.
         freeze: whether only the head learns.
-        console: where progress is printed.
+        console: receives progress.
 
     Returns:
-        The classifier, with the weights of the smallest validation loss where there are validation images,
-        else the last ones; and how training ended.
+        The classifier, with the weights of the smallest validation loss, or the last weights without
+        validation images; and the outcome of training.
 
     Raises:
         ValueError: records that do not fit the configuration, or nothing to learn.
@@ -128,10 +128,10 @@ def train_classifier(
 
 
 def _validation_batches(config: RunConfig, classes: Classes) -> list[dict]:
-    """A few batches of the validation split, drawn as in training but not augmented; none without it."""
+    """A few batches of the validation split, drawn as in training, without augmentation; empty without it."""
     held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
     if not held_out:
         return []
     per_epoch = max(1, held_out // config.train.batch_size)
-    options = {"split": "valid", "steps_per_epoch": per_epoch, "augmented": False}
-    return list(itertools.islice(labelled_images(config, classes, **options), _VALIDATION_BATCHES))
+    batches = labelled_images(config, classes, split="valid", steps_per_epoch=per_epoch, augmented=False)
+    return list(itertools.islice(batches, _VALIDATION_BATCHES))

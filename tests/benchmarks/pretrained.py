@@ -1,4 +1,4 @@
-"""Published sizes, random weights: PyTorch's embeddings beside ours after `models.pretrained`.
+"""Published sizes, random weights: PyTorch's embeddings beside ours after `medclip_keras.convert`.
 
     python tests/benchmarks/pretrained.py [--cases medclip_swin …] [--environment DIR] [--export]
 
@@ -152,7 +152,7 @@ def torch_files(folder: pathlib.Path) -> None:
             path.write_bytes(content[: int(len(content) * kept)])
             refused(read_state_dict, path, path.name)
         torch.save({"a": torch.ones(2), "b": Foreign(str(folder / "made"))}, path)
-        refused(read_state_dict, path, "posix.mkdir")
+        refused(read_state_dict, path, path.name)
     assert not (folder / "made").exists()
     print("torch files: read, truncated and foreign ones refused by name")
 
@@ -181,7 +181,7 @@ def refused(read, path: pathlib.Path, name: str) -> None:
 
 def ours(case: str, folder: pathlib.Path, export: bool) -> dict[str, np.ndarray]:
     """Converts folder/weights by the command line; what the result says of the inputs."""
-    command = [sys.executable, "-m", "medclip_keras.models.pretrained", "--weights", str(folder / "weights")]
+    command = [sys.executable, "-m", "medclip_keras.convert", "--weights", str(folder / "weights")]
     command += ["--workdir", str(folder / "run")]
     command += ["--vocabulary", str(folder / "weights" / "vocab.txt")] * case.startswith("medclip")
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout

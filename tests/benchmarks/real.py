@@ -44,9 +44,9 @@ from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired_64px
 from medclip_keras.sources import nih_chestxray14
+from medclip_keras.supervised import classes_of, encoder_maker
 from medclip_keras.training.classifier import train_classifier
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.supervised import classes_of, encoder_maker
 from medclip_keras.training.train import train
 
 NUM_FOLDS = 5

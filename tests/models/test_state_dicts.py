@@ -1,4 +1,4 @@
-"""Files of weights: every tensor of a whole one, a refusal by name of others, and nothing in them is run."""
+"""Files of weights: complete ones are read, others are refused by name, and no code in them is run."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ def test_a_truncated_safetensors_file_is_refused_with_its_name(kept, tmp_path):
     file = write(tmp_path / "weights", {"layer1.0.conv1.weight": np.ones((40, 30), "float32")})
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=r"a complete safetensors file\. Received: model\.safetensors of"):
+    with pytest.raises(ValueError, match=r"a complete safetensors file\. Received: 'model\.safetensors of"):
         read_state_dict(file)
 
 
@@ -47,36 +47,42 @@ class Foreign:
         return os.mkdir, (self.path,)
 
 
-def torch_file(path, value, protocol=2):
+def torch_file(path, value):
     """A file of torch.save's layout, by hand."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(value, protocol))
+        archive.writestr("archive/data.pkl", pickle.dumps(value))
         archive.writestr("archive/version", "3\n")
     return path
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_with_a_foreign_class_is_refused_by_its_name_and_not_run(protocol, tmp_path):
-    file = torch_file(tmp_path / "w.bin", {"logit_scale": Foreign(str(tmp_path / "made"))}, protocol)
-    with pytest.raises(ValueError, match=r"w\.bin, whose pickle names posix\.mkdir"):
+def torch_like_load(path, *, weights_only=False, **_):
+    """`torch.load` of 2.13 on a pickle of foreign classes: its refusal, or the pickle's own code.
+
+    tests/benchmarks/pretrained.py puts the same files to the real one.
+    """
+    if weights_only:
+        raise pickle.UnpicklingError(
+            "Weights only load failed. In PyTorch 2.6, we changed the default value of the `weights_only` "
+            "argument. Re-running `torch.load` with `weights_only` set to `False` will likely succeed."
+        )
+    return pickle.loads(zipfile.ZipFile(path).read("archive/data.pkl"))
+
+
+def test_a_pickle_with_a_foreign_class_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=torch_like_load))
+    file = torch_file(tmp_path / "w.bin", {"logit_scale": Foreign(str(tmp_path / "made"))})
+    refused = r"weights_only=True\)\. Received: 'w\.bin of \d+ bytes \(Weights only load failed\)'\. Fetch it"
+    with pytest.raises(ValueError, match=refused) as error:
         read_state_dict(file)
-    file.write_bytes(b"".join(pickle.dumps(x, protocol) for x in (1, 2, {}, {"a": Foreign("made")}, [])))
-    with pytest.raises(ValueError, match=r"whose pickle names posix\.mkdir"):  # as torch before 1.6 wrote
-        read_state_dict(file)
+    assert "Re-running" not in str(error.value)  # torch's advice is to run the pickle
     assert not (tmp_path / "made").exists()
-
-
-def test_a_truncated_torch_file_is_refused_with_its_name(tmp_path):
-    whole = torch_file(tmp_path / "w.pth", {"a": list(range(999))}).read_bytes()
-    for content in (whole[:400], whole[:-30], b"", b"\x80\x02}"):
-        (tmp_path / "w.pth").write_bytes(content)
-        with pytest.raises(ValueError, match=rf"Received: w\.pth of {len(content)} bytes"):
-            read_state_dict(tmp_path / "w.pth")
+    torch_like_load(file)
+    assert (tmp_path / "made").exists()  # the file does what it is feared for
 
 
 def test_a_torch_file_needs_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ValueError, match=r"w\.bin\. pip install 'medclip_keras\[torch\]'"):
+    with pytest.raises(ValueError, match=r"'w\.bin'\. pip install 'medclip_keras\[torch\]'"):
         read_state_dict(torch_file(tmp_path / "w.bin", {}))
 
 
@@ -115,13 +121,6 @@ def test_torch_reads_weights_only_and_nothing_but_tensors(wrapper, tmp_path, mon
     assert {name: array.dtype for name, array in tensors.items()} == {"a": np.float32, "n": np.int64}
     content[wrapper] = {"a": Tensor(np.ones(2)), "epoch": 3}
     with pytest.raises(ValueError, match=r"w\.bin, where 'epoch' is a int"):
-        read_state_dict(file)
-
-    def refuse(path, **options):
-        raise pickle.UnpicklingError("Weights only load failed")
-
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=refuse))
-    with pytest.raises(ValueError, match=r"weights_only=True\)\. Received: w\.bin: Weights only load failed"):
         read_state_dict(file)
 
 
@@ -191,7 +190,7 @@ def test_shards_that_their_index_does_not_describe_are_refused(shards):
             read_state_dict(shards)
     shards.write_text(json.dumps({"weight_map": files}))
     (shards.parent / two).write_bytes((shards.parent / two).read_bytes()[:-5])
-    with pytest.raises(ValueError, match=rf"a complete safetensors file\. Received: {two} of"):
+    with pytest.raises(ValueError, match=rf"a complete safetensors file\. Received: '{two} of"):
         read_state_dict(shards)
     (shards.parent / two).unlink()
     with pytest.raises(ValueError, match=rf"all the files that .* 'no {two} beside it'"):

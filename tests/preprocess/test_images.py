@@ -1,4 +1,4 @@
-"""Pixels: decoding is one function for files of every kind, and random changes are what their seeds say."""
+"""Decoding is one function for files of every kind; augmentation is a function of image and seed."""
 
 import dataclasses
 import io
@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from medclip_keras.config import AugmentConfig
+from medclip_keras.preprocess import images
 from medclip_keras.preprocess.images import (
     MEAN,
     STANDARD_DEVIATION,
@@ -266,6 +267,38 @@ def test_colours_change_about_the_mean_within_their_ranges():
     for drawn, centre, width in ((shift, 0, 51), (factor, 1, 0.4)):
         assert centre - width <= drawn.min() < centre - 0.9 * width
         assert centre + 0.9 * width < drawn.max() <= centre + width
+
+
+def changed_by(config, monkeypatch):
+    """The random numbers, by their index among the eleven, of which each alone changes the result."""
+    image = picture(24, 24)[None, ..., None]
+
+    def augmented(draws):
+        monkeypatch.setattr(images, "_uniform_per_image", lambda seeds, number: tf.constant([draws]))
+        return augment(image, 20, config, seeds_of(1)).numpy()
+
+    middle = augmented([0.5] * 11)
+    moved = [augmented([0.5] * k + [0.1] + [0.5] * (10 - k)) for k in range(11)]
+    return {k for k, result in enumerate(moved) if np.abs(result - middle).max() > 1e-3}
+
+
+def test_no_two_augmentations_share_a_random_number(monkeypatch):
+    whole = dataclasses.replace(STILL, crop=False)
+    corners = changed_by(STILL, monkeypatch)
+    numbers = {
+        "flip": changed_by(dataclasses.replace(whole, flip=0.25), monkeypatch),
+        "rotation": changed_by(dataclasses.replace(whole, rotation_degrees=20), monkeypatch),
+        "translation": changed_by(dataclasses.replace(whole, translation=0.2), monkeypatch),
+        "scale": changed_by(dataclasses.replace(whole, scale=(0.8, 1.1)), monkeypatch),
+        "crop": corners,
+        "share": changed_by(dataclasses.replace(whole, crop_share=(0.5, 1.0)), monkeypatch) - corners,
+        "brightness": changed_by(dataclasses.replace(whole, brightness=0.2), monkeypatch),
+        "contrast": changed_by(dataclasses.replace(whole, contrast=0.4), monkeypatch),
+        "blur": changed_by(dataclasses.replace(whole, blur_sigma=(1.0, 30.0)), monkeypatch),
+    }
+    counts = {name: len(found) for name, found in numbers.items()}
+    assert counts == {name: 2 if name in ("translation", "crop") else 1 for name in numbers}
+    assert sorted(k for found in numbers.values() for k in found) == list(range(11)), numbers
 
 
 def test_constant_images_stay_finite():

@@ -12,10 +12,10 @@ from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
 from medclip_keras.records.manifest import load_concepts, read_manifest, write_manifest
+from medclip_keras.supervised import Start, classes_of, encoder_maker, fit_supervised, main
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.supervised import Start, classes_of, encoder_maker, fit_supervised, main
 from medclip_keras.training.train import write_run_json
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
@@ -242,7 +242,7 @@ def test_images_without_any_of_the_findings_are_refused_before_anything_is_writt
     ("arguments", "sentence"),
     [
         (["--start", "random"], "`--run` must be named, unless --start is a workdir"),
-        (["--start", "preset", "--run", "phantom_tiny"], "`--start` must be random, or a workdir, where the"),
+        (["--start", "preset", "--run", "phantom_tiny"], "`--start` must be random or a workdir, for the"),
         (["--start", "/nowhere"], "`workdir` must be a folder in which a run was trained"),
         (["--run", "phantom_tiny", "--labels_share", "0"], "`--labels_share` must be over 0 and up to 1"),
         (["--run", "phantom_tiny"], "`data.images` must be at least one folder of image records"),

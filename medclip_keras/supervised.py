@@ -1,12 +1,12 @@
-"""Supervised training and fine-tuning: peers that learn from the labels of the same images, on equal terms.
+"""Supervised training and fine-tuning of the image tower on labels, a peer of zero-shot classification.
 
-    python -m medclip_keras.training.supervised --workdir DIR --run NAME --images DIR … --start random
-    python -m medclip_keras.training.supervised --workdir DIR --images DIR … --start TRAINED [--freeze]
+    python -m medclip_keras.supervised --workdir DIR --run NAME --images DIR … --start random
+    python -m medclip_keras.supervised --workdir DIR --images DIR … --start TRAINED [--freeze]
 
-The image tower of the run learns cross-entropy on the label states of image records, with the run's
-augmentation, balance, optimizer and number of steps; sentences play no part. In single_finding it learns from
-the images with exactly one of the findings, by softmax; in multi_label from all images, a sigmoid a concept
-of the table. DIR/evaluation holds metrics.json and report.html, measured as zero-shot classification is, on
+The image tower learns cross-entropy on the label states of image records, with the run's augmentation,
+balance, optimizer and number of steps; sentences are not used. In single_finding it learns from the images
+with exactly one of the findings, by softmax; in multi_label from all images, a sigmoid for each concept of
+the table. DIR/evaluation holds metrics.json and report.html, measured as zero-shot classification is, on
 the same test images.
 
 Follows: Zhang et al., MLHC 2022 (ConVIRT), section 5.1, for the settings: a random, an ImageNet or a
@@ -22,9 +22,11 @@ from collections.abc import Callable, Sequence
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.command import INTERRUPTED, new_parser, run_command
 from medclip_keras.config import RunConfig, override
 from medclip_keras.errors import require
 from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.results import DatasetResult
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.tasks import check_findings
@@ -45,12 +47,12 @@ SUPERVISED_FILE = "supervised.json"
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a supervised run starts from, and what of it learns; beside run.json it decides the result.
+    """Initial weights, trained part and share of labels of a supervised run.
 
     Attributes:
         weights: "random", "preset" (the run's `model.image.preset`) or the workdir of a trained run.
         freeze: whether only the head learns.
-        labels_share: of the training images, those that are used.
+        labels_share: share of the labelled training images to learn from.
     """
 
     weights: str = "random"
@@ -64,16 +66,16 @@ class Start:
 def fit_supervised(
     config: RunConfig, start: Start, workdir: epath.PathLike, console: Console | None = None
 ) -> dict:
-    """Trains a classifier in `workdir`, or goes on where it stopped, and evaluates it on the test split.
+    """Train a classifier in `workdir`, or resume it, and evaluate it on the test split.
 
     Args:
         config: the run; `data.images` names record folders.
-        start: what it starts from.
+        start: initial weights, trained part, share of labels.
         workdir: receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
-        console: where progress and the table are printed.
+        console: receives progress and the metrics.
 
     Returns:
-        The content of evaluation/metrics.json; empty where Ctrl-C ended training early.
+        The content of evaluation/metrics.json; empty if Ctrl-C stopped training.
 
     Raises:
         ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run.
@@ -93,25 +95,22 @@ def fit_supervised(
     )
     write_run_json(config, workdir)
     _write_start(start, workdir)
-    console.print(
-        f"Run {config.name}, supervised, start: {start.weights}{', frozen' if start.freeze else ''}; "
-        f"{num_images} labelled images of {len(classes.names)} classes.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    how = f"start: {start.weights}{', frozen' if start.freeze else ''}"
+    learned = f"{num_images} labelled images of {len(classes.names)} classes"
+    console.print(f"Run {config.name}, supervised, {how}; {learned}.", highlight=False, soft_wrap=True)
     classifier, outcome = train_classifier(
         make_encoder, classes, config, workdir, freeze=start.freeze, console=console
     )
     if not outcome.finished:
         console.print(
-            f"Stopped after step {outcome.step} of {outcome.total_steps}; the same command goes on."
+            f"Stopped after step {outcome.step} of {outcome.total_steps}. The same command resumes the run."
         )
         return {}
     return _evaluate(classifier, start, num_images, workdir / "evaluation", console)
 
 
 def classes_of(config: RunConfig, share: float = 1.0) -> Classes:
-    """What a run's classifier learns: its findings where each image has one, else all concepts of the table.
+    """Classes of a run's classifier: its findings for single_finding, all concepts for multi_label.
 
     Raises:
         ValueError: a finding that is not in the concept table.
@@ -124,7 +123,7 @@ def classes_of(config: RunConfig, share: float = 1.0) -> Classes:
 
 
 def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]:
-    """A function that makes the image tower which training starts from.
+    """Return a function that builds the image tower with its initial weights.
 
     Args:
         config: the run.
@@ -138,7 +137,7 @@ def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]
         require(
             weights == "random" or bool(image.preset),
             "--start",
-            "random, or a workdir, where the run names no preset",
+            "random or a workdir, for the run names no preset",
             weights,
             "Name one: --set model.image.preset=NAME or FOLDER.",
         )
@@ -150,7 +149,7 @@ def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]
         "--start",
         f"a workdir whose image tower is the run's ({image})",
         trained.model.image,
-        "Leave out --run: the run of the workdir is taken.",
+        "Leave out --run to take the run of the workdir.",
     )
     return lambda: load_model(weights).model.image_encoder
 
@@ -173,26 +172,8 @@ def _write_start(start: Start, workdir: epath.Path) -> None:
 def _evaluate(
     classifier: Classifier, start: Start, num_images: int, output: epath.Path, console: Console
 ) -> dict:
-    config, concept_names = classifier.run, load_concepts(classifier.run.data.images[0]).names
-    results = {}
-    for name, data in data_sets(config.data, "test").items():
-        alone = dataclasses.replace(config, data=data)
-        results[name] = measure_classifier(
-            classifier.score_fn(),
-            classifier.classes.names,
-            evaluation_images(alone, "test"),
-            config.evaluation,
-            concept_names,
-            num_training_images=num_images,
-            share=start.labels_share,
-            seed=config.seed,
-        )
-    require(
-        any(result.metrics for result in results.values()),
-        "data.images",
-        "folders with test images of the task",
-        list(config.data.images),
-    )
+    results = _measure(classifier, start.labels_share, num_images)
+    config = classifier.run
     made_from = {
         "run": f"{config.name}, supervised",
         "seed": config.seed,
@@ -208,41 +189,62 @@ def _evaluate(
     return metrics
 
 
+def _measure(classifier: Classifier, share: float, num_images: int) -> dict[str, DatasetResult]:
+    """Results on the test split of each data set, by its name."""
+    config, concept_names = classifier.run, load_concepts(classifier.run.data.images[0]).names
+    results = {
+        name: measure_classifier(
+            classifier.score_fn(),
+            classifier.classes.names,
+            evaluation_images(dataclasses.replace(config, data=data), "test"),
+            config.evaluation,
+            concept_names,
+            num_training_images=num_images,
+            share=share,
+            seed=config.seed,
+        )
+        for name, data in data_sets(config.data, "test").items()
+    }
+    found = any(result.tasks for result in results.values())
+    require(found, "data.images", "folders with test images of the task", list(config.data.images))
+    return results
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     options = _parse(argv)
-    try:
+
+    def work() -> int:
         start = Start(options.start, options.freeze, options.labels_share)
-        if not options.run:
-            require(
-                options.start not in ("random", "preset"),
-                "--run",
-                "named, unless --start is a workdir",
-                options.run,
-                "Name a run, or a run.json.",
-            )
-        config = get_run(options.run) if options.run else read_run_json(options.start)
-        config = override(config, options.assignments)
-        if options.images:
-            data = dataclasses.replace(config.data, images=tuple(options.images))
-            config = dataclasses.replace(config, data=data)
-        metrics = fit_supervised(config, start, options.workdir)
-    except (ValueError, FloatingPointError) as error:
-        print(f"medclip_keras.training.supervised: {error}", file=sys.stderr)
-        return 1
-    return 0 if metrics else 130
+        return 0 if fit_supervised(_run_of(options), start, options.workdir) else INTERRUPTED
+
+    return run_command("medclip_keras.supervised", work)
+
+
+def _run_of(options: argparse.Namespace) -> RunConfig:
+    """The run of the command line; the run of the --start workdir by default."""
+    require(
+        bool(options.run) or options.start not in ("random", "preset"),
+        "--run",
+        "named, unless --start is a workdir",
+        options.run,
+        "Name a run, or a run.json.",
+    )
+    config = get_run(options.run) if options.run else read_run_json(options.start)
+    config = override(config, options.assignments)
+    if not options.images:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, images=tuple(options.images)))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m medclip_keras.training.supervised", description=__doc__.split("\n")[0]
-    )
+    parser = new_parser("medclip_keras.supervised", __doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="receives the run and its evaluation")
     add("--run", default="", help="a named run or a run.json (default: that of the --start workdir)")
     add("--images", nargs="+", default=[], metavar="DIR", help="image records (default: the run's)")
     add("--start", default="random", metavar="random|preset|WORKDIR", help="weights of the image tower")
-    add("--freeze", action="store_true", help="only the head learns")
+    add("--freeze", action="store_true", help="train the head alone")
     add("--labels_share", type=float, default=1.0, metavar="SHARE", help="of the training images (default 1)")
     add("--set", action="extend", nargs="+", default=[], metavar="a.b=c", dest="assignments")
     return parser.parse_args(argv)

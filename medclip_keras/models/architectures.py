@@ -1,0 +1,278 @@
+"""The architectures that convert from PyTorch, a row each, and the published layouts of their state dicts.
+
+An architecture reads its sizes off the tensors' shapes, builds the Keras backbone of those sizes, and pairs
+tensors with variables. Adding one is its two functions here and in `key_maps`, and a row of `ARCHITECTURES`.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import keras_hub
+
+from medclip_keras.errors import refusal, require
+from medclip_keras.models import key_maps
+from medclip_keras.models.image_encoder import resnet_sizes
+from medclip_keras.models.key_maps import Entry, count
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What sizes are read off.
+
+    Attributes:
+        shapes: tensor → its shape.
+        settings: of the config.json beside the weights; empty without one.
+        image_size: side of the images that an image tower will see.
+        num_heads: of a ViT or BERT; 0: that of the settings, else heads of 64.
+    """
+
+    shapes: Shapes
+    settings: Mapping[str, Any]
+    image_size: int = 224
+    num_heads: int = 0
+
+
+def _resnet_sizes(given: Checkpoint) -> dict[str, Any]:
+    """He et al., CVPR 2016."""
+    num_stages = count(given.shapes, r"layer(\d)\.") - 1
+    blocks = [count(given.shapes, rf"layer{n}\.(\d+)\.") for n in range(1, num_stages + 1)]
+    missing = [f"layer{n}.0.conv1.weight" for n, number in enumerate(blocks, 1) if not number]
+    require(bool(blocks) and not missing, "weights", "complete", f"no {', '.join(missing or ['layer1'])}")
+    bottleneck = bool(_all(given.shapes, r"layer\d\.\d+\.conv3\.weight"))
+    sizes = resnet_sizes("bottleneck_block" if bottleneck else "basic_block", blocks)
+    return {"image_shape": (given.image_size, given.image_size, 3), **sizes}
+
+
+def _swin_sizes(given: Checkpoint) -> dict[str, Any]:
+    """Liu et al., ICCV 2021; refuses an image size at which PyTorch and keras-hub pad windows differently."""
+    shapes, settings = given.shapes, given.settings
+    _only(settings, hidden_act="gelu", layer_norm_eps=1e-5, use_absolute_embeddings=False)
+    patch = _shape(shapes, "embeddings.patch_embeddings.projection.weight")
+    num_stages = len(settings.get("depths", ())) or count(shapes, r"encoder\.layers\.(\d+)\.")
+    stages = [rf"encoder\.layers\.{stage}\.blocks\." for stage in range(num_stages)]
+    tables = [_all(shapes, rf"{s}\d+\.attention\.self\.relative_position_bias_table") for s in stages]
+    complete = bool(tables) and all(tables)
+    require(complete, "weights", "complete", "a stage without any relative_position_bias_table")
+    norms = _all(shapes, rf"{stages[0]}\d+\.layernorm_\w+\.(weight|bias)")
+    embed_dim = _usual([patch[0], *(shape[0] for shape in norms)])
+    window = (math.isqrt(_usual([shape[0] for stage in tables for shape in stage])) + 1) // 2
+    inner = _all(shapes, rf"{stages[0]}\d+\.intermediate\.dense\.bias")
+    unit = patch[-1] * 2 ** (num_stages - 1) * window
+    whole = f"a multiple of {unit}, so that windows of {window} need no padding"
+    require(given.image_size % unit == 0, "--image_size", whole, given.image_size)
+    return {
+        "image_shape": (given.image_size, given.image_size, 3),
+        "embed_dim": embed_dim,
+        "depths": tuple(settings.get("depths", [count(shapes, rf"{stage}(\d+)\.") for stage in stages])),
+        "num_heads": tuple(_usual([shape[-1] for shape in stage]) for stage in tables),
+        "window_size": window,
+        "patch_size": patch[-1],
+        "mlp_ratio": _usual([shape[0] for shape in inner]) / embed_dim if inner else 4.0,
+        "qkv_bias": bool(_all(shapes, r".*attention\.self\.(query|key|value)\.bias")),
+    }
+
+
+def _vit_sizes(given: Checkpoint) -> dict[str, Any]:
+    """Dosovitskiy et al., ICLR 2021; the image shape follows from the position embeddings."""
+    _only(given.settings, hidden_act="gelu")
+    patch = _shape(given.shapes, "embeddings.patch_embeddings.projection.weight")
+    positions = _shape(given.shapes, "embeddings.position_embeddings")
+    side = math.isqrt(max(positions[1] - 1, 0))
+    square = side > 0 and side * side == positions[1] - 1
+    require(square, "embeddings.position_embeddings", "a class token and a square of patches", positions)
+    sizes = _transformer_sizes(given, r"layernorm_\w+\.weight")
+    return {
+        "image_shape": (side * patch[-1], side * patch[-1], 3),
+        "patch_size": patch[-1],
+        "mlp_dim": sizes.pop("intermediate_dim"),
+        "layer_norm_epsilon": given.settings.get("layer_norm_eps", 1e-12),
+        "use_mha_bias": True,
+        **sizes,
+    }
+
+
+def bert_sizes(given: Checkpoint) -> dict[str, Any]:
+    """Constructor arguments of BertBackbone; Devlin et al., NAACL 2019.
+
+    Raises:
+        ValueError: a shape to read the sizes off is missing, or keras-hub's BERT has no such setting.
+    """
+    _only(given.settings, hidden_act="gelu", layer_norm_eps=1e-12, position_embedding_type="absolute")
+    return {
+        "vocabulary_size": _shape(given.shapes, "embeddings.word_embeddings.weight")[0],
+        "max_sequence_length": _shape(given.shapes, "embeddings.position_embeddings.weight")[0],
+        **_transformer_sizes(given, r".*LayerNorm\.weight"),
+    }
+
+
+def _transformer_sizes(given: Checkpoint, norm: str) -> dict[str, Any]:
+    """Sizes of the layers of a ViT or BERT; `norm` is the pattern of a layer's normalisation weights."""
+    inner = _all(given.shapes, r"encoder\.layer\.\d+\.intermediate\.dense\.bias")
+    norms = _all(given.shapes, rf"encoder\.layer\.\d+\.{norm}")
+    require(bool(inner and norms), "weights", "complete", "no encoder.layer.0")
+    width = _usual([shape[0] for shape in norms])
+    num_layers = count(given.shapes, r"encoder\.layer\.(\d+)\.")
+    return {
+        "num_layers": given.settings.get("num_hidden_layers", num_layers),
+        "num_heads": _heads(width, given.num_heads or given.settings.get("num_attention_heads", 0)),
+        "hidden_dim": width,
+        "intermediate_dim": _usual([shape[0] for shape in inner]),
+    }
+
+
+def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
+    require(key in shapes, "weights", "complete", f"no {key}", "Fetch the file again.")
+    return shapes[key]
+
+
+def _all(shapes: Shapes, pattern: str) -> list[tuple[int, ...]]:
+    return [shape for key, shape in shapes.items() if re.fullmatch(pattern, key) and shape]
+
+
+def _usual(values: list[int]) -> int:
+    """The most frequent value, so that one tensor of a wrong shape is found and named instead of followed."""
+    return collections.Counter(values).most_common(1)[0][0]
+
+
+def _heads(width: int, given: int) -> int:
+    number = given or (width // 64 if width % 64 == 0 else 0)
+    require(
+        number > 0 and width % number == 0,
+        "--num_heads",
+        f"a divisor of the width {width} (published models have heads of 64)",
+        given,
+        "Shapes do not contain the number of attention heads: give it, or a config.json beside the weights.",
+    )
+    return number
+
+
+def _only(settings: Mapping[str, Any], **needed: Any) -> None:
+    """Refuse settings of a config.json that the Keras backbone does not implement."""
+    for name, value in needed.items():
+        require(settings.get(name, value) == value, f"config.json: {name}", f"{value!r}", settings.get(name))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a PyTorch model becomes a backbone of keras-hub.
+
+    Attributes:
+        backbone: constructor.
+        sizes: its arguments, from shapes and settings.
+        entries: which tensor fills which of its variables.
+        renamed: pattern → replacement that bring other names to those of `entries`.
+        ignored: pattern of whole names → why those tensors of a single tower are left out.
+    """
+
+    backbone: Callable[..., keras.Model]
+    sizes: Callable[[Checkpoint], dict[str, Any]]
+    entries: Callable[[keras.Model], list[Entry]]
+    renamed: Sequence[tuple[str, str]] = ()
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def build(self, given: Checkpoint) -> keras.Model:
+        """The backbone of a checkpoint's sizes, with random weights."""
+        return self.backbone(**self.sizes(given))
+
+
+_CLASSIFIER = {r"classifier\.(weight|bias)": "the classifier"}
+_PRETRAINING = {
+    r"decoder\.0\.(weight|bias)": "a head of its pretraining",
+    r"embeddings\.mask_token": "a token of its pretraining",
+}
+ARCHITECTURES = {
+    "resnet": Architecture(
+        keras_hub.models.ResNetBackbone,
+        _resnet_sizes,
+        key_maps.resnet_entries,
+        ignored={r"fc\.(weight|bias)": "the classifier"},
+    ),
+    "swin": Architecture(
+        keras_hub.models.SwinTransformerBackbone,
+        _swin_sizes,
+        key_maps.swin_entries,
+        key_maps.TO_SWIN,
+        _CLASSIFIER | _PRETRAINING,
+    ),
+    "vit": Architecture(
+        keras_hub.models.ViTBackbone,
+        _vit_sizes,
+        key_maps.vit_entries,
+        key_maps.TO_VIT,
+        _CLASSIFIER | _PRETRAINING | {r"pooler\.dense\.(weight|bias)": "the pooler of the class token"},
+    ),
+    "bert": Architecture(
+        keras_hub.models.BertBackbone,
+        bert_sizes,
+        key_maps.bert_entries,
+        key_maps.TO_BERT,
+        {
+            r"cls\.(predictions|seq_relationship)\..*": "a head of its pretraining",
+            r"(classifier|qa_outputs)\.(weight|bias)": "a head of another task",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A published layout of state dicts.
+
+    Attributes:
+        architecture: of its only tower, or of its image tower.
+        key: pattern at the start of a name that no other kind has.
+        named_by: field of config.json, and the pattern of its values. Others have tensors of the same names
+            and compute something else (RoBERTa's positions, the blurred strides of timm's resnetaa50).
+    """
+
+    architecture: str
+    key: str
+    named_by: tuple[str, str] | None = None
+
+
+_RESNET_KEY, _RESNET_NAME = r"layer\d\.\d+\.conv\d\.weight", ("architecture", r"resnet\d+")
+KINDS = {
+    "medclip_resnet50": Kind("resnet", rf"vision_model\.model\.{_RESNET_KEY}"),
+    "medclip_swin": Kind("swin", r"vision_model\.model\.(swin\.)?encoder\.layers\.\d+\.blocks\."),
+    "torchvision_resnet50": Kind("resnet", _RESNET_KEY, _RESNET_NAME),
+    "timm_resnet": Kind("resnet", _RESNET_KEY, _RESNET_NAME),
+    "hf_swin": Kind("swin", r"(swin\.)?encoder\.layers\.\d+\.blocks\.", ("model_type", "swin")),
+    "hf_vit": Kind("vit", r"(vit\.)?embeddings\.cls_token"),
+    "hf_bert": Kind("bert", r"(bert\.)?embeddings\.word_embeddings\.", ("model_type", "bert")),
+}
+
+
+def detect_kind(keys: Iterable[str]) -> str:
+    """The kind of a state dict by its names; torchvision's and timm's ResNet have the same names.
+
+    >>> detect_kind(["bert.embeddings.word_embeddings.weight", "bert.pooler.dense.bias"])
+    'hf_bert'
+
+    Raises:
+        ValueError: an unknown layout.
+    """
+    keys = list(keys)
+    for name, kind in KINDS.items():
+        if any(re.match(kind.key, key) for key in keys):
+            return name
+    received = f"{len(keys)} tensors, such as {', '.join(sorted(keys)[:4])}"
+    raise refusal("weights", f"of a known layout ({', '.join(KINDS)})", received)
+
+
+def canonical(key: str, architecture: str) -> str:
+    """The name that `entries` use for a tensor of that architecture.
+
+    >>> canonical("layers.3.mlp.fc1.bias", "vit")
+    'encoder.layer.3.intermediate.dense.bias'
+    """
+    for pattern, replacement in ARCHITECTURES[architecture].renamed:
+        key = re.sub(pattern, replacement, key)
+    return key
