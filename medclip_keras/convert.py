@@ -16,8 +16,7 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import keras
 
@@ -49,21 +48,6 @@ IMAGE_BACKBONE = "image_backbone"  # in a workdir: the image tower, if config ha
 CONVERSION_FILE = "conversion.json"
 
 
-@dataclass(frozen=True)
-class Dual:
-    """A converted dual encoder.
-
-    Attributes:
-        config: a run of its architecture, with the released pooling and preprocessing.
-        model: with the weights.
-        rows: the account.
-    """
-
-    config: RunConfig
-    model: DualEncoder
-    rows: list[Row]
-
-
 def convert_dual(
     source: Source,
     num_pieces: int,
@@ -73,7 +57,7 @@ def convert_dual(
     stored_image_size: int = 0,
     num_heads: int = 0,
     lower_case: bool = True,
-) -> Dual:
+) -> tuple[RunConfig, DualEncoder, list[Row]]:
     """Convert MedCLIP's state dict to a dual encoder.
 
     Follows: the released code of Wang et al., EMNLP 2022: hidden states 1, 2 and last averaged over all
@@ -87,6 +71,9 @@ def convert_dual(
         stored_image_size: side of the records; 0: image_size, so that a picture is resized once.
         num_heads: of BERT; 0: that of config.json, else heads of 64.
         lower_case: of the tokeniser; Bio_ClinicalBERT's default lower-cases its cased vocabulary.
+
+    Returns:
+        A run of its architecture, with the released pooling and preprocessing; the model; the account.
 
     Raises:
         ValueError: the state dict is not that of a MedCLIP, or has another number of word pieces.
@@ -115,7 +102,7 @@ def convert_dual(
     rows = assign(source, dual_entries(source, model), model.weights)
     if image.preset:
         model.image_encoder.backbone.save_to_preset(image.preset)
-    return Dual(config, model, rows)
+    return config, model, rows
 
 
 def _image_config(source: Source, image_size: int, preset: pathlib.Path) -> ImageEncoderConfig:
@@ -186,97 +173,67 @@ def convert_tower(
     return backbone, assign(source, entries, variables)
 
 
-def write_workdir(source: Source, options: argparse.Namespace) -> list[Row]:
-    """Write MedCLIP's weights as a workdir of step 0: run.json, vocabulary/, checkpoints/, conversion.json.
-
-    Args:
-        source: of a medclip_* kind.
-        options: the command line.
-
-    Returns:
-        The account.
-
-    Raises:
-        ValueError: weights, vocabulary or options that do not fit; nothing is written then.
-    """
+def write_workdir(source: Source, options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
+    """Write MedCLIP's weights as a workdir of step 0: run.json, vocabulary/, checkpoints/."""
     needed = "the word piece file of the text weights (Bio_ClinicalBERT's vocab.txt)"
     require(bool(options.vocabulary), "--vocabulary", needed, options.vocabulary)
     pieces = read_vocabulary(options.vocabulary)
     check_vocabulary(pieces)
     concepts = load_table(options.concepts)
-
-    def fill(folder: pathlib.Path) -> list[Row]:
-        dual = convert_dual(
-            source,
-            len(pieces),
-            folder,
-            image_size=options.image_size,
-            stored_image_size=options.stored_image_size,
-            num_heads=options.num_heads,
-            lower_case=resolve_lower_case(options.lower_case, options.vocabulary),
-        )
-        config = dual.config
-        if config.model.image.preset:
-            config = override(config, [f"model.image.preset={_workdir(options) / IMAGE_BACKBONE}"])
-        tokenizer = Tokenizer(
-            pieces, lower_case=config.model.text.lower_case, max_tokens=config.data.max_tokens
-        )
-        tokenizer.save(folder / "vocabulary")
-        (folder / "vocabulary" / "concepts.jsonl").write_text(concepts.to_jsonl())
-        Checkpoints(str(folder / "checkpoints"), dual.model, resumable=False).save(0)
-        write_run_json(config, folder)
-        return dual.rows
-
-    return _write(source, options, fill)
+    lower_case = resolve_lower_case(options.lower_case, options.vocabulary)
+    config, model, rows = convert_dual(
+        source,
+        len(pieces),
+        folder,
+        image_size=options.image_size,
+        stored_image_size=options.stored_image_size,
+        num_heads=options.num_heads,
+        lower_case=lower_case,
+    )
+    if config.model.image.preset:  # written into `folder`, which is renamed
+        preset = pathlib.Path(options.workdir).absolute() / IMAGE_BACKBONE
+        config = override(config, [f"model.image.preset={preset}"])
+    tokenizer = Tokenizer(pieces, lower_case=lower_case, max_tokens=config.data.max_tokens)
+    tokenizer.save(folder / "vocabulary")
+    (folder / "vocabulary" / "concepts.jsonl").write_text(concepts.to_jsonl())
+    Checkpoints(str(folder / "checkpoints"), model, resumable=False).save(0)
+    write_run_json(config, folder)
+    return rows
 
 
-def write_tower(source: Source, options: argparse.Namespace) -> list[Row]:
-    """Write a single tower's weights as a keras-hub preset, for `model.image.preset` or `model.text.preset`.
+def write_tower(source: Source, options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:
+    """Write a single tower as a keras-hub preset, for `model.image.preset` or `model.text.preset`."""
+    backbone, rows = convert_tower(source, image_size=options.image_size, num_heads=options.num_heads)
+    backbone.save_to_preset(str(folder))
+    vocabulary, is_bert = options.vocabulary, source.kind == "hf_bert"
+    beside = find_weights(options.weights).parent / "vocab.txt"
+    if is_bert and not vocabulary and beside.is_file():
+        vocabulary = str(beside)
+    if vocabulary:
+        require(is_bert, "--vocabulary", f"left out for a {source.kind}", vocabulary)
+        pieces, num_rows = read_vocabulary(vocabulary), backbone.vocabulary_size
+        check_vocabulary(pieces)
+        require(len(pieces) == num_rows, "--vocabulary", f"of {num_rows} word pieces", len(pieces))
+        shutil.copyfile(vocabulary, folder / "vocab.txt")
+    return rows
 
-    Args:
-        source: of a kind with one tower.
-        options: the command line.
+
+def convert(options: argparse.Namespace) -> list[Row]:
+    """Write the result of the command line into a temporary folder, and rename it when it is complete.
 
     Returns:
-        The account.
+        The account, which is written too.
 
     Raises:
         ValueError: weights, vocabulary or options that do not fit; nothing is written then.
     """
-    vocabulary = options.vocabulary
-    beside = find_weights(options.weights).parent / "vocab.txt"
-    if source.kind == "hf_bert" and not vocabulary and beside.is_file():
-        vocabulary = str(beside)
-
-    def fill(folder: pathlib.Path) -> list[Row]:
-        backbone, rows = convert_tower(source, image_size=options.image_size, num_heads=options.num_heads)
-        backbone.save_to_preset(str(folder))
-        if vocabulary:
-            require(source.kind == "hf_bert", "--vocabulary", f"left out for a {source.kind}", vocabulary)
-            pieces, num_rows = read_vocabulary(vocabulary), backbone.vocabulary_size
-            check_vocabulary(pieces)
-            require(len(pieces) == num_rows, "--vocabulary", f"of {num_rows} word pieces", len(pieces))
-            shutil.copyfile(vocabulary, folder / "vocab.txt")
-        return rows
-
-    return _write(source, options, fill)
-
-
-def _workdir(options: argparse.Namespace) -> pathlib.Path:
-    return pathlib.Path(options.workdir).absolute()
-
-
-def _write(
-    source: Source, options: argparse.Namespace, fill: Callable[[pathlib.Path], list[Row]]
-) -> list[Row]:
-    """Fill a temporary folder, and rename it when it is complete."""
-    workdir = _workdir(options)
+    source, workdir = read_source(options.weights), pathlib.Path(options.workdir).absolute()
     empty = not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir()))
     require(empty, "--workdir", "a folder that does not exist yet, or an empty one", str(workdir))
     temporary = workdir.parent / f".{workdir.name}-{os.getpid()}"
     temporary.mkdir(parents=True)
     try:
-        rows = fill(temporary)
+        rows = (write_workdir if source.is_medclip else write_tower)(source, options, temporary)
         file = find_weights(options.weights)
         account = {
             "weights": file.name,
@@ -309,7 +266,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("medclip_keras.convert", __doc__)
     add = parser.add_argument
     add("--weights", required=True, metavar="PATH", help="file, or folder that holds it")
-    add("--kind", default="auto", choices=["auto", *KINDS])
     add("--vocabulary", default="", metavar="FILE", help="word pieces (vocab.txt) of the text weights")
     add("--workdir", required=True, metavar="DIR", help="receives the result; must not exist")
     add("--concepts", default="chest21", help="concept table of the workdir (name or file)")
@@ -320,9 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def work() -> None:
-        source = read_source(options.weights, options.kind)
-        write = write_workdir if source.is_medclip else write_tower
-        print(as_text(write(source, options)))
+        print(as_text(convert(options)))
 
     return run_command("medclip_keras.convert", work)
 

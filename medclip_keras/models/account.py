@@ -87,21 +87,16 @@ class Source:
         return Checkpoint(shapes, {} if prefix == VISION else self.settings, **options)
 
 
-def read_source(path: str | pathlib.Path, kind: str = "auto") -> Source:
+def read_source(path: str | pathlib.Path) -> Source:
     """Read a file of weights, or the one in a folder, under the names of `key_maps`.
 
     Raises:
-        ValueError: an unreadable file, an unknown layout or another than `kind`, a config.json of another
-            architecture, or two names for one tensor.
+        ValueError: an unreadable file, an unknown layout, a config.json of another architecture, or two names
+            for one tensor.
     """
     path = find_weights(path)
-    tensors = read_state_dict(path)
-    found = detect_kind(tensors)
-    same = sorted(name for name, row in KINDS.items() if row.key == KINDS[found].key)
-    fitting = f"{' or '.join(same)}, by the names in {path.name}, or auto"
-    require(kind in ("auto", *same), "--kind", fitting, kind)
-    kind = found if kind == "auto" else kind
-    settings = read_settings(path)
+    tensors, settings = read_state_dict(path), read_settings(path)
+    kind = detect_kind(tensors)
     _require_named(kind, settings)
     names: dict[str, str] = {}
     for name in tensors:

@@ -4,7 +4,6 @@ An architecture reads its sizes off the tensors' shapes, builds the Keras backbo
 tensors with variables. Adding one is its two functions here and in `key_maps`, and a row of `ARCHITECTURES`.
 """
 
-import collections
 import dataclasses
 import math
 import re
@@ -20,8 +19,6 @@ from medclip_keras.models import key_maps
 from medclip_keras.models.image_encoder import resnet_sizes
 from medclip_keras.models.key_maps import Entry, count
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -34,10 +31,19 @@ class Checkpoint:
         num_heads: of a ViT or BERT; 0: that of the settings, else heads of 64.
     """
 
-    shapes: Shapes
+    shapes: Mapping[str, tuple[int, ...]]
     settings: Mapping[str, Any]
     image_size: int = 224
     num_heads: int = 0
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor.
+
+        Raises:
+            ValueError: it is missing.
+        """
+        require(key in self.shapes, "weights", "complete", f"no {key}", "Fetch the file again.")
+        return self.shapes[key]
 
 
 def _resnet_sizes(given: Checkpoint) -> dict[str, Any]:
@@ -46,52 +52,48 @@ def _resnet_sizes(given: Checkpoint) -> dict[str, Any]:
     blocks = [count(given.shapes, rf"layer{n}\.(\d+)\.") for n in range(1, num_stages + 1)]
     missing = [f"layer{n}.0.conv1.weight" for n, number in enumerate(blocks, 1) if not number]
     require(bool(blocks) and not missing, "weights", "complete", f"no {', '.join(missing or ['layer1'])}")
-    bottleneck = bool(_all(given.shapes, r"layer\d\.\d+\.conv3\.weight"))
+    bottleneck = "layer1.0.conv3.weight" in given.shapes
     sizes = resnet_sizes("bottleneck_block" if bottleneck else "basic_block", blocks)
     return {"image_shape": (given.image_size, given.image_size, 3), **sizes}
 
 
 def _swin_sizes(given: Checkpoint) -> dict[str, Any]:
     """Liu et al., ICCV 2021; refuses an image size at which PyTorch and keras-hub pad windows differently."""
-    shapes, settings = given.shapes, given.settings
+    settings = given.settings
     _only(settings, hidden_act="gelu", layer_norm_eps=1e-5, use_absolute_embeddings=False)
-    patch = _shape(shapes, "embeddings.patch_embeddings.projection.weight")
-    num_stages = len(settings.get("depths", ())) or count(shapes, r"encoder\.layers\.(\d+)\.")
-    stages = [rf"encoder\.layers\.{stage}\.blocks\." for stage in range(num_stages)]
-    tables = [_all(shapes, rf"{s}\d+\.attention\.self\.relative_position_bias_table") for s in stages]
-    complete = bool(tables) and all(tables)
-    require(complete, "weights", "complete", "a stage without any relative_position_bias_table")
-    norms = _all(shapes, rf"{stages[0]}\d+\.layernorm_\w+\.(weight|bias)")
-    embed_dim = _usual([patch[0], *(shape[0] for shape in norms)])
-    window = (math.isqrt(_usual([shape[0] for stage in tables for shape in stage])) + 1) // 2
-    inner = _all(shapes, rf"{stages[0]}\d+\.intermediate\.dense\.bias")
-    unit = patch[-1] * 2 ** (num_stages - 1) * window
+    embed_dim, *_, patch = given.shape("embeddings.patch_embeddings.projection.weight")
+    num_stages = len(settings.get("depths", ())) or count(given.shapes, r"encoder\.layers\.(\d+)\.")
+    blocks = [f"encoder.layers.{stage}.blocks" for stage in range(num_stages)]
+    depths = [count(given.shapes, rf"{re.escape(stage)}\.(\d+)\.") for stage in blocks]
+    tables = [given.shape(f"{stage}.0.attention.self.relative_position_bias_table") for stage in blocks]
+    window = (math.isqrt(tables[0][0]) + 1) // 2
+    unit = patch * 2 ** (num_stages - 1) * window
     whole = f"a multiple of {unit}, so that windows of {window} need no padding"
     require(given.image_size % unit == 0, "--image_size", whole, given.image_size)
     return {
         "image_shape": (given.image_size, given.image_size, 3),
         "embed_dim": embed_dim,
-        "depths": tuple(settings.get("depths", [count(shapes, rf"{stage}(\d+)\.") for stage in stages])),
-        "num_heads": tuple(_usual([shape[-1] for shape in stage]) for stage in tables),
+        "depths": tuple(settings.get("depths", depths)),
+        "num_heads": tuple(table[-1] for table in tables),
         "window_size": window,
-        "patch_size": patch[-1],
-        "mlp_ratio": _usual([shape[0] for shape in inner]) / embed_dim if inner else 4.0,
-        "qkv_bias": bool(_all(shapes, r".*attention\.self\.(query|key|value)\.bias")),
+        "patch_size": patch,
+        "mlp_ratio": given.shape(f"{blocks[0]}.0.intermediate.dense.bias")[0] / embed_dim,
+        "qkv_bias": f"{blocks[0]}.0.attention.self.query.bias" in given.shapes,
     }
 
 
 def _vit_sizes(given: Checkpoint) -> dict[str, Any]:
     """Dosovitskiy et al., ICLR 2021; the image shape follows from the position embeddings."""
     _only(given.settings, hidden_act="gelu")
-    patch = _shape(given.shapes, "embeddings.patch_embeddings.projection.weight")
-    positions = _shape(given.shapes, "embeddings.position_embeddings")
+    width, *_, patch = given.shape("embeddings.patch_embeddings.projection.weight")
+    positions = given.shape("embeddings.position_embeddings")
     side = math.isqrt(max(positions[1] - 1, 0))
     square = side > 0 and side * side == positions[1] - 1
     require(square, "embeddings.position_embeddings", "a class token and a square of patches", positions)
-    sizes = _transformer_sizes(given, r"layernorm_\w+\.weight")
+    sizes = _transformer_sizes(given, width)
     return {
-        "image_shape": (side * patch[-1], side * patch[-1], 3),
-        "patch_size": patch[-1],
+        "image_shape": (side * patch, side * patch, 3),
+        "patch_size": patch,
         "mlp_dim": sizes.pop("intermediate_dim"),
         "layer_norm_epsilon": given.settings.get("layer_norm_eps", 1e-12),
         "use_mha_bias": True,
@@ -106,51 +108,30 @@ def bert_sizes(given: Checkpoint) -> dict[str, Any]:
         ValueError: a shape to read the sizes off is missing, or keras-hub's BERT has no such setting.
     """
     _only(given.settings, hidden_act="gelu", layer_norm_eps=1e-12, position_embedding_type="absolute")
+    vocabulary_size, width = given.shape("embeddings.word_embeddings.weight")
     return {
-        "vocabulary_size": _shape(given.shapes, "embeddings.word_embeddings.weight")[0],
-        "max_sequence_length": _shape(given.shapes, "embeddings.position_embeddings.weight")[0],
-        **_transformer_sizes(given, r".*LayerNorm\.weight"),
+        "vocabulary_size": vocabulary_size,
+        "max_sequence_length": given.shape("embeddings.position_embeddings.weight")[0],
+        **_transformer_sizes(given, width),
     }
 
 
-def _transformer_sizes(given: Checkpoint, norm: str) -> dict[str, Any]:
-    """Sizes of the layers of a ViT or BERT; `norm` is the pattern of a layer's normalisation weights."""
-    inner = _all(given.shapes, r"encoder\.layer\.\d+\.intermediate\.dense\.bias")
-    norms = _all(given.shapes, rf"encoder\.layer\.\d+\.{norm}")
-    require(bool(inner and norms), "weights", "complete", "no encoder.layer.0")
-    width = _usual([shape[0] for shape in norms])
+def _transformer_sizes(given: Checkpoint, width: int) -> dict[str, Any]:
     num_layers = count(given.shapes, r"encoder\.layer\.(\d+)\.")
+    num_heads = given.num_heads or given.settings.get("num_attention_heads", 0)
     return {
         "num_layers": given.settings.get("num_hidden_layers", num_layers),
-        "num_heads": _heads(width, given.num_heads or given.settings.get("num_attention_heads", 0)),
+        "num_heads": _heads(width, num_heads),
         "hidden_dim": width,
-        "intermediate_dim": _usual([shape[0] for shape in inner]),
+        "intermediate_dim": given.shape("encoder.layer.0.intermediate.dense.bias")[0],
     }
-
-
-def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
-    require(key in shapes, "weights", "complete", f"no {key}", "Fetch the file again.")
-    return shapes[key]
-
-
-def _all(shapes: Shapes, pattern: str) -> list[tuple[int, ...]]:
-    return [shape for key, shape in shapes.items() if re.fullmatch(pattern, key) and shape]
-
-
-def _usual(values: list[int]) -> int:
-    """The most frequent value, so that one tensor of a wrong shape is found and named instead of followed."""
-    return collections.Counter(values).most_common(1)[0][0]
 
 
 def _heads(width: int, given: int) -> int:
     number = given or (width // 64 if width % 64 == 0 else 0)
-    require(
-        number > 0 and width % number == 0,
-        "--num_heads",
-        f"a divisor of the width {width} (published models have heads of 64)",
-        given,
-        "Shapes do not contain the number of attention heads: give it, or a config.json beside the weights.",
-    )
+    divisor = f"a divisor of the width {width} (published models have heads of 64)"
+    advice = "Shapes do not contain the number of heads: give it, or a config.json beside the weights."
+    require(number > 0 and width % number == 0, "--num_heads", divisor, given, advice)
     return number
 
 
@@ -238,12 +219,11 @@ class Kind:
     named_by: tuple[str, str] | None = None
 
 
-_RESNET_KEY, _RESNET_NAME = r"layer\d\.\d+\.conv\d\.weight", ("architecture", r"resnet\d+")
+_RESNET_KEY = r"layer\d\.\d+\.conv\d\.weight"
 KINDS = {
     "medclip_resnet50": Kind("resnet", rf"vision_model\.model\.{_RESNET_KEY}"),
     "medclip_swin": Kind("swin", r"vision_model\.model\.(swin\.)?encoder\.layers\.\d+\.blocks\."),
-    "torchvision_resnet50": Kind("resnet", _RESNET_KEY, _RESNET_NAME),
-    "timm_resnet": Kind("resnet", _RESNET_KEY, _RESNET_NAME),
+    "resnet": Kind("resnet", _RESNET_KEY, ("architecture", r"resnet\d+")),  # torchvision's and timm's
     "hf_swin": Kind("swin", r"(swin\.)?encoder\.layers\.\d+\.blocks\.", ("model_type", "swin")),
     "hf_vit": Kind("vit", r"(vit\.)?embeddings\.cls_token"),
     "hf_bert": Kind("bert", r"(bert\.)?embeddings\.word_embeddings\.", ("model_type", "bert")),
@@ -251,7 +231,7 @@ KINDS = {
 
 
 def detect_kind(keys: Iterable[str]) -> str:
-    """The kind of a state dict by its names; torchvision's and timm's ResNet have the same names.
+    """The kind of a state dict by its names.
 
     >>> detect_kind(["bert.embeddings.word_embeddings.weight", "bert.pooler.dense.bias"])
     'hf_bert'

@@ -98,7 +98,9 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
     for file in files_of(path):
         tensors |= _read_file(file)
     if path.name.endswith(_INDEX):
-        _require_as_mapped(path, tensors)
+        odd = sorted(_weight_map(path).keys() ^ tensors.keys())
+        received = f"{len(odd)} missing or not listed: {', '.join(odd[:8])}"
+        require(not odd, "weights", f"the tensors that {path.name} lists", received, "Fetch all again.")
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     return {name: _float32(name, array) for name, array in tensors.items()}
@@ -113,13 +115,6 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise refusal("weights", "an index with a weight_map of tensors and their files", index.name)
-
-
-def _require_as_mapped(index: pathlib.Path, tensors: StateDict) -> None:
-    listed = _weight_map(index).keys()
-    for what, names in (("missing", listed - tensors.keys()), ("not listed", tensors.keys() - listed)):
-        received = f"{len(names)} {what}: {', '.join(sorted(names)[:8])}"
-        require(not names, "weights", f"the tensors that {index.name} lists", received, "Fetch all again.")
 
 
 def _read_file(path: pathlib.Path) -> StateDict:

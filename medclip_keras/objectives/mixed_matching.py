@@ -42,19 +42,10 @@ def mixed_matching(
     Departs: neither mixes them. Labels cannot tell two studies with the same findings apart; d can.
 
     Args:
-        image_embeddings: float (num_images, D), L2-normalised.
-        text_embeddings: float (num_texts, D), L2-normalised.
-        logit_scale: float scalar, 1/tau.
-        image_labels: float (num_images, num_findings).
-        text_labels: float (num_texts, num_findings).
         image_study: int (num_images,), the study of each image.
         text_study: int (num_texts,), the study of each text.
         instance_weight: w in [0, 1].
-        image_known: float (num_images, num_findings) in {0, 1} or None.
-        text_known: float (num_texts, num_findings) in {0, 1} or None.
-        similarity: "cosine" or "dot".
-        target_temperature: T of the soft targets.
-        concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
+        others: as in `semantic_matching`.
 
     Returns:
         The loss; its kl is the divergence of the predictions from y' and z'.

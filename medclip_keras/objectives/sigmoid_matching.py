@@ -41,16 +41,8 @@ def sigmoid_matching(
     equals their division by the batch size for as many texts as images.
 
     Args:
-        image_embeddings: float (num_images, D), L2-normalised.
-        text_embeddings: float (num_texts, D), L2-normalised.
-        logit_scale: float scalar, 1/tau.
-        image_labels: float (num_images, num_findings).
-        text_labels: float (num_texts, num_findings).
         logit_bias: float scalar, b.
-        image_known: float (num_images, num_findings) in {0, 1} or None.
-        text_known: float (num_texts, num_findings) in {0, 1} or None.
-        similarity: "cosine" or "dot".
-        concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
+        others: as in `semantic_matching`.
 
     Returns:
         The loss; its logits include the bias, its similarity is that of the labels before clipping.

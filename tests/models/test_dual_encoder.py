@@ -1,12 +1,10 @@
 """The encoders: shapes, padding, pooling, saving, mixed precision."""
 
-import json
 import math
 
 import keras
 import numpy as np
 import pytest
-import safetensors.numpy
 import tensorflow as tf
 
 from medclip_keras.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
@@ -180,14 +178,14 @@ def test_every_backbone_gives_a_map_that_the_encoder_can_pool(backbone):
     size = 64 if backbone == "swin_tiny" else 32
     features = build_backbone(ImageEncoderConfig(backbone=backbone, image_size=size, width=8))
     assert features.output.shape[0] is None
-    assert (
-        features.output.shape[-1]
-        == {"small_resnet": 64, "resnet18": 512, "resnet50": 2048, "swin_tiny": 768}[backbone]
-    )
+    widths = {"small_resnet": 64, "resnet18": 512, "resnet50": 2048, "swin_tiny": 768}
+    assert features.output.shape[-1] == widths[backbone]
 
 
 def test_an_unknown_backbone_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"`model.image.backbone` must be one of small_resnet, resnet18"):
+    with pytest.raises(
+        ValueError, match=r"must be one of small_resnet, resnet18, .* Near names: resnet50, resnet18"
+    ):
         build_backbone(ImageEncoderConfig(backbone="resnet51"))
 
 
@@ -205,86 +203,6 @@ def test_presets_load_from_local_folders_and_their_vocabulary_must_fit(tmp_path)
     )
     with pytest.raises(ValueError, match=r"`model.text.vocabulary` must be the 40 word pieces"):
         DualEncoder(ModelConfig(text=TextEncoderConfig(preset=str(tmp_path / "bert"))), 41, 10)
-
-
-def write_hugging_face_bert(folder, hidden=16, layers=3, vocabulary=40) -> dict[str, np.ndarray]:
-    """A BERT folder in the layout of the Hugging Face hub, with random weights; returns the tensors."""
-    rng = np.random.default_rng(2)
-    shapes = {
-        "embeddings.word_embeddings.weight": (vocabulary, hidden),
-        "embeddings.position_embeddings.weight": (24, hidden),
-        "embeddings.token_type_embeddings.weight": (2, hidden),
-        "pooler.dense.weight": (hidden, hidden),
-        "pooler.dense.bias": (hidden,),
-    }
-    norms = ["embeddings.LayerNorm"]
-    for i in range(layers):
-        prefix = f"encoder.layer.{i}."
-        dense = {name: (hidden, hidden) for name in ("attention.self.query", "attention.self.key")}
-        dense |= {name: (hidden, hidden) for name in ("attention.self.value", "attention.output.dense")}
-        dense |= {"intermediate.dense": (2 * hidden, hidden), "output.dense": (hidden, 2 * hidden)}
-        for name, shape in dense.items():
-            shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
-        norms += [f"{prefix}attention.output.LayerNorm", f"{prefix}output.LayerNorm"]
-    shapes |= {f"{norm}.{part}": (hidden,) for norm in norms for part in ("weight", "bias")}
-    tensors = {f"bert.{k}": rng.normal(0, 0.3, shape).astype("float32") for k, shape in shapes.items()}
-    folder.mkdir()
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
-    config = {
-        "model_type": "bert", "vocab_size": vocabulary, "num_hidden_layers": layers,
-        "num_attention_heads": 2, "hidden_size": hidden, "intermediate_size": 2 * hidden,
-        "max_position_embeddings": 24,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    return tensors
-
-
-def bert_states(tensors, ids, mask, layers=3):
-    """BERT's forward pass in NumPy, from the tensors as they are named on the hub; one head a half."""
-
-    def get(name):
-        return tensors[f"bert.{name}"].astype("float64")
-
-    def dense(x, name):
-        return x @ get(f"{name}.weight").T + get(f"{name}.bias")
-
-    def norm(x, name):
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
-        return x * get(f"{name}.weight") + get(f"{name}.bias")
-
-    x = get("embeddings.word_embeddings.weight")[ids]
-    x = x + get("embeddings.position_embeddings.weight")[: ids.shape[1]]
-    x = norm(x + get("embeddings.token_type_embeddings.weight")[0], "embeddings.LayerNorm")
-    states = []
-    for i in range(layers):
-        prefix = f"encoder.layer.{i}"
-        q, k, v = (dense(x, f"{prefix}.attention.self.{n}") for n in ("query", "key", "value"))
-        heads = []
-        for half in np.split(np.arange(x.shape[-1]), 2):
-            scores = q[..., half] @ k[..., half].transpose(0, 2, 1) / np.sqrt(len(half))
-            scores = np.where(mask[:, None, :] > 0, scores, -1e9)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            heads.append(weights / weights.sum(-1, keepdims=True) @ v[..., half])
-        x = norm(
-            x + dense(np.concatenate(heads, -1), f"{prefix}.attention.output.dense"),
-            f"{prefix}.attention.output.LayerNorm",
-        )
-        inner = dense(x, f"{prefix}.intermediate.dense")
-        inner = inner * (1 + np.vectorize(math.erf)(inner / math.sqrt(2))) / 2
-        x = norm(x + dense(inner, f"{prefix}.output.dense"), f"{prefix}.output.LayerNorm")
-        states.append(x)
-    return states
-
-
-def test_a_hugging_face_folder_computes_what_a_numpy_bert_computes(tmp_path):
-    tensors = write_hugging_face_bert(tmp_path / "bert")
-    model = make(text=TextEncoderConfig(preset=str(tmp_path / "bert")))
-    ids, mask = tokens([3, 5], 5)
-    got = model.text_encoder.backbone(
-        {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-    )
-    for state, expected in zip(got, bert_states(tensors, ids, mask), strict=True):
-        np.testing.assert_allclose(np.asarray(state)[mask > 0], expected[mask > 0], atol=2e-5)
 
 
 def test_an_image_preset_loads_from_a_local_folder(tmp_path):
