@@ -45,17 +45,11 @@ TASKS = ("zero_shot", "retrieval", "probe")
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to evaluate, from a workdir or a SavedModel.
+    """A model to evaluate, from a workdir or a SavedModel."""
 
-    Attributes:
-        config: the run; `config.data` names the records, `config.evaluation` the tasks and their options.
-        concepts: of the records.
-        embedders: "trained", and "untrained" if the model can be built without its weights.
-    """
-
-    config: RunConfig
-    concepts: ConceptTable
-    embedders: dict[str, GraphEmbedder]
+    config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
+    concepts: ConceptTable  # of the records
+    embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
 
     def with_config(self, section: str, **changes: Any) -> "Subject":
         """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
@@ -63,23 +57,13 @@ class Subject:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, **{section: changed}))
 
 
-def evaluate_workdir(
-    workdir: epath.PathLike, *, loaded: LoadedModel | None = None, console: Console | None = None
-) -> Json:
-    """Evaluate a trained run on its test split, into workdir/evaluation.
-
-    Args:
-        workdir: of the run.
-        loaded: its model, if already loaded.
-        console: receives the tables.
-
-    Returns:
-        The content of metrics.json.
+def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None) -> Json:
+    """Evaluate a trained run on its test split, into workdir/evaluation; return the content of metrics.json.
 
     Raises:
         ValueError: no trained model, or records that do not fit it.
     """
-    return measure(subject_of_workdir(workdir, loaded), epath.Path(workdir) / "evaluation", console=console)
+    return measure(subject_of_workdir(workdir), epath.Path(workdir) / "evaluation", console=console)
 
 
 def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = None) -> Subject:

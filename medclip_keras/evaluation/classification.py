@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from medclip_keras.errors import require
-from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
+from medclip_keras.evaluation.arrays import Floats, Ints
 from medclip_keras.evaluation.metrics import Bootstrap, Statistic, auroc, mean_of, weighted_mean
 from medclip_keras.evaluation.results import Estimates
 from medclip_keras.evaluation.tasks import Task
@@ -24,7 +24,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     """
     require(bool(np.isfinite(scores).all()), "scores", "finite", "NaN or infinite embeddings")
     statistics: dict[tuple[str | None, str], Statistic] = {}  # (class or None, metric) → statistic
-    if task.name == "single_finding":
+    if task.is_single:
         correct = (scores.argmax(axis=1) == task.class_index).astype(np.float64)
         statistics[None, "accuracy"] = functools.partial(weighted_mean, correct)
         for k, name in enumerate(task.classes):
@@ -42,19 +42,9 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     return Estimates(overall, dict(zip(task.classes, by_class, strict=True)))
 
 
-def estimate_all(
-    task: Task, scores: dict[str, ByModel], bootstrap: Bootstrap
-) -> dict[str, dict[str, Estimates]]:
-    """`estimate_scores` for variant → model → scores."""
-    return {
-        variant: {who: estimate_scores(task, of_model, bootstrap) for who, of_model in by_model.items()}
-        for variant, by_model in scores.items()
-    }
-
-
 def ranked_scores(task: Task, scores: Floats) -> Floats:
     """Scores (num_images, num_classes) comparable across images: for single_finding less their mean."""
-    return scores - scores.mean(axis=1, keepdims=True) if task.name == "single_finding" else scores
+    return scores - scores.mean(axis=1, keepdims=True) if task.is_single else scores
 
 
 def confusion(task: Task, scores: Floats) -> Ints:

@@ -43,14 +43,15 @@ class ImageIndex:
         return len(self.record_keys)
 
 
-def read_index(batches: Iterable[Batch]) -> ImageIndex:
+def read_index(batches: Iterable[Batch], num_findings: int) -> ImageIndex:
     """Read keys, patients and label states of batches {"record_key", "patient_id", "label_states", …}."""
-    rows = [
-        (strings(b["record_key"]), strings(b["patient_id"]), np.asarray(b["label_states"])) for b in batches
-    ]
-    if not rows:
-        return ImageIndex(np.empty(0, np.str_), np.empty(0, np.str_), np.empty((0, 0), np.int8))
-    return ImageIndex(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    keys, patients = [np.empty(0, np.str_)], [np.empty(0, np.str_)]
+    states = [np.empty((0, num_findings), np.int8)]
+    for batch in batches:
+        keys.append(strings(batch["record_key"]))
+        patients.append(strings(batch["patient_id"]))
+        states.append(np.asarray(batch["label_states"]))
+    return ImageIndex(np.concatenate(keys), np.concatenate(patients), np.concatenate(states))
 
 
 def embed_rows(

@@ -14,7 +14,7 @@ from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
 from medclip_keras.evaluation.results import (
     TRAINED,
     UNTRAINED,
-    ClassifierResult,
+    ClassificationResult,
     DatasetResult,
     RetrievalResult,
     ZeroShotResult,
@@ -60,7 +60,8 @@ def evaluate(
     Raises:
         ValueError: a finding that the concept table or the prompts lack, or no image of any task.
     """
-    evaluator = _Evaluator(embedder, sentences, config, concept_names, seed=seed, untrained=untrained)
+    embedders = {TRAINED: embedder} | ({UNTRAINED: untrained} if untrained else {})
+    evaluator = _Evaluator(embedders, sentences, config, concept_names, seed)
     labelled = labelled or {}
     results = {name: evaluator.measure(batches, labelled.get(name)) for name, batches in images.items()}
     require(
@@ -79,18 +80,15 @@ class _Evaluator:
 
     def __init__(
         self,
-        embedder: Embedder,
+        embedders: Mapping[str, Embedder],
         sentences: Iterable[Batch],
         config: EvaluationConfig,
         concept_names: Sequence[str],
-        *,
         seed: int,
-        untrained: Embedder | None,
     ):
         self.findings = check_findings(config, concept_names)
-        self.config, self.concept_names = config, list(concept_names)
+        self.embedders, self.config, self.concept_names = embedders, config, list(concept_names)
         self.bootstrap = Bootstrap(config.bootstrap, seed)
-        self.embedders = {TRAINED: embedder} | ({UNTRAINED: untrained} if untrained else {})
         self.prompts, self.candidates = ClassPrompts.of({}), Candidates((), np.empty(0, int))
         if "zero_shot" in config.tasks:
             self.prompts = ClassPrompts.of(finding_prompts(config))
@@ -102,9 +100,7 @@ class _Evaluator:
 
     def measure(self, batches: Iterable[Batch], labelled: Labelled | None) -> DatasetResult:
         """Run all tasks on one data set; batches as `evaluate` describes them."""
-        index = read_index(batches)
-        if not len(index):
-            return DatasetResult()
+        index = read_index(batches, len(self.concept_names))
         task = make_task(index, self.config, self.concept_names, self.config.per_class)
         queries = single_finding_task(index, self.findings, self.concept_names, self.config.per_class)
         training, validation = self._examples(labelled if len(task.rows) else None)
@@ -140,7 +136,7 @@ class _Evaluator:
 
     def _probe(
         self, task: Task, features: ByModel, training: ExamplesByModel, validation: ExamplesByModel
-    ) -> ClassifierResult | None:
+    ) -> ClassificationResult | None:
         if not training:
             return None
         shares = self.config.probe_fractions
@@ -155,9 +151,7 @@ class _Evaluator:
         return of_training, self._split_examples(validation) if of_training else {}
 
     def _split_examples(self, batches: Iterable[Batch], must_be_learnable: bool = False) -> ExamplesByModel:
-        index = read_index(batches)
-        if not len(index):
-            return {}
+        index = read_index(batches, len(self.concept_names))
         task = make_task(index, self.config, self.concept_names, per_class=len(index))
         if not len(task.rows) or (must_be_learnable and not can_be_learned(task.labels, task.name)):
             return {}

@@ -18,19 +18,12 @@ _FILES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class ImageManifest:
-    """Image files with labels, and the prompts of their classes.
+    """Image files with labels, and the prompts of their classes."""
 
-    Attributes:
-        name: of the CSV file.
-        paths: (num_images,).
-        task: labels and patients; "single_finding" if every image has exactly one of several classes.
-        prompts: class → prompts, and the normal prompts of "No Finding", if any.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    task: Task
-    prompts: Prompts
+    name: str  # of the CSV file
+    paths: tuple[str, ...]  # (num_images,)
+    task: Task  # "single_finding" if every image has exactly one of several classes
+    prompts: Prompts  # of the classes, and the normal prompts of "No Finding", if any
 
 
 def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:

@@ -131,13 +131,9 @@ class Bootstrap:
     """Percentile bootstrap over patients.
 
     Follows: Efron and Tibshirani (1993), the percentile interval; the units drawn are patients.
-
-    Attributes:
-        num_resamples: 0 gives values without intervals.
-        seed: of the draws.
     """
 
-    num_resamples: int
+    num_resamples: int  # 0 gives values without intervals
     seed: int
 
     def estimate(
@@ -164,10 +160,8 @@ class Bootstrap:
         return {key: Estimate(float(f(once)[0]), *_interval(drawn[key])) for key, f in statistics.items()}
 
 
-def _interval(chunks: list[Floats]) -> tuple[float, float]:
-    resampled = np.concatenate(chunks) if chunks else np.empty(0)
+def _interval(chunks: list[Floats]) -> list[float]:
+    """The 2.5th and 97.5th percentile of the defined values; [] if there is none."""
+    resampled = np.concatenate([np.empty(0), *chunks])
     defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
+    return [float(limit) for limit in np.percentile(defined, [2.5, 97.5])] if len(defined) else []

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
 from medclip_keras.evaluation.arrays import Array, Floats
 from medclip_keras.evaluation.classification import confusion, ranked_scores
@@ -15,7 +16,7 @@ from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.results import (
     TRAINED,
     UNTRAINED,
-    ClassifierResult,
+    ClassificationResult,
     DatasetResult,
     RetrievalResult,
     ZeroShotResult,
@@ -46,11 +47,8 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
     return plots
 
 
-def _classification_plots(
-    result: ZeroShotResult | ClassifierResult, variant: str, title: str
-) -> dict[str, Figure]:
-    single = result.task.name == "single_finding"
-    plots = {"confusion": confusion_matrices(result)} if single else {}
+def _classification_plots(result: ClassificationResult, variant: str, title: str) -> dict[str, Figure]:
+    plots = {"confusion": confusion_matrices(result)} if result.task.is_single else {}
     return plots | {"roc": roc_curves(result, variant, title)}
 
 
@@ -72,7 +70,7 @@ def similarity(result: ZeroShotResult) -> Figure:
     figure, axes = _panels(_ordered(matrices), width=0.55 * len(classes) + 2.4)
     limits = {"vmin": np.min(list(matrices.values())), "vmax": np.max(list(matrices.values()))}
     for who, ax in axes.items():
-        drawn = _matrix(ax, matrices[who], classes, "{:.2f}", **limits)
+        drawn = _matrix(ax, matrices[who], classes, ".2f", im_kw=limits)
         ax.set(xlabel="prompts of", ylabel="images with" if ax is next(iter(axes.values())) else "")
     figure.colorbar(drawn, ax=list(axes.values()), label="mean cosine", shrink=0.8)
     return figure
@@ -84,19 +82,19 @@ def _comparable_classes(result: ZeroShotResult) -> list[str]:
     return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]
 
 
-def confusion_matrices(result: ZeroShotResult | ClassifierResult) -> Figure:
+def confusion_matrices(result: ClassificationResult) -> Figure:
     """Counts of the true against the predicted finding, a panel each variant."""
     figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
     for variant, ax in axes.items():
         counts = confusion(result.task, result.scores[variant][TRAINED])
-        _matrix(ax, counts, result.task.classes, "{:d}", cmap="Blues", vmin=0)
+        _matrix(ax, counts, result.task.classes, "d", cmap="Blues", im_kw={"vmin": 0})
         accuracy = result.estimates[variant][TRAINED].overall["accuracy"].value
         title = f"{variant_name(variant)}: accuracy {accuracy:.3f}"
         ax.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 
-def roc_curves(result: ZeroShotResult | ClassifierResult, variant: str, title: str) -> Figure:
+def roc_curves(result: ClassificationResult, variant: str, title: str) -> Figure:
     """A ROC curve a class, one against the rest, and its area."""
     figure, ax = _panel(title, width=5.2)
     scores = ranked_scores(result.task, result.scores[variant][TRAINED])
@@ -105,9 +103,8 @@ def roc_curves(result: ZeroShotResult | ClassifierResult, variant: str, title: s
         if np.isnan(area):
             continue
         known = ~np.isnan(labels)
-        truth = labels[known][np.argsort(-scores[known, k], kind="stable")]
-        true_rate, false_rate = np.cumsum(truth) / truth.sum(), np.cumsum(1 - truth) / (1 - truth).sum()
-        ax.plot(np.r_[0, false_rate], np.r_[0, true_rate], color=_colour(k), label=f"{name} {area:.3f}")
+        false_rate, true_rate, _ = roc_curve(labels[known], scores[known, k])
+        ax.plot(false_rate, true_rate, color=_colour(k), label=f"{name} {area:.3f}")
     ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     ax.set_aspect("equal")
@@ -153,7 +150,7 @@ def precision_bars(result: RetrievalResult) -> Figure:
     return figure
 
 
-def probe_bars(result: ClassifierResult) -> Figure:
+def probe_bars(result: ClassificationResult) -> Figure:
     """Linear probes before and after training: by share of the labels; by class if there is one share."""
     figure, ax = _panel("Linear probe on frozen features", width=6.4)
     metric, chance = next(iter(result.chance.items()))
@@ -166,7 +163,7 @@ def probe_bars(result: ClassifierResult) -> Figure:
     if one_share:
         names = ["all classes" if metric == "accuracy" else "macro mean", *result.task.classes]
     else:
-        counts = result.num_training_images
+        counts = result.counts["num_training_images"]
         names = [f"{variant_name(share)}\n{counts[share]} images" for share in result.estimates]
     _bars(ax, names, estimates, [chance] * len(names))
     ax.set(ylabel="accuracy" if metric == "accuracy" else "AUROC" if one_share else "macro AUROC")
@@ -223,15 +220,12 @@ def _panels(titles: Sequence[str], width: float) -> tuple[Figure, dict[str, Axes
     return figure, axes
 
 
-def _matrix(ax: Axes, matrix: Array, names: Sequence[str], text: str, **options: Any) -> AxesImage:
-    drawn = ax.imshow(matrix, **({"cmap": "viridis"} | options))
-    middle = np.mean([options["vmin"], options.get("vmax", np.max(matrix))])
-    for (i, j), value in np.ndenumerate(matrix):
-        dark = (value < middle) == (drawn.get_cmap().name == "viridis")
-        written = text.format(value).replace("-0.00", "0.00")
-        ax.text(j, i, written, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+def _matrix(ax: Axes, matrix: Array, names: Sequence[str], number: str, **options: Any) -> AxesImage:
+    display = ConfusionMatrixDisplay(matrix, display_labels=names)
+    display.plot(ax=ax, values_format=number, colorbar=False, text_kw={"fontsize": 7}, **options)
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     ax.set_yticks(range(len(names)), names, fontsize=8)
+    drawn: AxesImage = display.im_
     return drawn
 
 

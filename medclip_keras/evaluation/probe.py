@@ -33,8 +33,8 @@ from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import ByModel, Floats, Ints, Strings
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.results import ClassifierResult
-from medclip_keras.evaluation.tasks import Task
+from medclip_keras.evaluation.results import ClassificationResult
+from medclip_keras.evaluation.tasks import Task, first_of_each_class
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C, from the strongest penalty to the weakest
 WITHOUT_VALIDATION = 1e-2  # C if there are no validation images
@@ -44,20 +44,11 @@ Regression = tuple[Floats, Floats]  # weights (F, num_classes), bias (num_classe
 
 @dataclass(frozen=True)
 class Examples:
-    """Features and labels of images.
+    """Features and labels of images."""
 
-    Attributes:
-        features: float (num_images, F).
-        labels: float (num_images, num_classes) of 0, 1 and NaN (unknown).
-        keys: (num_images,), distinct.
-    """
-
-    features: Floats
-    labels: Floats
-    keys: Strings
-
-    def __len__(self) -> int:
-        return len(self.keys)
+    features: Floats  # (num_images, F)
+    labels: Floats  # (num_images, num_classes) of 0, 1 and NaN (unknown)
+    keys: Strings  # (num_images,), distinct
 
     def at(self, rows: Ints) -> "Examples":
         """The examples of some rows."""
@@ -66,19 +57,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe.
-
-    Attributes:
-        scaler: standardises features.
-        weights: float (F, num_classes).
-        bias: float (num_classes,).
-        strength: C.
-    """
+    """A fitted probe."""
 
     scaler: StandardScaler
-    weights: Floats
-    bias: Floats
-    strength: float
+    weights: Floats  # (F, num_classes)
+    bias: Floats  # (num_classes,)
+    strength: float  # C
 
     def scores(self, features: Floats) -> Floats:
         """Features (num_images, F) to scores (num_images, num_classes)."""
@@ -94,7 +78,7 @@ def probe(
     *,
     shares: Sequence[float],
     bootstrap: Bootstrap,
-) -> ClassifierResult:
+) -> ClassificationResult:
     """Fit a probe for each model and each share of the labels, and classify the test images.
 
     Args:
@@ -106,12 +90,15 @@ def probe(
         bootstrap: of the intervals.
     """
     examples = next(iter(training.values()))
-    result = ClassifierResult(task, {}, {}, {}, len(next(iter(validation.values()), ())))
+    num_training_images: dict[str, int] = {}
+    num_validation_images = max((len(v.keys) for v in validation.values()), default=0)
+    counts = {"num_training_images": num_training_images, "num_validation_images": num_validation_images}
+    result = ClassificationResult(task, task.counts() | counts, task.chance, {}, {})
     for share in sorted(set(shares)):
         variant, rows = f"{share:g}", share_of(examples, share, task.name)
         probes = {who: fit(training[who].at(rows), validation.get(who), task.name) for who in features}
         scores = {who: fitted.scores(features[who]) for who, fitted in probes.items()}
-        result.scores[variant], result.num_training_images[variant] = scores, len(rows)
+        result.scores[variant], num_training_images[variant] = scores, len(rows)
         result.estimates[variant] = {
             who: dataclasses.replace(estimate_scores(task, scores[who], bootstrap), strength=fitted.strength)
             for who, fitted in probes.items()
@@ -131,11 +118,9 @@ def share_of(examples: Examples, share: float, task_name: str) -> Ints:
         int (num_chosen,), ascending; at least one row of each class with examples.
     """
     single = task_name == "single_finding"
-    group = examples.labels.argmax(axis=1) if single else np.zeros(len(examples), int)
-    rows = np.lexsort((examples.keys, group))
-    starts = np.searchsorted(group[rows], group[rows])
-    wanted = np.ceil(share * np.bincount(group)[group[rows]] - 1e-9)
-    return np.sort(rows[np.arange(len(rows)) - starts < wanted])
+    group = examples.labels.argmax(axis=1) if single else np.zeros(len(examples.keys), int)
+    per_group = np.ceil(share * np.bincount(group) - 1e-9).astype(int)
+    return np.sort(first_of_each_class(group, examples.keys, per_group))
 
 
 def can_be_learned(labels: Floats, task_name: str) -> bool:

@@ -22,15 +22,10 @@ TOP = (1, 2, 5, 10)
 
 @dataclass(frozen=True)
 class Candidates:
-    """Sentences to retrieve.
+    """Sentences to retrieve."""
 
-    Attributes:
-        texts: (num_candidates,), distinct.
-        class_index: int (num_candidates,), the one finding that each states.
-    """
-
-    texts: tuple[str, ...]
-    class_index: Ints
+    texts: tuple[str, ...]  # (num_candidates,), distinct
+    class_index: Ints  # (num_candidates,), the one finding that each states
 
 
 def select_candidates(batches: Iterable[Batch], columns: Sequence[int], per_class: int) -> Candidates:
@@ -85,4 +80,6 @@ def retrieve(
         estimates[who] = Estimates(bootstrap.estimate(statistics, queries.patient_ids))
     # In a random order Precision@K is the share of relevant candidates, for every K.
     chance = dict.fromkeys(cut_offs, float(relevant.mean()))
-    return RetrievalResult(queries, {"": estimates}, candidates.class_index, similarities, chance)
+    num_candidates = {n: int((candidates.class_index == k).sum()) for k, n in enumerate(queries.classes)}
+    counts = {"num_queries": len(queries.rows), "num_candidates": num_candidates}
+    return RetrievalResult(queries, counts, chance, {"": estimates}, candidates.class_index, similarities)

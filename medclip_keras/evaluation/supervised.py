@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from medclip_keras.config import EvaluationConfig
-from medclip_keras.evaluation.arrays import Array, Batch, Floats
+from medclip_keras.evaluation.arrays import Array, Batch, ByModel, Floats
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.embedder import embed_rows, read_index
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ABNORMAL
-from medclip_keras.evaluation.results import TRAINED, ClassifierResult, DatasetResult
+from medclip_keras.evaluation.results import TRAINED, ClassificationResult, DatasetResult
 from medclip_keras.evaluation.tasks import make_task
 from medclip_keras.knowledge.concepts import NO_FINDING
 
@@ -61,12 +61,14 @@ def measure_classifier(
     Returns:
         The result; empty if no image belongs to the task.
     """
-    index = read_index(batches)
-    task = make_task(index, config, concept_names, config.per_class) if len(index) else None
-    if task is None or not len(task.rows):
+    index = read_index(batches, len(concept_names))
+    task = make_task(index, config, concept_names, config.per_class)
+    if not len(task.rows):
         return DatasetResult()
     (logits,) = embed_rows([score], batches, index, task.rows)
     scores, variant = finding_scores(logits, names, task.classes), f"{share:g}"
     estimates = {variant: {TRAINED: estimate_scores(task, scores, Bootstrap(config.bootstrap, seed))}}
-    counts = {variant: num_training_images}
-    return DatasetResult(supervised=ClassifierResult(task, estimates, {variant: {TRAINED: scores}}, counts))
+    counts = task.counts() | {"num_training_images": {variant: num_training_images}}
+    by_variant: dict[str, ByModel] = {variant: {TRAINED: scores}}
+    result = ClassificationResult(task, counts, task.chance, estimates, by_variant)
+    return DatasetResult(supervised=result)

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from medclip_keras.evaluation.metrics import Estimate
-from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, TaskResult
+from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json, TaskResult
 
 Cells = tuple[str, ...]
 
@@ -61,10 +61,14 @@ def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
     tables: list[tuple[Cells, list[Cells]]] = []
     for task, found in result.tasks.items():
         variant, by_model = list(found.estimates.items())[-1]
-        metrics, num_positive = sorted(found.chance), found.task.num_positive
+        metrics = sorted(found.chance)
         header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
         body: list[Cells] = [
-            (name, str(num_positive[name]), *(value_text(of_class[metric]) for metric in metrics))
+            (
+                name,
+                str(found.counts["num_positive"][name]),
+                *(value_text(of_class[metric]) for metric in metrics),
+            )
             for name, of_class in by_model[TRAINED].by_class.items()
         ]
         tables += [(header, body)] if body else []
@@ -73,13 +77,8 @@ def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
 
 def terminal_table(name: str, result: DatasetResult) -> Table:
     """The rows of one data set for the terminal."""
-    table = Table(
-        title=f"{name}: {sizes(result)}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
+    title = f"{name}: {sizes(result)}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for row in rows(result):
@@ -89,17 +88,17 @@ def terminal_table(name: str, result: DatasetResult) -> Table:
 
 def sizes(result: DatasetResult) -> str:
     """Numbers of images, patients, queries, sentences and training images, as text."""
+    counts: Json = {}
+    for found in result.tasks.values():  # all classifications have the same images
+        counts |= found.counts
     parts = []
-    classified = result.zero_shot or result.probe or result.supervised  # all classify the same images
-    if classified:
-        task = classified.task
-        parts.append(f"{len(task.rows)} images of {task.num_patients} patients")
-    if result.retrieval:
-        num_queries, num_sentences = result.retrieval.similarities[TRAINED].shape
-        parts.append(f"{num_queries} queries among {num_sentences} sentences")
-    classifier = result.probe or result.supervised
-    if classifier:
-        parts.append(f"{max(classifier.num_training_images.values())} training images")
+    if "num_images" in counts:
+        parts.append(f"{counts['num_images']} images of {counts['num_patients']} patients")
+    if "num_queries" in counts:
+        num_sentences = sum(counts["num_candidates"].values())
+        parts.append(f"{counts['num_queries']} queries among {num_sentences} sentences")
+    if "num_training_images" in counts:
+        parts.append(f"{max(counts['num_training_images'].values())} training images")
     return ", ".join(parts) or "nothing to evaluate"
 
 

@@ -6,6 +6,7 @@ images, and each finding is a binary question. "Abnormal" is the complement of N
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +21,18 @@ from medclip_keras.knowledge.states import LabelState
 
 @dataclass(frozen=True)
 class Task:
-    """Images to classify, with their labels.
+    """Images to classify, with their labels."""
 
-    Attributes:
-        name: "single_finding" or "multi_label".
-        classes: names, in the order of the columns of `labels`.
-        rows: int (num_images,), positions in the data set's ImageIndex.
-        labels: float (num_images, num_classes) of 0, 1 and NaN (unknown).
-        patient_ids: (num_images,).
-    """
+    name: str  # "single_finding" or "multi_label"
+    classes: tuple[str, ...]  # in the order of the columns of `labels`
+    rows: Ints  # (num_images,), positions in the data set's ImageIndex
+    labels: Floats  # (num_images, num_classes) of 0, 1 and NaN (unknown)
+    patient_ids: Strings  # (num_images,)
 
-    name: str
-    classes: tuple[str, ...]
-    rows: Ints
-    labels: Floats
-    patient_ids: Strings
+    @property
+    def is_single(self) -> bool:
+        """Whether every image has exactly one of the classes."""
+        return self.name == "single_finding"
 
     @property
     def class_index(self) -> Ints:
@@ -42,21 +40,19 @@ class Task:
         index: Ints = self.labels.argmax(axis=1)
         return index
 
-    @property
-    def num_patients(self) -> int:
-        """Number of distinct patients."""
-        return len(set(self.patient_ids))
-
-    @property
-    def num_positive(self) -> dict[str, int]:
-        """Class → number of positive images."""
-        return {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)}
+    def counts(self) -> dict[str, Any]:
+        """Numbers of images, patients and positive images by class, in JSON types."""
+        return {
+            "task": self.name,
+            "num_images": len(self.rows),
+            "num_patients": len(set(self.patient_ids)),
+            "num_positive": {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)},
+        }
 
     @property
     def chance(self) -> dict[str, float]:
         """Metric → its expected value for random scores."""
-        single = self.name == "single_finding"
-        return ({"accuracy": 1 / len(self.classes)} if single else {}) | {"auroc": 0.5}
+        return {"accuracy": 1 / len(self.classes), "auroc": 0.5} if self.is_single else {"auroc": 0.5}
 
 
 def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:
@@ -78,7 +74,7 @@ def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:
     return found
 
 
-def first_of_each_class(class_index: Ints, keys: Array, per_class: int) -> Ints:
+def first_of_each_class(class_index: Ints, keys: Array, per_class: int | Ints) -> Ints:
     """Rows of at most `per_class` members a class, those with the smallest keys; -1 is no class.
 
     >>> first_of_each_class(np.array([0, 1, 0, -1]), np.array(["c", "b", "a", "d"]), per_class=1).tolist()
@@ -87,7 +83,7 @@ def first_of_each_class(class_index: Ints, keys: Array, per_class: int) -> Ints:
     Args:
         class_index: int (num_rows,), -1 for rows without a class.
         keys: (num_rows,), distinct; record keys are hashes, so their order serves as a random draw.
-        per_class: maximum number of members a class.
+        per_class: maximum number of members of every class, or of each class (num_classes,).
 
     Returns:
         int (num_chosen,), in the order of class, then key.
@@ -95,7 +91,8 @@ def first_of_each_class(class_index: Ints, keys: Array, per_class: int) -> Ints:
     rows = np.lexsort((keys, class_index))
     rows = rows[class_index[rows] >= 0]
     starts = np.searchsorted(class_index[rows], class_index[rows])
-    chosen: Ints = rows[np.arange(len(rows)) - starts < per_class]
+    limits = np.broadcast_to(per_class, class_index.max(initial=0) + 1)[class_index[rows]]
+    chosen: Ints = rows[np.arange(len(rows)) - starts < limits]
     return chosen
 
 

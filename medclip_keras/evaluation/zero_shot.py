@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medclip_keras.evaluation.arrays import ByModel, Floats
-from medclip_keras.evaluation.classification import estimate_all
+from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.results import ZeroShotResult
@@ -69,5 +69,9 @@ def classify(
         mode: {who: class_scores(logits[who], prompts, task.classes, mode) for who in logits}
         for mode in MODES
     }
-    estimates = estimate_all(task, scores, bootstrap)
-    return ZeroShotResult(task, estimates, scores, prompts, image_embeddings, prompt_embeddings)
+    estimates = {
+        mode: {who: estimate_scores(task, of_model, bootstrap) for who, of_model in by_model.items()}
+        for mode, by_model in scores.items()
+    }
+    embeddings = (image_embeddings, prompt_embeddings)
+    return ZeroShotResult(task, task.counts(), task.chance, estimates, scores, prompts, *embeddings)

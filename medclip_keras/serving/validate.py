@@ -41,17 +41,11 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
         with tf.device("CPU:0"):  # as in the clean process
             answer = function(**requests[endpoint])
         for output, expected in answer.items():
-            unit = scale if output.startswith("logits") else 1.0
-            if output == "image_features":
-                unit = max(1.0, float(tf.reduce_max(tf.abs(expected))))
-            difference = _difference(expected.numpy(), answers[f"{endpoint}/{output}"]) / unit
-            require(
-                difference <= TOLERANCE,
-                f"{endpoint}/{output}",
-                f"equal to the trained model's within {TOLERANCE}, and finite",
-                difference,
-                _NOT_PUSHED,
-            )
+            name, largest_value = f"{endpoint}/{output}", float(tf.reduce_max(tf.abs(expected)))
+            unit = scale if output.startswith("logits") else max(1.0, largest_value)
+            difference = _difference(expected.numpy(), answers[name]) / unit
+            form = f"equal to the trained model's within {TOLERANCE}, and finite"
+            require(difference <= TOLERANCE, name, form, difference, _NOT_PUSHED)
             largest = max(largest, difference)
     return largest
 
@@ -88,19 +82,9 @@ def _call_in_clean_process(
 ) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         requests_path, answers_path = f"{folder}/requests.npz", f"{folder}/answers.npz"
-        arrays = {
-            f"{e}/{name}": value.numpy() for e, request in requests.items() for name, value in request.items()
-        }
-        np.savez(requests_path, **arrays)
-        command = [
-            sys.executable,
-            "-I",
-            clean_process.__file__,
-            str(saved_model),
-            requests_path,
-            answers_path,
-        ]
-        command += ["--text_operations"] if text_operations else []
+        np.savez(requests_path, **{f"{e}/{k}": v.numpy() for e, r in requests.items() for k, v in r.items()})
+        arguments = [str(saved_model), requests_path, answers_path, *["--text_operations"] * text_operations]
+        command = [sys.executable, "-I", clean_process.__file__, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             form = "a SavedModel that loads and answers in a process without this project"
