@@ -185,13 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    require(
-        bool(options.workdir or options.records or options.manifest),
-        "--records",
-        "given with --saved_model, unless --manifest names images",
-        options.records,
-        "Name folders of image and report records; a SavedModel has none.",
-    )
+    form = "given with --saved_model, unless --manifest names images"
+    advice = "Name folders of image and report records; a SavedModel has none."
+    has_images = bool(options.workdir or options.records or options.manifest)
+    require(has_images, "--records", form, options.records, advice)
     tasks = tuple(filter(None, options.tasks.split(",")))
     for task in tasks:
         require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task)
@@ -215,19 +212,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--workdir", metavar="DIR", help="of a trained run")
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")
     add = parser.add_argument
-    add(
-        "--records",
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="image and report records (default: the run's)",
-    )
-    add(
-        "--manifest",
-        default="",
-        metavar="CSV",
-        help="own images: columns path, patient_id (optional), 0/1 classes",
-    )
+    add("--records", nargs="+", default=[], metavar="DIR", help="images and reports (default: the run's)")
+    add("--manifest", default="", metavar="CSV", help="own images: path, optionally patient_id, 0/1 classes")
     add("--prompts", default="", metavar="JSON", help="{class: [prompt, …]} (default: the shipped ones)")
     add("--tasks", default="", metavar=",".join(TASKS), help="tasks to evaluate (default: the run's)")
     add("--output", default="", metavar="DIR", help="default: evaluation/ in the first folder named above")

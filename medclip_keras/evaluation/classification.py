@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Floats, Ints
@@ -21,6 +22,9 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
         task: the images and their labels.
         scores: float (num_images, num_classes).
         bootstrap: of the intervals.
+
+    Raises:
+        ValueError: scores that are not finite.
     """
     require(bool(np.isfinite(scores).all()), "scores", "finite", "NaN or infinite embeddings")
     statistics: dict[tuple[str | None, str], Statistic] = {}  # (class or None, metric) → statistic
@@ -49,6 +53,5 @@ def ranked_scores(task: Task, scores: Floats) -> Floats:
 
 def confusion(task: Task, scores: Floats) -> Ints:
     """Counts int (num_classes, num_classes): rows are the true class, columns the highest score."""
-    counts = np.zeros((len(task.classes), len(task.classes)), int)
-    np.add.at(counts, (task.class_index, scores.argmax(axis=1)), 1)
+    counts: Ints = confusion_matrix(task.class_index, scores.argmax(axis=1), labels=range(len(task.classes)))
     return counts

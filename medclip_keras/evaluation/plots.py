@@ -69,10 +69,10 @@ def similarity(result: ZeroShotResult) -> Figure:
     }
     figure, axes = _panels(_ordered(matrices), width=0.55 * len(classes) + 2.4)
     limits = {"vmin": np.min(list(matrices.values())), "vmax": np.max(list(matrices.values()))}
-    for who, ax in axes.items():
+    for who, ax in zip(_ordered(matrices), axes, strict=True):
         drawn = _matrix(ax, matrices[who], classes, ".2f", im_kw=limits)
-        ax.set(xlabel="prompts of", ylabel="images with" if ax is next(iter(axes.values())) else "")
-    figure.colorbar(drawn, ax=list(axes.values()), label="mean cosine", shrink=0.8)
+        ax.set(xlabel="prompts of", ylabel="images with" if ax is axes[0] else "")
+    figure.colorbar(drawn, ax=axes, label="mean cosine", shrink=0.8)
     return figure
 
 
@@ -85,7 +85,7 @@ def _comparable_classes(result: ZeroShotResult) -> list[str]:
 def confusion_matrices(result: ClassificationResult) -> Figure:
     """Counts of the true against the predicted finding, a panel each variant."""
     figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
-    for variant, ax in axes.items():
+    for variant, ax in zip(result.scores, axes, strict=True):
         counts = confusion(result.task, result.scores[variant][TRAINED])
         _matrix(ax, counts, result.task.classes, "d", cmap="Blues", im_kw={"vmin": 0})
         accuracy = result.estimates[variant][TRAINED].overall["accuracy"].value
@@ -96,7 +96,7 @@ def confusion_matrices(result: ClassificationResult) -> Figure:
 
 def roc_curves(result: ClassificationResult, variant: str, title: str) -> Figure:
     """A ROC curve a class, one against the rest, and its area."""
-    figure, ax = _panel(title, width=5.2)
+    figure, (ax,) = _panels([title], width=5.2)
     scores = ranked_scores(result.task, result.scores[variant][TRAINED])
     for k, (name, estimates) in enumerate(result.estimates[variant][TRAINED].by_class.items()):
         area, labels = estimates["auroc"].value, result.task.labels[:, k]
@@ -118,7 +118,7 @@ def embedding(result: ZeroShotResult) -> Figure:
     classes = [name for name in result.task.classes if name in result.prompts.classes]
     labels = np.nan_to_num(result.task.labels[:, [result.task.classes.index(name) for name in classes]])
     only = np.where(labels.sum(axis=1) == 1, labels.argmax(axis=1), -1)
-    for who, ax in axes.items():
+    for who, ax in zip(_ordered(result.image_embeddings), axes, strict=True):
         images, prompts = (
             e - e.mean(axis=0) for e in (result.image_embeddings[who], result.prompt_embeddings[who])
         )
@@ -128,9 +128,8 @@ def embedding(result: ZeroShotResult) -> Figure:
         _scatter(ax, dots[only < 0], s=6, color="0.85", label=others)
         for k, name in enumerate(classes):
             _scatter(ax, dots[only == k], s=9, color=_colour(k), alpha=0.6, linewidths=0, label=name)
-        for k, name in enumerate(classes):
-            at = triangles[result.prompts.columns(name)]
-            _scatter(ax, at, s=45, color=_colour(k), marker="^", edgecolors="black", linewidths=0.6)
+            at, edge = triangles[result.prompts.columns(name)], {"edgecolors": "black", "linewidths": 0.6}
+            _scatter(ax, at, s=45, color=_colour(k), marker="^", zorder=2, **edge)
         ax.set(xticks=[], yticks=[], xlabel="dots: images; triangles: prompts")
     ax.legend(markerscale=2, **_LEGEND_BESIDE)
     return figure
@@ -142,7 +141,7 @@ def _scatter(ax: Axes, points: Floats, **options: Any) -> None:
 
 def precision_bars(result: RetrievalResult) -> Figure:
     """Precision@K with its intervals, before and after training, and chance."""
-    figure, ax = _panel("Precision@K, image to text", width=5.2)
+    figure, (ax,) = _panels(["Precision@K, image to text"], width=5.2)
     names = [f"K = {metric.rpartition('_')[2]}" for metric in result.chance]
     estimates = {who: list(e.overall.values()) for who, e in result.estimates[""].items()}
     _bars(ax, names, estimates, list(result.chance.values()))
@@ -152,7 +151,7 @@ def precision_bars(result: RetrievalResult) -> Figure:
 
 def probe_bars(result: ClassificationResult) -> Figure:
     """Linear probes before and after training: by share of the labels; by class if there is one share."""
-    figure, ax = _panel("Linear probe on frozen features", width=6.4)
+    figure, (ax,) = _panels(["Linear probe on frozen features"], width=6.4)
     metric, chance = next(iter(result.chance.items()))
     one_share = len(result.estimates) == 1
     estimates: dict[str, list[Estimate]] = {}
@@ -194,7 +193,7 @@ def retrieval_similarity(result: RetrievalResult) -> Figure:
     findings = result.task.classes
     query_classes, candidate_classes = result.task.class_index, result.candidate_classes
     rows, columns = (np.argsort(c, kind="stable") for c in (query_classes, candidate_classes))
-    for who, ax in axes.items():
+    for who, ax in zip(_ordered(result.similarities), axes, strict=True):
         matrix = result.similarities[who][np.ix_(rows, columns)]
         drawn = ax.imshow(matrix, aspect="auto", cmap="viridis", interpolation="nearest")
         for classes, set_ticks in ((query_classes, ax.set_yticks), (candidate_classes, ax.set_xticks)):
@@ -206,15 +205,10 @@ def retrieval_similarity(result: RetrievalResult) -> Figure:
     return figure
 
 
-def _panel(title: str, width: float) -> tuple[Figure, Axes]:
-    figure, axes = _panels([title], width)
-    return figure, axes[title]
-
-
-def _panels(titles: Sequence[str], width: float) -> tuple[Figure, dict[str, Axes]]:
+def _panels(titles: Sequence[str], width: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width * len(titles), 4.2), layout="constrained", dpi=110)
-    axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
-    for title, ax in axes.items():
+    axes = list(figure.subplots(1, len(titles), squeeze=False)[0])
+    for title, ax in zip(titles, axes, strict=True):
         ax.set_title(title)
         ax.title.set_fontsize(10)
     return figure, axes

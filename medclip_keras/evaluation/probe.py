@@ -90,15 +90,16 @@ def probe(
         bootstrap: of the intervals.
     """
     examples = next(iter(training.values()))
-    num_training_images: dict[str, int] = {}
-    num_validation_images = max((len(v.keys) for v in validation.values()), default=0)
-    counts = {"num_training_images": num_training_images, "num_validation_images": num_validation_images}
-    result = ClassificationResult(task, task.counts() | counts, task.chance, {}, {})
-    for share in sorted(set(shares)):
-        variant, rows = f"{share:g}", share_of(examples, share, task.name)
+    rows_of = {f"{share:g}": share_of(examples, share, task.name) for share in sorted(set(shares))}
+    counts = task.counts() | {
+        "num_training_images": {variant: len(rows) for variant, rows in rows_of.items()},
+        "num_validation_images": max((len(v.keys) for v in validation.values()), default=0),
+    }
+    result = ClassificationResult(task, counts, task.chance, {}, {})
+    for variant, rows in rows_of.items():
         probes = {who: fit(training[who].at(rows), validation.get(who), task.name) for who in features}
         scores = {who: fitted.scores(features[who]) for who, fitted in probes.items()}
-        result.scores[variant], num_training_images[variant] = scores, len(rows)
+        result.scores[variant] = scores
         result.estimates[variant] = {
             who: dataclasses.replace(estimate_scores(task, scores[who], bootstrap), strength=fitted.strength)
             for who, fitted in probes.items()

@@ -106,28 +106,24 @@ def single_finding_task(
     return Task("single_finding", tuple(findings), rows, labels, index.patient_ids[rows])
 
 
-def multi_label_task(index: ImageIndex, findings: Sequence[str], concept_names: Sequence[str]) -> Task:
-    """Task of all images; an uncertain finding is unknown, a finding that is not mentioned is absent."""
-    labels = np.stack([_finding_labels(index.label_states, name, concept_names) for name in findings], axis=1)
-    return Task("multi_label", tuple(findings), np.arange(len(index)), labels, index.patient_ids)
-
-
 def make_task(
     index: ImageIndex, config: EvaluationConfig, concept_names: Sequence[str], per_class: int
 ) -> Task:
-    """Build a run's task, with at most `per_class` images a class (single_finding)."""
-    if config.task == "multi_label":
-        return multi_label_task(index, config.findings, concept_names)
-    findings = [name for name in config.findings if name != ABNORMAL]
-    return single_finding_task(index, findings, concept_names, per_class)
+    """Build a run's task.
 
-
-def _finding_labels(states: Ints, name: str, concept_names: Sequence[str]) -> Floats:
-    column = states[:, concept_names.index(NO_FINDING if name == ABNORMAL else name)]
-    positive: Floats = (column == LabelState.POSITIVE).astype(np.float64)
-    if name == ABNORMAL:
-        return 1 - positive
-    return np.where(column == LabelState.UNCERTAIN, np.nan, positive)
+    In single_finding it has at most `per_class` images a class, in multi_label all images; there an uncertain
+    finding is unknown, and a finding that is not mentioned is absent.
+    """
+    if config.task == "single_finding":
+        findings = [name for name in config.findings if name != ABNORMAL]
+        return single_finding_task(index, findings, concept_names, per_class)
+    labels = np.empty((len(index), len(config.findings)))
+    for k, name in enumerate(config.findings):
+        states = index.label_states[:, concept_names.index(NO_FINDING if name == ABNORMAL else name)]
+        positive = states == LabelState.POSITIVE
+        uncertain = states == LabelState.UNCERTAIN
+        labels[:, k] = ~positive if name == ABNORMAL else np.where(uncertain, np.nan, positive)
+    return Task("multi_label", config.findings, np.arange(len(index)), labels, index.patient_ids)
 
 
 def check_findings(config: EvaluationConfig, concept_names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Embedders for `evaluation`: a model in this process or a SavedModel, through the same graph."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -12,32 +12,19 @@ from medclip_keras.config import RunConfig, from_dict
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.serving.signatures import (
-    CONCEPTS_FILE,
-    EXTRA,
-    RUN_FILE,
-    TOKENS_ONLY,
-    EndpointFunction,
-    Endpoints,
-)
+from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, TOKENS_ONLY, Endpoints
 from medclip_keras.training.model import MedCLIP
 
 
 class GraphEmbedder:
-    """An embedder of compiled endpoints.
+    """An embedder of compiled endpoints; `owner` keeps their variables alive, which signatures do not."""
 
-    Args:
-        endpoints: endpoint → function of keyword tensors.
-        logit_scale: of the model.
-        owner: keeps the functions' variables alive, which signatures do not.
-    """
-
-    def __init__(self, endpoints: Mapping[str, EndpointFunction], logit_scale: float, owner: object):
+    def __init__(self, endpoints: Mapping[str, Callable], logit_scale: float, owner: object):
         self._endpoints, self.logit_scale, self._owner = endpoints, logit_scale, owner
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
-        return self._stored(images)["image_embeddings"].numpy()
+        return self._call("encode_stored_images", stored_images=images)["image_embeddings"]
 
     def embed_features(self, images: np.ndarray) -> np.ndarray:
         """Stored images uint8 (B, S, S, 1) to float32 (B, F), the image tower's output before projection.
@@ -45,22 +32,22 @@ class GraphEmbedder:
         Raises:
             ValueError: a SavedModel of an old version, without features.
         """
-        answer = self._stored(images)
+        answer = self._call("encode_stored_images", stored_images=images)
         form = "a version whose encode_stored_images returns image_features, for the linear probe"
         require("image_features" in answer, "saved_model", form, sorted(answer), "Export the run again.")
-        return answer["image_features"].numpy()
+        return answer["image_features"]
 
     def embed_files(self, contents: list[bytes]) -> np.ndarray:
         """Image files, JPEG or PNG, to float32 (B, D)."""
-        answer = self._endpoints["encode_image"](image_bytes=tf.constant(contents))
-        return answer["image_embeddings"].numpy()
+        return self._call("encode_image", image_bytes=contents)["image_embeddings"]
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """Sentences (N,) to float32 (N, D)."""
-        return self._endpoints["encode_text"](texts=tf.constant(texts))["text_embeddings"].numpy()
+        return self._call("encode_text", texts=texts)["text_embeddings"]
 
-    def _stored(self, images: np.ndarray) -> dict[str, tf.Tensor]:
-        return self._endpoints["encode_stored_images"](stored_images=tf.constant(images))
+    def _call(self, endpoint: str, **inputs: np.ndarray | list) -> dict[str, np.ndarray]:
+        answer = self._endpoints[endpoint](**{name: tf.constant(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in answer.items()}
 
 
 def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:

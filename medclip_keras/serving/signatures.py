@@ -36,17 +36,11 @@ TOKENS_ONLY = "tokens_only"  # folder of the versions without text operations; T
 RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
 TOKEN_ENDPOINTS = ("encode_image", "encode_tokens", "encode_stored_images")  # no operation of tensorflow-text
 
-EndpointFunction = Callable[..., dict[str, tf.Tensor]]
-
 
 class Endpoints:
     """The endpoints as compiled functions of fixed dtypes and free batch size.
 
     They call each other as compiled functions, so each encoder is traced once.
-
-    Args:
-        model: the dual encoder.
-        tokenizer: its tokeniser.
     """
 
     def __init__(self, model: MedCLIP, tokenizer: Tokenizer):
@@ -96,12 +90,8 @@ class Endpoints:
         }
         return {name: tf.transpose(values) for name, values in aggregated.items()}  # (B, C)
 
-    def functions(self, text_operations: bool = True) -> dict[str, EndpointFunction]:
-        """Endpoint → function; the first is serving_default.
-
-        Args:
-            text_operations: False omits the endpoints that need tensorflow-text.
-        """
+    def functions(self, text_operations: bool = True) -> dict[str, Callable]:
+        """Endpoint → function, serving_default first; without `text_operations` the `TOKEN_ENDPOINTS`."""
         names = self._inputs() if text_operations else TOKEN_ENDPOINTS
         return {name: getattr(self, name) for name in names}
 

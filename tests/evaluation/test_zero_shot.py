@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from medclip_keras.config import EvaluationConfig
 from medclip_keras.evaluation.classification import confusion, estimate_scores
 from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
-from medclip_keras.evaluation.tasks import first_of_each_class, multi_label_task, single_finding_task
+from medclip_keras.evaluation.tasks import first_of_each_class, make_task, single_finding_task
 from medclip_keras.evaluation.zero_shot import class_scores
 
 NAMES = ("No Finding", "Edema", "Mass")
@@ -55,7 +56,8 @@ def test_first_of_each_class_orders_by_key_not_by_row():
 
 def test_multi_label_task_does_not_know_what_is_uncertain():
     states = [[1, 2, 0], [2, 1, 3], [3, 0, 2]]
-    task = multi_label_task(index(states), ("Abnormal", "Edema", "Mass"), NAMES)
+    config = EvaluationConfig(task="multi_label", findings=("Abnormal", "Edema", "Mass"))
+    task = make_task(index(states), config, NAMES, per_class=1)
     np.testing.assert_array_equal(task.labels, [[0, 0, 0], [1, 1, np.nan], [1, 0, 0]])
     assert task.rows.tolist() == [0, 1, 2]
 

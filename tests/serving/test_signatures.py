@@ -40,7 +40,9 @@ def test_features_are_what_the_image_tower_projects(tiny):
 
 
 def test_a_saved_model_without_features_is_refused_by_name():
-    old = GraphEmbedder({"encode_stored_images": lambda stored_images: {"image_embeddings": None}}, 1.0, None)
+    old = GraphEmbedder(
+        {"encode_stored_images": lambda stored_images: {"image_embeddings": stored_images}}, 1.0, None
+    )
     with pytest.raises(ValueError, match=r"`saved_model` must be a version whose .* Export the run again"):
         old.embed_features(np.zeros((1, 40, 40, 1), np.uint8))
 

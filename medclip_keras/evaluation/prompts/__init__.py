@@ -71,9 +71,8 @@ def read_prompts(path: str) -> Prompts:
     require(isinstance(content, dict) and bool(content), "prompts", form, type(content).__name__)
     for name, texts in content.items():
         filled = isinstance(texts, list) and all(isinstance(t, str) and t.strip() for t in texts)
-        require(
-            filled and bool(texts), f"prompts[{name!r}]", "a list of at least one non-empty string", texts
-        )
+        of_class = "a list of at least one non-empty string"
+        require(filled and bool(texts), f"prompts[{name!r}]", of_class, texts)
     return {name: tuple(texts) for name, texts in content.items()}
 
 
@@ -95,7 +94,6 @@ def finding_prompts(config: EvaluationConfig) -> Prompts:
     if config.task == "multi_label" and NO_FINDING not in names:
         names.append(NO_FINDING)
     for name in names:
-        require(
-            name in prompts, "evaluation.findings", "findings with prompts", name, near_names(name, prompts)
-        )
+        advice = near_names(name, prompts)
+        require(name in prompts, "evaluation.findings", "findings with prompts", name, advice)
     return {name: prompts[name][: config.num_prompts] for name in names}
