@@ -61,7 +61,6 @@ def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest)
 
     Args:
         embed: image files to embeddings (B, D); raises if one of them is not an image.
-        manifest: of the files.
 
     Returns:
         float32 (num_images, D).

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
+from sklearn.metrics import roc_curve
 
 from medclip_keras.evaluation.arrays import Array, Floats
 from medclip_keras.evaluation.classification import confusion, ranked_scores
@@ -70,7 +70,7 @@ def similarity(result: ZeroShotResult) -> Figure:
     figure, axes = _panels(_ordered(matrices), width=0.55 * len(classes) + 2.4)
     limits = {"vmin": np.min(list(matrices.values())), "vmax": np.max(list(matrices.values()))}
     for who, ax in zip(_ordered(matrices), axes, strict=True):
-        drawn = _matrix(ax, matrices[who], classes, ".2f", im_kw=limits)
+        drawn = _matrix(ax, matrices[who], classes, ".2f", **limits)
         ax.set(xlabel="prompts of", ylabel="images with" if ax is axes[0] else "")
     figure.colorbar(drawn, ax=axes, label="mean cosine", shrink=0.8)
     return figure
@@ -87,7 +87,7 @@ def confusion_matrices(result: ClassificationResult) -> Figure:
     figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
     for variant, ax in zip(result.scores, axes, strict=True):
         counts = confusion(result.task, result.scores[variant][TRAINED])
-        _matrix(ax, counts, result.task.classes, "d", cmap="Blues", im_kw={"vmin": 0})
+        _matrix(ax, counts, result.task.classes, "d", cmap="Blues", vmin=0)
         accuracy = result.estimates[variant][TRAINED].overall["accuracy"].value
         title = f"{variant_name(variant)}: accuracy {accuracy:.3f}"
         ax.set(xlabel="predicted", ylabel="true", title=title)
@@ -215,11 +215,14 @@ def _panels(titles: Sequence[str], width: float) -> tuple[Figure, list[Axes]]:
 
 
 def _matrix(ax: Axes, matrix: Array, names: Sequence[str], number: str, **options: Any) -> AxesImage:
-    display = ConfusionMatrixDisplay(matrix, display_labels=names)
-    display.plot(ax=ax, values_format=number, colorbar=False, text_kw={"fontsize": 7}, **options)
+    drawn = ax.imshow(matrix, **options)
+    is_low = np.asarray(drawn.norm(matrix)) < 0.5
+    for (i, j), value in np.ndenumerate(matrix):
+        is_dark = is_low[i, j] == (drawn.get_cmap().name == "viridis")
+        text, colour = format(value, number).replace("-0.00", "0.00"), "white" if is_dark else "black"
+        ax.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     ax.set_yticks(range(len(names)), names, fontsize=8)
-    drawn: AxesImage = display.im_
     return drawn
 
 

@@ -48,12 +48,12 @@ def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
             name = metric.replace("precision_at_", "precision@").replace("auroc", "macro AUROC")
             of_untrained = untrained.overall[metric] if untrained else None
             yield Row(f"{title} {name}{suffix}", trained.overall[metric], of_untrained, chance)
-        if "accuracy" in result.chance:
-            continue
-        for name, of_class in trained.by_class.items():
+        by_class = trained.by_class if "accuracy" not in result.chance else {}
+        for name, found in by_class.items():
             of_untrained = untrained.by_class[name]["auroc"] if untrained else None
-            label = f"  AUROC {name}, {title}{suffix}"
-            yield Row(label, of_class["auroc"], of_untrained, result.chance["auroc"])
+            yield Row(
+                f"  AUROC {name}, {title}{suffix}", found["auroc"], of_untrained, result.chance["auroc"]
+            )
 
 
 def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
