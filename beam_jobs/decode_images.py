@@ -37,7 +37,7 @@ from medclip_keras.preprocess import images
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
 from medclip_keras.records.schema import parse_report
 from medclip_keras.sources import dicom, get_source
-from medclip_keras.sources.rows import BadRowError, ImageRow
+from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
 WITH_SENTENCES = "images_with_sentences"
 WITH_LABELS = "images_with_labels"
@@ -62,7 +62,7 @@ class DecodeImage:
 
     def __init__(
         self,
-        read_image: Callable[[ImageRow], bytes],
+        read_image: Callable[[ImageRow], ImageContent],
         table: ConceptTable,
         image_size: int,
         allow_annotation: bool = False,
@@ -74,6 +74,10 @@ class DecodeImage:
             functools.partial(images.decode_to_square, size=image_size),
             input_signature=[tf.TensorSpec((), tf.string)],
         )
+        self._resize = tf.function(
+            functools.partial(images.picture_to_square, size=image_size),
+            input_signature=[tf.TensorSpec((None, None), tf.uint16)],
+        )
 
     def __call__(self, keyed: KeyedRow) -> Outcome:
         """The record of an image.
@@ -81,9 +85,9 @@ class DecodeImage:
         Raises:
             BadRowError: the file cannot be read or decoded.
         """
-        file_bytes = self._read_image(keyed.row)
+        content = self._read_image(keyed.row)
         try:
-            image = self._decode(tf.constant(file_bytes))
+            image = self._resize(content) if isinstance(content, np.ndarray) else self._decode(content)
         except tf.errors.InvalidArgumentError:
             raise BadRowError("not a whole JPEG or PNG file") from None
         sentences, states = own_report(keyed.reports, len(self._names))

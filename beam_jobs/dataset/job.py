@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from beam_jobs.dataset.writing import (
     start_workplace,
     write_bad_records,
 )
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.provenance import code_sha256, sha256_of, versions
 from medclip_keras.records import schema, shards, splits
@@ -163,11 +164,13 @@ def describe_making(job: Job) -> dict[str, Any]:
         ValueError: an empty source, a missing table or column.
     """
     options = job.options
-    first = next(iter(job.rows(options.input)), None)
-    require(first is not None, "input", f"an archive with at least one of its {job.kind}", options.input)
+    found = job.rows(options.input)
+    first = next(found, None)
+    if first is None:
+        raise refusal("input", f"an archive with at least one of its {job.kind}", options.input)
     # Rows are walked through here only where they name files beside the table that they stand in.
     elsewhere = first.path != options.input and not epath.Path(options.input).is_dir()
-    row_paths = (row.path for row in job.rows(options.input)) if elsewhere else ()
+    row_paths = (row.path for row in itertools.chain((first,), found)) if elsewhere else ()
     modules = (job.source, rows, tables, schema, shards, splits, sharding, *job.modules)
     making = {
         "job": job.name,

@@ -40,9 +40,20 @@ def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
     gray = tf.cond(
         tf.io.is_jpeg(file_bytes), lambda: _decode_jpeg(file_bytes), lambda: _decode_png(file_bytes)
     )  # (height, width, 1)
-    square = _pad_to_square(gray)  # (side, side, 1)
-    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)  # (size, size, 1)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
+    return _resize_to_square(gray, size)
+
+
+def picture_to_square(picture: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes decoded pixels as `decode_to_square` does those of a 16-bit PNG file.
+
+    Args:
+        picture: (height, width) uint16, 65535 white.
+        size: side of the result in pixels.
+
+    Returns:
+        (size, size, 1) uint8 in [0, 255].
+    """
+    return _resize_to_square(_scale_16_bits(picture[..., None]), size)
 
 
 def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
@@ -223,8 +234,17 @@ def _decode_jpeg(file_bytes: tf.Tensor) -> tf.Tensor:
 
 def _decode_png(file_bytes: tf.Tensor) -> tf.Tensor:
     # 8-bit files come back as value * 257, so that one division serves both depths without a loss.
-    gray = tf.io.decode_png(file_bytes, channels=1, dtype=tf.uint16)
+    return _scale_16_bits(tf.io.decode_png(file_bytes, channels=1, dtype=tf.uint16))
+
+
+def _scale_16_bits(gray: tf.Tensor) -> tf.Tensor:
     return tf.cast(gray, tf.float32) / 257.0
+
+
+def _resize_to_square(gray: tf.Tensor, size: int) -> tf.Tensor:
+    square = _pad_to_square(gray)  # (side, side, 1)
+    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)  # (size, size, 1)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
 def _pad_to_square(image: tf.Tensor) -> tf.Tensor:

@@ -24,16 +24,21 @@ Refused before any work: no table; a missing column; a path of another form; a r
 no code."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
-from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.dicom import read_image_file, view_of_position
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_columns, require_distinct, state_of_code
+from medclip_keras.sources.tables import (
+    TableRow,
+    concepts_of,
+    read_table,
+    require_columns,
+    require_distinct,
+    states_in,
+)
 
 CITATION = (
     "Irvin et al., CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison, "
@@ -41,19 +46,21 @@ CITATION = (
 )
 LICENCE = "Stanford University School of Medicine CheXpert Dataset Research Use Agreement"
 
+read_image = dicom.read_image  # JPEG files
+
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
-_CONCEPT_OF_LABEL = {label: concept_of_label("chexpert", label) for label in labels_of("chexpert")}
+_CONCEPT_OF_LABEL = concepts_of("chexpert")
 _VIEW_COLUMN = "Frontal/Lateral"
 _VIEWS = {"Frontal": "frontal", "Lateral": "lateral", "": ""}
 _PATH = re.compile(
-    r"(?:.*/)?(?P<image>(?:train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/"
+    r"(?:.*/)?(?P<image>(?P<split>train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/"
     r"view\d+_(?P<view>frontal|lateral)\.\w+)"
 )
 _EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of train, valid and test, in the order of the tables, whether their files are there or not.
+    """The images of train, valid and test, in the order of the tables, whether their files exist or not.
 
     Args:
         path: the folder that holds the tables, or a folder with one such folder.
@@ -62,16 +69,12 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         ValueError: see above.
     """
     root, tables = _find_tables(epath.Path(path))
+    checked = []
     for split, table in tables.items():
-        _check(split, table)
-    for split, table in tables.items():
-        for row in read_table(table, ("Path",)):
-            yield _row(root, split, row)
-
-
-def read_image(row: ImageRow) -> bytes:
-    """The JPEG file."""
-    return read_image_file(row.path)
+        rows = [_image_row(root, split, row) for row in _read(table, split)]
+        require_distinct((row.image_id for row in rows), "Path", table)
+        checked += rows
+    yield from checked
 
 
 def _find_tables(folder: epath.Path) -> tuple[epath.Path, dict[str, epath.Path]]:
@@ -96,46 +99,26 @@ def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
     return tables
 
 
-def _check(split: str, table: epath.Path) -> None:
-    """Reads a table once, before any row of it counts.
-
-    Raises:
-        ValueError: see above.
-    """
+def _read(table: epath.Path, split: str) -> Iterator[TableRow]:
+    """The rows of a table; that of the test split has fewer columns, but one of the labels at least."""
     labels = tuple(_CONCEPT_OF_LABEL)
-    columns = ("Path", _VIEW_COLUMN, "AP/PA", *labels) if split != "test" else ("Path",)
-    seen = []
-    for number, row in enumerate(read_table(table, columns), 1):
-        if number == 1 and not set(labels).intersection(row):
+    for row in read_table(table, ("Path", _VIEW_COLUMN, "AP/PA", *labels) if split != "test" else ("Path",)):
+        if not set(labels).intersection(row):
             require_columns(list(row), labels, str(table))
-        match = _PATH.fullmatch(row["Path"] or "")
-        where = f"row {number} of {table}"
-        require(match is not None, "Path", f"of the form {_EXAMPLE}", where, "Restore the published table.")
-        require(match["image"].startswith(f"{split}/"), "Path", f"one of the folder {split}", where)
-        _view(row, match["view"])
-        _labels(row, labels)
-        seen.append(match["image"])
-    require_distinct(seen, "Path", table)
+        yield row
 
 
-def _row(root: epath.Path, split: str, row: dict[str, str]) -> ImageRow:
-    match = _PATH.fullmatch(row["Path"])
+def _image_row(root: epath.Path, split: str, row: TableRow) -> ImageRow:
+    match = row.match("Path", _PATH, f"of the form {_EXAMPLE}")
+    if match["split"] != split:
+        row.refuse("Path", f"a path in the folder {split}")
+    view = row.choose(_VIEW_COLUMN, _VIEWS, "Frontal, Lateral or blank") if _VIEW_COLUMN in row else ""
     return ImageRow(
         image_id=match["image"],
         study_id=f"{match['patient']}/{match['study']}",
         patient_id=match["patient"],
         path=f"{root}/{match['image']}",
-        view=_view(row, match["view"]),
-        labels=_labels(row, tuple(_CONCEPT_OF_LABEL)),
+        view=view or dicom.view_of_position(row.get("AP/PA", "")) or match["view"],
+        labels=states_in(row, _CONCEPT_OF_LABEL),
         split=split,
     )
-
-
-def _view(row: dict[str, str], named: str) -> str:
-    view = (row.get(_VIEW_COLUMN) or "").strip()
-    require(view in _VIEWS, _VIEW_COLUMN, "Frontal, Lateral or blank", view)
-    return _VIEWS[view] or view_of_position(row.get("AP/PA") or "") or named
-
-
-def _labels(row: dict[str, str], labels: Sequence[str]) -> dict[str, LabelState]:
-    return {_CONCEPT_OF_LABEL[label]: state_of_code(row[label], label) for label in labels if label in row}

@@ -25,22 +25,31 @@ several of the categories; an image or sentence that a table has twice."""
 
 import collections
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import read_table, require_distinct, state_of_code
+from medclip_keras.sources.tables import (
+    Labels,
+    TableRow,
+    concepts_of,
+    read_table,
+    require_distinct,
+    states_in,
+)
 
 CITATION = (
     "Zhang et al., Contrastive learning of medical visual representations from paired images and text, "
     "MLHC 2022; images: Irvin et al., CheXpert, AAAI 2019"
 )
 LICENCE = "Published by the authors for this evaluation; the images are CheXpert's"
+
+read_image = dicom.read_image  # JPEG files
 
 CANDIDATES = "image-retrieval/candidate.csv"
 QUERY_IMAGES = "image-retrieval/query.csv"
@@ -55,7 +64,9 @@ CATEGORIES = (
     "Pleural Effusion",
     "Fracture",
 )
+_CONCEPT_OF_CATEGORY = {name: concepts_of("convirt_8x200")[name] for name in CATEGORIES}
 ARCHIVES = ("CheXpert-v1.0-small", "CheXpert-v1.0")
+_EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 _PATH = re.compile(r"CheXpert-v1\.0[^/]*/(?P<file>\w+/(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+)")
 
 
@@ -66,7 +77,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         path: the folder that holds image-retrieval.
 
     Raises:
-        ValueError: a missing table or column, a row that cannot be meant, or that is there twice.
+        ValueError: see above.
     """
     root = epath.Path(path)
     checked = [*candidate_rows(root), *query_rows(root)]
@@ -76,25 +87,15 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
 def candidate_rows(path: epath.PathLike) -> list[ImageRow]:
     """The images to retrieve from; see `image_rows`."""
     table = _table(path, CANDIDATES)
-    rows = list(read_table(table, ("Path", "Frontal/Lateral", *CATEGORIES)))
-    labels = [_candidate_states(row, f"row {number} of {table}") for number, row in enumerate(rows, 1)]
-    return _image_rows(epath.Path(path), table, rows, labels)
+    rows = read_table(table, ("Path", "Frontal/Lateral", *CATEGORIES))
+    return _image_rows(path, table, [(row, _candidate_states(row)) for row in rows])
 
 
 def query_rows(path: epath.PathLike) -> list[ImageRow]:
     """The images to retrieve with; see `image_rows`."""
     table = _table(path, QUERY_IMAGES)
-    rows = list(read_table(table, ("Variable", "Path")))
-    labels = [
-        {concept_of_label("convirt_8x200", _category(row, number, table)): LabelState.POSITIVE}
-        for number, row in enumerate(rows, 1)
-    ]
-    return _image_rows(epath.Path(path), table, rows, labels)
-
-
-def read_image(row: ImageRow) -> bytes:
-    """The JPEG file."""
-    return epath.Path(row.path).read_bytes()
+    rows = read_table(table, ("Variable", "Path"))
+    return _image_rows(path, table, [(row, {_category(row): LabelState.POSITIVE}) for row in rows])
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
@@ -108,12 +109,12 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     """
     table = _table(path, QUERY_SENTENCES)
     rows = list(read_table(table, ("Variable", "Text")))
-    categories = [_category(row, number, table) for number, row in enumerate(rows, 1)]
+    categories = [_category(row) for row in rows]
     require_distinct((row["Text"] for row in rows), "Text", table)
-    numbers: collections.Counter = collections.Counter()
+    numbers = collections.Counter[str]()
     for row, category in zip(rows, categories, strict=True):
         numbers[category] += 1
-        query = f"{category}/{numbers[category]}"
+        query = f"{row['Variable']}/{numbers[category]}"
         yield ReportRow(query, query, query, str(table), content=row["Text"].encode(), split="test")
 
 
@@ -135,40 +136,40 @@ def _table(path: epath.PathLike, name: str) -> epath.Path:
     return table
 
 
-def _category(row: Mapping[str, str], number: int, table: epath.Path) -> str:
-    is_known = row["Variable"] in CATEGORIES
-    require(is_known, "Variable", f"one of {', '.join(CATEGORIES)}", f"row {number} of {table}")
-    return row["Variable"]
+def _category(row: TableRow) -> str:
+    """The concept of a query's category."""
+    if row["Variable"] not in CATEGORIES:
+        row.refuse("Variable", f"one of {', '.join(CATEGORIES)}")
+    return _CONCEPT_OF_CATEGORY[row["Variable"]]
 
 
-def _candidate_states(row: Mapping[str, str], place: str) -> dict[str, LabelState]:
-    codes = {name: state_of_code(row[name], name) for name in CATEGORIES}
-    of_one = list(codes.values()).count(LabelState.POSITIVE) == 1
-    require(of_one, "candidate", "positive for one of the eight categories", place)
-    return {concept_of_label("convirt_8x200", name): state for name, state in codes.items()}
+def _candidate_states(row: TableRow) -> Labels:
+    states = states_in(row, _CONCEPT_OF_CATEGORY)
+    if list(states.values()).count(LabelState.POSITIVE) != 1:
+        row.refuse("candidate", "positive for one of the eight categories")
+    return states
 
 
 def _image_rows(
-    root: epath.Path, table: epath.Path, rows: list[dict[str, str]], labels: list[dict[str, LabelState]]
+    path: epath.PathLike, table: epath.Path, labelled: list[tuple[TableRow, Labels]]
 ) -> list[ImageRow]:
-    """Rows of a table of images, under its name."""
-    matches = [_PATH.fullmatch(row["Path"]) for row in rows]
-    for number, match in enumerate(matches, 1):
-        requirement = "such as CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
-        require(match is not None, "Path", requirement, f"row {number} of {table}")
-    require_distinct((row["Path"] for row in rows), "Path", table)
+    """The images of a table, identified as `candidate/…` or `query/…` after its file name."""
+    root = epath.Path(path)
     places = [folder / name for folder in (root, root.parent) for name in ARCHIVES]
     archive = next((place for place in places if place.is_dir()), places[0])
     kind = table.name.removesuffix(".csv")
-    return [
-        ImageRow(
+    images = []
+    for row, labels in labelled:
+        match = row.match("Path", _PATH, f"such as {_EXAMPLE}")
+        image = ImageRow(
             image_id=f"{kind}/{match['file'].partition('/')[2]}",
             study_id=match["study"],
             patient_id=match["patient"],
             path=str(archive / match["file"]),
             view="lateral" if "lateral" in match["file"] else "frontal",
-            labels=states,
+            labels=labels,
             split="test",
         )
-        for match, states in zip(matches, labels, strict=True)
-    ]
+        images.append(image)
+    require_distinct((row.path for row in images), "Path", table)
+    return images

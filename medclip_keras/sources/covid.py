@@ -51,15 +51,14 @@ line; a file that is named twice.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_distinct
+from medclip_keras.sources.tables import read_lines, read_table, require_distinct, states_of
 
 CITATION = (
     "Rahman et al., Exploring the effect of image enhancement techniques on COVID-19 detection using chest "
@@ -68,39 +67,37 @@ CITATION = (
 )
 LICENCE = "The collected archives' own; Hannover CC BY 3.0"
 
+read_image = dicom.read_image  # PNG or JPEG files
+
 FOLDERS = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 TABLE = "data.csv"
-_LISTS = {"train": ("train_COVIDx*.txt", "train.txt"), "test": ("test_COVIDx*.txt", "test.txt")}
-_LISTS["valid"] = ("val_COVIDx*.txt", "val.txt")
-_FOLDER_OF_SPLIT = {"train": "train", "test": "test", "valid": "val"}
-_LINE = re.compile(r"(?P<patient>.+) (?P<file>\S+\.\w+) (?P<label>\S+)(?: \S+)?")
+_LISTS = {  # split → names of its list, folder of its images
+    "train": (("train_COVIDx*.txt", "train.txt"), "train"),
+    "test": (("test_COVIDx*.txt", "test.txt"), "test"),
+    "valid": (("val_COVIDx*.txt", "val.txt"), "val"),
+}
+_CLASSES_OF_LISTS = ("normal", "pneumonia", "COVID-19", "positive", "negative")
+_LINE = re.compile(rf"(?P<patient>.+) (?P<file>\S+\.\w+) (?P<label>{'|'.join(_CLASSES_OF_LISTS)})(?: \S+)?")
+_VIEWS = {"ap": "frontal", "pa": "frontal", "lateral": "lateral"}
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
-
-def _states_of(positive: tuple[str, ...], negative: tuple[str, ...]) -> dict[str, LabelState]:
-    """States by concept, of the labels that a class has and has not."""
-    by_state = ((LabelState.POSITIVE, positive), (LabelState.NEGATIVE, negative))
-    return {concept_of_label("covid", label): state for state, labels in by_state for label in labels}
-
-
-_COVID = _states_of(("COVID-19",), ())
-_NORMAL = _states_of(("Normal",), ("COVID-19", "Pneumonia", "Viral Pneumonia", "Lung_Opacity"))
+_COVID = states_of("covid", ["COVID-19"], [])
+_NORMAL = states_of("covid", ["Normal"], ["COVID-19", "Pneumonia", "Viral Pneumonia", "Lung_Opacity"])
 STATES = {  # class → states
     "COVID": _COVID,
     "COVID-19": _COVID,
     "positive": _COVID,
-    "negative": _states_of((), ("COVID-19",)),
-    "Viral Pneumonia": _states_of(("Viral Pneumonia", "Pneumonia"), ("COVID-19", "Normal")),
-    "pneumonia": _states_of(("Pneumonia",), ("COVID-19", "Normal")),
-    "Lung_Opacity": _states_of(("Lung_Opacity",), ("COVID-19", "Normal")),
+    "negative": states_of("covid", [], ["COVID-19"]),
+    "Viral Pneumonia": states_of("covid", ["Viral Pneumonia", "Pneumonia"], ["COVID-19", "Normal"]),
+    "pneumonia": states_of("covid", ["Pneumonia"], ["COVID-19", "Normal"]),
+    "Lung_Opacity": states_of("covid", ["Lung_Opacity"], ["COVID-19", "Normal"]),
     "Normal": _NORMAL,
     "normal": _NORMAL,
 }
-_CLASSES_OF_LISTS = ("normal", "pneumonia", "COVID-19", "positive", "negative")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of the layout at a path, whether the files that a list or table names are there or not.
+    """The images of the layout at a path, whether the files that a list or table names exist or not.
 
     Args:
         path: the folder that holds the class folders, the lists, or data.csv.
@@ -109,86 +106,77 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         ValueError: none or several of the layouts, or what the layout's description above refuses.
     """
     root = epath.Path(path)
-    layouts: dict[str, tuple[bool, Callable]] = {
+    layouts = {
         f"the folders {', '.join(FOLDERS)}": (any((root / name).is_dir() for name in FOLDERS), _folder_rows),
-        "the lists train_COVIDx*.txt and test_COVIDx*.txt": (
-            any(map(bool, _lists(root).values())),
-            _list_rows,
-        ),
+        "the lists train_COVIDx*.txt and test_COVIDx*.txt": (any(_find_lists(root).values()), _list_rows),
         f"Hannover's {TABLE}": ((root / TABLE).is_file(), _table_rows),
     }
-    found = {name: rows for name, (is_there, rows) in layouts.items() if is_there}
+    found = [name for name, (is_there, _) in layouts.items() if is_there]
     requirement = f"a folder with one of: {'; '.join(layouts)}"
     received = f"{path}, which has {' and '.join(found) or 'none of them'}"
     require(len(found) == 1, "input", requirement, received, "See the documentation of this source.")
-    (rows,) = found.values()
-    checked = list(rows(root))
-    yield from checked
+    _, rows = layouts[found[0]]
+    yield from rows(root)
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The PNG or JPEG file."""
-    return epath.Path(row.path).read_bytes()
-
-
-def _folder_rows(root: epath.Path) -> Iterator[ImageRow]:
+def _folder_rows(root: epath.Path) -> list[ImageRow]:
+    rows = []
     for folder in FOLDERS:
         images = root / folder / "images"
         images = images if images.is_dir() else root / folder
         require(images.is_dir(), "input", f"a folder with {folder}/images", str(root), "Download it again.")
-        for file in _image_files(images):
-            yield _row(f"{folder}/{file.name}", file, folder)
+        rows += [_row(f"{folder}/{file.name}", file, folder) for file in _image_files(images)]
+    return rows
 
 
-def _lists(root: epath.Path) -> dict[str, list[epath.Path]]:
+def _find_lists(root: epath.Path) -> dict[str, list[epath.Path]]:
     return {
-        split: sorted(file for p in patterns for file in root.glob(p)) for split, patterns in _LISTS.items()
+        split: sorted(file for name in names for file in root.glob(name))
+        for split, (names, _) in _LISTS.items()
     }
 
 
-def _list_rows(root: epath.Path) -> Iterator[ImageRow]:
-    lists = _lists(root)
+def _list_rows(root: epath.Path) -> list[ImageRow]:
+    lists = _find_lists(root)
     for split, files in lists.items():
-        advice = "Keep the lists of one version in the folder."
         names = [file.name for file in files]
-        is_optional = split == "valid"
-        require(len(files) == 1 or (is_optional and not files), "input", f"one {split} list", names, advice)
-    seen: dict[str, str] = {}
+        enough = len(files) == 1 or (split == "valid" and not files)
+        require(enough, "input", f"one {split} list", names, "Keep the lists of one version in the folder.")
+    rows: dict[str, ImageRow] = {}
     for split, files in lists.items():
         for file in files:
-            for row in _rows_of_list(file, root / _FOLDER_OF_SPLIT[split], split):
-                other = seen.setdefault(row.image_id, split)
+            for row in _rows_of_list(file, root / _LISTS[split][1], split):
+                other = rows.setdefault(row.image_id, row).split
                 received = f"an image of both the {other} and the {split} list"
                 require(other == split, "filename", "in one list", received, "Delete it from one of them.")
-                yield row
+    return list(rows.values())
 
 
-def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> Iterator[ImageRow]:
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    lines = [line for line in lines if line]
-    matches = [_LINE.fullmatch(line) for line in lines]
-    for number, match in enumerate(matches, 1):
-        is_line = match is not None and match["label"] in _CLASSES_OF_LISTS
-        requirement = f"lines of patient, file, class ({', '.join(_CLASSES_OF_LISTS)}), source"
-        require(is_line, "input", requirement, f"row {number} of {file}")
-    require_distinct((match["file"] for match in matches), "filename", file)
-    for match in matches:
-        name = match["file"]
-        yield _row(name, images / name, match["label"], patient_id=match["patient"], split=split)
+def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> list[ImageRow]:
+    requirement = f"lines of patient, file, class ({', '.join(_CLASSES_OF_LISTS)}), source"
+    lines = read_lines(file, _LINE, "input", requirement)
+    require_distinct((line["file"] for line in lines), "filename", file)
+    return [
+        _row(line["file"], images / line["file"], line["label"], line["patient"], split=split)
+        for line in lines
+    ]
 
 
-def _table_rows(root: epath.Path) -> Iterator[ImageRow]:
+def _table_rows(root: epath.Path) -> list[ImageRow]:
     rows = list(read_table(root / TABLE, ("patient_id", "image_id", "projection")))
     require_distinct((row["image_id"] for row in rows), "image_id", root / TABLE)
     folders = [folder for folder in (root / "png", root / "images") if folder.is_dir()]
     files = {file.name.rpartition(".")[0]: file for folder in folders for file in _image_files(folder)}
-    for row in rows:
-        name = row["image_id"]
-        file = files.get(name, root / "png" / f"{name}.png")
-        view = {"ap": "frontal", "pa": "frontal", "lateral": "lateral"}.get(
-            row["projection"].strip().lower(), ""
+    return [
+        _row(
+            row["image_id"],
+            files.get(row["image_id"], root / "png" / f"{row['image_id']}.png"),
+            "COVID-19",
+            row["patient_id"],
+            view=_VIEWS.get(row["projection"].strip().lower(), ""),
         )
-        yield _row(name, file, "COVID-19", patient_id=row["patient_id"], view=view)
+        for row in rows
+    ]
 
 
 def _image_files(folder: epath.Path) -> list[epath.Path]:
@@ -197,7 +185,7 @@ def _image_files(folder: epath.Path) -> list[epath.Path]:
 
 
 def _row(
-    image_id: str, file: epath.Path, label: str, patient_id: str = "", view: str = "", split: str = ""
+    image_id: str, file: epath.Path, label: str, patient_id: str = "", *, view: str = "", split: str = ""
 ) -> ImageRow:
     return ImageRow(
         image_id=image_id,

@@ -15,7 +15,7 @@ report       the report's text, line breaks within quotes. Blank: no report. Whe
 patient_id   needed: splits are made by patient.
 study_id     joins a report with the images of its study. Without this column each row is a study.
 split        train, valid (or val, validation) or test; blank or no column: by patient.
-view         frontal (or PA, AP), lateral (or LL), or blank: then a .dcm file's header tells, where it does.
+view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a .dcm file's header, if any.
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not
              mentioned, as CheXpert codes them. Columns that are no concept of the table in use are ignored.
 
@@ -25,34 +25,36 @@ is refused rather than ignored.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
-from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources import nih_chestxray14
-from medclip_keras.sources.dicom import SUFFIXES, read_image_file, view_of_file
+from medclip_keras.sources import dicom, nih_chestxray14
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS, STATE_OF_CODE, read_table, state_of_code
+from medclip_keras.sources.tables import (
+    CHEXPERT_OBSERVATIONS,
+    STATE_OF_CODE,
+    Labels,
+    TableRow,
+    read_table,
+    state_of_code,
+)
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
 
+read_image = dicom.read_image  # JPEG, PNG or DICOM files
+
 CHEST21 = tuple(dict.fromkeys((*CHEXPERT_OBSERVATIONS, *nih_chestxray14.CONCEPT_OF_LABEL.values())))
 _OWN_COLUMNS = ("path", "patient_id", "study_id", "split", "view", "report")
-_SPLITS = {"val": "valid", "validation": "valid", "validate": "valid"} | {
-    name: name for name in ("", "train", "valid", "test")
-}
-_VIEWS = {
-    "pa": "frontal",
-    "ap": "frontal",
-    "frontal": "frontal",
-    "ll": "lateral",
-    "lateral": "lateral",
-    "": "",
-}
+_SPLITS = {name: name for name in ("", "train", "valid", "test")}
+_SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
+_VIEWS = (
+    {"": ""} | dict.fromkeys(("pa", "ap", "frontal"), "frontal") | dict.fromkeys(("ll", "lateral"), "lateral")
+)
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
@@ -65,26 +67,22 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         ValueError: no table, a column missing (with the near names), a concept's name misspelt, a split, view
             or label code that is none.
     """
-    for _, row in _numbered_rows(path, ("path", "patient_id")):  # all of them, before any counts
-        _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
-    for number, row in _numbered_rows(path, ("path", "patient_id")):
-        if not row["path"]:
-            continue
-        image_path = _resolve(epath.Path(path), row["path"])
-        yield ImageRow(
-            image_id=row["path"],
-            study_id=row.get("study_id") or f"row {number}",
-            patient_id=row["patient_id"],
-            path=image_path,
-            view=_choose(_VIEWS, row, "view") or _view_of_header(image_path),
-            labels=_labels(row),
-            split=_choose(_SPLITS, row, "split"),
-        )
-
-
-def read_image(row: ImageRow) -> bytes:
-    """The image file; the picture of a DICOM file, as PNG."""
-    return read_image_file(row.path)
+    rows = []
+    for row in _read(path, "path"):
+        labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
+        if row["path"]:
+            image = ImageRow(
+                image_id=row["path"],
+                study_id=_study_of(row),
+                patient_id=row["patient_id"],
+                path=row["path"] if "://" in row["path"] else str(epath.Path(path).parent / row["path"]),
+                view=view,
+                labels=labels,
+                split=split,
+            )
+            rows.append(image)
+    for image in rows:
+        yield image if image.view else replace(image, view=_view_of_header(image.path))
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
@@ -96,22 +94,17 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     Raises:
         ValueError: as `image_rows`, with the column `report` in place of `path`.
     """
-    for _, row in _numbered_rows(path, ("report", "patient_id")):
+    for row in _read(
+        path, "report"
+    ):  # all rows are checked first; then read again, as texts need much memory
         _choose(_SPLITS, row, "split")
     seen = set()
-    for number, row in _numbered_rows(path, ("report", "patient_id")):
-        study_id = row.get("study_id") or f"row {number}"
-        if not row["report"].strip() or study_id in seen:
-            continue
-        seen.add(study_id)
-        yield ReportRow(
-            report_id=study_id,
-            study_id=study_id,
-            patient_id=row["patient_id"],
-            path=str(path),
-            content=row["report"].encode(),
-            split=_choose(_SPLITS, row, "split"),
-        )
+    for row in _read(path, "report"):
+        study, content = _study_of(row), row["report"].encode()
+        if content.strip() and study not in seen:
+            seen.add(study)
+            split = _choose(_SPLITS, row, "split")
+            yield ReportRow(study, study, row["patient_id"], str(path), content, split)
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
@@ -125,31 +118,33 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     return split_sections(row.content.decode())
 
 
-def _numbered_rows(path: epath.PathLike, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows with their number, the first after the header being 1; cells are never None."""
-    for number, row in enumerate(read_table(path, columns), 1):
-        if number == 1:
+def _read(path: epath.PathLike, column: str) -> Iterator[TableRow]:
+    """The rows of the table, which has a column of patients and that other one."""
+    for number, row in enumerate(read_table(path, (column, "patient_id"), as_wide=True)):
+        if not number:
             _refuse_misspelt(row)
-        require(None not in row, "input", "a table whose rows are as long as its header", f"row {number}")
-        row = {column: value or "" for column, value in row.items()}
-        require(bool(row["patient_id"]), "patient_id", "filled", f"row {number}", "Splits are by patient.")
-        yield number, row
+        if not row["patient_id"]:
+            row.refuse("patient_id", "filled", "Splits are by patient.")
+        yield row
+
+
+def _study_of(row: TableRow) -> str:
+    return row.get("study_id") or f"row {row.number}"
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
-def _refuse_misspelt(row: Mapping[str, str]) -> None:
-    concepts = {_plain(name): name for name in CHEST21}
-    own = {_plain(name): name for name in _OWN_COLUMNS}
+def _refuse_misspelt(row: TableRow) -> None:
+    written = {_plain(name): name for name in (*CHEST21, *_OWN_COLUMNS)}
     for column in row:
-        meant = (own | concepts).get(_plain(column or ""), column)
+        meant = written.get(_plain(column), column)
         require(column == meant, "column", f"written {meant!r}", column, "Rename the column.")
 
 
-def _labels(row: Mapping[str, str]) -> dict[str, LabelState]:
-    """States by column; a column that is none of chest21's is a label only where it holds a label's code."""
+def _labels(row: TableRow) -> Labels:
+    """States by column; a column that is no concept of chest21 counts in the rows with a code in it."""
     labels = {}
     for column, code in row.items():
         if column in CHEST21:
@@ -159,7 +154,7 @@ def _labels(row: Mapping[str, str]) -> dict[str, LabelState]:
     return labels
 
 
-def _choose(known: Mapping[str, str], row: Mapping[str, str], column: str) -> str:
+def _choose(known: Mapping[str, str], row: TableRow, column: str) -> str:
     value = row.get(column, "").strip().lower()
     require(value in known, column, f"one of {', '.join(filter(None, known))} or blank", value)
     return known[value]
@@ -167,10 +162,6 @@ def _choose(known: Mapping[str, str], row: Mapping[str, str], column: str) -> st
 
 def _view_of_header(path: str) -> str:
     try:
-        return view_of_file(path) if path.lower().endswith(SUFFIXES) else ""
-    except OSError:  # a bad row, where it is decoded
+        return dicom.view_of_file(path) if path.lower().endswith(dicom.SUFFIXES) else ""
+    except OSError:  # a bad row when its image is decoded
         return ""
-
-
-def _resolve(table: epath.Path, path: str) -> str:
-    return path if "://" in path else str(table.parent / path)

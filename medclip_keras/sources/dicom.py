@@ -1,8 +1,6 @@
-"""DICOM radiographs → PNG bytes, as every source hands images on; of the header only the view is told.
+"""Read image files: JPEG and PNG as bytes, DICOM radiographs as pixels.
 
-`read_image_file` is what a source's `read_image` calls: JPEG and PNG files pass as they are, DICOM files
-become gray PNG. Of a header, only the elements in `_PICTURE` and `_VIEW` are parsed: no name, date or
-identifier.
+Of a DICOM header, only the elements in `_PICTURE` and `_VIEW` are parsed: no name, date or identifier.
 
 The picture is what a screen shows, by DICOM PS3.3 C.7.6.3.1.2, C.11.1 and C.11.2: stored values, modality LUT
 or rescale, VOI LUT or the first window, then MONOCHROME1 inverted; pixel padding is black. Without LUT and
@@ -14,7 +12,7 @@ Transfer syntaxes: uncompressed, deflated, RLE, JPEG (baseline, extended, lossle
 high-throughput JPEG 2000.
 
 A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused, unless
-`decode_images --allow_annotation` takes it: the job then sets the environment variable
+`decode_images --allow_annotation` accepts it: the job then sets the environment variable
 MEDCLIP_ALLOW_ANNOTATION to 1 where it decodes. Other headers pass.
 """
 
@@ -24,12 +22,11 @@ import os
 import numpy as np
 import pydicom
 from etils import epath
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
 
 from medclip_keras.sources import dicom_jpeg
-from medclip_keras.sources.rows import BadRowError
+from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
 SUFFIXES = (".dcm", ".dicom")
@@ -69,16 +66,30 @@ _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
 _POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() for name in names}
 
 
-def dicom_to_png(file_bytes: bytes, *, allow_annotation: bool = False) -> bytes:
-    """Decodes a DICOM radiograph to a gray PNG file in which black is what the screen shows black.
+def read_image(row: ImageRow) -> ImageContent:
+    """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file.
+
+    Raises:
+        OSError: the file cannot be read.
+        BadRowError: see `decode_dicom`.
+    """
+    path = epath.Path(row.path)
+    file_bytes = path.read_bytes()
+    if path.suffix.lower() in SUFFIXES or file_bytes[128:132] == b"DICM":
+        return decode_dicom(file_bytes, allow_annotation=os.environ.get(ALLOW_ANNOTATION) == "1")
+    return file_bytes
+
+
+def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.ndarray:
+    """Decode a DICOM radiograph to gray pixels; black is what the screen shows black.
 
     Args:
         file_bytes: the whole file, of a transfer syntax listed above.
-        allow_annotation: take files whose header says BurnedInAnnotation YES as well.
+        allow_annotation: accept files whose header says BurnedInAnnotation YES.
 
     Returns:
-        A PNG file, gray, with pixels and nothing else: 8 bits where up to 8 bits are stored and neither LUT
-        nor window acts on them, else 16 bits, 65535 white.
+        (rows, columns) uint16, 65535 white. Where up to 8 bits are stored and neither LUT nor window acts on
+        them, the values are v * 257 for v in [0, 255].
 
     Raises:
         BadRowError: not DICOM, truncated, no single picture, a transfer syntax that cannot be read, or
@@ -87,37 +98,20 @@ def dicom_to_png(file_bytes: bytes, *, allow_annotation: bool = False) -> bytes:
     header = _read_header(file_bytes, _PICTURE)
     burned_in = str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     if burned_in and not allow_annotation:
-        raise BadRowError("words are burned into the picture; --allow_annotation takes it all the same")
+        raise BadRowError("words are burned into the picture; --allow_annotation accepts it")
     _refuse_other_objects(header)
     _require_decoder(header)
     try:
-        picture, dtype = _picture(header)  # (rows, columns) in [0, 1]
+        picture, white = _picture(header)  # (rows, columns) in [0, 1]
     except Exception as error:  # whatever decoders raise on whatever a file holds
         raise BadRowError(
             f"the pixels of the DICOM file cannot be decoded ({type(error).__name__})"
         ) from None
-    picture = np.round(picture * np.iinfo(dtype).max).astype(dtype)
-    png = io.BytesIO()
-    Image.fromarray(picture).save(png, "PNG", compress_level=1)  # decoded again at once: speed before size
-    return png.getvalue()
-
-
-def read_image_file(path: epath.PathLike) -> bytes:
-    """A JPEG or PNG file as it is, a DICOM file as PNG.
-
-    Raises:
-        OSError: the file cannot be read.
-        BadRowError: see `dicom_to_png`.
-    """
-    path = epath.Path(path)
-    file_bytes = path.read_bytes()
-    if path.suffix.lower() in SUFFIXES or file_bytes[128:132] == b"DICM":
-        return dicom_to_png(file_bytes, allow_annotation=os.environ.get(ALLOW_ANNOTATION) == "1")
-    return file_bytes
+    return np.round(picture * white).astype(np.uint16) * np.uint16(65535 // white)  # (rows, columns)
 
 
 def view_of_file(path: epath.PathLike) -> str:
-    """The view by the header of a DICOM file; reads no pixels.
+    """Read the view from the header of a DICOM file, without its pixels.
 
     Returns:
         "frontal", "lateral", or "" where the header does not say or is none.
@@ -173,28 +167,28 @@ def _require_decoder(header: Dataset) -> None:
         raise BadRowError(f"{decoder.UID.name} lacks its decoder, which `pip install medclip_keras` brings")
 
 
-def _picture(header: Dataset) -> tuple[np.ndarray, type]:
-    """The picture as (rows, columns) float in [0, 1], 0 black, and the type to keep it in."""
+def _picture(header: Dataset) -> tuple[np.ndarray, int]:
+    """The picture as (rows, columns) float in [0, 1], 0 black, and its white: 255 or 65535 levels."""
     plugin = dicom_jpeg.PLUGIN if header.file_meta.TransferSyntaxUID in dicom_jpeg.SYNTAXES else ""
     stored = pixel_array(header, decoding_plugin=plugin)  # colour is converted to red, green, blue
     full_range = (0, 2**header.BitsStored - 1)
-    depth = np.uint8 if header.BitsStored <= 8 else np.uint16
+    white = 255 if header.BitsStored <= 8 else 65535
     if header.get("SamplesPerPixel", 1) == 3:
-        return _stretch(stored @ np.array(_LUMINANCE), *full_range), depth
+        return _stretch(stored @ np.array(_LUMINANCE), *full_range), white
     padding = _padding(stored, header)
     values = apply_modality_lut(stored, header)
     if header.get("VOILUTSequence") or _has_window(header):
-        depth = np.uint16
+        white = 65535
         picture = _stretch(apply_voi_lut(values, header), *_output_range(header))
     elif header.BitsStored <= 8 and np.array_equal(values, stored) and not header.PixelRepresentation:
         picture = _stretch(values, *full_range)
     else:
+        white = 65535
         seen = values[~padding]
         picture = _stretch(values, seen.min(), seen.max()) if seen.size else np.zeros(values.shape)
-        depth = np.uint16
     if header.PhotometricInterpretation == "MONOCHROME1":
         picture = 1.0 - picture
-    return np.where(padding, 0.0, picture), depth
+    return np.where(padding, 0.0, picture), white
 
 
 def _stretch(values: np.ndarray, black: float, white: float) -> np.ndarray:

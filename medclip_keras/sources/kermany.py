@@ -24,10 +24,9 @@ from collections.abc import Iterator
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_distinct
+from medclip_keras.sources.tables import read_table, require_distinct, states_of
 
 CITATION = (
     "Kermany et al., Identifying medical diagnoses and treatable diseases by image-based deep learning, "
@@ -35,7 +34,13 @@ CITATION = (
 )
 LICENCE = "CC BY 4.0"
 
+read_image = dicom.read_image  # JPEG files
+
 FOLDERS = ("NORMAL", "PNEUMONIA")
+STATES = {
+    "NORMAL": states_of("kermany", ["NORMAL"], ["PNEUMONIA"]),
+    "PNEUMONIA": states_of("kermany", ["PNEUMONIA"], ["NORMAL"]),
+}
 MANIFEST = "manifest.csv"
 _PATIENT = re.compile(r"person\d+|(?:[A-Z]+\d*-)?IM-\d+", re.IGNORECASE)
 _SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -57,45 +62,35 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     requirement = "a folder that holds NORMAL and PNEUMONIA, or train/ and test/ with them"
     advice = "Download it from https://data.mendeley.com/datasets/rscbjbr9sj."
     require(bool(parts), "input", requirement, str(path), advice)
-    tables = {part: _read_manifest(part / MANIFEST) for part in parts if (part / MANIFEST).is_file()}
-    for part in parts:
-        if part in tables:
-            yield from _manifest_rows(part, tables[part])
-        else:
-            yield from _folder_rows(root, part)
+    yield from [row for part in parts for row in _part_rows(root, part)]
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The JPEG file."""
-    return epath.Path(row.path).read_bytes()
-
-
-def _read_manifest(table: epath.Path) -> list[dict[str, str]]:
-    rows = list(read_table(table, ("file", "label", "patient")))
-    for number, row in enumerate(rows, 1):
-        is_known = row["label"].upper() in FOLDERS
-        require(is_known, "label", "normal or pneumonia", row["label"], f"It is row {number} of {table}.")
-    require_distinct(((row["label"].upper(), row["file"]) for row in rows), "file", table)
-    return rows
-
-
-def _manifest_rows(part: epath.Path, rows: list[dict[str, str]]) -> Iterator[ImageRow]:
-    for row in rows:
-        folder = row["label"].upper()
-        yield _row(part / folder / row["file"], f"{folder}/{row['file']}", folder, row["patient"])
-
-
-def _folder_rows(root: epath.Path, part: epath.Path) -> Iterator[ImageRow]:
+def _part_rows(root: epath.Path, part: epath.Path) -> list[ImageRow]:
+    if (part / MANIFEST).is_file():
+        return _manifest_rows(part)
     prefix = "" if part == root else f"{part.name}/"
+    rows = []
     for folder in FOLDERS:
         files = sorted((part / folder).iterdir()) if (part / folder).is_dir() else []
         for file in files:
             if file.suffix.lower() in _SUFFIXES and not file.name.startswith("."):
-                yield _row(file, f"{prefix}{folder}/{file.name}", folder, patient_of(file.name))
+                rows.append(_row(file, f"{prefix}{folder}/{file.name}", folder, patient_of(file.name)))
+    return rows
+
+
+def _manifest_rows(part: epath.Path) -> list[ImageRow]:
+    rows = []
+    for row in read_table(part / MANIFEST, ("file", "label", "patient")):
+        folder = row["label"].upper()
+        require(folder in FOLDERS, "label", "normal or pneumonia", row["label"], f"It is {row.place}.")
+        file = part / folder / row["file"]
+        rows.append(_row(file, f"{folder}/{row['file']}", folder, row["patient"]))
+    require_distinct((row.image_id for row in rows), "file", part / MANIFEST)
+    return rows
 
 
 def patient_of(file_name: str) -> str:
-    """The patient whom a file's name tells; the name without suffix where it has another form.
+    """The patient in a file's name; the name without its suffix if it has another form.
 
     >>> patient_of("person7_bacteria_24.jpeg"), patient_of("NORMAL2-IM-0035-0001.jpeg")
     ('person7', 'NORMAL2-IM-0035')
@@ -111,8 +106,5 @@ def _row(file: epath.Path, image_id: str, folder: str, patient: str) -> ImageRow
         patient_id=patient,
         path=str(file),
         view="frontal",
-        labels={
-            concept_of_label("kermany", name): LabelState.POSITIVE if name == folder else LabelState.NEGATIVE
-            for name in FOLDERS
-        },
+        labels=STATES[folder],
     )

@@ -32,20 +32,19 @@ no heading it is read as the body; a report without any of these is counted as u
 Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
 none; a label that is no code."""
 
-import array
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-import numpy as np
 from etils import epath
 
-from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.dicom import read_image_file, view_of_position
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import first_repeat, read_table, require_distinct, state_of_code
+from medclip_keras.sources import dicom
+from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow, ReportRow
+from medclip_keras.sources.tables import concepts_of, read_table, require_distinct, state_of_code
 
 CITATION = (
     "Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with "
@@ -59,8 +58,7 @@ REPORTS = "mimic-cxr-reports"
 LABEL_TABLES = ("chexpert", "negbio")  # the first one that is there
 
 _SPLITS = {"train": "train", "validate": "valid", "test": "test"}
-_LABELS = labels_of("mimic_cxr")
-_CONCEPTS = tuple(concept_of_label("mimic_cxr", label) for label in _LABELS)
+_CONCEPT_OF_LABEL = concepts_of("mimic_cxr")
 _ADVICE = "Download it from https://physionet.org/content/mimic-cxr-jpg/2.1.0/."
 _GROUP, _PATIENT, _REPORT = re.compile(r"p\d\d"), re.compile(r"p(\d{3,})"), re.compile(r"s(\d+)\.txt")
 
@@ -76,33 +74,31 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """
     root = epath.Path(path)
     metadata = _require_table(root, TABLES.format("metadata"))
-    split_of, states_of = _splits(root), _states(root)
-    columns = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-    _require_whole(metadata, columns, "dicom_id", split_of)
-    for row in read_table(metadata, columns):
-        image_id, patient, study = (row[column] for column in columns[:3])
-        states = states_of.of(study)
-        yield ImageRow(
-            image_id=image_id,
-            study_id=study,
-            patient_id=patient,
-            path=f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg",
-            view=view_of_position(row["ViewPosition"] or ""),
-            labels={concept: LabelState(state) for concept, state in zip(_CONCEPTS, states, strict=False)},
-            split=split_of[patient],
+    splits, states_of = _splits(root), _states(root)
+    images = []  # 377,110 times the few fields that are needed: 80 MB
+    for row in read_table(metadata, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
+        patient, study = sys.intern(row["subject_id"]), sys.intern(row["study_id"])
+        view, split = dicom.view_of_position(row["ViewPosition"]), _split_of(splits, patient, row.place)
+        images.append((row["dicom_id"], study, patient, view, split))
+    require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
+    for image_id, study, patient, view, split in images:
+        path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
+        labels = dict(
+            zip(_CONCEPT_OF_LABEL.values(), map(LabelState, states_of.get(study, b"")), strict=False)
         )
+        yield ImageRow(image_id, study, patient, path, view, labels, split)
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The JPG file, or the DICOM file's picture as PNG where there is no JPG file."""
+def read_image(row: ImageRow) -> ImageContent:
+    """The JPG file; the pixels of the DICOM file if there is no JPG file."""
     try:
-        return read_image_file(row.path)
+        return dicom.read_image(row)
     except FileNotFoundError:
-        return read_image_file(row.path.removesuffix(".jpg") + ".dcm")
+        return dicom.read_image(replace(row, path=row.path.removesuffix(".jpg") + ".dcm"))
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports: those of the study list where it is there, whether their files are or not; else the files.
+    """The reports of the study list, whether their files exist or not; the files themselves without a list.
 
     Args:
         path: the folder that holds `mimic-cxr-reports` or `files`, and the table of the split.
@@ -111,20 +107,14 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
         ValueError: no table of the split, no reports, a repeated study, or a patient without a split.
     """
     root = epath.Path(path)
-    split_of = _splits(root)
+    splits = _splits(root)
     folder = root / REPORTS if (root / REPORTS).is_dir() else root
     study_list = _find_table(root, STUDY_LIST) or _find_table(folder, STUDY_LIST)
-    listed = _listed_reports(study_list, split_of) if study_list else _walk(folder, split_of)
+    reports = _listed_reports(study_list, splits) if study_list else _walk(folder, splits)
     empty = True
-    for patient, study, file in listed:
+    for patient, study, file in reports:
         empty = False
-        yield ReportRow(
-            report_id=f"s{study}",
-            study_id=study,
-            patient_id=patient,
-            path=f"{folder}/{file}",
-            split=split_of[patient],
-        )
+        yield ReportRow(f"s{study}", study, patient, f"{folder}/{file}", split=splits[patient])
     requirement = f"a folder with reports such as {REPORTS}/files/p10/p10000032/s50414267.txt"
     advice = "Unpack mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/2.1.0/ there."
     require(not empty, "input", requirement, str(path), advice)
@@ -151,10 +141,11 @@ def _find_table(folder: epath.Path, name: str) -> epath.Path | None:
 
 
 def _require_table(root: epath.Path, *names: str) -> epath.Path:
-    """The first of these tables that is there."""
+    """The first of these tables that exists."""
     found = next(filter(None, (_find_table(root, name) for name in names)), None)
-    wanted = " or ".join(f"{name}.gz" for name in names)
-    require(found is not None, "input", f"a folder with {wanted}, or unpacked .csv", str(root), _ADVICE)
+    if found is None:
+        wanted = " or ".join(f"{name}.gz" for name in names)
+        raise refusal("input", f"a folder with {wanted}, or unpacked .csv", str(root), _ADVICE)
     return found
 
 
@@ -164,81 +155,53 @@ def _splits(root: epath.Path) -> dict[str, str]:
     Raises:
         ValueError: an unknown split, or a patient in two.
     """
-    table = _require_table(root, TABLES.format("split"))
     splits: dict[str, str] = {}
-    for number, row in enumerate(read_table(table, ("subject_id", "split")), 1):
-        split, advice = row["split"], f"It is row {number} of {table}."
-        require(split in _SPLITS, "split", f"one of {', '.join(_SPLITS)}", split, advice)
-        before = splits.setdefault(row["subject_id"], _SPLITS[split])
-        require(before == _SPLITS[split], "split", "the same for all images of a patient", split, advice)
+    for row in read_table(_require_table(root, TABLES.format("split")), ("subject_id", "split")):
+        split = row.choose("split", _SPLITS)
+        if splits.setdefault(row["subject_id"], split) != split:
+            row.refuse("split", "the same for all images of a patient")
     return splits
 
 
-def _require_split(splits: Mapping[str, str], patient: str, where: str) -> None:
+def _split_of(splits: Mapping[str, str], patient: str, place: str) -> str:
     requirement = f"known from {TABLES.format('split')} for every patient"
-    require(patient in splits, "split", requirement, where, f"Take all tables of one release. {_ADVICE}")
+    require(patient in splits, "split", requirement, place, f"Take all tables of one release. {_ADVICE}")
+    return splits[patient]
 
 
-def _require_whole(table: epath.Path, columns: Sequence[str], key: str, splits: Mapping[str, str]) -> None:
-    """Raises the error sentence for the first row that repeats a key, or whose patient has no split."""
-
-    def keys() -> Iterator[str]:
-        for number, row in enumerate(read_table(table, columns), 1):
-            _require_split(splits, row["subject_id"], f"row {number} of {table}")
-            yield row[key]
-
-    require_distinct(keys(), key, table)
-
-
-class _StudyStates:
-    """The states of each study's labels, a byte each; 227,827 studies take 5 MB."""
-
-    def __init__(self, hashes: array.array, states: bytearray):
-        order = np.argsort(np.frombuffer(hashes, np.int64))
-        self._hashes = np.frombuffer(hashes, np.int64)[order]
-        self._states = np.frombuffer(states, np.uint8).reshape(len(order), len(_LABELS))[order]
-
-    def of(self, study: str) -> bytes:
-        """The study's states; none where the table does not have it."""
-        position = np.searchsorted(self._hashes, hash(study))
-        known = position < len(self._hashes) and self._hashes[position] == hash(study)
-        return self._states[position].tobytes() if known else b""
-
-
-def _states(root: epath.Path) -> _StudyStates:
-    """The first table of labels that is there.
+def _states(root: epath.Path) -> dict[str, bytes]:
+    """study_id → the states of its labels, a byte each, by the first table of labels that exists.
 
     Raises:
         ValueError: there is none, a column is missing, a label is no code, or a study is repeated.
     """
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
-    hashes, states = array.array("q"), bytearray()
-    for row in read_table(table, ("study_id", *_LABELS)):
-        hashes.append(hash(row["study_id"]))
-        states += bytes(state_of_code(row[label], label) for label in _LABELS)
-    repeat = first_repeat(hashes)
-    received = f"row {repeat[0] + 1}" if repeat else ""
-    advice = "Download it again."
-    require(repeat is None, "study_id", f"different in every row of {table}", received, advice)
-    return _StudyStates(hashes, states)
+    states: dict[str, bytes] = {}
+    for row in read_table(table, ("study_id", *_CONCEPT_OF_LABEL)):
+        if row["study_id"] in states:
+            row.refuse("study_id", f"different in every row of {table}", "Download it again.")
+        states[row["study_id"]] = bytes(state_of_code(row[label], label) for label in _CONCEPT_OF_LABEL)
+    return states
 
 
 def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Patient, study and file, relative to the folder of reports."""
-    columns = ("subject_id", "study_id", "path")
-    _require_whole(study_list, columns, "study_id", splits)
-    for row in read_table(study_list, columns):
-        yield row["subject_id"], row["study_id"], row["path"]
+    reports = []
+    for row in read_table(study_list, ("subject_id", "study_id", "path")):
+        _split_of(splits, row["subject_id"], row.place)
+        reports.append((sys.intern(row["subject_id"]), row["study_id"], row["path"]))
+    require_distinct((study for _, study, _ in reports), "study_id", study_list)
+    yield from reports
 
 
 def _walk(folder: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """The same, as found on disk, in the order of the names; one patient's folder is held at a time."""
+    """The same, by the files in the order of their names; one patient's folder is held at a time."""
     files = folder / "files"
     groups = sorted(filter(_GROUP.fullmatch, _names(files))) if files.is_dir() else []
     patients = {group: sorted(filter(_PATIENT.fullmatch, _names(files / group))) for group in groups}
     for group in groups:
         for number, patient in enumerate(patients[group], 1):
-            _require_split(splits, patient[1:], f"folder {number} of {files / group}")
+            _split_of(splits, patient[1:], f"folder {number} of {files / group}")
     for group in groups:
         for patient in patients[group]:
             names = sorted(_names(files / group / patient))
@@ -247,4 +210,4 @@ def _walk(folder: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, 
 
 
 def _names(folder: epath.Path) -> list[str]:
-    return [one.name for one in folder.iterdir()]
+    return [file.name for file in folder.iterdir()]

@@ -30,8 +30,9 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import require_distinct
+from medclip_keras.sources.tables import read_lines, require_distinct
 
 CITATION = (
     "Rajpurkar et al., MURA: large dataset for abnormality detection in musculoskeletal radiographs, "
@@ -39,73 +40,66 @@ CITATION = (
 )
 LICENCE = "Stanford University School of Medicine MURA Dataset Research Use Agreement"
 
+read_image = dicom.read_image  # PNG files
+
 ABNORMAL = "Abnormal"
 SPLITS = ("train", "valid")
-_STATE = {"positive": LabelState.POSITIVE, "negative": LabelState.NEGATIVE}
-_CODE = {"positive": "1", "negative": "0"}
-_STUDY = re.compile(
-    r"[^/]+/(?P<split>train|valid)/(?P<part>XR_[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)"
-    r"_(?P<outcome>positive|negative)/"
+_STATE_AND_CODE = {"positive": (LabelState.POSITIVE, "1"), "negative": (LabelState.NEGATIVE, "0")}
+_FOLDER = (
+    r"(?P<folder>[^/]+/(?P<split>train|valid)/(?P<part>XR_[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)"
+    r"_(?P<outcome>positive|negative)/)"
 )
+_IMAGE = re.compile(_FOLDER + r"(?P<image>.*\.png)")
+_STUDY = re.compile(_FOLDER + r",(?P<code>[01])")
 _EXAMPLE = "MURA-v1.1/train/XR_SHOULDER/patient00001/study1_positive/"
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of both splits, in the order of the tables, whether their files are there or not.
+    """The images of both splits, in the order of the tables, whether their files exist or not.
 
     Args:
         path: the folder that holds the tables.
 
     Raises:
-        ValueError: a missing table, a line of another form, a repeated one, or labels that do not fit.
+        ValueError: see above.
     """
     directory = epath.Path(path)
     for split in SPLITS:
         for name in (f"{split}_image_paths.csv", f"{split}_labeled_studies.csv"):
             advice = "Download it from https://stanfordmlgroup.github.io/competitions/mura."
             require((directory / name).is_file(), "input", f"a folder with {name}", str(path), advice)
-    checked = [row for split in SPLITS for row in _rows(directory, split)]
-    yield from checked
+    yield from [row for split in SPLITS for row in _rows(directory, split)]
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The PNG file."""
-    return epath.Path(row.path).read_bytes()
-
-
-def _rows(directory: epath.Path, split: str) -> Iterator[ImageRow]:
-    labeled = _labeled_studies(directory / f"{split}_labeled_studies.csv")
-    table = str(directory / f"{split}_image_paths.csv")
-    root = str(directory)
-    lines = epath.Path(table).read_text().split()
-    require_distinct(lines, "image", table)
-    for number, line in enumerate(lines, 1):
-        match = _STUDY.match(line)
-        is_image = match is not None and match["split"] == split and line.endswith(".png")
-        require(is_image, "image", f"a line such as {_EXAMPLE}image1.png", f"row {number} of {table}")
-        study, image = match.group(), line.removeprefix(match.group())
-        has_label = study in labeled
-        require(has_label, "image", f"of a study in {split}_labeled_studies.csv", f"row {number} of {table}")
-        study_id = f"{match['part']}/{match['patient']}/{match['study']}"
-        yield ImageRow(
-            image_id=f"{study_id}/{image}",
+def _rows(directory: epath.Path, split: str) -> list[ImageRow]:
+    labelled = _labelled_folders(directory / f"{split}_labeled_studies.csv")
+    table = directory / f"{split}_image_paths.csv"
+    lines = read_lines(table, _IMAGE, "image", f"a line such as {_EXAMPLE}image1.png")
+    require_distinct((line["line"] for line in lines), "image", table)
+    rows = []
+    for line in lines:
+        if line["split"] != split:
+            line.refuse("image", f"a line such as {_EXAMPLE}image1.png of {split}")
+        if line["folder"] not in labelled:
+            line.refuse("image", f"of a study in {split}_labeled_studies.csv")
+        study_id = f"{line['part']}/{line['patient']}/{line['study']}"
+        row = ImageRow(
+            image_id=f"{study_id}/{line['image']}",
             study_id=study_id,
-            patient_id=match["patient"],
-            path=f"{root}/{line.partition('/')[2]}",
-            labels={ABNORMAL: _STATE[match["outcome"]]},
+            patient_id=line["patient"],
+            path=f"{directory}/{line['line'].partition('/')[2]}",
+            labels={ABNORMAL: _STATE_AND_CODE[line["outcome"]][0]},
             split=split,
         )
+        rows.append(row)
+    return rows
 
 
-def _labeled_studies(table: epath.Path) -> set[str]:
-    """The studies of a table; their labels say what their folders' names say."""
-    lines = [line.strip().partition(",") for line in table.read_text().splitlines() if line.strip()]
-    require_distinct((study for study, _, _ in lines), "study", table)
-    name = str(table)
-    for number, (study, _, code) in enumerate(lines, 1):
-        match = _STUDY.fullmatch(study)
-        is_study = match is not None and code in _CODE.values()
-        require(is_study, "study", f"a line such as {_EXAMPLE},1", f"row {number} of {name}")
-        agrees = _CODE[match["outcome"]] == code
-        require(agrees, "study", "labelled as its folder's name says", f"row {number} of {name}")
-    return {study for study, _, _ in lines}
+def _labelled_folders(table: epath.Path) -> set[str]:
+    """The folders of a table's studies, whose labels agree with their names."""
+    lines = read_lines(table, _STUDY, "study", f"a line such as {_EXAMPLE},1")
+    require_distinct((line["folder"] for line in lines), "study", table)
+    for line in lines:
+        if line["code"] != _STATE_AND_CODE[line["outcome"]][1]:
+            line.refuse("study", "labelled as its folder's name says")
+    return {line["folder"] for line in lines}

@@ -23,15 +23,15 @@ twice, in the table or in the lists; an image that neither list names.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_distinct
+from medclip_keras.sources.tables import Labels, concepts_of, read_table, require_distinct
 
 CITATION = (
     "Wang et al., ChestX-ray8: hospital-scale chest X-ray database and benchmarks on weakly-supervised "
@@ -39,52 +39,50 @@ CITATION = (
 )
 LICENCE = "NIH Clinical Center; free to use, attribution asked"
 
+read_image = dicom.read_image  # PNG files
+
 TABLE = "Data_Entry_2017_v2020.csv"
 FIRST_TABLE = "Data_Entry_2017.csv"
 SPLIT_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
-CONCEPT_OF_LABEL = {  # the release's word → the concept's name
-    label: concept_of_label("nih_chestxray14", label) for label in labels_of("nih_chestxray14")
-}
+CONCEPT_OF_LABEL = concepts_of("nih_chestxray14")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images that the table names, whether their files are there or not.
+    """The images of the table, whether their files exist or not.
 
     Args:
         path: the folder that holds the table.
 
     Raises:
-        ValueError: no table, a missing column, or a label that is not the release's.
+        ValueError: see above.
     """
     directory = epath.Path(path)
     advice = "Download it from https://nihcc.app.box.com/v/ChestXray-NIHCC."
     tables = [directory / name for name in (TABLE, FIRST_TABLE) if (directory / name).is_file()]
     require(bool(tables), "input", f"a folder with {TABLE}", str(path), advice)
-    rows = list(read_table(tables[0], ("Image Index", "Finding Labels", "Patient ID")))
-    require_distinct((row["Image Index"] for row in rows), "Image Index", tables[0])
-    states = [_states(row["Finding Labels"]) for row in rows]
-    split_of = _official_split(directory, [row["Image Index"] for row in rows])
-    folder_of, elsewhere = _folders(directory), str(directory / "images")
-    for row, labels in zip(rows, states, strict=True):
+    folder_of, split_of = _folders(directory), _official_split(directory)
+    rows = []
+    for row in read_table(tables[0], ("Image Index", "Finding Labels", "Patient ID")):
         name = row["Image Index"]
-        yield ImageRow(
+        if split_of and name not in split_of:
+            requirement = f"in {' or '.join(SPLIT_LISTS.values())}"
+            row.refuse("image", requirement, "Download the lists again, or delete them to split by patient.")
+        image = ImageRow(
             image_id=name,
             study_id=name.rpartition(".")[0],
             patient_id=row["Patient ID"],
-            path=f"{folder_of.get(name, elsewhere)}/{name}",
+            path=f"{folder_of.get(name, directory / 'images')}/{name}",
             view="frontal",
-            labels=labels,
+            labels=_states(row["Finding Labels"]),
             split=split_of.get(name, ""),
         )
-
-
-def read_image(row: ImageRow) -> bytes:
-    """The PNG file."""
-    return epath.Path(row.path).read_bytes()
+        rows.append(image)
+    require_distinct((row.image_id for row in rows), "Image Index", tables[0])
+    yield from rows
 
 
 @functools.cache  # few combinations, many rows
-def _states(finding_labels: str) -> dict[str, LabelState]:
+def _states(finding_labels: str) -> Labels:
     listed = finding_labels.split("|")
     for label in listed:
         require(label in CONCEPT_OF_LABEL, "Finding Labels", "names of the release joined by |", label)
@@ -95,16 +93,16 @@ def _states(finding_labels: str) -> dict[str, LabelState]:
 
 
 def _folders(directory: epath.Path) -> dict[str, str]:
-    """File name → folder, where the images lie in the twelve parts they are published in."""
+    """File name → folder, if the images lie in the twelve published parts."""
     parts = sorted(directory.glob("images_*/images"))
     return {file.name: str(part) for part in parts for file in part.iterdir()}
 
 
-def _official_split(directory: epath.Path, names: Sequence[str]) -> Mapping[str, str]:
-    """Image → split; empty where the two lists are not there.
+def _official_split(directory: epath.Path) -> dict[str, str]:
+    """Image → split by the two lists; empty unless both exist.
 
     Raises:
-        ValueError: a list names an image twice, or both lists do, or neither does.
+        ValueError: a list names an image twice, or both lists do.
     """
     lists = {split: directory / name for split, name in SPLIT_LISTS.items()}
     if not all(file.is_file() for file in lists.values()):
@@ -117,8 +115,4 @@ def _official_split(directory: epath.Path, names: Sequence[str]) -> Mapping[str,
             received = f"row {number} of {file.name}, which {SPLIT_LISTS['train']} has too"
             require(name not in split_of, "image", "in one list", received, "Download the lists again.")
         split_of.update(dict.fromkeys(listed, split))
-    for number, name in enumerate(names, 1):
-        requirement = f"in {' or '.join(SPLIT_LISTS.values())}"
-        advice = "Download the lists again, or take them away: the split is by patient then."
-        require(name in split_of, "image", requirement, f"row {number} of the table", advice)
     return split_of

@@ -27,12 +27,13 @@ projection, or that names a file twice.
 import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import read_table, require_distinct
 
@@ -41,6 +42,8 @@ CITATION = (
     "JAMIA 23(2), 2016"
 )
 LICENCE = "CC BY-NC-ND 4.0"
+
+read_image = dicom.read_image  # PNG files
 
 ARCHIVE = "NLMCXR_reports.tgz"
 TABLE = "indiana_projections.csv"
@@ -68,18 +71,13 @@ def report_rows(path: str) -> Iterator[ReportRow]:
     elif root.is_dir():
         rows = _folder_rows(root)
     else:
-        raise ValueError(
-            f"`input` must be NLMCXR_reports.tgz or a folder of its XML files. Received: {path!r}. "
-            "Download it from https://openi.nlm.nih.gov/faq."
-        )
-    empty = True
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
-        raise ValueError(
-            f"`input` must hold files such as ecgen-radiology/1.xml. Received: {path!r} with none of them."
-        )
+        advice = "Download it from https://openi.nlm.nih.gov/faq."
+        raise refusal("input", "NLMCXR_reports.tgz or a folder of its XML files", str(path), advice)
+    first = next(rows, None)
+    if first is None:
+        raise refusal("input", "an archive or folder with files such as ecgen-radiology/1.xml", str(path))
+    yield first
+    yield from rows
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
@@ -88,9 +86,8 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     Raises:
         BadRowError: the file is empty, truncated, no XML, or has no abstract.
     """
-    if row.content is not None:
-        content = row.content
-    else:
+    content = row.content
+    if content is None:
         try:
             content = epath.Path(row.path).read_bytes()
         except OSError as error:
@@ -122,42 +119,38 @@ def image_rows(path: str) -> Iterator[ImageRow]:
     """
     root = epath.Path(path)
     folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
-    found = (
-        (folder, [file for file in folder.iterdir() if _IMAGE.fullmatch(file.name)]) for folder in folders
-    )
-    folder, files = next(((folder, files) for folder, files in found if files), (root / IMAGE_FOLDERS[0], []))
+    found = (sorted(file for file in folder.iterdir() if _IMAGE.fullmatch(file.name)) for folder in folders)
+    files = next(filter(None, found), [])
     if (root / TABLE).is_file():
-        yield from _table_rows(root / TABLE, folder, files)
+        yield from _table_rows(root, files)
         return
     requirement = "a folder with images such as NLMCXR_png/CXR1_1_IM-0001-3001.png"
     advice = "Download NLMCXR_png.tgz from https://openi.nlm.nih.gov/faq and unpack it."
     require(bool(files), "input", requirement, str(path), advice)
-    for file in sorted(files):
-        yield _image_row(file.name, file, "")
+    for file in files:
+        yield _image_row(_key(file.name), file)
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The PNG file."""
-    return epath.Path(row.path).read_bytes()
-
-
-def _table_rows(table: epath.Path, folder: epath.Path, files: Iterable[epath.Path]) -> Iterator[ImageRow]:
-    rows = list(read_table(table, ("uid", "filename", "projection")))
-    for number, row in enumerate(rows, 1):
-        is_image = _IMAGE.fullmatch(row["filename"]) is not None
-        received = f"row {number} of {table}"
-        require(is_image, "filename", "a name such as 1_IM-0001-3001.dcm.png", received)
-        require(row["projection"] in _VIEWS, "projection", "Frontal or Lateral", received)
-    require_distinct((_key(row["filename"]) for row in rows), "filename", table)
+def _table_rows(root: epath.Path, files: Sequence[epath.Path]) -> list[ImageRow]:
     file_of = {_key(file.name): file for file in files}
-    for row in rows:
-        file = file_of.get(_key(row["filename"]), folder / row["filename"])
-        yield _image_row(row["filename"], file, _VIEWS[row["projection"]])
+    folder = files[0].parent if files else root / IMAGE_FOLDERS[0]
+    rows = []
+    for row in read_table(root / TABLE, ("uid", "filename", "projection")):
+        match = row.match("filename", _IMAGE, "a name such as 1_IM-0001-3001.dcm.png")
+        if row["projection"] not in _VIEWS:
+            row.refuse("projection", "Frontal or Lateral")
+        key = match["report"], match["image"]
+        file = file_of.get(key, folder / row["filename"])
+        rows.append(_image_row(key, file, _VIEWS[row["projection"]]))
+    require_distinct((row.image_id for row in rows), "filename", root / TABLE)
+    return rows
 
 
 def _key(name: str) -> tuple[str, str]:
-    """Report and image of a file, however it is called."""
+    """Report and image of a file, under either of its names."""
     match = _IMAGE.fullmatch(name)
+    if match is None:
+        raise refusal("filename", "a name such as CXR1_1_IM-0001-3001.png", name)
     return match["report"], match["image"]
 
 
@@ -170,22 +163,22 @@ def study_of_image(name: str) -> str:
     return f"CXR{_key(name)[0]}"
 
 
-def _image_row(name: str, file: epath.Path, view: str) -> ImageRow:
-    study_id = study_of_image(name)
-    return ImageRow(f"{study_id}_{_key(name)[1]}", study_id, patient_id=study_id, path=str(file), view=view)
+def _image_row(key: tuple[str, str], file: epath.Path, view: str = "") -> ImageRow:
+    report, image = key
+    study_id = f"CXR{report}"
+    return ImageRow(f"{study_id}_{image}", study_id, patient_id=study_id, path=str(file), view=view)
 
 
 def _archive_rows(archive: epath.Path) -> Iterator[ReportRow]:
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             for member in tar:
-                if member.isfile() and member.name.endswith(".xml"):
-                    yield _row(member.name, str(archive), tar.extractfile(member).read())
+                report = tar.extractfile(member) if member.name.endswith(".xml") else None
+                if report is not None:
+                    yield _row(member.name, str(archive), report.read())
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(
-            f"`input` must be a complete tar archive. Received: {str(archive)!r} ({type(error).__name__}). "
-            "Download it again."
-        ) from None
+        received = f"{archive} ({type(error).__name__})"
+        raise refusal("input", "a complete tar archive", received, "Download it again.") from None
 
 
 def _folder_rows(folder: epath.Path) -> Iterator[ReportRow]:

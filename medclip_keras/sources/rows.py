@@ -1,22 +1,26 @@
-"""What every source yields: light rows that name an image or a report without reading it."""
+"""The rows of every source: an image or a report by name, before its file is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from medclip_keras.knowledge.states import LabelState
 
+ImageContent = bytes | np.ndarray  # a JPEG or PNG file, or (rows, columns) uint16 pixels, 65535 white
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image of an archive, by name only: pixels are read later, where the shard is written.
+    """One image of an archive; its pixels are read where its shard is written.
 
     Attributes:
         image_id: unique within the source.
         study_id: the examination; joins an image with its own report.
         patient_id: splits are made by it.
-        path: the image file, as `Source.read_image` opens it.
+        path: the image file, as the source's `read_image` opens it.
         view: "frontal", "lateral" or "" where the archive does not say.
-        labels: state of each concept that the archive's table speaks of, by concept name.
+        labels: state of each concept that the archive labels, by concept name.
         split: "train", "valid" or "test" where the archive publishes a split, else "".
     """
 
@@ -29,9 +33,9 @@ class ImageRow:
     split: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One report of an archive; `content` holds what the expansion had to read anyway (a table's cell).
+    """One report of an archive; `content` holds a text that came with the row, such as a table's cell.
 
     Attributes:
         report_id: unique within the source.

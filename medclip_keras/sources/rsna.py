@@ -40,12 +40,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import concept_of_label
-from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources.dicom import read_image_file
+from medclip_keras.errors import refusal, require
+from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_distinct
+from medclip_keras.sources.tables import read_table, require_distinct, states_of
 
 CITATION = (
     "Shih et al., Augmenting the National Institutes of Health chest radiograph dataset with expert "
@@ -53,28 +51,19 @@ CITATION = (
 )
 LICENCE = "Terms of the RSNA Pneumonia Detection Challenge: non-commercial research and education"
 
+read_image = dicom.read_image  # DICOM files
+
 TABLE = "stage_2_train_labels.csv"
 TABLE_OF_CLASSES = "stage_2_detailed_class_info.csv"
 IMAGES = "stage_2_train_images"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 OPACITY, NORMAL, NOT_NORMAL = "Lung Opacity", "Normal", "No Lung Opacity / Not Normal"
 
-_PNEUMONIA, _LUNG_OPACITY, _NO_FINDING = (
-    concept_of_label("rsna", label) for label in ("Target", OPACITY, NORMAL)
-)
-_STATES = {  # Target, class → the states it stands for
-    ("1", OPACITY): {
-        _PNEUMONIA: LabelState.POSITIVE,
-        _LUNG_OPACITY: LabelState.POSITIVE,
-        _NO_FINDING: LabelState.NEGATIVE,
-    },
-    ("0", NOT_NORMAL): {_PNEUMONIA: LabelState.NEGATIVE, _NO_FINDING: LabelState.NEGATIVE},
-    ("0", NORMAL): {
-        _PNEUMONIA: LabelState.NEGATIVE,
-        _LUNG_OPACITY: LabelState.NEGATIVE,
-        _NO_FINDING: LabelState.POSITIVE,
-    },
-    ("0", ""): {_PNEUMONIA: LabelState.NEGATIVE},
+_STATES = {  # Target, class → states; `Target` is the label of Pneumonia
+    ("1", OPACITY): states_of("rsna", ["Target", OPACITY], [NORMAL]),
+    ("0", NOT_NORMAL): states_of("rsna", [], ["Target", NORMAL]),
+    ("0", NORMAL): states_of("rsna", [NORMAL], ["Target", OPACITY]),
+    ("0", ""): states_of("rsna", [], ["Target"]),
 }
 
 
@@ -106,11 +95,6 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         )
 
 
-def read_image(row: ImageRow) -> bytes:
-    """The DICOM file's picture, as PNG."""
-    return read_image_file(row.path)
-
-
 def _find(directory: epath.Path, name: str) -> epath.Path | None:
     paths = [directory / f"{prefix}{name}{suffix}" for suffix in ("", ".zip") for prefix in ("", "kaggle_")]
     return next((path for path in paths if path.is_file()), None)
@@ -128,12 +112,11 @@ def _read_once(
     if TABLE in table.name:  # a row a box; the table of classes repeats its rows, box by box, as published
         require_distinct((tuple(row[name] for name in columns) for row in rows), "patientId and box", table)
     values: dict[str, str] = {}
-    name = str(table)
-    for number, row in enumerate(rows, 1):
+    for row in rows:
         value = row[column]
-        require(value in known, column, f"one of {', '.join(known)}", value, f"It is row {number} of {name}.")
-        before = values.setdefault(row["patientId"], value)
-        require(before == value, column, "the same in all rows of an image", f"row {number} of {name}")
+        require(value in known, column, f"one of {', '.join(known)}", value, f"It is {row.place}.")
+        if values.setdefault(row["patientId"], value) != value:
+            row.refuse(column, "the same in all rows of an image")
     return values
 
 
@@ -159,8 +142,9 @@ def _patients(directory: epath.Path, targets: Mapping[str, str]) -> Mapping[str,
         return {image_id: image_id for image_id in targets}
     try:
         names = {entry["subset_img_id"]: entry["img_id"] for entry in json.loads(mapping.read_text())}
-        patients = {image_id: str(int(names[image_id].partition("_")[0])) for image_id in targets}
+        return {image_id: str(int(names[image_id].partition("_")[0])) for image_id in targets}
     except (KeyError, TypeError, ValueError) as error:
         requirement = "a list of subset_img_id and img_id for every image of the table"
-        require(False, MAPPING, requirement, type(error).__name__, "Download it again, or take it away.")
-    return patients
+        raise refusal(
+            MAPPING, requirement, type(error).__name__, "Download it again, or delete it."
+        ) from None

@@ -1,21 +1,23 @@
-"""Reads the comma-separated tables that archives come with."""
+"""Read the tables of the archives: comma-separated values with a header, or lines of one form."""
 
-import array
 import contextlib
 import csv
-import difflib
+import functools
 import gzip
+import re
 import zipfile
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NoReturn, TypeVar
 
-import numpy as np
 from etils import epath
 
-from medclip_keras.errors import require
-from medclip_keras.knowledge.label_names import labels_of
+from medclip_keras.errors import near_names, refusal, require
+from medclip_keras.knowledge.label_names import concept_of_label, labels_of
 from medclip_keras.knowledge.states import LabelState
+
+Labels = dict[str, LabelState]  # concept → state
+_Value = TypeVar("_Value")
 
 CHEXPERT_OBSERVATIONS = labels_of("chexpert")
 
@@ -29,28 +31,81 @@ STATE_OF_CODE = {
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
 
 
-def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yields the rows of a table by column name.
+class TableRow(dict[str, str]):
+    """A row by column name; its methods raise the error sentence with the row's number.
+
+    Attributes:
+        number: the first row after the header is row 1.
+    """
+
+    def __init__(self, cells: Iterable[tuple[str, str]], number: int, table: epath.PathLike):
+        super().__init__(cells)
+        self.number, self._table = number, table
+
+    @property
+    def place(self) -> str:
+        """The row's number and its table."""
+        return f"row {self.number} of {self._table}"
+
+    def refuse(self, column: str, requirement: str, advice: str = "") -> NoReturn:
+        """Raise the error sentence for a cell, without its content."""
+        raise refusal(column, requirement, self.place, advice)
+
+    def match(self, column: str, pattern: re.Pattern[str], requirement: str) -> re.Match[str]:
+        """Match the whole cell, or raise the error sentence."""
+        match = pattern.fullmatch(self[column])
+        return match if match is not None else self.refuse(column, requirement)
+
+    def choose(self, column: str, known: Mapping[str, _Value], requirement: str = "") -> _Value:
+        """Look a cell up, or raise the error sentence with the cell, which is no text of a report."""
+        if self[column] not in known:
+            requirement = requirement or f"one of {', '.join(known)}"
+            raise refusal(column, requirement, self[column], f"It is {self.place}.")
+        return known[self[column]]
+
+
+def read_table(path: epath.PathLike, columns: Sequence[str], *, as_wide: bool = False) -> Iterator[TableRow]:
+    """Yield the rows of a table; blank lines are skipped, cells missing at the end of a row are "".
 
     Args:
         path: a file of comma-separated values with a header, UTF-8 with or without a byte-order mark; as it
             is, or compressed: `.csv.gz`, `.csv.zip`.
         columns: the columns that must be there.
+        as_wide: refuse a row with more cells than the header.
 
     Raises:
         ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
             row that ends before one of the columns; a compressed file that is damaged.
     """
-    there = epath.Path(path).is_file()
-    require(there, "input", "a table of comma-separated values", str(path), "There is no such file.")
+    exists = epath.Path(path).is_file()
+    require(exists, "input", "a table of comma-separated values", str(path), "There is no such file.")
     with _open(epath.Path(path)) as file:
-        reader = csv.DictReader(_decode(line) for line in file)
-        require_columns(reader.fieldnames or (), columns, str(path))
-        for number, row in enumerate(reader, 1):
-            if any(row[column] is None for column in columns):
-                received = f"row {number} of {path}"
-                require(False, "input", "a table whose rows are as long as its header", received)
+        reader = csv.reader(_decode(line) for line in file)
+        header = next(reader, [])
+        require_columns(header, columns, str(path))
+        least = max((header.index(column) + 1 for column in columns), default=0)
+        most = len(header) if as_wide else float("inf")
+        for number, cells in enumerate(filter(None, reader), 1):
+            row = TableRow(zip(header, cells + [""] * (len(header) - len(cells)), strict=False), number, path)
+            if not least <= len(cells) <= most:
+                row.refuse("input", "a table whose rows are as long as its header")
             yield row
+
+
+def read_lines(
+    path: epath.PathLike, pattern: re.Pattern[str], argument: str, requirement: str
+) -> list[TableRow]:
+    """The lines of a file without a header: the pattern's groups, and the whole line as "line".
+
+    Raises:
+        ValueError: a line that does not match; `argument` and `requirement` are in the sentence.
+    """
+    lines = [line.strip() for line in epath.Path(path).read_text().splitlines()]
+    rows = [TableRow([("line", line)], number, path) for number, line in enumerate(filter(None, lines), 1)]
+    for row in rows:
+        match = pattern.fullmatch(row["line"])
+        row.update(match.groupdict("") if match is not None else row.refuse(argument, requirement))
+    return rows
 
 
 @contextlib.contextmanager
@@ -68,65 +123,88 @@ def _open(path: epath.Path) -> Iterator[BinaryIO]:
             yield file
         except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
             received = f"{path} ({type(error).__name__})"
-            require(False, "input", "a whole compressed table", received, "Download it again.")
+            raise refusal("input", "a whole compressed table", received, "Download it again.") from None
 
 
 def _decode(line: bytes) -> str:
     try:
         return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        require(False, "input", "UTF-8", f"byte {error.object[error.start]:#x}", "Save the table as UTF-8.")
+        received = f"byte {error.object[error.start]:#x}"
+        raise refusal("input", "UTF-8", received, "Save the table as UTF-8.") from None
 
 
 def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> None:
-    """Raises the error sentence, with the near names, for the first missing column."""
+    """Raise the error sentence, with the near names, for the first missing column."""
     for column in columns:
-        written = {name.lower(): name for name in found}
-        near = [written[name] for name in difflib.get_close_matches(column.lower(), written, 3, 0.5)]
-        advice = f"Near names: {', '.join(near)}." if near else f"Columns: {', '.join(found)}."
-        require(column in found, column, f"a column of {path}", list(found), advice)
+        require(column in found, column, f"a column of {path}", list(found), near_names(column, found))
 
 
 def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike) -> None:
-    """Raises the error sentence, with both rows' numbers, for the first row that repeats another.
+    """Raise the error sentence, with both rows' numbers, for the first row that repeats another.
 
     Args:
-        keys: what each row must have for itself, row by row; the first row after the header is row 1.
-        column: what to call it.
+        keys: the key of each row, in order; the first row after the header is row 1.
+        column: the key's name.
         path: the table.
     """
-    repeat = first_repeat(array.array("q", map(hash, keys)))
-    if repeat is not None:
-        number, earlier = (position + 1 for position in repeat)
+    keys = list(keys)
+    if len(set(keys)) == len(keys):
+        return
+    row_of: dict[Hashable, int] = {}
+    for number, key in enumerate(keys, 1):
+        earlier = row_of.setdefault(key, number)
         received = f"row {number}, which repeats row {earlier}"
-        require(False, column, f"different in every row of {path}", received, "Delete one of them.")
+        require(
+            earlier == number, column, f"different in every row of {path}", received, "Delete one of them."
+        )
 
 
-def first_repeat(hashes: array.array) -> tuple[int, int] | None:
-    """The first position whose value stands at an earlier one too, and that one; None where all differ.
-
-    Hashes of 8 bytes each take a twentieth of what a dictionary of the keys takes; that two of 377,110
-    different keys share one has a chance of 4e-9.
-
-    >>> first_repeat(array.array("q", [5, 7, 6, 7, 5]))
-    (3, 1)
-    """
-    values = np.frombuffer(hashes, np.int64)
-    order = np.argsort(values, kind="stable")
-    repeats = order[1:][values[order[1:]] == values[order[:-1]]]
-    if not len(repeats):
-        return None
-    position = int(repeats.min())
-    return position, int(np.argmax(values == values[position]))
-
-
-def state_of_code(code: str | None, column: str) -> LabelState:
+def state_of_code(code: str, column: str) -> LabelState:
     """The state that a table's cell means; "1.0" is read as "1".
 
     Raises:
         ValueError: another code.
     """
-    text = (code or "").strip().removesuffix(".0")
+    text = code.strip().removesuffix(".0")
     text = "0" if text == "-0" else text
     require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, "Code the labels as CheXpert does.")
     return STATE_OF_CODE[text]
+
+
+def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
+    """The states in those label columns that a row has; rows with the same codes share one dictionary.
+
+    Raises:
+        ValueError: a cell with another code.
+    """
+    labels = tuple(label for label in concept_of_label if label in row)
+    codes = tuple(row[label] for label in labels)
+    return _states_of_codes(labels, tuple(concept_of_label[label] for label in labels), codes)
+
+
+@functools.cache
+def _states_of_codes(labels: Sequence[str], concepts: Sequence[str], codes: Sequence[str]) -> Labels:
+    pairs = zip(labels, concepts, codes, strict=True)
+    return {concept: state_of_code(code, label) for label, concept, code in pairs}
+
+
+def concepts_of(dataset: str) -> dict[str, str]:
+    """Published label → concept, for the labels of a data set that stand for a concept.
+
+    >>> concepts_of("rsna")
+    {'Lung Opacity': 'Lung Opacity', 'Normal': 'No Finding', 'Target': 'Pneumonia'}
+    """
+    pairs = ((label, concept_of_label(dataset, label)) for label in labels_of(dataset))
+    return {label: concept for label, concept in pairs if concept is not None}
+
+
+def states_of(dataset: str, positive: Iterable[str], negative: Iterable[str]) -> Labels:
+    """The states of a class that has some of the published labels and lacks others.
+
+    >>> {concept: state.name for concept, state in states_of("kermany", ["NORMAL"], ["PNEUMONIA"]).items()}
+    {'No Finding': 'POSITIVE', 'Pneumonia': 'NEGATIVE'}
+    """
+    concepts = concepts_of(dataset)
+    states = dict.fromkeys((concepts[label] for label in positive), LabelState.POSITIVE)
+    return states | dict.fromkeys((concepts[label] for label in negative), LabelState.NEGATIVE)

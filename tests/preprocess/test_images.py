@@ -18,6 +18,7 @@ from medclip_keras.preprocess.images import (
     decode_to_square,
     for_evaluation,
     normalise,
+    picture_to_square,
 )
 
 STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
@@ -55,6 +56,14 @@ def files():
 
 def seeds_of(num_images, start=0):
     return tf.stack([tf.fill([num_images], 7), tf.range(start, start + num_images)], axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_of_a_dicom_file_give_the_bytes_of_their_png_file(dtype):
+    pixels = np.random.default_rng(4).integers(0, np.iinfo(dtype).max, (37, 52), dtype, endpoint=True)
+    deep = pixels.astype(np.uint16) * (257 if dtype == np.uint8 else 1)
+    from_file = decode_to_square(encode(pixels, "PNG"), 16)
+    np.testing.assert_array_equal(picture_to_square(deep, 16), from_file)
 
 
 def test_png_of_the_stored_size_keeps_every_value():

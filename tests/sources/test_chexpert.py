@@ -116,17 +116,6 @@ def test_missing_tables_and_two_releases_are_refused(archive, tmp_path):
         next(chexpert.image_rows(tmp_path / "nowhere"))
 
 
-def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
-    first, second, third, *_ = IMAGES
-    (archive / first).unlink()
-    whole = (archive / second).read_bytes()
-    (archive / second).write_bytes(whole[: len(whole) // 2])
-    outcomes = decoded(chexpert, archive)
-    assert outcomes[first] == "the file does not exist"
-    assert outcomes[second] == "not a whole JPEG or PNG file"
-    assert outcomes[third] == {"No Finding": POSITIVE}
-
-
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
@@ -136,7 +125,11 @@ def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
         ("test.csv", lambda t: t.replace(",1,0,0", "").partition(",")[0] + "\nx\n", "must be a column of"),
         ("train.csv", lambda t: t + t.split("\n")[2] + "\n", r"`Path` .*'row 5, which repeats row 2'"),
         ("train.csv", lambda t: t.replace("patient00001", "p1"), r"`Path` must be of the form .*'row 1 of"),
-        ("train.csv", lambda t: t.replace("/train/", "/valid/"), r"`Path` must be one of the folder train"),
+        (
+            "train.csv",
+            lambda t: t.replace("/train/", "/valid/"),
+            "`Path` must be a path in the folder train",
+        ),
         ("train.csv", lambda t: t.replace("-1.0", "u"), r"`Pneumonia` must be 1, 0, -1 or blank.*'u'"),
         (
             "train.csv",

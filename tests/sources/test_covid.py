@@ -129,27 +129,6 @@ def test_hannover_table_gives_patients_and_views(hannover, decoded):
 
 
 @pytest.mark.parametrize(
-    ("layout", "missing", "truncated"),
-    [
-        ("radiography", "", "COVID/images/COVID-1.png"),  # a folder names no file that is not there
-        ("covidx", "train/COVID(1).png", "train/SARS-Fig8a-day0.jpeg"),
-        ("hannover", "png/i1.png", "png/i2.png"),
-    ],
-)
-def test_missing_and_truncated_images_are_bad_rows(request, decoded, layout, missing, truncated):
-    root = request.getfixturevalue(layout)
-    num_rows = len(list(covid.image_rows(root)))
-    whole = (root / truncated).read_bytes()
-    (root / truncated).write_bytes(whole[: len(whole) // 2])
-    if missing:
-        (root / missing).unlink()
-    reasons = [outcome for outcome in decoded(covid, root).values() if isinstance(outcome, str)]
-    expected = ["the file does not exist"] * bool(missing) + ["not a whole JPEG or PNG file"]
-    assert reasons == expected
-    assert len(list(covid.image_rows(root))) == num_rows
-
-
-@pytest.mark.parametrize(
     ("layout", "name", "text", "sentence"),
     [
         (

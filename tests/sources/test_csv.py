@@ -119,7 +119,7 @@ def test_dicom_files_are_pictures_and_tell_their_view(tmp_path):
     path.write_text("path,patient_id,view\n1.dcm,p1,\n1.dcm,p2,PA\nabsent.dcm,p3,\n")
     rows = list(csv.image_rows(path))
     assert [row.view for row in rows] == ["lateral", "frontal", ""]
-    assert csv.read_image(rows[0]).startswith(b"\x89PNG")
+    assert csv.read_image(rows[0]).shape == (2, 3)
 
 
 def test_a_row_without_text_is_a_bad_row():
@@ -137,7 +137,7 @@ def test_a_row_without_text_is_a_bad_row():
         ("path,patient_id,Edema\na.png,p,yes\n", r"`Edema` must be 1, 0, -1 or blank. Received: 'yes'"),
         ("path,patient_id,view\na.png,p,oblique\n", r"`view` must be one of .*Received: 'oblique'"),
         ("path,patient_id,split\na.png,p,dev\n", r"`split` must be one of .*Received: 'dev'"),
-        ("path,patient_id\na.png,\n", r"`patient_id` must be filled. Received: 'row 1'"),
+        ("path,patient_id\na.png,\n", r"`patient_id` must be filled. Received: 'row 1 of"),
         ("path,patient_id\na.png,p,extra\n", r"`input` must be a table whose rows are as long"),
     ],
 )

@@ -69,22 +69,30 @@ def test_manifest_names_files_and_patients(tmp_path):
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`input` must be a folder that holds NORMAL and PNEUMONIA"):
         next(kermany.image_rows(tmp_path))
-    make(tmp_path, ["NORMAL/a.jpeg"])
-    (tmp_path / "manifest.csv").write_text("file,label,patient\na.jpeg,tuberculosis,p1\n")
-    with pytest.raises(ValueError, match=r"`label` must be normal or pneumonia\. .*It is row 1 of"):
-        next(kermany.image_rows(tmp_path))
 
 
-def test_truncated_images_are_bad_rows(tmp_path, image_file, decoded):
-    make(tmp_path, [*PUBLISHED])
-    names = sorted(PUBLISHED)
-    for seed, name in enumerate(names):
-        (tmp_path / name).write_bytes(image_file(seed, "png" if seed else "jpeg")[: None if seed else -200])
-    outcomes = decoded(kermany, tmp_path)
-    assert outcomes.pop(names[0]) == "not a whole JPEG or PNG file"
-    sick = {"Pneumonia": LabelState.POSITIVE, "No Finding": LabelState.NEGATIVE}
-    well = {"Pneumonia": LabelState.NEGATIVE, "No Finding": LabelState.POSITIVE}
-    assert outcomes == {name: sick if "PNEUMONIA" in name else well for name in names[1:]}
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            MANIFEST.replace("a.jpeg,normal", "a.jpeg,flu"),
+            r"`label` must be normal or .*'flu'. It is row 1 of",
+        ),
+        (
+            MANIFEST.replace("patient", "patient_id"),
+            r"`patient` must be a column of .*Near names: patient_id",
+        ),
+        (
+            MANIFEST + "b.jpeg,pneumonia,virus,p2\n",
+            r"`file` must be different .*'row 3, which repeats row 2'",
+        ),
+    ],
+)
+def test_damaged_manifests_are_refused_at_the_first_row(tmp_path, image_file, text, sentence):
+    root = write_layout(tmp_path, image_file)
+    (root / kermany.MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        next(kermany.image_rows(root))
 
 
 def test_real_images_have_the_counts_of_their_readme(medclip_data):

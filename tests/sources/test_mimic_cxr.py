@@ -158,18 +158,8 @@ def test_dicom_files_are_read_where_there_is_no_jpg(archive, decoded):
     path.unlink()
     pixels = np.random.default_rng(5).integers(0, 4096, (20, 28)).astype(np.uint16)
     dicom_file(pixels).save_as(path.with_suffix(".dcm"), enforce_file_format=True)
-    assert mimic_cxr.read_image(list(mimic_cxr.image_rows(archive))[3]).startswith(b"\x89PNG")
+    assert mimic_cxr.read_image(list(mimic_cxr.image_rows(archive))[3]).shape == (20, 28)
     assert decoded(mimic_cxr, archive)["bbbb0001"] == {"Pleural Effusion": NEGATIVE}
-
-
-def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
-    image_path(archive, 0).unlink()
-    whole = image_path(archive, 1).read_bytes()
-    image_path(archive, 1).write_bytes(whole[: len(whole) // 2])
-    outcomes = decoded(mimic_cxr, archive)
-    assert outcomes["aaaa0001"] == "the file does not exist"
-    assert outcomes["aaaa0002"] == "not a whole JPEG or PNG file"
-    assert outcomes["aaaa0003"] == {}
 
 
 def test_reports_are_found_with_the_split_of_their_images(archive):
@@ -276,7 +266,7 @@ def repeat(number):
         (SPLIT, lambda t: t.replace("split", "fold"), "`split` must be a column of"),
         (CHEXPERT, lambda t: t.replace("Edema", "Oedema"), "`Edema` must be a column .*names: Oedema"),
         (METADATA, repeat(2), r"`dicom_id` must be different in every row .*'row 6, which repeats row 2'"),
-        (CHEXPERT, repeat(1), r"`study_id` must be different in every row .*Received: 'row 4'"),
+        (CHEXPERT, repeat(1), r"`study_id` must be different in every row .*Received: 'row 4 of"),
         (CHEXPERT, lambda t: t.replace("-1.0", "2.0"), r"`Pneumonia` must be 1, 0, -1 or blank"),
         (SPLIT, lambda t: t.replace("validate", "dev"), r"`split` must be one of .*Received: 'dev'"),
         (SPLIT, lambda t: t.replace("train", "test", 1), r"`split` must be the same for all images of a"),

@@ -92,7 +92,7 @@ def test_report_without_text_is_empty_not_bad():
 def test_wrong_paths_are_refused_at_the_first_row(tmp_path):
     with pytest.raises(ValueError, match=r"`input` must be NLMCXR_reports.tgz .* Received: '/nowhere'"):
         next(openi.report_rows("/nowhere"))
-    with pytest.raises(ValueError, match="with none of them"):
+    with pytest.raises(ValueError, match="`input` must be an archive or folder with files such as ecgen"):
         next(openi.report_rows(str(tmp_path)))
     archive = tmp_path / "reports.tgz"
     write_archive(archive, {f"ecgen-radiology/{k}.xml": report(findings=str(k) * 999) for k in range(50)})

@@ -11,7 +11,6 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from beam_jobs import decode_images
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import rsna
 
@@ -80,16 +79,6 @@ def test_mapping_gives_the_nih_patients(archive):
         list(rsna.image_rows(archive))
 
 
-def test_missing_and_truncated_images_are_bad_rows(archive, decoded):
-    (archive / rsna.IMAGES / "a.dcm").unlink()
-    whole = (archive / rsna.IMAGES / "b.dcm").read_bytes()
-    (archive / rsna.IMAGES / "b.dcm").write_bytes(whole[:-50])
-    outcomes = decoded(rsna, archive)
-    assert outcomes["a"] == "the file does not exist"
-    assert outcomes["b"].startswith("the pixels of the DICOM file cannot be decoded")
-    assert outcomes["c"]["Pneumonia"] == NEGATIVE
-
-
 def text_of(*rows):
     return HEADER + "\n".join(rows) + "\n"
 
@@ -120,14 +109,6 @@ def test_damaged_tables_are_refused_at_the_first_row(archive, table, text, sente
 def test_missing_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`input` must be a folder with stage_2_train_labels\.csv"):
         next(rsna.image_rows(tmp_path))
-
-
-def test_the_job_refuses_a_damaged_table_before_any_work(archive):
-    (archive / rsna.TABLE).write_text(text_of(*ROWS, ROWS[2]))
-    output = archive.parent / "records"
-    with pytest.raises(ValueError, match=r"^`patientId and box` must be different"):
-        decode_images.run(source="rsna", input=str(archive), output=str(output))
-    assert [path.name for path in archive.parent.iterdir()] == ["rsna"]
 
 
 def test_zipped_tables_are_read(archive):

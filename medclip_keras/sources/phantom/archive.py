@@ -11,12 +11,16 @@ from PIL import Image
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom
 from medclip_keras.sources.phantom.cohort import Study, draw_studies
 from medclip_keras.sources.phantom.drawing import draw_radiograph
 from medclip_keras.sources.phantom.grammar import LABELS, write_report
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import CODE_OF_STATE, read_table, require_distinct, state_of_code
+from medclip_keras.sources.tables import CODE_OF_STATE, read_table, require_distinct, states_in
 
+read_image = dicom.read_image  # PNG files
+
+_LABEL_COLUMNS = {name: name for name in LABELS}
 _IMAGE_COLUMNS = ("image_id", "study_id", "patient_id", "path", "view", "split")
 _REPORT_COLUMNS = ("report_id", "study_id", "patient_id", "path", "split")
 _PARTS = ("paired", "image", "text")  # the order is part of the seed
@@ -105,38 +109,39 @@ def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of a phantom archive, with what was drawn as their labels, where these are published."""
     directory = epath.Path(path)
-    table, columns = directory / "images.csv", (*_IMAGE_COLUMNS, *LABELS)
-    require_distinct((row["image_id"] for row in read_table(table, columns)), "image_id", table)
-    for row in read_table(table, columns):
-        yield ImageRow(
+    table = directory / "images.csv"
+    rows = [
+        ImageRow(
             image_id=row["image_id"],
             study_id=row["study_id"],
             patient_id=row["patient_id"],
             path=str(directory / row["path"]),
             view=row["view"],
             split=row["split"],
-            labels={name: state_of_code(row[name], name) for name in LABELS},
+            labels=states_in(row, _LABEL_COLUMNS),
         )
-
-
-def read_image(row: ImageRow) -> bytes:
-    """The PNG file."""
-    return epath.Path(row.path).read_bytes()
+        for row in read_table(table, (*_IMAGE_COLUMNS, *LABELS))
+    ]
+    require_distinct((row.image_id for row in rows), "image_id", table)
+    yield from rows
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     """The reports of a phantom archive."""
     directory = epath.Path(path)
     table = directory / "reports.csv"
-    require_distinct((row["report_id"] for row in read_table(table, _REPORT_COLUMNS)), "report_id", table)
-    for row in read_table(table, _REPORT_COLUMNS):
-        yield ReportRow(
+    rows = [
+        ReportRow(
             report_id=row["report_id"],
             study_id=row["study_id"],
             patient_id=row["patient_id"],
             path=str(directory / row["path"]),
             split=row["split"],
         )
+        for row in read_table(table, _REPORT_COLUMNS)
+    ]
+    require_distinct((row.report_id for row in rows), "report_id", table)
+    yield from rows
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
@@ -155,4 +160,4 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
 def report_truth(path: epath.PathLike) -> dict[str, dict[str, LabelState]]:
     """What each report of a phantom archive says, by report and concept name."""
     rows = read_table(epath.Path(path) / "reports.csv", (*_REPORT_COLUMNS, *LABELS))
-    return {row["report_id"]: {name: state_of_code(row[name], name) for name in LABELS} for row in rows}
+    return {row["report_id"]: states_in(row, _LABEL_COLUMNS) for row in rows}

@@ -1,7 +1,7 @@
 """The words of the phantom reports, read from `wording.json`.
 
-In a sentence, `{noun}` is a finding alone, `{phrase}` a finding with severity, side and place, `{a_phrase}` the
-same with its article, `{is}` the verb that agrees; `{also}` and `{third}` are further findings. A noun is
+In a sentence, `{noun}` is a finding alone, `{phrase}` a finding with severity, side and place, `{a_phrase}`
+the same with its article, `{is}` the verb that agrees; `{also}` and `{third}` are further findings. A noun is
 `singular|plural`; a noun without a plural is a mass noun and takes no article.
 """
 

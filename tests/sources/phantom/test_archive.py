@@ -13,6 +13,11 @@ from medclip_keras.sources.rows import BadRowError, ReportRow
 COUNTS = {"num_paired": 7, "num_image_only": 5, "num_text_only": 6}
 
 
+def write_layout(folder, image_file):
+    phantom.write_phantom(folder, seed=0, num_paired=2, num_image_only=2, num_text_only=2, image_size=32)
+    return folder
+
+
 def contents(directory):
     files = (file for file in directory.rglob("*") if file.is_file())
     return {str(file.relative_to(directory)): file.read_bytes() for file in files}
@@ -121,6 +126,23 @@ def test_unreadable_report_is_a_bad_row_without_its_name(tmp_path):
     with pytest.raises(BadRowError, match="FileNotFoundError") as error:
         phantom.read_report(row)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda t: t.replace("view", "views", 1),
+            r"`view` must be a column of .*images\.csv\. .*names: views",
+        ),
+        (lambda t: t + t.splitlines()[-1], r"`image_id` must be different .*'row 5, which repeats row 4'"),
+    ],
+)
+def test_damaged_tables_are_refused_at_the_first_row(tmp_path, change, sentence):
+    table = write_layout(tmp_path, None) / "images.csv"
+    table.write_text(change(table.read_text()))
+    with pytest.raises(ValueError, match=sentence):
+        next(phantom.image_rows(tmp_path))
 
 
 def test_wrong_arguments_are_refused(tmp_path):

@@ -1,0 +1,152 @@
+"""Every published layout through the job: whole, with damaged images, with a damaged table; and how often it
+is read.
+
+Each source's own test writes its layout in its functions `write_…layout`, and holds the sentences of the
+damaged tables that the source refuses.
+"""
+
+import collections
+import importlib.util
+import json
+import pathlib
+import sys
+
+import pytest
+
+from beam_jobs import decode_images
+from beam_jobs.dataset.job import TooManyBadRowsError
+from medclip_keras.sources import SOURCES, get_source
+
+HERE = pathlib.Path(__file__).parent
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm")
+
+
+def writers_of(source):
+    """The functions of the source's test that write a layout into a folder, and return the job's input."""
+    (path,) = [*HERE.glob(f"test_{source}.py"), *HERE.glob(f"{source}/test_archive.py")]
+    spec = importlib.util.spec_from_file_location(f"layout_of_{source}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return [value for name, value in vars(module).items() if name.startswith("write_") and "layout" in name]
+
+
+LAYOUTS = {f"{source}, {w.__name__}": (source, w) for source in SOURCES for w in writers_of(source)}
+
+
+@pytest.fixture
+def write(tmp_path, image_file):
+    """A function: layout → the source's module, the job's options."""
+
+    def make(layout):
+        source, writer = LAYOUTS[layout]
+        path = writer(tmp_path / "archive", image_file)
+        options = {
+            "source": source,
+            "input": str(path),
+            "output": str(tmp_path / "records"),
+            "image_size": 16,
+        }
+        return get_source(source), options
+
+    (tmp_path / "archive").mkdir()
+    return make
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """Names of the tables and reports of an archive that the process has opened since the last `clear`."""
+    names = []
+
+    def hook(event, args):
+        if event == "open" and "/archive/" in str(args[0]) and not str(args[0]).endswith(IMAGES):
+            names.append(str(args[0]))
+
+    sys.addaudithook(hook)
+    return names
+
+
+def test_every_source_has_a_layout():
+    assert {source for source, _ in LAYOUTS.values()} == set(SOURCES)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_whole_archive_is_recorded_to_the_last_image(layout, write):
+    source, options = write(layout)
+    num_images = sum(pathlib.Path(row.path).is_file() for row in source.image_rows(options["input"]))
+    counts = decode_images.run(**options).counts
+    assert num_images > 1
+    assert (counts["rows"], counts["records"], counts["bad_rows"]) == (num_images, num_images, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_and_a_truncated_image_fail_the_job_by_their_reasons(layout, write):
+    source, options = write(layout)
+    missing, *others, truncated = (pathlib.Path(row.path) for row in source.image_rows(options["input"]))
+    missing.unlink()
+    truncated.write_bytes(truncated.read_bytes()[:-80])
+    output = pathlib.Path(options["output"])
+    bad = output.with_name("records.bad_records.jsonl")
+    sentence = (
+        "`max_bad_fraction` must be at least the share of bad rows. Received: 0.01 and "
+        f"2 bad of {len(others) + 2} rows. Keys and reasons are in {bad}."
+    )
+    with pytest.raises(TooManyBadRowsError) as failed:
+        decode_images.run(**options)
+    assert str(failed.value) == sentence
+    reasons = {json.loads(line)["reason"] for line in bad.read_text().splitlines()}
+    cut = "the pixels of the DICOM file cannot be decoded (ValueError)"
+    broken = cut if truncated.suffix == ".dcm" else "not a whole JPEG or PNG file"
+    assert reasons == {"the file does not exist", broken}
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_table_is_opened_once_for_all_its_rows(layout, write, opened):
+    source, options = write(layout)
+    for name in ("image_rows", "report_rows"):
+        if name == "report_rows" and (options["source"] == "csv" or not hasattr(source, name)):
+            continue  # texts of the own table are read twice: they are too large to be kept
+        opened.clear()
+        assert list(getattr(source, name)(options["input"]))
+        assert set(collections.Counter(opened).values()) <= {1}
+        tables = [path for path in (pathlib.Path(name) for name in opened) if ".csv" in path.name]
+        assert tables or source.__name__.endswith(("openi", "covid")), "no table was seen"
+
+
+def test_a_job_opens_a_table_before_its_pipeline_and_in_it(write, opened):
+    _, options = write("csv, write_layout")
+    opened.clear()
+    decode_images.run(**options)
+    assert opened == 2 * [options["input"]]
+
+
+@pytest.mark.parametrize(
+    ("layout", "damage", "sentence"),
+    [
+        ("csv, write_layout", pathlib.Path.unlink, r"`input` must be a file or folder that exists\."),
+        (
+            "csv, write_layout",
+            lambda table: table.write_text(table.read_text().replace("patient_id", "patient")),
+            r"`patient_id` must be a column of .*mine\.csv\. .* Near names: patient\.",
+        ),
+    ],
+)
+def test_a_damaged_table_is_refused_before_any_work(layout, damage, sentence, write, monkeypatch):
+    _, options = write(layout)
+    damage(pathlib.Path(options["input"]))
+    monkeypatch.setattr("beam_jobs.dataset.job.execute", None)  # no pipeline runs
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        decode_images.run(**options)
+    assert [path.name for path in pathlib.Path(options["output"]).parent.iterdir()] == ["archive"]
+
+
+def test_a_repeated_image_of_the_own_table_is_a_bad_row(write):
+    _, options = write("csv, write_layout")
+    table = pathlib.Path(options["input"])
+    table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(TooManyBadRowsError, match=r"Received: 0\.01 and 1 bad of 4 rows\."):
+        decode_images.run(**options)
+    counts = decode_images.run(**options, max_bad_fraction=0.25).counts
+    assert (counts["records"], counts["bad_rows"]) == (3, 1)
+    line = json.loads((pathlib.Path(options["output"]) / "bad_records.jsonl").read_text())
+    assert line["reason"] == "another row has the same identifier"
