@@ -37,10 +37,10 @@ class DualEncoder(keras.Model):
     ):
         super().__init__(**kwargs)
         self.config, self.local_features = config, local_features
-        shared = (config.projection, local_features)
-        self.image_encoder = ImageEncoder(config.image, config.projection_dim, *shared, name="image_encoder")
+        shared = {"projection": config.projection, "local_features": local_features}
+        self.image_encoder = ImageEncoder(config.image, config.projection_dim, name="image_encoder", **shared)
         self.text_encoder = TextEncoder(
-            config.text, config.projection_dim, vocabulary_size, max_tokens, *shared, name="text_encoder"
+            config.text, config.projection_dim, vocabulary_size, max_tokens, name="text_encoder", **shared
         )
         log_scale = math.log(initial_logit_scale or 1 / config.initial_temperature)
         self.log_logit_scale = self.add_weight(

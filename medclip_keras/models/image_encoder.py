@@ -157,6 +157,7 @@ class ImageEncoder(keras.Model):
         self,
         config: ImageEncoderConfig,
         projection_dim: int,
+        *,
         projection: str = "linear",
         local_features: bool = False,
         **kwargs,

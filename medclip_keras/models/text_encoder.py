@@ -109,6 +109,7 @@ class TextEncoder(keras.Model):
         projection_dim: int,
         vocabulary_size: int,
         max_tokens: int,
+        *,
         projection: str = "linear",
         local_features: bool = False,
         **kwargs,

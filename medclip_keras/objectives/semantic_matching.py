@@ -32,7 +32,7 @@ def label_similarity(
 
         <a_i, b_j> = a_i^T K b_j,      |a_i|^2 = a_i^T K a_i,      |b_j|^2 = b_j^T K b_j
 
-    so with the masks m_i, n_j of what is known of image i and of text j, the three are
+    so with the masks m_i, n_j of the known concepts of image i and of text j, the three are
 
         sum_kl K_kl (a_ik m_il) (n_jk b_jl)
         sum_kl K_kl (a_ik a_il) (n_jk n_jl)

@@ -112,7 +112,7 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
 
     Follows: the transforms of MedCLIP's released code (values of `AugmentConfig`).
     Departs: flip, affine map and crop are one projective transform, so pixels are resampled once and not
-        twice; colour changes come last, on the crop, and brightness adds where torchvision multiplies.
+        twice; colour changes come last, on the crop, and brightness adds, torchvision multiplies.
 
     Args:
         images: (B, S, S, 1) uint8 in [0, 255].

@@ -182,7 +182,7 @@ def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[
         The pieces, special ones first.
 
     Raises:
-        ValueError: there is no text.
+        ValueError: no text.
     """
     remaining = iter(texts)
     first = next(remaining, None)
