@@ -37,10 +37,21 @@ class DualEncoder(keras.Model):
     ):
         super().__init__(**kwargs)
         self.config, self.local_features = config, local_features
-        shared = {"projection": config.projection, "local_features": local_features}
-        self.image_encoder = ImageEncoder(config.image, config.projection_dim, name="image_encoder", **shared)
+        self.image_encoder = ImageEncoder(
+            config.image,
+            config.projection_dim,
+            projection=config.projection,
+            local_features=local_features,
+            name="image_encoder",
+        )
         self.text_encoder = TextEncoder(
-            config.text, config.projection_dim, vocabulary_size, max_tokens, name="text_encoder", **shared
+            config.text,
+            config.projection_dim,
+            vocabulary_size,
+            max_tokens,
+            projection=config.projection,
+            local_features=local_features,
+            name="text_encoder",
         )
         log_scale = math.log(initial_logit_scale or 1 / config.initial_temperature)
         self.log_logit_scale = self.add_weight(
