@@ -1,25 +1,26 @@
-"""One module a published data set: its layout on disk → rows.
+"""The published data sets: one module reads one layout on disk as rows.
 
-Adding a data set is one module and one row of `SOURCES`.
+Adding a data set is one module here, its name in `SOURCES`, and its test with a function `write_layout`.
 """
 
-import difflib
 import importlib
 from types import ModuleType
 
-SOURCES = {  # name → module, imported when asked for
-    "phantom": "medclip_keras.sources.phantom",
-    "openi": "medclip_keras.sources.openi",
-    "nih_chestxray14": "medclip_keras.sources.nih_chestxray14",
-    "kermany": "medclip_keras.sources.kermany",
-    "mimic_cxr": "medclip_keras.sources.mimic_cxr",
-    "chexpert": "medclip_keras.sources.chexpert",
-    "rsna": "medclip_keras.sources.rsna",
-    "covid": "medclip_keras.sources.covid",
-    "mura": "medclip_keras.sources.mura",
-    "convirt_8x200": "medclip_keras.sources.convirt_8x200",
-    "csv": "medclip_keras.sources.csv",
-}
+from medclip_keras.errors import near_names, refusal
+
+SOURCES = (  # names of modules in this folder, imported on demand
+    "phantom",
+    "openi",
+    "nih_chestxray14",
+    "kermany",
+    "mimic_cxr",
+    "chexpert",
+    "rsna",
+    "covid",
+    "mura",
+    "convirt_8x200",
+    "csv",
+)
 
 
 def get_source(name: str) -> ModuleType:
@@ -32,8 +33,5 @@ def get_source(name: str) -> ModuleType:
         ValueError: no such data set.
     """
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, 3) or list(SOURCES)
-        raise ValueError(
-            f"`source` must be one of {', '.join(SOURCES)}. Received: {name!r}. Near: {', '.join(near)}."
-        )
-    return importlib.import_module(SOURCES[name])
+        raise refusal("source", f"one of {', '.join(SOURCES)}", name, near_names(name, SOURCES))
+    return importlib.import_module(f"{__name__}.{name}")

@@ -29,16 +29,8 @@ from collections.abc import Iterator
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.sources import dicom
+from medclip_keras.sources import dicom, tables
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import (
-    TableRow,
-    concepts_of,
-    read_table,
-    require_columns,
-    require_distinct,
-    states_in,
-)
 
 CITATION = (
     "Irvin et al., CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison, "
@@ -49,7 +41,7 @@ LICENCE = "Stanford University School of Medicine CheXpert Dataset Research Use 
 read_image = dicom.read_image  # JPEG files
 
 TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
-_CONCEPT_OF_LABEL = concepts_of("chexpert")
+_CONCEPT_OF_LABEL = tables.concepts_of("chexpert")
 _VIEW_COLUMN = "Frontal/Lateral"
 _VIEWS = {"Frontal": "frontal", "Lateral": "lateral", "": ""}
 _PATH = re.compile(
@@ -68,11 +60,11 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     Raises:
         ValueError: see above.
     """
-    root, tables = _find_tables(epath.Path(path))
+    root, table_of = _find_tables(epath.Path(path))
     checked = []
-    for split, table in tables.items():
+    for split, table in table_of.items():
         rows = [_image_row(root, split, row) for row in _read(table, split)]
-        require_distinct((row.image_id for row in rows), "Path", table)
+        tables.require_distinct((row.image_id for row in rows), "Path", table)
         checked += rows
     yield from checked
 
@@ -80,7 +72,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
 def _find_tables(folder: epath.Path) -> tuple[epath.Path, dict[str, epath.Path]]:
     """The folder that holds the tables, and split → table."""
     below = sorted(folder.glob("CheXpert-v1.0*")) if folder.is_dir() else []
-    found = {root: tables for root in (folder, *below) if (tables := _tables_in(root))}
+    found = {root: own for root in (folder, *below) if (own := _tables_in(root))}
     requirement = f"a folder, and one only, with {', '.join(names[0] for names in TABLES.values())}"
     advice = "Download it from https://stanfordmlgroup.github.io/competitions/chexpert/."
     if folder not in found:
@@ -90,25 +82,26 @@ def _find_tables(folder: epath.Path) -> tuple[epath.Path, dict[str, epath.Path]]
 
 
 def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
-    tables = {}
+    table_of = {}
     for split, names in TABLES.items():
         paths = [root / f"{name}{end}" for name in names for end in ("", ".gz")]
         found = next((path for path in paths if path.is_file()), None)
         if found is not None:
-            tables[split] = found
-    return tables
+            table_of[split] = found
+    return table_of
 
 
-def _read(table: epath.Path, split: str) -> Iterator[TableRow]:
+def _read(table: epath.Path, split: str) -> Iterator[tables.TableRow]:
     """The rows of a table; that of the test split has fewer columns, but one of the labels at least."""
     labels = tuple(_CONCEPT_OF_LABEL)
-    for row in read_table(table, ("Path", _VIEW_COLUMN, "AP/PA", *labels) if split != "test" else ("Path",)):
+    columns = ("Path", _VIEW_COLUMN, "AP/PA", *labels) if split != "test" else ("Path",)
+    for row in tables.read_table(table, columns):
         if not set(labels).intersection(row):
-            require_columns(list(row), labels, str(table))
+            tables.require_columns(list(row), labels, str(table))
         yield row
 
 
-def _image_row(root: epath.Path, split: str, row: TableRow) -> ImageRow:
+def _image_row(root: epath.Path, split: str, row: tables.TableRow) -> ImageRow:
     match = row.match("Path", _PATH, f"of the form {_EXAMPLE}")
     if match["split"] != split:
         row.refuse("Path", f"a path in the folder {split}")
@@ -119,6 +112,6 @@ def _image_row(root: epath.Path, split: str, row: TableRow) -> ImageRow:
         patient_id=match["patient"],
         path=f"{root}/{match['image']}",
         view=view or dicom.view_of_position(row.get("AP/PA", "")) or match["view"],
-        labels=states_in(row, _CONCEPT_OF_LABEL),
+        labels=tables.states_in(row, _CONCEPT_OF_LABEL),
         split=split,
     )

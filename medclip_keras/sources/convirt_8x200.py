@@ -32,16 +32,8 @@ from etils import epath
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources import dicom
+from medclip_keras.sources import dicom, tables
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import (
-    Labels,
-    TableRow,
-    concepts_of,
-    read_table,
-    require_distinct,
-    states_in,
-)
 
 CITATION = (
     "Zhang et al., Contrastive learning of medical visual representations from paired images and text, "
@@ -64,14 +56,14 @@ CATEGORIES = (
     "Pleural Effusion",
     "Fracture",
 )
-_CONCEPT_OF_CATEGORY = {name: concepts_of("convirt_8x200")[name] for name in CATEGORIES}
+_CONCEPT_OF_CATEGORY = {name: tables.concepts_of("convirt_8x200")[name] for name in CATEGORIES}
 ARCHIVES = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 _EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 _PATH = re.compile(r"CheXpert-v1\.0[^/]*/(?P<file>\w+/(?P<study>(?P<patient>patient\d+)/study\d+)/[^/]+)")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """Candidates, then query images, whether their files are there or not.
+    """Candidates, then query images, whether their files exist or not.
 
     Args:
         path: the folder that holds image-retrieval.
@@ -87,14 +79,14 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
 def candidate_rows(path: epath.PathLike) -> list[ImageRow]:
     """The images to retrieve from; see `image_rows`."""
     table = _table(path, CANDIDATES)
-    rows = read_table(table, ("Path", "Frontal/Lateral", *CATEGORIES))
+    rows = tables.read_table(table, ("Path", "Frontal/Lateral", *CATEGORIES))
     return _image_rows(path, table, [(row, _candidate_states(row)) for row in rows])
 
 
 def query_rows(path: epath.PathLike) -> list[ImageRow]:
     """The images to retrieve with; see `image_rows`."""
     table = _table(path, QUERY_IMAGES)
-    rows = read_table(table, ("Variable", "Path"))
+    rows = tables.read_table(table, ("Variable", "Path"))
     return _image_rows(path, table, [(row, {_category(row): LabelState.POSITIVE}) for row in rows])
 
 
@@ -108,9 +100,9 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
         ValueError: a missing table or column, another category, or a sentence that is there twice.
     """
     table = _table(path, QUERY_SENTENCES)
-    rows = list(read_table(table, ("Variable", "Text")))
+    rows = list(tables.read_table(table, ("Variable", "Text")))
     categories = [_category(row) for row in rows]
-    require_distinct((row["Text"] for row in rows), "Text", table)
+    tables.require_distinct((row["Text"] for row in rows), "Text", table)
     numbers = collections.Counter[str]()
     for row, category in zip(rows, categories, strict=True):
         numbers[category] += 1
@@ -136,22 +128,22 @@ def _table(path: epath.PathLike, name: str) -> epath.Path:
     return table
 
 
-def _category(row: TableRow) -> str:
+def _category(row: tables.TableRow) -> str:
     """The concept of a query's category."""
     if row["Variable"] not in CATEGORIES:
         row.refuse("Variable", f"one of {', '.join(CATEGORIES)}")
     return _CONCEPT_OF_CATEGORY[row["Variable"]]
 
 
-def _candidate_states(row: TableRow) -> Labels:
-    states = states_in(row, _CONCEPT_OF_CATEGORY)
+def _candidate_states(row: tables.TableRow) -> tables.Labels:
+    states = tables.states_in(row, _CONCEPT_OF_CATEGORY)
     if list(states.values()).count(LabelState.POSITIVE) != 1:
         row.refuse("candidate", "positive for one of the eight categories")
     return states
 
 
 def _image_rows(
-    path: epath.PathLike, table: epath.Path, labelled: list[tuple[TableRow, Labels]]
+    path: epath.PathLike, table: epath.Path, labelled: list[tuple[tables.TableRow, tables.Labels]]
 ) -> list[ImageRow]:
     """The images of a table, identified as `candidate/…` or `query/…` after its file name."""
     root = epath.Path(path)
@@ -171,5 +163,5 @@ def _image_rows(
             split="test",
         )
         images.append(image)
-    require_distinct((row.path for row in images), "Path", table)
+    tables.require_distinct((row.path for row in images), "Path", table)
     return images

@@ -1,4 +1,4 @@
-"""COVID-19 chest X-rays of three publications, told apart by what lies at the path.
+"""COVID-19 chest X-rays of three publications; the layout at the path decides which.
 
 Layout on disk, one of three.
 

@@ -1,4 +1,4 @@
-"""Everybody's own archive: one table of comma-separated values that names images, reports and labels.
+"""The user's own archive: one table of comma-separated values that names images, reports and labels.
 
     path,patient_id,study_id,split,view,report,Pleural Effusion,Cardiomegaly
     images/0001.png,p17,s1,train,PA,"FINDINGS: Small left effusion.",1,0
@@ -32,23 +32,16 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
-from medclip_keras.sources import dicom, nih_chestxray14
+from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import dicom, nih_chestxray14, tables
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
-from medclip_keras.sources.tables import (
-    CHEXPERT_OBSERVATIONS,
-    STATE_OF_CODE,
-    Labels,
-    TableRow,
-    read_table,
-    state_of_code,
-)
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
 
 read_image = dicom.read_image  # JPEG, PNG or DICOM files
 
-CHEST21 = tuple(dict.fromkeys((*CHEXPERT_OBSERVATIONS, *nih_chestxray14.CONCEPT_OF_LABEL.values())))
+CHEST21 = tuple(dict.fromkeys((*tables.CHEXPERT_OBSERVATIONS, *nih_chestxray14.CONCEPT_OF_LABEL.values())))
 _OWN_COLUMNS = ("path", "patient_id", "study_id", "split", "view", "report")
 _SPLITS = {name: name for name in ("", "train", "valid", "test")}
 _SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
@@ -68,6 +61,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             or label code that is none.
     """
     rows = []
+    shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
     for row in _read(path, "path"):
         labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
         if row["path"]:
@@ -77,7 +71,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
                 patient_id=row["patient_id"],
                 path=row["path"] if "://" in row["path"] else str(epath.Path(path).parent / row["path"]),
                 view=view,
-                labels=labels,
+                labels=shared.setdefault(tuple(labels.items()), labels),
                 split=split,
             )
             rows.append(image)
@@ -118,9 +112,9 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     return split_sections(row.content.decode())
 
 
-def _read(path: epath.PathLike, column: str) -> Iterator[TableRow]:
-    """The rows of the table, which has a column of patients and that other one."""
-    for number, row in enumerate(read_table(path, (column, "patient_id"), as_wide=True)):
+def _read(path: epath.PathLike, column: str) -> Iterator[tables.TableRow]:
+    """The rows of the table; `column` and `patient_id` must be columns of it."""
+    for number, row in enumerate(tables.read_table(path, (column, "patient_id"), as_wide=True)):
         if not number:
             _refuse_misspelt(row)
         if not row["patient_id"]:
@@ -128,7 +122,7 @@ def _read(path: epath.PathLike, column: str) -> Iterator[TableRow]:
         yield row
 
 
-def _study_of(row: TableRow) -> str:
+def _study_of(row: tables.TableRow) -> str:
     return row.get("study_id") or f"row {row.number}"
 
 
@@ -136,25 +130,25 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
-def _refuse_misspelt(row: TableRow) -> None:
+def _refuse_misspelt(row: tables.TableRow) -> None:
     written = {_plain(name): name for name in (*CHEST21, *_OWN_COLUMNS)}
     for column in row:
         meant = written.get(_plain(column), column)
         require(column == meant, "column", f"written {meant!r}", column, "Rename the column.")
 
 
-def _labels(row: TableRow) -> Labels:
+def _labels(row: tables.TableRow) -> tables.Labels:
     """States by column; a column that is no concept of chest21 counts in the rows with a code in it."""
     labels = {}
     for column, code in row.items():
         if column in CHEST21:
-            labels[column] = state_of_code(code, column)
-        elif column not in _OWN_COLUMNS and code.strip() in STATE_OF_CODE:
-            labels[column] = STATE_OF_CODE[code.strip()]
+            labels[column] = tables.state_of_code(code, column)
+        elif column not in _OWN_COLUMNS and code.strip() in tables.STATE_OF_CODE:
+            labels[column] = tables.STATE_OF_CODE[code.strip()]
     return labels
 
 
-def _choose(known: Mapping[str, str], row: TableRow, column: str) -> str:
+def _choose(known: Mapping[str, str], row: tables.TableRow, column: str) -> str:
     value = row.get(column, "").strip().lower()
     require(value in known, column, f"one of {', '.join(filter(None, known))} or blank", value)
     return known[value]

@@ -192,14 +192,14 @@ def _picture(header: Dataset) -> tuple[np.ndarray, int]:
 
 
 def _stretch(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Maps black to 0 and white to 1, also where black is the greater; a picture without range is black."""
+    """Map black to 0 and white to 1, also if black is the greater value; a constant picture becomes black."""
     if black == white:
         return np.zeros(values.shape)
     return np.clip((values.astype(np.float64) - black) / (float(white) - float(black)), 0.0, 1.0)
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Where the values stand for no tissue: PixelPaddingValue, or up to its range's limit."""
+    """Mask of the padding: values from PixelPaddingValue to PixelPaddingRangeLimit, if any."""
     value = header.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
@@ -209,7 +209,7 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
 
 
 def _has_window(header: Dataset) -> bool:
-    """Whether there is a window to use; some devices write a width of 0."""
+    """Whether the header has a usable window; some devices write a width of 0."""
     if header.get("WindowCenter") in (None, "") or header.get("WindowWidth") in (None, ""):
         return False
     exact = str(header.get("VOILUTFunction") or "LINEAR").upper() != "LINEAR"
@@ -218,7 +218,7 @@ def _has_window(header: Dataset) -> bool:
 
 
 def _output_range(header: Dataset) -> tuple[float, float]:
-    """What `apply_voi_lut` gives for black and white."""
+    """The values of black and white after `apply_voi_lut`."""
     if header.get("VOILUTSequence"):
         num_entries, first, _ = header.VOILUTSequence[0].LUTDescriptor
         outputs = apply_voi_lut(np.arange(first, first + (num_entries or 2**16)), header)

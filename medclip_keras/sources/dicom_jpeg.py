@@ -1,4 +1,4 @@
-"""Lossless and 12-bit JPEG for pydicom, which by itself decodes neither without a plug-in under the GPL.
+"""Decode lossless and 12-bit JPEG for pydicom, whose own plug-ins for them are under the GPL.
 
 Importing this module adds a decoder named `PLUGIN` to pydicom for each of `SYNTAXES`. It is libjpeg-turbo as
 `imagecodecs` brings it. `jpegsof3_decode` of the same package is no choice: it crashes on pictures cut short.
@@ -18,12 +18,12 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def is_available(uid: UID) -> bool:
-    """Whether the decoder can be used for a transfer syntax, as pydicom asks of its plug-ins."""
+    """Whether the decoder handles a transfer syntax; pydicom's interface of a plug-in."""
     return uid in SYNTAXES and find_spec("imagecodecs") is not None
 
 
 def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
-    """One JPEG picture as stored values, as pydicom asks of its plug-ins.
+    """Decode one JPEG picture to stored values; pydicom's interface of a plug-in.
 
     Args:
         frame: the JPEG file, bytes of padding after it allowed.

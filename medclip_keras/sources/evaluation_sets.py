@@ -1,4 +1,4 @@
-"""Evaluation sets: which images of an archive the papers' tables are about, by rules that anybody can repeat.
+"""Evaluation sets of the papers' tables: rules that choose the same images of an archive on every machine.
 
 | set | images of | test | train |
 |---|---|---|---|
@@ -46,7 +46,7 @@ training split.
 Refused before any work: another name; an archive with too few images for test.
 """
 
-import difflib
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import get_source
 from medclip_keras.sources.convirt_8x200 import CATEGORIES
@@ -71,7 +71,7 @@ _GLORIA = "Huang et al., GLoRIA: a multimodal global-local representation learni
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A rule that says which images of a source are in a set.
+    """The rule that chooses the images of a set from a source.
 
     Attributes:
         name: of the set.
@@ -149,31 +149,24 @@ def exclusive_finding(row: ImageRow, others: Iterable[str] = COMPETITION_FINDING
 
 
 def exclusive_finding_of_gloria(row: ImageRow) -> str:
-    """The same where all of CheXpert's other observations but No Finding are absent as well."""
+    """`exclusive_finding` with all of CheXpert's other observations but No Finding absent too."""
     return exclusive_finding(row, [name for name in CHEXPERT_OBSERVATIONS if name != NORMAL])
 
 
-@dataclass(frozen=True)
-class OneFinding:
-    """The class of an image in a set of two: positive for a finding, or negative for it.
+def class_of_two(finding: str, negatives: str, must_be_normal: bool, row: ImageRow) -> str:
+    """The class of an image in a set of two: positive for a finding, or negative for it; else "".
 
-    Attributes:
+    Args:
         finding: its name, and that of the class.
         negatives: name of the other class.
         must_be_normal: whether a negative must be positive for No Finding.
+        row: of a source that labels the finding.
     """
-
-    finding: str
-    negatives: str
-    must_be_normal: bool
-
-    def __call__(self, row: ImageRow) -> str:
-        """The finding, `negatives`, or "" for neither."""
-        state = row.labels.get(self.finding)
-        if state == LabelState.POSITIVE:
-            return self.finding
-        normal = not self.must_be_normal or row.labels.get(NORMAL) == LabelState.POSITIVE
-        return self.negatives if state == LabelState.NEGATIVE and normal else ""
+    state = row.labels.get(finding)
+    if state == LabelState.POSITIVE:
+        return finding
+    normal = not must_be_normal or row.labels.get(NORMAL) == LabelState.POSITIVE
+    return negatives if state == LabelState.NEGATIVE and normal else ""
 
 
 def category_of_8x200(row: ImageRow) -> str:
@@ -189,8 +182,8 @@ def _five_by_200(name: str, source: str, class_of: Callable[[ImageRow], str], ci
 def _two_classes(
     name: str, finding: str, normal: bool, sizes: Mapping[str, tuple[int, ...]], patients_of: tuple[str, ...]
 ) -> EvaluationSet:
-    class_of = OneFinding(finding, "Normal" if normal else f"no {finding}", normal)
-    classes = (class_of.finding, class_of.negatives)
+    classes = (finding, "Normal" if normal else f"no {finding}")
+    class_of = functools.partial(class_of_two, *classes, normal)
     return EvaluationSet(name, patients_of[0], class_of, classes, sizes, False, patients_of, _MEDCLIP)
 
 
@@ -219,7 +212,7 @@ EVALUATION_SETS = {one.name: one for one in _SETS}
 
 
 def get_evaluation_set(name: str) -> EvaluationSet:
-    """The set of a name.
+    """Look up a set by its name.
 
     Raises:
         ValueError: no such set.
@@ -227,14 +220,14 @@ def get_evaluation_set(name: str) -> EvaluationSet:
     >>> get_evaluation_set("mimic_5x200").source
     'mimic_cxr'
     """
-    near = difflib.get_close_matches(name, EVALUATION_SETS, 3) or list(EVALUATION_SETS)
-    requirement = f"one of {', '.join(EVALUATION_SETS)}"
-    require(name in EVALUATION_SETS, "evaluation_set", requirement, name, f"Near: {', '.join(near)}.")
+    if name not in EVALUATION_SETS:
+        requirement = f"one of {', '.join(EVALUATION_SETS)}"
+        raise refusal("evaluation_set", requirement, name, near_names(name, EVALUATION_SETS))
     return EVALUATION_SETS[name]
 
 
 def members_of(name: str, path: epath.PathLike) -> Membership:
-    """The images of a set, chosen from an archive.
+    """Choose the images of a set from an archive.
 
     Args:
         name: of the set.
@@ -248,7 +241,7 @@ def members_of(name: str, path: epath.PathLike) -> Membership:
 
 
 def choose(evaluation_set: EvaluationSet, rows: Iterable[ImageRow]) -> Membership:
-    """The images of a set among the rows of its source, whatever their order.
+    """Choose the images of a set from the rows of its source, in any order.
 
     Raises:
         ValueError: too few images for a split other than train.
@@ -261,12 +254,11 @@ def choose(evaluation_set: EvaluationSet, rows: Iterable[ImageRow]) -> Membershi
         if image_class:
             draw = _draw(row.image_id)
             candidates.append(_Candidate(draw, row.image_id, row.patient_id, image_class, row.split))
-    chosen: dict[str, list[_Candidate]] = {}
     if evaluation_set.sizes:
-        chosen.update(_fill_splits(evaluation_set, sorted(candidates)))
+        chosen = dict(_fill_splits(evaluation_set, sorted(candidates)))
     else:
-        for candidate in candidates:
-            chosen.setdefault(candidate.split, []).append(candidate)
+        splits = dict.fromkeys(one.split for one in candidates)
+        chosen = {split: [one for one in candidates if one.split == split] for split in splits}
     return Membership(
         name=evaluation_set.name,
         split_of={one.image_id: split for split, images in chosen.items() for one in images},
@@ -288,7 +280,7 @@ def _count(classes: Iterable[str], images: Iterable[_Candidate]) -> dict[str, in
 def _fill_splits(
     evaluation_set: EvaluationSet, free: list[_Candidate]
 ) -> Iterator[tuple[str, list[_Candidate]]]:
-    """Each split with its images; train is empty where there are too few."""
+    """Each split with its images; train is empty if there are too few."""
     for split, sizes in evaluation_set.sizes.items():
         wanted = dict(zip(evaluation_set.classes, sizes, strict=True))
         images = _fill(wanted, free, evaluation_set.one_a_patient)
@@ -304,11 +296,11 @@ def _fill_splits(
 
 
 def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool) -> list[_Candidate]:
-    """Images of a split: as many of each class as are wanted, or as there are.
+    """Images of a split: the wanted number of each class, or all if there are fewer.
 
     Args:
         wanted: class → images.
-        free: candidates that no other split's patients have, in the order of their draw.
+        free: candidates whose patients are in no other split, in the order of their draw.
         one_a_patient: see `EvaluationSet`.
     """
     classes_of: dict[str, set[str]] = {}
@@ -324,11 +316,20 @@ def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool
         # The scarcer classes' images of a patient that comes in now would be missing in another split.
         return patient in patients or not classes_of[patient] & filled
 
-    there = _count(wanted, free)
-    for name in sorted(wanted, key=lambda name: there[name] / wanted[name]):
+    available = _count(wanted, free)
+    for name in sorted(wanted, key=lambda name: available[name] / wanted[name]):
         images = [one for one in free if one.image_class == name]
-        bundles = [[one] for one in images] if one_a_patient else _by_patient(images)
-        chosen += _take(bundles, wanted[name], suits, patients)
+        room = wanted[name] + len(chosen)
+        left = []
+        for bundle in [[one] for one in images] if one_a_patient else _by_patient(images):
+            if len(chosen) + len(bundle) <= room and suits(bundle[0].patient_id):
+                chosen += bundle
+                patients.add(bundle[0].patient_id)
+            else:
+                left += bundle
+        rest = left[: room - len(chosen)]  # other patients' images, the last patient in part
+        chosen += rest
+        patients.update(one.patient_id for one in rest)
         filled.add(name)
     return chosen
 
@@ -339,30 +340,3 @@ def _by_patient(images: Iterable[_Candidate]) -> list[list[_Candidate]]:
     for one in images:
         bundles.setdefault(one.patient_id, []).append(one)
     return [bundles[patient] for patient in sorted(bundles, key=_draw)]
-
-
-def _take(
-    bundles: list[list[_Candidate]], number: int, suits: Callable[[str], bool], patients: set[str]
-) -> list[_Candidate]:
-    """The first bundles that suit and fit; then of the others, the last one in part.
-
-    Args:
-        bundles: images of one patient each.
-        number: images to take.
-        suits: tells whether a patient should be taken before others.
-        patients: of the split; those of the taken images are added.
-    """
-    taken: list[_Candidate] = []
-    left = []
-    for bundle in bundles:
-        fits = len(bundle) <= number - len(taken)
-        if fits and suits(bundle[0].patient_id):
-            taken += bundle
-            patients.add(bundle[0].patient_id)
-        else:
-            left.append(bundle)
-    for bundle in left:
-        part = bundle[: number - len(taken)]
-        taken += part
-        patients.update(one.patient_id for one in part)
-    return taken

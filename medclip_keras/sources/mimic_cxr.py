@@ -1,4 +1,4 @@
-"""MIMIC-CXR: chest X-rays of one hospital with their reports, and labels that programs took from those.
+"""MIMIC-CXR: chest X-rays of one hospital with their reports, and labels that programs took from the reports.
 
 Layout on disk, as published on PhysioNet; tables end in .csv.gz, or in .csv where they were unpacked
     mimic-cxr-2.0.0-metadata.csv.gz    a row an image: dicom_id, subject_id, study_id, …, ViewPosition, …
@@ -64,7 +64,7 @@ _GROUP, _PATIENT, _REPORT = re.compile(r"p\d\d"), re.compile(r"p(\d{3,})"), re.c
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of the metadata table, in its order, whether their files are there or not.
+    """The images of the metadata table, in its order, whether their files exist or not.
 
     Args:
         path: the folder that holds the tables and `files`.
@@ -195,7 +195,7 @@ def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterat
 
 
 def _walk(folder: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """The same, by the files in the order of their names; one patient's folder is held at a time."""
+    """Patient, study and file of the report files by name; one patient's folder is held at a time."""
     files = folder / "files"
     groups = sorted(filter(_GROUP.fullmatch, _names(files))) if files.is_dir() else []
     patients = {group: sorted(filter(_PATIENT.fullmatch, _names(files / group))) for group in groups}

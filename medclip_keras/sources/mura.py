@@ -1,4 +1,4 @@
-"""MURA: X-rays of the upper limb, each study called normal or abnormal by radiologists.
+"""MURA: X-rays of the upper limb, each study labelled normal or abnormal by radiologists.
 
 Layout on disk, as published (https://stanfordmlgroup.github.io/competitions/mura), a folder `MURA-v1.1` with
     train_image_paths.csv        lines of MURA-v1.1/train/XR_SHOULDER/patient00001/study1_positive/image1.png

@@ -55,7 +55,7 @@ _VIEWS = {"Frontal": "frontal", "Lateral": "lateral"}
 
 
 def report_rows(path: str) -> Iterator[ReportRow]:
-    """Yields the reports of an archive (with their bytes, for it is read as a stream) or of a folder.
+    """The reports of an archive (with their bytes, as it is read as a stream) or of a folder.
 
     Args:
         path: the archive, a folder of `<number>.xml`, or a folder above either.

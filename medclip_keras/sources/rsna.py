@@ -1,5 +1,5 @@
-"""RSNA Pneumonia Detection Challenge: frontal chest X-rays with boxes around opacities that suggest
-pneumonia.
+"""RSNA Pneumonia Detection Challenge: frontal chest X-rays with boxes around
+opacities that suggest pneumonia.
 
 Layout on disk, as published (https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data, stage 2)
     stage_2_train_labels.csv           a row a box: patientId, x, y, width, height, Target
@@ -68,7 +68,7 @@ _STATES = {  # Target, class → states; `Target` is the label of Pneumonia
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The training images, in the order of the table, whether their files are there or not.
+    """The training images, in the order of the table, whether their files exist or not.
 
     Args:
         path: the folder that holds the table.
@@ -103,7 +103,7 @@ def _find(directory: epath.Path, name: str) -> epath.Path | None:
 def _read_once(
     table: epath.Path, columns: Sequence[str], column: str, known: Sequence[str]
 ) -> dict[str, str]:
-    """patientId → the one value that its rows have in a column.
+    """patientId → the value of a column, equal in all rows of the image.
 
     Raises:
         ValueError: an unknown value, or another one than in an earlier row.
@@ -121,7 +121,7 @@ def _read_once(
 
 
 def _classes(directory: epath.Path, targets: Mapping[str, str]) -> dict[str, str]:
-    """patientId → class; where the table is not there, what the target says of it."""
+    """patientId → class; without the table of classes, the class that the target implies."""
     table = _find(directory, TABLE_OF_CLASSES)
     if table is None:
         return {image_id: OPACITY if target == "1" else "" for image_id, target in targets.items()}
@@ -136,7 +136,7 @@ def _classes(directory: epath.Path, targets: Mapping[str, str]) -> dict[str, str
 
 
 def _patients(directory: epath.Path, targets: Mapping[str, str]) -> Mapping[str, str]:
-    """patientId → patient: the NIH's number where the mapping is there, else the image itself."""
+    """patientId → patient: the NIH's number by the mapping; without it, the image itself."""
     mapping = directory / MAPPING
     if not mapping.is_file():
         return {image_id: image_id for image_id in targets}

@@ -291,7 +291,7 @@ def test_run_refuses_an_unknown_source_and_one_without_reports(archive, source, 
     with pytest.raises(ValueError, match=r"`source` must be an archive with reports. Received: 'small'"):
         job()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"`source` must be one of .*Received: 'openy'.*Near: openi"):
+    with pytest.raises(ValueError, match=r"`source` must be one of .*Received: 'openy'.*Near names: openi"):
         label_reports.run(source="openy", input=str(archive.path), output="out")
 
 

@@ -283,7 +283,7 @@ def test_the_list_of_sets():
         assert set(one.patients_of) <= set(SOURCES)
         assert one.citation
     with pytest.raises(
-        ValueError, match=r"`evaluation_set` must be one of .*Received: 'mimic5x200'. Near: mimic_5x200"
+        ValueError, match=r"`evaluation_set` must be one of .*Received: 'mimic5x200'. Near names: mimic_5x200"
     ):
         members_of("mimic5x200", "nowhere")
 

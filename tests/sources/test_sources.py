@@ -18,5 +18,5 @@ def test_every_source_says_what_it_is_and_reads_something(name):
 
 
 def test_get_source_names_the_near_ones():
-    with pytest.raises(ValueError, match=r"`source` must be one of .* Received: 'kermani'\. Near: kermany\."):
+    with pytest.raises(ValueError, match=r"`source` must be one of .*'kermani'\. Near names: kermany\."):
         get_source("kermani")

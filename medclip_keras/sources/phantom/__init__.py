@@ -1,4 +1,4 @@
-"""Phantoms: synthetic chest radiographs and reports, the data of a run that has none.
+"""Phantoms: synthetic chest radiographs and reports for runs without data.
 
 Everything here is made up. It is good for learning the tool and for testing it, not for a claim about
 medicine: figures on phantoms say nothing about real radiographs.

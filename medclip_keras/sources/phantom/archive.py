@@ -1,4 +1,4 @@
-"""Writes a phantom archive to disk, and reads it back as any other archive is read."""
+"""Write a phantom archive to disk, and read it as every other archive."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def write_phantom(
     num_text_only: int,
     image_size: int = 80,
 ) -> None:
-    """Draws and writes an archive; the same arguments give the same bytes.
+    """Draw and write an archive; equal arguments give equal bytes.
 
     Writes `images/*.png` and `reports/*.txt`, and the tables `images.csv` and `reports.csv`, which name
     them and hold the truth in CheXpert's codes (1, 0, -1, blank): of a report what its text says, of an image
@@ -83,7 +83,7 @@ def _write_image(
 
 
 def _drawn(study: Study) -> list[str]:
-    """The codes of what a study's radiograph shows."""
+    """The codes of the findings in a study's radiograph."""
     present = {finding.name for finding in study.findings}
     if not present - {"Support Devices"}:
         present.add("No Finding")
@@ -107,7 +107,7 @@ def _write_table(path: epath.Path, columns: Sequence[str], rows: Sequence[tuple[
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of a phantom archive, with what was drawn as their labels, where these are published."""
+    """The images of a phantom archive, labelled with the drawn findings where the table has them."""
     directory = epath.Path(path)
     table = directory / "images.csv"
     rows = [
@@ -158,6 +158,6 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
 
 
 def report_truth(path: epath.PathLike) -> dict[str, dict[str, LabelState]]:
-    """What each report of a phantom archive says, by report and concept name."""
+    """The states that each report expresses, by report and concept name."""
     rows = read_table(epath.Path(path) / "reports.csv", (*_REPORT_COLUMNS, *LABELS))
     return {row["report_id"]: states_in(row, _LABEL_COLUMNS) for row in rows}

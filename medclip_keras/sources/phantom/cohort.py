@@ -1,4 +1,4 @@
-"""Draws patients: who is examined how often, and what each examination shows."""
+"""Draw patients: their examinations, and the findings of each examination."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ class Study:
         study_id: unique in the archive.
         patient_id: unique for the patient.
         split: "train", "valid" or "test"; the patient's.
-        findings: what is there.
+        findings: present in this study.
         resolved: names of findings that the patient's previous study had and this one has not.
         number: 0 for the patient's first study.
     """
@@ -64,7 +64,7 @@ class Study:
 
 
 def device_kinds(finding: PhantomFinding) -> tuple[str, ...]:
-    """Which devices a finding of Support Devices means: they are drawn and written of alike.
+    """The devices of a finding of Support Devices, in image and report alike.
 
     >>> device_kinds(PhantomFinding("Support Devices", "", 0.9, "lower"))
     ('pacemaker', 'stomach tube')
@@ -74,7 +74,7 @@ def device_kinds(finding: PhantomFinding) -> tuple[str, ...]:
 
 
 def draw_studies(rng: np.random.Generator, num_studies: int, prefix: str) -> Iterator[Study]:
-    """Draws patients with one to four studies each until `num_studies` are there."""
+    """Draw patients with one to four studies each, `num_studies` in total."""
     study, patient = 0, 0
     (splits,) = rng.spawn(1)
     while study < num_studies:
@@ -112,7 +112,7 @@ def _first_findings(rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
 def _next_findings(
     rng: np.random.Generator, previous: tuple[PhantomFinding, ...]
 ) -> tuple[PhantomFinding, ...]:
-    """Half of the time a fresh draw; else the previous findings, changed a little, some of them gone."""
+    """Draw anew, or (half of the time) keep most of the previous findings with changed severity."""
     if rng.random() < 0.5 or not previous:
         return _first_findings(rng)
     kept = [finding for finding in previous if rng.random() < 0.65]

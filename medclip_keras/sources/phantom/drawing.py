@@ -1,4 +1,4 @@
-"""Draws a frontal chest radiograph from a list of findings: NumPy on one small canvas.
+"""Draw a frontal chest radiograph from a list of findings, with NumPy on one small canvas.
 
 Coordinates of the drawing: x from -1 (the patient's right, at the image's left) to 1, y from -1 (top) to 1.
 Intensities are film-like: 0 is air (black), 1 is metal or bone (white).
@@ -14,16 +14,16 @@ from scipy import ndimage
 from medclip_keras.sources.phantom.cohort import PhantomFinding, device_kinds
 
 HILUM = (0.17, -0.02)  # |x|, y of the place where the vessels enter a lung
-SIDE_SIGN = {"right": -1, "left": 1}
+SIDES = (-1, 1)  # the patient's right, left
 
 
 def draw_radiograph(
     findings: Sequence[PhantomFinding], rng: np.random.Generator, image_size: int
 ) -> np.ndarray:
-    """Draws one image.
+    """Draw one image.
 
     Args:
-        findings: what is to be seen; the order does not matter.
+        findings: to be shown; their order does not matter.
         rng: decides everything that the findings leave open.
         image_size: side in pixels.
 
@@ -92,12 +92,12 @@ def ramp(distance: np.ndarray, edge: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """The measures of one chest; index 0 of a pair is the patient's right, 1 the left."""
+    """The measures of one chest; by side, -1 is the patient's right, 1 the left."""
 
-    lung_x: tuple[float, float]
-    lung_width: tuple[float, float]
+    lung_x: dict[int, float]
+    lung_width: dict[int, float]
     apex: float
-    base: tuple[float, float]  # top of the dome of the diaphragm
+    base: dict[int, float]  # top of the dome of the diaphragm
     dome: float  # how much lower the diaphragm lies at its edges
     heart: tuple[float, float, float, float]  # x, y, half width, half height
     lung_darkness: float
@@ -119,10 +119,10 @@ class _Anatomy:
             for side in sides(by_name["Atelectasis"]):
                 base[(side + 1) // 2] -= rng.uniform(0.02, 0.08)
         return cls(
-            lung_x=(-rng.uniform(0.40, 0.46), rng.uniform(0.40, 0.46)),
-            lung_width=(width * rng.uniform(0.95, 1.05), width * rng.uniform(0.95, 1.05)),
+            lung_x={side: side * rng.uniform(0.40, 0.46) for side in SIDES},
+            lung_width={side: width * rng.uniform(0.95, 1.05) for side in SIDES},
             apex=rng.uniform(-0.82, -0.7),
-            base=(float(base[0]), float(base[1])),
+            base=dict(zip(SIDES, base.tolist(), strict=True)),
             dome=dome,
             heart=(heart_x, float(base.mean()) - 0.14, heart_half, rng.uniform(0.24, 0.32)),
             lung_darkness=dark,
@@ -130,30 +130,30 @@ class _Anatomy:
 
 
 def sides(finding: PhantomFinding) -> tuple[int, ...]:
-    """-1 for the patient's right, 1 for the left; both where the finding is bilateral."""
-    return (-1, 1) if finding.side == "bilateral" else (SIDE_SIGN[finding.side],)
+    """The finding's sides: -1 for the patient's right, 1 for the left."""
+    return {"right": SIDES[:1], "left": SIDES[1:], "bilateral": SIDES}[finding.side]
 
 
 class _Film:
-    """The picture while it is drawn: what each layer of tissue adds."""
+    """The layers of the picture: tissue, lungs, opacity, and bone or metal."""
 
     def __init__(self, canvas: _Canvas, body: _Anatomy):
         self.canvas, self.body, self.rng = canvas, body, canvas.rng
-        self.lungs = {side: self._lung(side) for side in (-1, 1)}
+        self.lungs = {side: self._lung(side) for side in SIDES}
         self.lung = np.maximum(self.lungs[-1], self.lungs[1])
         self.opacity = np.zeros_like(canvas.x)  # 0 air, 1 as dense as soft tissue; in the lungs alone
         self.over = np.zeros_like(canvas.x)  # added on top of everything: bone, metal, skin
 
     def _lung(self, side: int) -> np.ndarray:
-        c, b, i = self.canvas, self.body, (side + 1) // 2
-        u = np.abs((c.x - b.lung_x[i]) / b.lung_width[i])
+        c, b = self.canvas, self.body
+        u = np.abs((c.x - b.lung_x[side]) / b.lung_width[side])
         above = np.maximum((0.05 - c.y) / (0.05 - b.apex), 0)
         inside = 1 - (u**2.2 + above**2.6)
-        floor = b.base[i] + b.dome * u**2 - c.y
+        floor = b.base[side] + b.dome * u**2 - c.y
         return np.minimum(ramp(inside, 0.25), ramp(floor, 0.05))
 
     def draw_chest(self, by_name: dict[str, PhantomFinding]):
-        """Everything that a healthy chest shows; the ribs know of a fracture."""
+        """Draw a healthy chest, with its fractured ribs if any."""
         c, b, rng = self.canvas, self.body, self.rng
         arms = 0.35 * np.maximum(-0.5 - c.y, 0)  # the outline widens towards the shoulders
         torso = ramp(rng.uniform(0.84, 0.95) + arms - np.abs(c.x), 0.08)
@@ -165,7 +165,7 @@ class _Film:
         x, y, width, height = b.heart
         self.heart = c.disc(x, y, width, height, 0.07)
         self.tissue += 0.07 * spine + 0.07 * np.maximum(trunk, self.heart)
-        vessels = sum(c.blob(side * HILUM[0], HILUM[1], 0.09, 0.14) for side in (-1, 1))
+        vessels = sum(c.blob(side * HILUM[0], HILUM[1], 0.09, 0.14) for side in SIDES)
         grain = np.abs(c.smooth_noise(0.035))
         self.opacity += rng.uniform(0.15, 0.35) * vessels * (0.5 + 0.5 * grain)
         self._draw_bones(by_name)
@@ -173,7 +173,7 @@ class _Film:
             bubble = c.disc(rng.uniform(0.28, 0.45), b.base[1] + 0.22, 0.13, 0.07)
             self.tissue -= 0.2 * bubble
         if rng.random() < 0.4:  # breast shadows
-            for side in (-1, 1):
+            for side in SIDES:
                 self.over += 0.06 * c.disc(side * 0.48, 0.25, 0.34, 0.24, 0.1)
 
     def _draw_bones(self, by_name: dict[str, PhantomFinding]):
@@ -192,7 +192,7 @@ class _Film:
         wave = np.maximum(np.cos(2 * np.pi * phase), 0) ** 3
         cage = ramp(0.82 - np.abs(c.x), 0.1) * ramp(0.5 - c.y, 0.2) * ramp(c.y + 0.8, 0.2)
         self.over += rng.uniform(0.05, 0.11) * wave * cage
-        for side in (-1, 1):
+        for side in SIDES:
             tip = rng.uniform(-0.84, -0.72)
             self.over += 0.16 * c.stroke(side * 0.08, -0.62, side * 0.72, tip, 0.03)
         for x_break, y_break in breaks:
@@ -204,7 +204,7 @@ class _Film:
             self.over -= 0.3 * c.stroke(x_break + 0.01, y_break + 0.07, x_break + 0.02, y_break - 0.02, 0.014)
 
     def develop(self) -> np.ndarray:
-        """Adds up the layers, then exposes, blurs, and adds grain."""
+        """Add up the layers, blur, expose, and add grain."""
         c, rng = self.canvas, self.rng
         air = self.lung * (1 - np.clip(self.opacity, -0.4, 1)) * (1 - 0.92 * self.heart)
         film = self.tissue - self.body.lung_darkness * air + self.over
@@ -219,15 +219,15 @@ class _Film:
 
     def place(self, side: int, zone: str) -> tuple[float, float]:
         """A point in the lung of that side, within the upper, mid or lower zone."""
-        b, i = self.body, (side + 1) // 2
-        top, bottom = b.apex + 0.15, b.base[i] - 0.04
+        b = self.body
+        top, bottom = b.apex + 0.15, b.base[side] - 0.04
         third = (bottom - top) / 3
         y = top + third * ({"upper": 0, "mid": 1, "lower": 2}[zone] + self.rng.uniform(0.15, 0.85))
         near = {"upper": 0.3, "mid": 0.45, "lower": 0.15}[zone]  # the heart hides more of the lower zone
-        return b.lung_x[i] + side * self.rng.uniform(-near, 0.5) * b.lung_width[i], y
+        return b.lung_x[side] + side * self.rng.uniform(-near, 0.5) * b.lung_width[side], y
 
     def best_placed(self, side: int, finding: PhantomFinding, draw: Callable[..., np.ndarray]) -> np.ndarray:
-        """What `draw` makes at that one of three places where the heart and the edges hide least of it."""
+        """The shadow by `draw` at the most visible of three random places."""
         lung = self.lungs[side] * (1 - self.heart)
         shadows = [draw(self, finding, *self.place(side, finding.zone)) for _ in range(3)]
         return max(shadows, key=lambda shadow: float((shadow * lung).sum()))
@@ -279,11 +279,11 @@ def _draw_edema(film: _Film, finding: PhantomFinding):
     c, rng = film.canvas, film.rng
     strength = 0.28 + 0.25 * finding.severity
     mottle = 0.55 + 0.6 * c.smooth_noise(0.028)
-    for side in (-1, 1):
+    for side in SIDES:
         reach = rng.uniform(0.2, 0.32)
         wing = c.blob(side * (HILUM[0] + 0.12), HILUM[1] + rng.uniform(-0.1, 0.15), reach, 1.3 * reach)
         film.opacity += strength * (0.35 + wing) * mottle
-        edge = film.body.lung_x[(side + 1) // 2] + side * film.body.lung_width[(side + 1) // 2] * 0.8
+        edge = film.body.lung_x[side] + side * film.body.lung_width[side] * 0.8
         for y in rng.uniform(-0.3, 0.25, 4):
             film.opacity += 0.5 * c.stroke(edge - side * 0.14, y, edge, y, 0.012)
 
@@ -292,9 +292,8 @@ def _draw_effusion(film: _Film, finding: PhantomFinding):
     """Fluid in the base of a hemithorax; its surface climbs along the outer wall."""
     c, b = film.canvas, film.body
     for side in sides(finding):
-        i = (side + 1) // 2
-        outward = (c.x - b.lung_x[i]) * side / b.lung_width[i]  # -1 at the mediastinum, 1 at the wall
-        level = b.base[i] - 0.1 - 0.38 * finding.severity - film.rng.uniform(0, 0.06)
+        outward = (c.x - b.lung_x[side]) * side / b.lung_width[side]  # -1 at the mediastinum, 1 at the wall
+        level = b.base[side] - 0.1 - 0.38 * finding.severity - film.rng.uniform(0, 0.06)
         surface = (
             level
             + b.dome * 0.5
@@ -307,14 +306,13 @@ def _draw_pneumothorax(film: _Film, finding: PhantomFinding):
     """Black space without vessels outside a thin white pleural line."""
     c, b = film.canvas, film.body
     for side in sides(finding):
-        i = (side + 1) // 2
         shrink = 0.82 - 0.3 * finding.severity
-        x = b.lung_x[i] - side * b.lung_width[i] * (1 - shrink)
+        x = b.lung_x[side] - side * b.lung_width[side] * (1 - shrink)
         top = b.apex + (1 - shrink) * 0.7
-        u = np.abs((c.x - x) / (b.lung_width[i] * shrink * 0.95))
+        u = np.abs((c.x - x) / (b.lung_width[side] * shrink * 0.95))
         above = np.maximum((0.05 - c.y) / (0.05 - top), 0)
         inside = 1 - np.sqrt(u**2.2 + above**2.6)
-        free = film.lungs[side] * ramp(-inside, 0.06) * (side * (c.x - x) > -0.5 * b.lung_width[i])
+        free = film.lungs[side] * ramp(-inside, 0.06) * (side * (c.x - x) > -0.5 * b.lung_width[side])
         film.opacity = film.opacity * (1 - free) - 0.4 * free
         film.over -= 0.05 * free
         film.opacity += 0.7 * np.exp(-0.5 * (inside / 0.05) ** 2) * film.lungs[side]
@@ -331,7 +329,7 @@ def _draw_nodule(film: _Film, finding: PhantomFinding):
 
 def _draw_emphysema(film: _Film, finding: PhantomFinding):
     """Bullae, black with a thin wall; the anatomy is already overinflated."""
-    for side in (-1, 1):
+    for side in SIDES:
         for _ in range(film.rng.integers(2, 4)):
             x, y = film.place(side, film.rng.choice(("upper", "mid")))
             radius = film.rng.uniform(0.08, 0.13)

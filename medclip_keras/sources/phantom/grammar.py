@@ -1,4 +1,4 @@
-"""Writes the report of a study: asserts, denies, suspects and resolves findings in varied words."""
+"""Write the report of a study: assert, deny, suspect and resolve findings in varied words."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

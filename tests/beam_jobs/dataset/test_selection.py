@@ -225,11 +225,11 @@ def test_patients_of_rsna_are_held_out_of_the_nih_where_they_are_known(tmp_path,
             {"evaluation_set": "mimic_5x200"},
             r"`evaluation_set` must be a set of chexpert. Received",
         ),
-        ("chexpert", {"evaluation_set": "5x200"}, r"`evaluation_set` must be one of .* Near: "),
+        ("chexpert", {"evaluation_set": "5x200"}, r"`evaluation_set` must be one of .* Near names: "),
         (
             "chexpert",
             {"hold_out": ("chexpert_5x20",)},
-            r"must be one of .*'chexpert_5x20'. Near: chexpert_5x200",
+            r"must be one of .*'chexpert_5x20'. Near names: chexpert_5x200",
         ),
         (
             "chexpert",
