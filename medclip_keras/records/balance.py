@@ -1,32 +1,34 @@
-"""Repeat factors: how often a pass over the data draws each item, so that rare findings are seen as often.
+"""Repeat factors: draws of each item per pass over the data, such that all findings are equally frequent.
 
-An archive is mostly normal, and a finding of one image in a hundred would be in every third batch. With n_c
-items positive for class c of num_classes that occur (the findings, and "none" for items without a positive),
-and N items in all,
+An archive is mostly normal: a finding of one image in a hundred would be in every third batch. With n_c items
+positive for class c of num_classes that occur (the findings, and "none" for items without a positive), and N
+items in all,
 
     r_c = min(max_repeats, N / (num_classes n_c)),     r_i = max of r_c over the classes of item i
 
-item i is drawn floor(r_i) times a pass, and once more with the probability of the remainder.
+item i is drawn floor(r_i) times per pass, and once more with the probability of the remainder.
 
 Follows: repeat-factor sampling, Gupta, Dollár and Girshick, "LVIS", CVPR 2019, section 4.1.
 Departs: the factor is the ratio of the equal share to the class' share, not its square root, and may be under
     1, so that common classes are drawn less; each pass is one sequential read of the data.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from medclip_keras.knowledge.states import LabelState
 
-MAX_REPEATS = 16.0  # beyond it a handful of images would be learned by heart
+MAX_REPEATS = 16.0  # a larger factor overfits to a handful of images
 
 
 def repeat_factors(
-    positives: Sequence[int], num_none: float, num_items: int, max_repeats: float = MAX_REPEATS
-) -> np.ndarray:
-    """The factor of each class.
+    positives: npt.ArrayLike,
+    num_none: float,
+    num_items: int,
+    max_repeats: float = MAX_REPEATS,
+) -> npt.NDArray[np.float32]:
+    """Compute the factor of each class.
 
     Args:
         positives: (num_findings,) items positive for each finding.
@@ -35,7 +37,7 @@ def repeat_factors(
         max_repeats: upper bound.
 
     Returns:
-        (num_findings + 1,) float32; the last is that of "none". 0 for a class that does not occur.
+        (num_findings + 1,) float32; the last one for "none". 0 for a class that does not occur.
 
     60 items, 40 without a finding, 20 with the first, 5 of these with the second as well:
 
@@ -48,8 +50,8 @@ def repeat_factors(
     return np.minimum(shares, max_repeats).astype(np.float32)
 
 
-def num_copies(states: tf.Tensor, factors: np.ndarray, seed: tf.Tensor) -> tf.Tensor:
-    """Draws how often each item of a block appears in this pass.
+def num_copies(states: tf.Tensor, factors: npt.NDArray[np.float32], seed: tf.Tensor) -> tf.Tensor:
+    """Draw the number of copies of each item of a block in this pass.
 
     Args:
         states: (N, num_findings) int8, `LabelState`.

@@ -1,10 +1,10 @@
-"""Records to batches: independent draws of images and sentences, in an order that a seed and a step decide.
+"""Records to batches: independent draws of images and sentences; seed and step decide the order.
 
     images     shards → shuffled records → copies of rare ones ─┐ skip to the step → augment ──┐
     sentences  shards → shuffled records → sentences → copies ──┘ skip to the step → tokens ───┴─ batch
 
-Batch k is a pure function of (seed, k): nothing of the pipeline needs saving to go on with a run. Memory is
-the shuffle buffers and a few batches, whatever the size of the data.
+Batch k is a pure function of (seed, k): a run resumes without a saved pipeline. Memory is the shuffle buffers
+and a few batches, whatever the size of the data.
 """
 
 import functools
@@ -28,6 +28,8 @@ from medclip_keras.records.streams import (
     IMAGES,
     PAIRS,
     SENTENCES,
+    Features,
+    Pass,
     endless,
     fold_in,
     has_words,
@@ -40,7 +42,7 @@ from medclip_keras.records.streams import (
     stream_seed,
 )
 
-_CANDIDATES = 16  # sentences drawn for an image that is to meet one which shares a finding with it
+_CANDIDATES = 16  # sentences drawn per image for the pairing "label_overlap"
 _RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
 _STATE_OF_RANK = np.array(_RANKED, np.int8)
 _RANK_OF_STATE = np.argsort(_STATE_OF_RANK).astype(np.int32)
@@ -56,26 +58,25 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless batches for training, from step `start_step` on.
 
-    An epoch draws `steps_per_epoch` batches; it starts with a pass over the images in a new order, another
-    follows where it needs more, and sentences likewise, so without `data.balance` no image comes twice
-    before each has come once.
+    An epoch draws `steps_per_epoch` batches from as many passes over the images as it needs, each in a new
+    order, and from passes over the sentences likewise. Without `data.balance` an epoch repeats an image only
+    after all others.
 
     Args:
         config: its `data`, `augment`, `seed`, `train.batch_size` and `model.image.image_size` count.
         tokenizer: cuts sentences into word pieces.
         steps_per_epoch: batches an epoch.
         split: which records.
-        start_step: the first batch that is wanted; what comes before is skipped without being decoded.
+        start_step: the first batch; earlier ones are skipped without being decoded.
 
     Returns:
         A dataset of dicts: images (B, s, s, 1) float32, image_labels, image_known (B, num_findings) float32,
         image_study (B,) int64, a hash; token_ids, padding_mask (B, T) int32, text_labels, text_known
         (B, num_findings) float32, text_study (B,) int64; for the objective "gloria" word_ids (B, T) too.
-        Images and sentences are drawn independently, unless the run's `pairing` is "own_report", where
-        sentence i is a random one of image i's own report if it has one; "label_overlap", where it is else
-        the first of 16 drawn sentences that shares a finding with image i, if one does; or "pairs", where
-        images without a report are left out; there, with `data.text_unit` "report", text i is the whole
-        report.
+        The run's `pairing` selects sentence i: "independent", drawn; "own_report", a random one of image i's
+        own report, else drawn; "label_overlap", of its own report, else the first of 16 drawn ones that
+        shares a finding with image i, if any; "pairs", of its own report, and images without a report are
+        left out. In pairs, `data.text_unit` "report" makes text i the whole report.
 
     Raises:
         ValueError: folders that cannot be used together, an empty split, a missing shard, no usable sentence.
@@ -86,7 +87,7 @@ def training_batches(
     table = load_concepts(images[0].directory)
     keep = kept_images(config, split, len(table))
 
-    def stream(name: int, make_pass, num_items: int = batch_size) -> tf.data.Dataset:
+    def stream(name: int, make_pass: Pass, num_items: int = batch_size) -> tf.data.Dataset:
         seed = stream_seed(config.seed, name)
         items = endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
         return items.batch(num_items, drop_remainder=True)  # nothing remains; the shape is static
@@ -113,7 +114,7 @@ def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf
     features = folders[0].manifest.features
     fields = ("record_key", "study_id", "patient_id", "image", "label_states")
 
-    def parse(serialized):
+    def parse(serialized: tf.Tensor) -> Features:
         batch = parse_batch(features, serialized, fields)
         return {"images": batch.pop("image"), **batch}
 
@@ -121,7 +122,7 @@ def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf
 
 
 def evaluation_sentences(config: RunConfig, split: str, batch_size: int = 256) -> tf.data.Dataset:
-    """The sentences that training would draw from, in the order of the shards.
+    """Sentences that training draws from, in the order of the shards.
 
     Returns:
         A dataset of dicts: record_key, patient_id (B,) string, text (B,) string, label_states
@@ -143,29 +144,26 @@ def _make_batch(
     folder: RecordFolder,
     step: tf.Tensor,
     records: tf.Tensor,
-    drawn: dict | None = None,
-) -> dict[str, tf.Tensor]:
-    """Serialized image records (B,), and the sentences drawn beside them, to what a training step takes."""
+    drawn: Features | None = None,
+) -> Features:
+    """Batch of a training step from serialized image records (B,) and the drawn sentences, if any."""
     batch_size = config.train.batch_size
     own_report = config.pairing != "independent"
     fields = ("image", "label_states", "study_id", *(("sentences",) if own_report else ()))
     parsed = parse_batch(folder.manifest.features, records, fields)
     image_labels, image_known = label_vectors(parsed["label_states"], config.data, table)
-    texts = drawn
+    texts = drawn or {}  # empty for pairs
     if config.pairing == "label_overlap":
-        drawn = _sharing_a_finding(image_labels, _text_vectors(drawn, config.data, table)[0], drawn)
+        texts = _sharing_a_finding(image_labels, _text_vectors(texts, config.data, table)[0], texts)
     if own_report:
         dice = tf.random.stateless_uniform((batch_size,), fold_in(stream_seed(config.seed, PAIRS), step))
-        texts = _own_texts(parsed, config.data, dice, drawn)
+        texts = _own_texts(parsed, config.data, dice, texts)
     text_labels, text_known = _text_vectors(texts, config.data, table)
-    index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
-    images = tf.ensure_shape(parsed["image"], (batch_size, *folder.manifest.features["image"].shape))
     tokens = tokenizer(texts["text"])
     if config.objective.name == "gloria":
         tokens["word_ids"] = tokenizer.word_ids(tokens["token_ids"])
     return {
-        "images": augment(images, config.model.image.image_size, config.augment, seeds),
+        "images": augmented(config, parsed["image"], step),
         "image_labels": image_labels,
         "image_known": image_known,
         "image_study": _study_hash(parsed["study_id"]),
@@ -180,22 +178,31 @@ def _study_hash(study_ids: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(study_ids, 2**62)  # (B,) int64
 
 
+def augmented(config: RunConfig, images: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Augmented images (B, s, s, 1) float32 of a step, from stored ones (B, S, S, 1) uint8."""
+    side, batch_size = config.data.stored_image_size, config.train.batch_size
+    index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
+    images = tf.ensure_shape(images, (batch_size, side, side, 1))
+    return augment(images, config.model.image.image_size, config.augment, seeds)
+
+
 def label_vectors(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
-    """States (B, num_findings) to labels and what is known of them, as the run codes them (`code_labels`)."""
+    """Labels and known of states (B, num_findings), by the run's policies (`code_labels`)."""
     return code_labels(close_states(states, table) if data.closure else states, data.uncertain, data.coding)
 
 
-def _text_vectors(texts: dict, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
-    """`label_vectors` of texts, where one without a finding may stand for No Finding."""
+def _text_vectors(texts: Features, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
+    """`label_vectors` of texts; by policy a text without a finding is labelled No Finding."""
     states = texts["label_states"]
     no_finding = data.unlabelled_sentence == "no_finding"
     return label_vectors(mark_unlabelled(states, table) if no_finding else states, data, table)
 
 
-def _sharing_a_finding(image_labels: tf.Tensor, text_labels: tf.Tensor, drawn: dict) -> dict:
-    """Of N sentences drawn for each image the first that shares a finding with it, the first if none does.
+def _sharing_a_finding(image_labels: tf.Tensor, text_labels: tf.Tensor, drawn: Features) -> Features:
+    """First of N drawn sentences that shares a finding with its image; the first of all if none does.
 
-    A finding is shared where both labels are not 0 and have one sign.
+    A finding is shared if both labels are non-zero and have the same sign.
 
     Follows: `sample_sent_prompts` of MedCLIP's released code, which draws from all such sentences.
 
@@ -215,14 +222,14 @@ def _sharing_a_finding(image_labels: tf.Tensor, text_labels: tf.Tensor, drawn: d
     return {name: tf.gather(value, chosen) for name, value in drawn.items()}
 
 
-def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | None) -> dict:
-    """A text of each image's own report; what was drawn where there is none.
+def _own_texts(parsed: Features, data: DataConfig, dice: tf.Tensor, drawn: Features) -> Features:
+    """Text of each image's own report; fall back to the drawn sentence.
 
     Args:
         parsed: a batch of image records, with "study_id" and "sentences".
         data: its `min_words` and `text_unit` count.
-        dice: (B,) in [0, 1), which sentence it is.
-        drawn: {"text", "label_states", "study_id"} of B sentences; None where every image has its own.
+        dice: (B,) in [0, 1), selects the sentence.
+        drawn: {"text", "label_states", "study_id"} of B sentences; empty if every image has its own.
 
     Returns:
         {"text" (B,), "label_states" (B, num_findings), "study_id" (B,)}.
@@ -233,7 +240,7 @@ def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | No
     one = _whole_report if data.text_unit == "report" else functools.partial(_one_sentence, dice)
     own_texts, own_states = one(texts, states)
     own = {"text": own_texts, "label_states": own_states, "study_id": parsed["study_id"]}
-    if drawn is None:
+    if not drawn:
         return own
     has_own = texts.row_lengths() > 0
     return {
@@ -242,8 +249,10 @@ def _own_texts(parsed: dict, data: DataConfig, dice: tf.Tensor, drawn: dict | No
     }
 
 
-def _one_sentence(dice: tf.Tensor, texts: tf.RaggedTensor, states: tf.RaggedTensor) -> tuple:
-    """Of each row of (B, N) a random text and its states; "" and silence of an empty row."""
+def _one_sentence(
+    dice: tf.Tensor, texts: tf.RaggedTensor, states: tf.RaggedTensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Random text of each row of (B, N), and its states; an empty row gives "" and no states."""
     lengths = texts.row_lengths()  # (B,)
     chosen = tf.cast(tf.floor(dice * tf.cast(lengths, tf.float32)), tf.int64)
     positions = tf.where(lengths > 0, texts.row_starts() + chosen, tf.size(texts.values, tf.int64))
@@ -253,7 +262,7 @@ def _one_sentence(dice: tf.Tensor, texts: tf.RaggedTensor, states: tf.RaggedTens
 
 
 def _whole_report(texts: tf.RaggedTensor, states: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The sentences of each row of (B, N) as one text; positive decides before uncertain before negative."""
+    """Sentences of each row of (B, N) as one text; positive decides before uncertain before negative."""
     ranks = states.with_values(tf.gather(_RANK_OF_STATE, tf.cast(states.values, tf.int32)))
     highest = tf.maximum(tf.reduce_max(ranks, axis=1), 0)  # (B, num_findings); a row may be empty
     return tf.strings.reduce_join(texts, axis=1, separator=" "), tf.gather(_STATE_OF_RANK, highest)

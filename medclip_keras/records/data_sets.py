@@ -1,4 +1,4 @@
-"""Which data sets a run has: its folders of image records, each by itself."""
+"""Data sets of a run: its folders of image records, one by one."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ from medclip_keras.records.manifest import read_manifest
 
 
 def data_sets(data: DataConfig, split: str) -> dict[str, DataConfig]:
-    """Each folder of image records that has a split: its source's name → the data with it alone.
+    """Map the source's name of each folder that has a split to the data restricted to that folder.
 
-    Models can tell archives apart by their source alone, so they are not evaluated together. A second folder
-    of a source is called "NAME 2".
+    Archives are evaluated one by one: a model can tell them apart by their source. A second folder of a
+    source is "NAME 2".
 
     Args:
-        data: names the folders; everything else in it stays.
+        data: its folders of image records are split up.
         split: "train", "valid" or "test".
     """
     found = {}

@@ -1,7 +1,7 @@
-"""Image records to batches for supervised learning: images and the labels of some classes, no sentences.
+"""Image records to batches for supervised learning: images and labels of some classes, no sentences.
 
-Drawn as `records.batches` draws the images of a run (same order, balance and augmentation; batch k is a pure
-function of the seed and k), except that only the images that say something of the classes are read.
+The draws are those of `records.batches` (same order, balance and augmentation; batch k is a pure function of
+the seed and k), restricted to the images that count for the classes.
 """
 
 import dataclasses
@@ -12,18 +12,17 @@ import tensorflow as tf
 
 from medclip_keras.config import DataConfig, RunConfig
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.preprocess.images import augment, for_evaluation
-from medclip_keras.records.batches import label_vectors
+from medclip_keras.preprocess.images import for_evaluation
+from medclip_keras.records import batches
 from medclip_keras.records.manifest import load_concepts
-from medclip_keras.records.reading import RecordFolder, image_folders, read_records
+from medclip_keras.records.reading import Keep, RecordFolder, image_folders, read_records
 from medclip_keras.records.schema import parse_batch
 from medclip_keras.records.streams import (
-    AUGMENT,
     IMAGES,
+    Features,
     endless,
     image_pass,
     in_parallel,
-    seeds_of,
     stream_seed,
 )
 
@@ -32,14 +31,14 @@ _BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes whic
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """What is learned of each image.
+    """Classes to learn.
 
     Attributes:
         names: of concepts, in the order of the labels' columns.
-        one_each: whether only images count that are positive for exactly one of them, as in single_finding;
-            else all images count, and every concept is a question of its own.
-        share: of the training images, those that are used; by hash of the record key, so that a smaller share
-            lies within a larger one.
+        one_each: single-label classification of the images that are positive for exactly one class, as in
+            single_finding; False: independent binary classification of all images.
+        share: of the training images; by hash of the record key, so that a smaller share lies within a larger
+            one.
     """
 
     names: tuple[str, ...]
@@ -60,10 +59,10 @@ def labelled_images(
 
     Args:
         config: its `data`, `augment`, `seed`, `train.batch_size` and `model.image.image_size` count.
-        classes: what the labels are.
+        classes: of the labels.
         steps_per_epoch: batches an epoch, as for `training_batches`.
         split: which records.
-        start_step: the first batch that is wanted.
+        start_step: the first batch.
         augmented: False: images as the evaluation sees them.
 
     Returns:
@@ -85,38 +84,36 @@ def labelled_images(
     ).batch(batch_size, drop_remainder=True)
     targets = _targets(config.data, folders[0], classes)
 
-    def make_batch(step, serialized):
+    def make_batch(step: tf.Tensor, serialized: tf.Tensor) -> Features:
         parsed = parse_batch(features, serialized, ("image", "label_states"))
-        images = tf.ensure_shape(parsed["image"], (batch_size, *features["image"].shape))
         labels, known = targets(parsed["label_states"])
-        if not augmented:
-            images = for_evaluation(images, config.model.image.image_size)
+        if augmented:
+            images = batches.augmented(config, parsed["image"], step)
         else:
-            index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-            seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
-            images = augment(images, config.model.image.image_size, config.augment, seeds)
+            stored = tf.ensure_shape(parsed["image"], (batch_size, *features["image"].shape))
+            images = for_evaluation(stored, config.model.image.image_size)
         return {"images": images, "labels": labels, "known": known}
 
     return in_parallel(make_batch, start_step, records)
 
 
 def count_labelled(config: RunConfig, classes: Classes, split: str) -> int:
-    """How many images `labelled_images` draws from; reads the split once where not all of them count."""
+    """Number of images that `labelled_images` draws from; a filter makes it read the split once."""
     folders, keep = image_folders(config.data, split), kept(config.data, classes, split)
     if keep is None:
         return sum(folder.count(split) for folder in folders)
     return int(read_records(folders, split, keep).reduce(np.int64(0), lambda n, _: n + 1))
 
 
-def kept(data: DataConfig, classes: Classes, split: str) -> Callable | None:
-    """Serialized image records (B,) → bool (B,): whether each is learned from; None where all are."""
+def kept(data: DataConfig, classes: Classes, split: str) -> Keep | None:
+    """Filter of the images that count for the classes; None keeps all."""
     share = classes.share if split == "train" else 1.0
     if share == 1 and not classes.one_each:
         return None
     folder = image_folders(data, split)[0]
     columns = _columns(folder, classes.names)
 
-    def keep(serialized):
+    def keep(serialized: tf.Tensor) -> tf.Tensor:
         records = parse_batch(folder.manifest.features, serialized, ("record_key", "label_states"))
         bucket = tf.strings.to_hash_bucket_strong(records["record_key"], _BUCKETS, _SHARE_KEY)
         inside = bucket < round(share * _BUCKETS)
@@ -127,15 +124,17 @@ def kept(data: DataConfig, classes: Classes, split: str) -> Callable | None:
     return keep
 
 
-def _targets(data: DataConfig, folder: RecordFolder, classes: Classes) -> Callable:
-    """Label states (B, num_findings) → labels and known (B, num_classes)."""
+def _targets(
+    data: DataConfig, folder: RecordFolder, classes: Classes
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Function from label states (B, num_findings) to labels and known (B, num_classes)."""
     table, columns = load_concepts(folder.directory), _columns(folder, classes.names)
 
-    def targets(states):
+    def targets(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if classes.one_each:
             labels = tf.cast(tf.gather(states, columns, axis=1) == LabelState.POSITIVE, tf.float32)
             return labels, tf.ones_like(labels)
-        labels, known = label_vectors(states, dataclasses.replace(data, coding="multi_hot"), table)
+        labels, known = batches.label_vectors(states, dataclasses.replace(data, coding="multi_hot"), table)
         return tf.gather(labels, columns, axis=1), tf.gather(known, columns, axis=1)
 
     return targets

@@ -1,6 +1,7 @@
-"""Label states to label vectors: the policies that a run applies when its batches are made, in the graph."""
+"""Label states to label vectors, in the graph: the policies of a run."""
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
@@ -10,7 +11,7 @@ _CODES = {"multi_hot": {"positive": 1.0, "negative": 0.0}, "signed": {"positive"
 
 
 def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Codes label states as numbers.
+    """Code label states as numbers.
 
     | state | multi_hot | signed |
     |---|---|---|
@@ -24,11 +25,11 @@ def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tens
     Args:
         states: (..., num_findings) int8, `LabelState`.
         uncertain: "positive", "negative", "half" or "ignored".
-        coding: "multi_hot" as in the paper, or "signed", which tells a negation from silence.
+        coding: "multi_hot" as in the paper, or "signed", which distinguishes negative from not mentioned.
 
     Returns:
-        labels (..., num_findings) float32, and known (..., num_findings) float32: 0 where the finding leaves
-        the comparison, else 1.
+        labels (..., num_findings) float32, and known (..., num_findings) float32: 0 for an ignored finding,
+        else 1.
 
     >>> labels, known = code_labels(tf.constant([[0, 1], [2, 3], [3, 3]], tf.int8), "half", "signed")
     >>> labels.numpy().tolist()
@@ -46,7 +47,10 @@ def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tens
 
 
 def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
-    """Closes label states over the table's parents; `knowledge.concepts.close_over_parents` in the graph.
+    """Close label states over the table's parents.
+
+    A positive child makes its parent positive; an uncertain child makes a parent uncertain that is not
+    positive; a parent that is still negative makes its other children negative.
 
     Args:
         states: (..., num_findings) int8, `LabelState`.
@@ -55,14 +59,14 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     Returns:
         (..., num_findings) int8.
     """
-    below = _descendants(table)  # (num_findings, num_findings): row k has the descendants of k, and k
+    below = _descendants(table)  # (num_findings, num_findings): row k holds k and its descendants
 
-    def among(state: LabelState, relatives: np.ndarray) -> tf.Tensor:
+    def among(state: LabelState, relatives: npt.NDArray[np.bool_]) -> tf.Tensor:
         return tf.reduce_any((states == state)[..., None, :] & relatives, axis=-1)  # (..., num_findings)
 
     positive = among(LabelState.POSITIVE, below)
     uncertain = among(LabelState.UNCERTAIN, below) & ~positive
-    # What is below a negative that stays negative holds neither, so the order of the two passes is kept.
+    # The descendants of a concept that stays negative are neither positive nor uncertain.
     negative_before = (states == LabelState.NEGATIVE) & ~positive & ~uncertain
     negative = tf.reduce_any(negative_before[..., None, :] & below.T, axis=-1) & ~positive & ~uncertain
     closed = (
@@ -74,11 +78,11 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
 
 
 def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
-    """Makes No Finding positive where no finding is positive or uncertain, as MedCLIP's released code does.
+    """Make No Finding positive if no finding is positive or uncertain, as MedCLIP's released code does.
 
     Args:
         states: (..., num_findings) int8, `LabelState`.
-        table: has No Finding; where it has not, nothing changes.
+        table: the findings; without No Finding the states stay the same.
 
     Returns:
         (..., num_findings) int8.
@@ -91,7 +95,7 @@ def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     return tf.where(nothing & is_no_finding, np.int8(LabelState.POSITIVE), states)
 
 
-def _descendants(table: ConceptTable) -> np.ndarray:
+def _descendants(table: ConceptTable) -> npt.NDArray[np.bool_]:
     below = np.eye(len(table), dtype=bool)
     for child in reversed(table.order):
         for parent in table.concepts[child].parents:

@@ -1,4 +1,4 @@
-"""The manifest that makes a folder of shards a dataset: counts, sizes, checksums, and what it was made from.
+"""Manifest of a dataset: counts, sizes, checksums and provenance.
 
 A dataset folder holds the shards, `concepts.jsonl`, TFDS' `features.json` and `dataset_info.json`,
 `bad_records.jsonl`, and `manifest.json`, which is written last: a folder without it is not a dataset.
@@ -7,6 +7,7 @@ A dataset folder holds the shards, `concepts.jsonl`, TFDS' `features.json` and `
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
+from medclip_keras.provenance import sha256_of
 from medclip_keras.records.schema import features_of
 
 MANIFEST_NAME = "manifest.json"
@@ -26,19 +28,19 @@ _READ_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a dataset holds.
+    """Contents and provenance of a dataset.
 
     Attributes:
         kind: "images" or "reports".
         source: the archive's name.
         image_size: side of the stored images in pixels; 0 for reports.
-        concept_table: its name; the table itself lies beside the manifest.
+        concept_table: its name; the table is beside the manifest.
         concepts_sha256: `ConceptTable.fingerprint`; records of different tables are never mixed.
         num_findings: concepts in the table.
         splits: for each of train, valid, test: `num_records`; `shards`, a list of {name, num_records,
             num_bytes, sha256}; `positives`, the number of records positive for each finding; `num_sentences`;
             `sentence_positives`, the number of sentences positive for each finding.
-        counts: rows, records, bad_rows and the counted states of the job.
+        counts: rows, records, bad_rows and tagged rows of the job.
         reports_sha256: `fingerprint` of the report dataset whose sentences were joined in, else "".
         made_from: the job, its input and options, its code and the versions it ran under.
     """
@@ -56,10 +58,10 @@ class Manifest:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the records are; where they came from is not in it."""
+        """SHA-256 of the contents, without the provenance."""
         content = dataclasses.asdict(self)
         del content["made_from"], content["counts"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return sha256_of(content)
 
     @property
     def num_records(self) -> int:
@@ -73,12 +75,12 @@ class Manifest:
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
-        """What `schema.parse` needs."""
+        """Features of the records; see `schema`."""
         return features_of(self.kind, self.image_size, self.num_findings)
 
 
 def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
-    """Writes the manifest; the folder is a dataset from then on."""
+    """Write the manifest, which makes the folder a dataset."""
     text = json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
     unfinished = epath.Path(directory) / f"{MANIFEST_NAME}.unfinished"
     unfinished.write_text(text)
@@ -86,7 +88,7 @@ def write_manifest(directory: epath.PathLike, manifest: Manifest) -> None:
 
 
 def read_manifest(directory: epath.PathLike) -> Manifest:
-    """Reads a dataset's manifest.
+    """Read a dataset's manifest.
 
     Raises:
         ValueError: no such folder, or no manifest in it: not a dataset, or the job did not finish.
@@ -102,14 +104,12 @@ def read_manifest(directory: epath.PathLike) -> Manifest:
     try:
         return Manifest(**json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError):
-        raise ValueError(
-            f"`directory` must be a folder of records whose {MANIFEST_NAME} this version can read. "
-            f"Received: {str(directory)!r}. Run the Beam job again."
-        ) from None
+        requirement = f"a folder of records whose {MANIFEST_NAME} this version can read"
+        raise refusal("directory", requirement, str(directory), "Run the Beam job again.") from None
 
 
 def load_concepts(directory: epath.PathLike) -> ConceptTable:
-    """The concept table of a dataset.
+    """Load the concept table of a dataset.
 
     Raises:
         ValueError: not a dataset, or the table is not the one that the manifest names.
@@ -127,30 +127,36 @@ def load_concepts(directory: epath.PathLike) -> ConceptTable:
     return table
 
 
+def find_damaged_shard(directory: epath.PathLike, manifest: Manifest, split: str = "") -> str:
+    """Describe the first missing or truncated shard; "" if there is none.
+
+    Args:
+        directory: of the dataset.
+        manifest: its manifest.
+        split: whose shards are checked; "": all.
+    """
+    for name, content in manifest.splits.items():
+        for shard in content["shards"] if split in ("", name) else ():
+            path = epath.Path(directory) / shard["name"]
+            length = path.stat().length if path.exists() else 0
+            if length != shard["num_bytes"]:
+                return f"{shard['name']} has {length} bytes, in the manifest {shard['num_bytes']}"
+    return ""
+
+
 def verify(directory: epath.PathLike) -> None:
-    """Compares every shard with the manifest.
+    """Compare every shard with the manifest.
 
     Raises:
         ValueError: not a dataset, or a shard is missing, of another size or of another checksum.
     """
-    directory = epath.Path(directory)
-    for split in read_manifest(directory).splits.values():
-        for shard in split["shards"]:
-            path = directory / shard["name"]
-            advice = f"Run the Beam job that made {directory} again."
-            require(
-                path.exists(), "directory", f"complete: {shard['name']} is missing", str(directory), advice
-            )
-            require(
-                path.stat().length == shard["num_bytes"],
-                shard["name"],
-                f"{shard['num_bytes']} bytes long",
-                path.stat().length,
-                advice,
-            )
-            digest = file_sha256(path)
-            requirement = f"of the manifest's SHA-256 {shard['sha256']}"
-            require(digest == shard["sha256"], shard["name"], requirement, digest, advice)
+    manifest, advice = read_manifest(directory), f"Run the Beam job that made {directory} again."
+    damaged = find_damaged_shard(directory, manifest)
+    require(not damaged, "directory", "a complete dataset", damaged, advice)
+    for shard in itertools.chain.from_iterable(split["shards"] for split in manifest.splits.values()):
+        digest = file_sha256(epath.Path(directory) / shard["name"])
+        requirement = f"of the manifest's SHA-256 {shard['sha256']}"
+        require(digest == shard["sha256"], shard["name"], requirement, digest, advice)
 
 
 def file_sha256(path: epath.PathLike) -> str:
@@ -165,7 +171,7 @@ def file_sha256(path: epath.PathLike) -> str:
 def write_tfds_metadata(
     directory: epath.PathLike, manifest: Manifest, *, citation: str, licence: str
 ) -> None:
-    """Writes the files by which `tfds.builder_from_directory` opens the folder."""
+    """Write the metadata for `tfds.builder_from_directory`."""
     split_infos = [
         tfds.core.SplitInfo(
             name=name,

@@ -1,4 +1,4 @@
-"""Folders of records to streams of serialized records: the checks at the door, and the order they come in."""
+"""Folders of records to streams of serialized records: checks of the folders, and order of the records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ from etils import epath
 
 from medclip_keras.config import DataConfig
 from medclip_keras.errors import require
-from medclip_keras.records.manifest import Manifest, read_manifest
+from medclip_keras.records.manifest import Manifest, find_damaged_shard, read_manifest
 
-_ASKED_AT_ONCE = 32  # records of a shard of which it is settled together whether they are kept
-_PARALLEL_SHARDS = 16  # shards that are read in turn, so that a buffer holds records of many of them
+Keep = Callable[[tf.Tensor], tf.Tensor]  # serialized records (B,) → bool (B,)
+
+_KEPT_AT_ONCE = 32  # records of a shard that are filtered together
+_PARALLEL_SHARDS = 16  # shards that are read in turn, so that a buffer holds records of many shards
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class RecordFolder:
         return [str(epath.Path(self.directory) / shard["name"]) for shard in shards]
 
     def count(self, split: str, what: str = "num_records") -> int:
-        """Records of a split, or what else the manifest counts: "num_sentences"."""
-        return self.manifest.splits.get(split, {}).get(what, 0)
+        """Records of a split, or another count of the manifest: "num_sentences"."""
+        return int(self.manifest.splits.get(split, {}).get(what, 0))
 
 
 def image_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
-    """The folders that a run draws images from, after the checks at the door.
+    """Check and return the folders that a run draws images from.
 
     Raises:
         ValueError: none is given, one is not of images or misses a shard, they differ in stored size or
@@ -45,10 +47,10 @@ def image_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
 
 
 def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
-    """The folders that a run draws sentences from, after the checks at the door.
+    """Check and return the folders that a run draws sentences from.
 
-    These are the report records, and those image records that carry their own reports' sentences, unless
-    these reports are among the report records anyway: no sentence counts twice.
+    These are the report records, and the image records with sentences of reports that are not among the
+    report records: no sentence counts twice.
 
     Raises:
         ValueError: no folder has sentences, one is not of reports or misses a shard, they differ in concept
@@ -62,7 +64,7 @@ def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
     require(
         data.paired_share == 1 or not joined,
         "data.texts",
-        "without the reports of the images where data.paired_share is under 1: their sentences come with the "
+        "without the reports of the images if data.paired_share is under 1: their sentences come with the "
         "image records",
         ", ".join(joined),
         "Leave these folders out; reports without images stay.",
@@ -82,9 +84,7 @@ def count(folders: Sequence[RecordFolder], split: str, what: str = "num_records"
     return sum(folder.count(split, what) for folder in folders)
 
 
-def read_records(
-    folders: Sequence[RecordFolder], split: str, keep: Callable | None = None
-) -> tf.data.Dataset:
+def read_records(folders: Sequence[RecordFolder], split: str, keep: Keep | None = None) -> tf.data.Dataset:
     """Serialized records, in the order of folders, shards and keys; for evaluation.
 
     Args:
@@ -98,18 +98,17 @@ def read_records(
 
 
 def shuffled_records(
-    folders: Sequence[RecordFolder], split: str, seed: tf.Tensor, keep: Callable | None = None
+    folders: Sequence[RecordFolder], split: str, seed: tf.Tensor, keep: Keep | None = None
 ) -> tf.data.Dataset:
-    """One pass over the serialized records: shards in random order, sixteen at a time, a record each in turn.
+    """One pass over the serialized records: shards in random order, interleaved sixteen at a time.
 
     Follow it by `shuffle`, which mixes the records themselves.
 
     Args:
         folders: of `image_folders` or `sentence_folders`.
         split: "train", "valid" or "test".
-        seed: (2,) int32; decides the order alone, whatever TensorFlow's global seed is.
-        keep: serialized image records (B,) → bool (B,), whether each is read; report records always are.
-            None: all.
+        seed: (2,) int32; decides the order, whatever TensorFlow's global seed is.
+        keep: filter of image records; report records are always kept. None: all.
 
     Returns:
         A dataset of () strings.
@@ -151,15 +150,18 @@ def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.d
     return tf.data.experimental.from_variant(variant, dataset.element_spec)
 
 
-def _reader(keep: Callable | None) -> Callable:
+def _reader(keep: Keep | None) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
     """(path, whether it holds images) → its records, of images only those that are kept."""
 
-    def read(path, of_images):
-        def kept(some):
+    def read(path: tf.Tensor, of_images: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(path)
+        if keep is None:
+            return records
+
+        def kept(some: tf.Tensor) -> tf.Tensor:
             return tf.cond(of_images, lambda: tf.boolean_mask(some, keep(some)), lambda: some)
 
-        records = tf.data.TFRecordDataset(path)
-        return records if keep is None else records.batch(_ASKED_AT_ONCE).map(kept).unbatch()
+        return records.batch(_KEPT_AT_ONCE).map(kept).unbatch()
 
     return read
 
@@ -215,13 +217,6 @@ def _require_split(folders: Sequence[RecordFolder], split: str, what: str, argum
         ", ".join(folder.directory for folder in folders),
     )
     for folder in folders:
-        for shard in folder.manifest.splits.get(split, {}).get("shards", ()):
-            path = epath.Path(folder.directory) / shard["name"]
-            length = path.stat().length if path.exists() else 0
-            require(
-                length == shard["num_bytes"],
-                argument,
-                f"complete: {shard['name']} has {shard['num_bytes']} bytes in its manifest",
-                f"{folder.directory} ({length} bytes)",
-                "Run the Beam job that made it again.",
-            )
+        damaged = find_damaged_shard(folder.directory, folder.manifest, split)
+        received = f"{folder.directory}: {damaged}"
+        require(not damaged, argument, "complete", received, "Run the Beam job that made it again.")

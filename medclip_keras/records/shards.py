@@ -1,4 +1,4 @@
-"""Keys, and the TFRecord shards they belong to. A shard is a function of the key and the number of shards."""
+"""Keys and TFRecord shards; the shard of a record is a function of its key and the number of shards."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ class Shard:
     num_shards: int
 
     def file_name(self, dataset: str) -> str:
-        """The name by which TFDS finds the shard.
+        """Name of the file, in the form of TFDS.
 
         >>> Shard("train", 0, 2).file_name("openi_reports")
         'openi_reports-train.tfrecord-00000-of-00002'
@@ -45,10 +45,10 @@ class ShardFile:
 
 
 def salted_hash(salt: str, kind: str, identifier: str) -> str:
-    """A key that stands for an identifier: the first 64 bits of SHA-256, as 16 hexadecimal digits.
+    """Key of an identifier: the first 64 bits of SHA-256, as 16 hexadecimal digits.
 
     Args:
-        salt: keep it to yourself where identifiers must not be found again by trying them all.
+        salt: a secret, if identifiers must not be found again by trying them all.
         kind: "record", "study" or "patient"; equal identifiers of different kinds get different keys.
         identifier: as the source writes it.
     """
@@ -56,7 +56,7 @@ def salted_hash(salt: str, kind: str, identifier: str) -> str:
 
 
 def shard_index(key_hash: str, num_shards: int) -> int:
-    """The shard of a key: floor(num_shards * key / 2^64), so that sorted keys stay sorted over the shards.
+    """Shard of a key: floor(num_shards * key / 2^64); sorted keys stay sorted over the shards.
 
     >>> shard_index("8000000000000000", 3)
     1
@@ -65,7 +65,7 @@ def shard_index(key_hash: str, num_shards: int) -> int:
 
 
 def shard_of_file(name: str) -> Shard | None:
-    """The inverse of `Shard.file_name`; None where the file is no shard, or one that is not finished.
+    """Inverse of `Shard.file_name`; None for another or an unfinished file.
 
     >>> shard_of_file("openi_reports-train.tfrecord-00000-of-00002")
     Shard(split='train', index=0, num_shards=2)
@@ -75,7 +75,7 @@ def shard_of_file(name: str) -> Shard | None:
 
 
 def num_shards_of(num_records: int, records_per_shard: int = RECORDS_PER_SHARD) -> int:
-    """How many shards a split gets: one a `records_per_shard`; small ones up to four, to be read in parallel.
+    """Number of shards of a split: one per `records_per_shard`; at least four of 50, to be read in parallel.
 
     >>> [num_shards_of(count) for count in (0, 5, 200, 8000, 8001)]
     [0, 1, 4, 4, 5]
@@ -84,9 +84,9 @@ def num_shards_of(num_records: int, records_per_shard: int = RECORDS_PER_SHARD) 
 
 
 def write_shard(directory: epath.PathLike, name: str, records: Iterable[bytes]) -> ShardFile:
-    """Writes one TFRecord file, a record at a time; it takes its name when it is complete.
+    """Write one TFRecord file, a record at a time; it takes its name when it is complete.
 
-    A step that a runner repeats writes the same bytes under the same name again.
+    A repeated step writes the same bytes under the same name.
 
     Args:
         directory: an existing folder, local or on a bucket.
@@ -109,7 +109,7 @@ def write_shard(directory: epath.PathLike, name: str, records: Iterable[bytes]) 
 
 
 def read_records(path: epath.PathLike) -> Iterator[tuple[int, bytes]]:
-    """The records of a TFRecord file, each with the offset of its first byte; checksums are not looked at."""
+    """Records of a TFRecord file, each with the offset of its first byte; checksums are not verified."""
     with epath.Path(path).open("rb") as file:
         offset = 0
         while head := file.read(_HEAD_BYTES):

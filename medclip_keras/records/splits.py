@@ -1,4 +1,4 @@
-"""Which split a patient falls into: a hash, so that every job, on any machine, says the same."""
+"""Split of a patient, by hash: equal in every job, on any machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def split_of(patient_id: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, salt: str = "") -> str:
-    """The split of a patient, and so of everything that is known of that patient.
+    """Split of a patient, and of all images and reports of that patient.
 
-    SHA-256 of salt and patient, read as a number u in [0, 1); train where u < fractions[0], valid where
-    u < fractions[0] + fractions[1], else test. Equal in every job that uses the same salt and fractions.
+    SHA-256 of salt and patient, read as a number u in [0, 1): train if u < fractions[0], valid if
+    u < fractions[0] + fractions[1], else test. Equal in every job with the same salt and fractions.
 
     Args:
         patient_id: as the source names the patient.
         fractions: of train, valid, test; they add up to 1.
-        salt: another salt is another division of the patients.
+        salt: another salt gives another split of the patients.
 
     Returns:
         "train", "valid" or "test".
@@ -27,7 +27,7 @@ def split_of(patient_id: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, sa
     ['train', 'test', 'valid', 'train']
     """
     digest = hashlib.sha256(f"{salt}\0{patient_id}".encode()).digest()
-    # 53 bits are what a float holds exactly, so that u stays below 1.
+    # A float holds 53 bits exactly, so that u stays below 1.
     draw = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
     if draw < fractions[0]:
         return "train"

@@ -1,36 +1,41 @@
-"""The streams of records and sentences that batches are cut from: which, in what order, how often each.
+"""Streams of records and sentences for batches: selection, order, copies of rare ones.
 
-    records  shards → kept ones → shuffled → copies of rare ones
-    sentences               … → those of enough words, one by one → copies of rare ones
+    records    shards → filter → shuffle → copies of rare ones
+    sentences                          … → filter by words → copies of rare ones
 
-A stream is a function of a seed alone; what is skipped is not decoded.
+A stream is a function of a seed alone; skipped records are not decoded.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from medclip_keras.config import DataConfig, RunConfig
 from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.balance import num_copies, repeat_factors
-from medclip_keras.records.reading import RecordFolder, count, shuffle, shuffled_records
+from medclip_keras.records.reading import Keep, RecordFolder, count, shuffle, shuffled_records
 from medclip_keras.records.schema import parse_batch, report_features
 
+Features = dict[str, Any]  # tensors by name
+Pass = Callable[[tf.Tensor], tf.data.Dataset]  # seed (2,) → one pass over the data
+
 BLOCK = 128  # records parsed at a time
-_SENTENCES_PER_RECORD = 8  # the sentences' shuffle buffer holds that many a record of the images' buffer
+_SENTENCES_PER_RECORD = 8  # ratio of the sentences' shuffle buffer to the images'
 _SAMPLE = 4096  # records from which the share without a finding is estimated
 _SHARES, _SHARE_KEY = 2**32, (0x6D656463, 0x6C6970)  # the key fixes which studies a share of them is
 IMAGES, SENTENCES, AUGMENT, PAIRS = range(4)  # streams of random numbers
 
 
-def endless(make_pass: Callable, seed: tf.Tensor, per_epoch: int, start: int) -> tf.data.Dataset:
-    """Elements from `start` on: epochs of `per_epoch` elements, each made of as many passes as it needs."""
+def endless(make_pass: Pass, seed: tf.Tensor, per_epoch: int, start: int) -> tf.data.Dataset:
+    """Elements from `start` on, in epochs of `per_epoch` elements and as many passes as they need."""
     first_epoch, num_skipped = divmod(start, per_epoch)
     numbers = np.iinfo(np.int64).max
 
-    def epoch(number):
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = fold_in(seed, number)
         passes = tf.data.Dataset.range(numbers).flat_map(lambda n: make_pass(fold_in(epoch_seed, n)))
         skipped = tf.constant(num_skipped, tf.int64)
@@ -39,11 +44,13 @@ def endless(make_pass: Callable, seed: tf.Tensor, per_epoch: int, start: int) ->
     return tf.data.Dataset.range(first_epoch, numbers).flat_map(epoch)
 
 
-def in_parallel(make_batch: Callable, start: int, *streams: tf.data.Dataset) -> tf.data.Dataset:
-    """The batches of a run, in order, several made at a time.
+def in_parallel(
+    make_batch: Callable[..., Features], start: int, *streams: tf.data.Dataset
+) -> tf.data.Dataset:
+    """Batches of a run, in order, made in parallel.
 
-    As many are made at a time as there are cores, at most 16, without tf.data's tuner: its thread sleeps for
-    longer and longer, up to a minute, and an iterator does not end before it wakes.
+    The parallelism is the number of cores, at most 16, without tf.data's tuner: its thread sleeps up to a
+    minute, and an iterator does not end before the thread wakes.
 
     Args:
         make_batch: step int64 () and an element of each stream → a batch.
@@ -60,22 +67,19 @@ def in_parallel(make_batch: Callable, start: int, *streams: tf.data.Dataset) -> 
     return batches.prefetch(2).with_options(options)
 
 
-def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | None:
-    """Serialized image records (B,) → bool (B,): whether a run learns from each, and from its sentences.
+def kept_images(config: RunConfig, split: str, num_findings: int) -> Keep | None:
+    """Filter of the image records that a run learns from; None keeps all.
 
-    Images without a usable sentence of their own are left out where the run learns from pairs. Of the images
-    with a report, training keeps those whose study's hash is under `data.paired_share`: the smaller share
-    lies within the larger, and which studies they are depends on nothing else.
-
-    Returns:
-        The predicate, or None where all images are kept.
+    A run on pairs leaves out images without a usable sentence of their own. Of the images with a report,
+    training keeps those whose study's hash is under `data.paired_share`: a smaller share lies within a larger
+    one, and the studies depend on nothing else.
     """
     data, share = config.data, config.data.paired_share if split == "train" else 1.0
     if config.pairing != "pairs" and share == 1:
         return None
     features = report_features(num_findings)  # image records carry the same fields
 
-    def keep(serialized):
+    def keep(serialized: tf.Tensor) -> tf.Tensor:
         records = parse_batch(features, serialized, ("study_id", "sentences"))
         texts = records["sentences"]["text"]
         has_text = tf.reduce_any(texts.with_values(has_words(texts.values, data.min_words)), axis=1)
@@ -86,23 +90,21 @@ def kept_images(config: RunConfig, split: str, num_findings: int) -> Callable | 
     return keep
 
 
-def image_pass(
-    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
-) -> Callable:
-    """Seed → one pass over the serialized image records, shuffled, rare ones several times."""
+def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
+    """One pass over the serialized image records, shuffled, with copies of rare ones."""
     features = folders[0].manifest.features
 
-    def with_states(serialized):
+    def with_states(serialized: tf.Tensor) -> Features:
         return {"record": serialized, **parse_batch(features, serialized, ("label_states",))}
 
-    def blocks(records):
+    def blocks(records: tf.data.Dataset) -> tf.data.Dataset:
         return records.batch(BLOCK).map(with_states)
 
-    factors = None
-    if data.balance or keep is not None:  # else nothing can be missing
-        factors = _factors(folders, split, "positives", "num_records", blocks, keep)
+    factors = np.zeros(0, np.float32)
+    if data.balance or keep is not None:  # a filter may leave no image: refused here
+        factors = _factors(folders, split, ("positives", "num_records"), blocks, keep)
 
-    def make_pass(seed):
+    def make_pass(seed: tf.Tensor) -> tf.data.Dataset:
         records = shuffled_records(folders, split, fold_in(seed, 0), keep)
         if data.balance:
             records = _draw_copies(blocks(records), factors, fold_in(seed, 1))
@@ -112,22 +114,20 @@ def image_pass(
     return make_pass
 
 
-def sentence_pass(
-    data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Callable | None
-) -> Callable:
-    """Seed → one pass over the sentences with their states and study, shuffled, rare ones several times."""
+def sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
+    """One pass over the sentences with their states and study, shuffled, with copies of rare ones."""
     parse = sentence_parser(data, folders)
 
-    def sentences_of(serialized):
+    def sentences_of(serialized: tf.Tensor) -> Features:
         sentences = parse(serialized)
         return {name: sentences[name] for name in ("text", "label_states", "study_id")}
 
-    def blocks(records):
+    def blocks(records: tf.data.Dataset) -> tf.data.Dataset:
         return records.batch(BLOCK).map(sentences_of)
 
-    factors = _factors(folders, split, "sentence_positives", "num_sentences", blocks, keep)
+    factors = _factors(folders, split, ("sentence_positives", "num_sentences"), blocks, keep)
 
-    def make_pass(seed):
+    def make_pass(seed: tf.Tensor) -> tf.data.Dataset:
         sentences = blocks(shuffled_records(folders, split, fold_in(seed, 0), keep))
         if data.balance:
             sentences = _draw_copies(sentences, factors, fold_in(seed, 1))
@@ -138,12 +138,12 @@ def sentence_pass(
     return make_pass
 
 
-def sentence_parser(data: DataConfig, folders: Sequence[RecordFolder]) -> Callable:
-    """Serialized records (B,) → their sentences of `data.min_words` words and more, flat."""
+def sentence_parser(data: DataConfig, folders: Sequence[RecordFolder]) -> Callable[[tf.Tensor], Features]:
+    """Parser of serialized records (B,) to their sentences of at least `data.min_words` words, flat."""
     features = report_features(folders[0].manifest.num_findings)  # image records carry the same fields
     keys = ("record_key", "patient_id", "study_id")
 
-    def parse(serialized):
+    def parse(serialized: tf.Tensor) -> Features:
         batch = parse_batch(features, serialized, (*keys, "sentences"))
         texts, states = batch["sentences"]["text"], batch["sentences"]["label_states"]
         flat = {
@@ -158,44 +158,52 @@ def sentence_parser(data: DataConfig, folders: Sequence[RecordFolder]) -> Callab
 
 
 def has_words(texts: tf.Tensor, min_words: int) -> tf.Tensor:
-    """Texts (N,) → bool (N,): whether each has so many words."""
+    """Whether each text (N,) has at least `min_words` words, bool (N,)."""
     return tf.strings.split(texts).row_lengths() >= min_words
 
 
 def _factors(
-    folders, split: str, positives: str, total: str, blocks: Callable, keep: Callable | None
-) -> np.ndarray:
-    """Repeat factors from the manifests' counts; the share without a finding is that of some records.
+    folders: Sequence[RecordFolder],
+    split: str,
+    counts: tuple[str, str],
+    blocks: Callable[[tf.data.Dataset], tf.data.Dataset],
+    keep: Keep | None,
+) -> npt.NDArray[np.float32]:
+    """Repeat factors from the manifests' counts; a sample of records gives the share without a finding.
 
-    Where records are left out, the manifests count too many: then all counts are those of the sample.
+    With a filter the manifests count too many, and the sample gives all counts.
+
+    Args:
+        folders, split, keep: of the records.
+        counts: names of the manifest's counts of positive and of all items.
+        blocks: records to batches with "label_states".
     """
-    sample = shuffled_records(folders, split, stream_seed(0, 0), keep).take(_SAMPLE)
-    states = [block["label_states"] for block in blocks(sample)]
-    states = tf.concat(states, axis=0).numpy() if states else np.zeros((0, 0), np.int8)
+    sample = blocks(shuffled_records(folders, split, stream_seed(0, 0), keep).take(_SAMPLE))
+    no_item = np.zeros((0, folders[0].manifest.num_findings), np.int8)
+    states = np.concatenate([no_item, *(block["label_states"].numpy() for block in sample)])
+    _require_items(len(states), folders, keep)
+    positive = states == LabelState.POSITIVE  # (N, num_findings)
+    share_without = float(np.mean(~np.any(positive, axis=1)))
+    if keep is not None:
+        return repeat_factors(np.sum(positive, axis=0), share_without * len(states), len(states))
+    own = [folder.manifest.splits[split][counts[0]] for folder in folders if folder.count(split)]
+    num_items = count(folders, split, counts[1])
+    return repeat_factors(np.sum(own, axis=0), share_without * num_items, num_items)
+
+
+def _require_items(num_items: int, folders: Sequence[RecordFolder], keep: Keep | None) -> None:
     argument, requirement = "data.min_words", "small enough to leave a sentence"
     if keep is not None:
         argument = "data.pairing, data.paired_share and data.min_words"
         requirement = "such that images with a report of their own are left"
-    require(
-        len(states) > 0,
-        argument,
-        requirement,
-        f"none in {_SAMPLE} records",
-        f"Folders: {', '.join(folder.directory for folder in folders)}.",
-    )
-    share_without = np.mean(~np.any(states == LabelState.POSITIVE, axis=1))
-    if keep is not None:
-        counts = np.sum(states == LabelState.POSITIVE, axis=0)
-        return repeat_factors(counts, share_without * len(states), len(states))
-    num_items = count(folders, split, total)
-    counts = sum(
-        np.array(folder.manifest.splits[split][positives]) for folder in folders if folder.count(split)
-    )
-    return repeat_factors(counts, share_without * num_items, num_items)
+    advice = f"Folders: {', '.join(folder.directory for folder in folders)}."
+    require(num_items > 0, argument, requirement, f"none in {_SAMPLE} records", advice)
 
 
-def _draw_copies(blocks: tf.data.Dataset, factors: np.ndarray, seed: tf.Tensor) -> tf.data.Dataset:
-    def repeat(number, block):
+def _draw_copies(
+    blocks: tf.data.Dataset, factors: npt.NDArray[np.float32], seed: tf.Tensor
+) -> tf.data.Dataset:
+    def repeat(number: tf.Tensor, block: Features) -> Features:
         copies = num_copies(block["label_states"], factors, fold_in(seed, number))
         return {name: tf.repeat(value, copies, axis=0) for name, value in block.items()}
 

@@ -1,22 +1,21 @@
-"""The evaluation sets as `tensorflow_datasets` builders; importing this module registers them.
+"""Evaluation sets as `tensorflow_datasets` builders; the import of this module registers them.
 
     import tensorflow_datasets as tfds
     import medclip_keras.records.tfds_builders
 
-    told = tfds.download.DownloadConfig(manual_dir="ARCHIVES/CheXpert-v1.0-small")
+    config = tfds.download.DownloadConfig(manual_dir="ARCHIVES/CheXpert-v1.0-small")
     test = tfds.load(
         "medclip_chexpert_5x200",
         split="test",
         data_dir=DIR,
-        download_and_prepare_kwargs={"download_config": told},
+        download_and_prepare_kwargs={"download_config": config},
     )
 
-A builder for each of `medclip_keras.sources.evaluation_sets`, under its name after `medclip_`. `manual_dir`
-is the archive as its source reads it: nothing is downloaded. The records are written by
-`beam_jobs.decode_images --evaluation_set`, so they are the job's byte for byte, and the prepared folder
-(`DIR/medclip_chexpert_5x200/chest21_256/1.0.0`) is a folder of records like any other of its output.
+Each of `medclip_keras.sources.evaluation_sets` has a builder, `medclip_` and its name. `manual_dir` is the
+archive as its source reads it: nothing is downloaded. `beam_jobs.decode_images --evaluation_set` writes the
+records, and the prepared folder (`DIR/medclip_chexpert_5x200/chest21_256/1.0.0`) is a folder of records.
 
-Another side, concept table or salt is another config, with a name of its own:
+Another side, concept table or salt is another config, with its own name:
 
     builder_kwargs={"config": RecordsConfig("small", image_size=64, concepts="chexpert14")}
 """
@@ -35,12 +34,12 @@ from medclip_keras.sources import evaluation_sets, get_source
 
 @dataclasses.dataclass(eq=False)
 class RecordsConfig(tfds.core.BuilderConfig):
-    """What `decode_images` is told; `name` is a folder of the prepared data.
+    """Options of `decode_images`; `name` is a folder of the prepared data.
 
     Attributes:
         image_size: side of the stored images, pixels.
         concepts: a concept table's name or file.
-        key_salt: identifiers become keys under it.
+        key_salt: salt of the keys that replace identifiers.
         keep_ids: write the archive's identifiers instead.
         allow_annotation: take DICOM files with words burned into the picture.
     """
@@ -52,8 +51,8 @@ class RecordsConfig(tfds.core.BuilderConfig):
     allow_annotation: bool = False
 
 
-class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):
-    """Prepares and reads one evaluation set; what differs between them is in `_register`."""
+class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped
+    """Prepare and read one evaluation set; `_register` makes a subclass for each."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The images of medclip_keras.sources.evaluation_sets, as decoded pixels."}  # noqa: RUF012
@@ -70,7 +69,9 @@ class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):
             license=archive.LICENCE,
         )
 
-    def _download_and_prepare(self, dl_manager, download_config) -> None:
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
         from beam_jobs import decode_images
 
         limit = download_config.max_examples_per_split
@@ -109,7 +110,7 @@ def _describe(evaluation_set: evaluation_sets.EvaluationSet) -> str:
 
 
 def _beam_flags(download_config: tfds.download.DownloadConfig) -> tuple[str, ...]:
-    """Beam's options as the job takes them."""
+    """Beam's options as arguments of the job."""
     runner, options = download_config.beam_runner, download_config.beam_options
     require(
         runner is None or isinstance(runner, str),
@@ -126,8 +127,8 @@ def _beam_flags(download_config: tfds.download.DownloadConfig) -> tuple[str, ...
 
 
 def _register(evaluation_set: evaluation_sets.EvaluationSet) -> type[EvaluationSetBuilder]:
-    """Makes the builder of a set; TFDS registers a class when it is made."""
-    concepts = "thorax" if evaluation_set.source == "covid" else "chest21"  # COVID-19 is of thorax alone
+    """Make the builder of a set; TFDS registers a class when it is made."""
+    concepts = "thorax" if evaluation_set.source == "covid" else "chest21"  # only thorax has COVID-19
     members = {
         "__module__": __name__,
         "__doc__": f"{evaluation_set.name} of {evaluation_set.source}.",

@@ -126,7 +126,7 @@ def assert_equal(one, two):
             np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
-def test_batch_has_the_contract_s_shapes(config, tokenizer):
+def test_batch_has_the_documented_shapes(config, tokenizer):
     spec = training_batches(config, tokenizer, steps_per_epoch=6).element_spec
     shapes = {name: (tuple(value.shape), value.dtype.name) for name, value in spec.items()}
     assert shapes == {
@@ -185,7 +185,7 @@ def test_batches_are_a_function_of_the_seed_alone(config, tokenizer):
     assert not np.array_equal(first[0]["images"], other[0]["images"])
 
 
-def test_every_draw_is_augmented_with_values_of_its_own(config, tokenizer, two_epochs):
+def test_every_draw_has_its_own_augmentation(config, tokenizer, two_epochs):
     config = dataclasses.replace(config, augment=dataclasses.replace(STILL, brightness=0.05))
     pixels = [batch["images"][:, 0, 0, 0] for batch in take(config, tokenizer, 12)]
     values = 255 * (np.concatenate(pixels) * STANDARD_DEVIATION + MEAN)
@@ -301,7 +301,7 @@ def test_pairs_are_resumed_where_they_stopped(config, tokenizer, directory):
     assert_equal(whole[4:], take(config, tokenizer, 4, start_step=4, steps_per_epoch=3))
 
 
-def test_a_whole_report_is_one_text_with_the_findings_of_all_sentences(
+def test_whole_report_is_one_text_with_the_findings_of_all_sentences(
     write_dataset, image_row, tokenizer, tmp_path
 ):
     """Positive decides before uncertain before negative; the sentence of one word is left out."""
@@ -357,13 +357,13 @@ def test_smaller_shares_of_the_pairs_lie_within_larger_ones(
     assert 85 <= len(kept[0.6]) - 10 <= 155  # 120, 6.9
 
 
-def test_a_share_of_the_pairs_is_of_training_alone(config, directory):
+def test_share_of_pairs_restricts_training_only(config, directory):
     config = with_data(config, paired_share=0.01)
     assert kept_images(config, "test", 3) is None
     assert kept_images(config, "train", 3) is not None
 
 
-def test_a_share_of_the_pairs_needs_their_reports_out_of_the_texts(
+def test_share_of_pairs_refuses_their_reports_in_the_texts(
     config, tokenizer, write_dataset, image_row, report_row, tmp_path
 ):
     manifest = write_dataset(
@@ -376,13 +376,13 @@ def test_a_share_of_the_pairs_needs_their_reports_out_of_the_texts(
         take(with_data(config, **folders, paired_share=0.5), tokenizer, 1)
 
 
-def test_pairs_that_are_not_there_are_refused(config, tokenizer, directory):
+def test_data_without_pairs_is_refused(config, tokenizer, directory):
     config = dataclasses.replace(config, objective=ObjectiveConfig(name="convirt"))
     with pytest.raises(ValueError, match=r"such that images with a report of their own are left"):
         take(config, tokenizer, 1)
 
 
-def test_studies_tell_which_text_is_whose(config, tokenizer, directory):
+def test_study_hashes_match_images_with_their_texts(config, tokenizer, directory):
     config = with_pairs(config, directory, objective="mixed_matching")
     for batch in take(config, tokenizer, 12):
         same = batch["image_study"][:, None] == batch["text_study"][None]
@@ -400,7 +400,7 @@ def test_closure_and_uncertainty_reach_the_labels(config, tokenizer):
     assert said[1] == [0, 1, 1]
 
 
-def test_sentences_all_too_short_are_refused(config, tokenizer):
+def test_data_with_only_short_sentences_is_refused(config, tokenizer):
     with pytest.raises(ValueError, match=r"`data.min_words` must be small enough to leave a sentence"):
         take(with_data(config, min_words=4), tokenizer, 1)
 

@@ -53,7 +53,7 @@ def test_read_manifest_inverts_write_manifest(dataset):
     assert manifest.num_records == 5
 
 
-def test_fingerprint_is_of_the_records_not_of_their_making(dataset):
+def test_fingerprint_covers_the_records_without_their_provenance(dataset):
     _, manifest = dataset
     assert dataclasses.replace(manifest, made_from={"input": "elsewhere"}).fingerprint == manifest.fingerprint
     shard = {**manifest.splits["train"]["shards"][1], "sha256": "0"}
@@ -93,15 +93,16 @@ def test_verify_names_the_shard_with_one_changed_bit(dataset):
         verify(directory)
 
 
-def test_verify_names_the_shard_that_is_shorter_or_missing(dataset):
+def test_verify_names_a_truncated_or_missing_shard(dataset):
     directory, manifest = dataset
     name = manifest.splits["train"]["shards"][0]["name"]
     content = (directory / name).read_bytes()
     (directory / name).write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(ValueError, match=f"`{name}` must be {len(content)} bytes long"):
+    size = len(content)
+    with pytest.raises(ValueError, match=f"{name} has {size * 2 // 3} bytes, in the manifest {size}"):
         verify(directory)
     (directory / name).unlink()
-    with pytest.raises(ValueError, match=f"`directory` must be complete: {name} is missing"):
+    with pytest.raises(ValueError, match=f"{name} has 0 bytes, in the manifest {size}"):
         verify(directory)
 
 

@@ -14,7 +14,7 @@ from medclip_keras.records.reading import (
     shuffle,
     shuffled_records,
 )
-from medclip_keras.records.schema import parse, parse_batch, report_features
+from medclip_keras.records.schema import parse_batch, report_features
 
 A_SENTENCE = [("the lungs are clear", [1, 0, 0])]
 
@@ -42,7 +42,8 @@ def config_of(directory, images=(), texts=()):
 
 
 def keys_of(serialized):
-    return [one["record_key"].numpy().decode() for one in (parse(report_features(3), s) for s in serialized)]
+    parse = report_features(3).deserialize_example
+    return [one["record_key"].numpy().decode() for one in map(parse, serialized)]
 
 
 def test_records_come_in_the_order_of_the_shards(data):
@@ -65,7 +66,7 @@ def test_shuffled_records_are_all_records_in_an_order_of_the_seed(data):
     assert sum(a == b for a, b in zip(first, order(2), strict=True)) < 20
 
 
-def test_shuffle_does_not_hear_the_global_seed():
+def test_shuffle_is_independent_of_the_global_seed():
     def order(global_seed):
         tf.random.set_seed(global_seed)
         return [int(x) for x in shuffle(tf.data.Dataset.range(30), 30, tf.constant([1, 2], tf.int64))]
@@ -87,7 +88,7 @@ def test_shards_are_read_in_turn(data):
     assert {int(key[1:]) % 4 for key in keys[:4]} == {0, 1, 2, 3}
 
 
-def test_records_that_are_not_kept_leave_the_order_of_the_others(data, folders, image_row, write_dataset):
+def test_filter_keeps_the_order_of_the_other_records(data, folders, image_row, write_dataset):
     """Shards longer than the records that are asked for at once, and of report records none is asked for."""
     rows = [image_row(number, [number % 3 == 0, 0, 0]) for number in range(150)]
     write_dataset(folders / "more", "images", {"train": rows}, num_shards=2)
@@ -121,7 +122,7 @@ def test_parse_batch_equals_parse_of_each(folders, image_row, write_dataset):
     fields = ("record_key", "view", "image", "label_states", "sentences")
     batch = parse_batch(manifest.features, tf.stack(serialized), fields)
     for index, one in enumerate(serialized):
-        expected = parse(manifest.features, one)
+        expected = manifest.features.deserialize_example(one)
         for name in ("record_key", "view", "image", "label_states"):
             np.testing.assert_array_equal(batch[name][index], expected[name])
             assert batch[name].dtype == expected[name].dtype
@@ -145,27 +146,27 @@ def test_sentences_of_a_joined_report_set_are_not_read_twice(folders, write_data
     assert names(["joined", "images"], []) == ["joined"]
 
 
-def test_door_wants_images_and_sentences(folders):
+def test_folder_check_requires_images_and_sentences(folders):
     with pytest.raises(ValueError, match=r"`data.images` must be at least one folder of image records"):
         image_folders(config_of(folders), "train")
     with pytest.raises(ValueError, match=r"`data.texts` must be at least one folder of report records"):
         sentence_folders(config_of(folders, images=["images"]), "train")
 
 
-def test_door_refuses_a_folder_that_is_no_dataset(folders):
+def test_folder_check_refuses_a_folder_without_a_dataset(folders):
     (folders / "unfinished").mkdir()
     with pytest.raises(ValueError, match=r"must be a folder of records with a manifest.json"):
         image_folders(config_of(folders, images=["unfinished"]), "train")
 
 
-def test_door_refuses_reports_for_images(folders):
+def test_folder_check_refuses_reports_for_images(folders):
     with pytest.raises(
         ValueError, match=r"`data.images` must be folders of images' records.*reports \(reports\)"
     ):
         image_folders(config_of(folders, images=["reports"]), "train")
 
 
-def test_door_refuses_another_concept_table(folders, data, write_dataset, report_row, small_table):
+def test_folder_check_refuses_another_concept_table(folders, data, write_dataset, report_row, small_table):
     other = ConceptTable("other", small_table.concepts[::-1])
     write_dataset(
         folders / "other", "reports", {"train": [report_row("r", [0, 0, 1], A_SENTENCE)]}, table=other
@@ -176,7 +177,7 @@ def test_door_refuses_another_concept_table(folders, data, write_dataset, report
             door(mixed, "train")
 
 
-def test_door_refuses_another_stored_size(folders, write_dataset, image_row):
+def test_folder_check_refuses_another_stored_size(folders, write_dataset, image_row):
     write_dataset(
         folders / "large", "images", {"train": [image_row(1, [0, 0, 0], image_size=24)]}, image_size=24
     )
@@ -185,7 +186,7 @@ def test_door_refuses_another_stored_size(folders, write_dataset, image_row):
         image_folders(mixed, "train")
 
 
-def test_door_refuses_an_empty_split(data):
+def test_folder_check_refuses_an_empty_split(data):
     with pytest.raises(
         ValueError, match=r"`data.images` must be folders that have records in the split 'valid'"
     ):
@@ -197,8 +198,10 @@ def test_door_refuses_an_empty_split(data):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
-def test_door_names_a_missing_or_cut_shard(folders, data, damage):
+def test_folder_check_names_a_missing_or_truncated_shard(folders, data, damage):
     damage(folders / "images" / "test-train.tfrecord-00002-of-00004")
-    with pytest.raises(ValueError, match=r"complete: test-train.tfrecord-00002-of-00004 has \d+ bytes"):
+    with pytest.raises(
+        ValueError, match=r"complete. Received: .*test-train.tfrecord-00002-of-00004 has [05] bytes"
+    ):
         image_folders(data, "train")
     assert image_folders(data, "test")

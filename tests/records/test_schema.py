@@ -7,7 +7,6 @@ from medclip_keras.records.schema import (
     encode,
     features_of,
     image_features,
-    parse,
     parse_report,
     report_features,
 )
@@ -50,7 +49,7 @@ def assert_same(parsed, row):
     ("features", "make"), [(image_features(16, 3), image_record), (report_features(3), record)]
 )
 def test_parse_inverts_encode(features, make, sentences):
-    assert_same(parse(features, encode(features, make(sentences))), make(sentences))
+    assert_same(features.deserialize_example(encode(features, make(sentences))), make(sentences))
 
 
 @pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], []], ids=["two", "one", "none"])
@@ -84,7 +83,7 @@ def test_parse_in_the_graph_is_parse():
     features = image_features(16, 3)
     rows = [image_record(SENTENCES), image_record([])]
     data = tf.data.Dataset.from_tensor_slices([encode(features, row) for row in rows])
-    for parsed, row in zip(data.map(lambda one: parse(features, one)), rows, strict=True):
+    for parsed, row in zip(data.map(lambda one: features.deserialize_example(one)), rows, strict=True):
         assert_same(parsed, row)
 
 

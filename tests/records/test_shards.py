@@ -26,7 +26,7 @@ def test_write_shard_is_a_tfrecord_file_that_tensorflow_reads(tmp_path):
     assert written.sha256 == hashlib.sha256(content).hexdigest()
 
 
-def test_write_shard_that_breaks_leaves_no_shard(tmp_path):
+def test_failed_write_leaves_no_shard(tmp_path):
     def broken():
         yield b"one"
         raise RuntimeError
@@ -36,7 +36,7 @@ def test_write_shard_that_breaks_leaves_no_shard(tmp_path):
     assert not (tmp_path / "name").exists()
 
 
-def test_salted_hash_tells_kinds_and_salts_apart():
+def test_salted_hash_distinguishes_kinds_and_salts():
     expected = hashlib.sha256(b"salt\0study\x0017").hexdigest()[:16]
     assert salted_hash("salt", "study", "17") == expected
     assert len({salted_hash(s, k, "17") for s in ("salt", "") for k in ("study", "patient", "record")}) == 6

@@ -68,7 +68,7 @@ def prepared(chexpert, tmp_path_factory):
     return records, info, data_dir / "medclip_chexpert_5x200" / "small" / "1.0.0"
 
 
-def test_load_gives_200_a_class_of_patients_of_their_own(prepared, chexpert, tmp_path):
+def test_load_gives_200_images_per_class_of_disjoint_patients(prepared, chexpert, tmp_path):
     records, info, _ = prepared
     positions = [load_table("chexpert14").index(name) for name in COMPETITION_FINDINGS]
     patients = {}
@@ -125,7 +125,7 @@ def test_records_are_those_of_the_job_byte_for_byte(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(EVALUATION_SETS))
-def test_every_set_is_a_builder_that_says_what_it_is(name, tmp_path):
+def test_every_set_has_a_builder_with_its_metadata(name, tmp_path):
     builder = tfds.builder(f"medclip_{name}", data_dir=str(tmp_path))
     assert builder.info.citation.startswith(EVALUATION_SETS[name].citation)
     assert name in builder.info.description
@@ -138,7 +138,7 @@ def test_every_set_is_a_builder_that_says_what_it_is(name, tmp_path):
     assert missing in load_table(concepts).names
 
 
-def test_what_cannot_be_prepared_gets_its_sentence(chexpert, tmp_path):
+def test_sets_that_cannot_be_prepared_get_the_sentence(chexpert, tmp_path):
     with pytest.raises(AssertionError, match=r"Manual directory .* does not exist or is empty"):
         load("medclip_chexpert_5x200", tmp_path / "nowhere", tmp_path, SMALL)
     with pytest.raises(ValueError, match="`max_examples_per_split` must be None: a set is recorded whole"):
