@@ -4,13 +4,13 @@
         [--concepts NAME or FILE] [--reports DIR] [--allow_annotation]
         [--evaluation_set NAME | --hold_out NAME[=PATH]] [Beam options]
 
-A record an image: gray uint8 pixels on a black square of the given side, with the archive's labels
+A record per image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
-its own study, where there are any, and their labels where the archive has none for the image. Only rows are
-grouped: the step that writes a shard decodes its pixels and reads its sentences.
+its own study, if any, and their labels if the archive has none for the image. Only rows are grouped: the step
+that writes a shard decodes its pixels and reads its sentences.
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
-splits, and all of them or none; `--hold_out` everything but the patients of the sets that it names.
+splits, and all of them or none; `--hold_out` leaves out the patients of the named sets.
 """
 
 import functools
@@ -20,16 +20,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
 from beam_jobs.dataset import report_join
-from beam_jobs.dataset.job import Job, recorded_options, rows_of, run_job
-from beam_jobs.dataset.options import JobOptions, new_parser, run_or_exit
-from beam_jobs.dataset.report_join import FetchReports, read_places
-from beam_jobs.dataset.selection import EVERYTHING, Selection, select
-from beam_jobs.dataset.sharding import KeyedRow, MakeShards, Outcome
+from beam_jobs.dataset.job import Job, recorded_options, require_rows, run_job
+from beam_jobs.dataset.options import JobOptions, new_parser, option, run_job_command
+from beam_jobs.dataset.selection import select
+from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState
@@ -45,20 +43,22 @@ WITH_LABELS = "images_with_labels"
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(JobOptions):
-    """`JobOptions`, and the arguments of `main`; `reports` and `evaluation_set` may be ""."""
+    """`JobOptions`, the stored size, the joined reports and the evaluation set."""
 
-    image_size: int = 256
-    reports: str = ""
-    allow_annotation: bool = False
-    evaluation_set: str = ""
+    image_size: int = option("side of the stored images (default %(default)s)", 256)
+    reports: str = option("records of label_reports, to be joined by study", "")
+    allow_annotation: bool = option(
+        "accept DICOM files whose header says that words are burned into the image", False
+    )
+    evaluation_set: str = option("record this set alone, for example chexpert_5x200", "")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require(self.image_size >= 16, "image_size", "at least 16 pixels", self.image_size)
 
 
 class DecodeImage:
-    """Decodes one image and brings its labels into the table's order."""
+    """Decode one image, and order its labels by the concept table."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class DecodeImage:
     ):
         self._read_image, self._names = read_image, table.names
         os.environ[dicom.ALLOW_ANNOTATION] = str(int(allow_annotation))  # of this worker
-        # Traced once a process: half the time of small images goes into calling one operation after another.
+        # Traced once per process: half the time of small images is the overhead of single operations.
         self._decode = tf.function(
             functools.partial(images.decode_to_square, size=image_size),
             input_signature=[tf.TensorSpec((), tf.string)],
@@ -79,8 +79,8 @@ class DecodeImage:
             input_signature=[tf.TensorSpec((None, None), tf.uint16)],
         )
 
-    def __call__(self, keyed: KeyedRow) -> Outcome:
-        """The record of an image.
+    def __call__(self, keyed: KeyedRow[ImageRow]) -> Outcome:
+        """Make the record of an image.
 
         Raises:
             BadRowError: the file cannot be read or decoded.
@@ -95,17 +95,14 @@ class DecodeImage:
         if labels.any():
             states = labels
         record = {
-            "record_key": keyed.record_key,
-            "study_id": keyed.study_id,
-            "patient_id": keyed.patient_id,
-            "split": keyed.split,
+            **keyed.keys,
             "view": keyed.row.view,
             "image": image.numpy(),
             "label_states": states,
             "sentences": sentences,
         }
-        said = {WITH_SENTENCES: bool(sentences), WITH_LABELS: bool(states.any())}
-        return Outcome(record, tuple(state for state, holds in said.items() if holds))
+        tags = {WITH_SENTENCES: bool(sentences), WITH_LABELS: bool(states.any())}
+        return Outcome(record, tuple(tag for tag, holds in tags.items() if holds))
 
 
 def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.ndarray:
@@ -114,7 +111,7 @@ def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.n
 
 
 def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The sentences and states of a study's report records together, in the order of their keys.
+    """Join the sentences and states of a study's report records, in the order of their keys.
 
     Args:
         serialized: report records; mostly one, or none.
@@ -133,44 +130,8 @@ def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dic
     return [sentence for record in records for sentence in record["sentences"]], states
 
 
-class DecodeImages(beam.PTransform):
-    """{"rows": image rows[, "places": of report records]} → `ShardsMade`.
-
-    It reads and writes by the functions it is given.
-
-    Args:
-        options: of the job.
-        table: the findings.
-        read_image: a source's.
-        write: see `MakeShards`.
-        selection: which patients are held out.
-        fetch: puts the report records at `places` into the rows of a shard; see `MakeShards`.
-    """
-
-    def __init__(
-        self,
-        options: DecodeOptions,
-        table: ConceptTable,
-        read_image: Callable,
-        write: Callable,
-        selection: Selection = EVERYTHING,
-        fetch: Callable[[list[KeyedRow], list], list[KeyedRow]] | None = None,
-    ):
-        super().__init__()
-        self._options, self._write, self._fetch = options, write, fetch
-        start = functools.partial(
-            DecodeImage, read_image, table, options.image_size, options.allow_annotation
-        )
-        self._start = selection.start(start)
-
-    def expand(self, inputs):
-        """Adds the steps."""
-        make = MakeShards(self._options, self._start, self._write, self._fetch, inputs.get("places"))
-        return inputs["rows"] | "MakeShards" >> make
-
-
 def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
-    """The manifest of the report records.
+    """Read and check the manifest of the report records.
 
     Raises:
         ValueError: not report records, a damaged shard, or keys, splits or concepts that do not fit.
@@ -190,23 +151,16 @@ def open_reports(options: DecodeOptions, table: ConceptTable) -> Manifest:
 
 
 def make_job(options: DecodeOptions) -> Job:
-    """The job that some options describe.
+    """Make the job for some options.
 
     Raises:
         ValueError: an unknown source or concept table, a source without images, reports that do not fit, or
             an evaluation set that cannot be made of the source.
     """
     archive, table = get_source(options.source), load_table(options.concepts)
-    rows = rows_of(archive, "images")
+    require_rows(archive, "images")
     selection = select(options.source, options.input, options.evaluation_set, options.hold_out)
     reports = open_reports(options, table) if options.reports else None
-
-    def build(rows, write):
-        inputs = {"rows": rows}
-        if reports is not None:
-            inputs["places"] = read_places(rows.pipeline, options.reports, reports)
-        fetch, read_image = FetchReports(options.reports), archive.read_image
-        return inputs | "DecodeImages" >> DecodeImages(options, table, read_image, write, selection, fetch)
 
     return Job(
         name="decode_images",
@@ -214,47 +168,36 @@ def make_job(options: DecodeOptions) -> Job:
         options=options,
         source=archive,
         table=table,
-        rows=selection.rows(rows),
-        build=build,
+        start=functools.partial(
+            DecodeImage, archive.read_image, table, options.image_size, options.allow_annotation
+        ),
         modules=(images, dicom, report_join, sys.modules[__name__]),
-        image_size=options.image_size,
-        states=(WITH_LABELS, WITH_SENTENCES, *selection.states),
+        tags=(WITH_LABELS, WITH_SENTENCES, *selection.tags),
         selection=selection,
-        reports_sha256=reports.fingerprint if reports else "",
+        reports=reports,
     )
 
 
 def run(*, source: str, input: str, output: str, **options) -> Manifest:
-    """Decodes images; `options` are the fields of `DecodeOptions`.
+    """Decode images; `options` are the fields of `DecodeOptions`.
 
     Returns:
         The manifest of the records at `output`.
 
     Raises:
-        ValueError: before any work, where an option, the input or the reports cannot be used; after it, where
+        ValueError: before any work, if an option, the input or the reports cannot be used; after it, if
             more rows than `max_bad_fraction` were bad.
     """
     return run_job(make_job(DecodeOptions(source=source, input=input, output=output, **options)))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the job from a command line; a wrong argument gives its sentence and exit status 1."""
-    parser = new_parser("decode_images", __doc__)
-    parser.add_argument("--image_size", type=int, default=256, help="side of the stored images (default 256)")
-    parser.add_argument("--reports", default="", help="records of label_reports, to be joined by study")
-    parser.add_argument(
-        "--allow_annotation",
-        action="store_true",
-        help="take DICOM files whose header says that words are burned into the picture",
-    )
-    parser.add_argument(
-        "--evaluation_set", default="", help="record this set alone, for example chexpert_5x200"
-    )
-    run_or_exit(run, parser, argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job from a command line, and return the exit status."""
+    return run_job_command(run, new_parser("beam_jobs.decode_images", __doc__, DecodeOptions), argv)
 
 
 if __name__ == "__main__":
-    # Under its own name, so that other processes can import what they are sent.
+    # Under its own name, so that other processes can import what is pickled.
     from beam_jobs import decode_images
 
-    decode_images.main()
+    sys.exit(decode_images.main())

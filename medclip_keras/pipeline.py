@@ -314,7 +314,7 @@ def validate_folder(
         input=directory, schema=schema, output=str(output), beam_options=tuple(beam_options)
     )
     if not data.allow_anomalies:
-        edit = f"edit {schema or output / 'schema.pbtxt'} and start again"
+        edit = f"edit {schema or output / 'schema.json'} and start again"
         result.require_valid(
             f"Mend the records; or {edit}; or train on them: --set data.allow_anomalies=true."
         )

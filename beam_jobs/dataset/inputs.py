@@ -1,4 +1,4 @@
-"""What a job's result depends on, as fingerprints: unchanged inputs, options and code need no second run."""
+"""Fingerprint of a job's input: names, sizes and times of change of its files."""
 
 import hashlib
 import json
@@ -13,9 +13,8 @@ def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
     """SHA-256 of the names, sizes and times of change of the input's files; their content is not read.
 
     Args:
-        input_path: a folder, which is listed with all that is below it, or a file.
-        row_paths: the files that the rows name; they are looked at where the input is one local file, a
-            table, as they may lie anywhere.
+        input_path: a folder, listed with its subfolders, or a file.
+        row_paths: files that the rows of a local table name.
     """
     if epath.Path(input_path).is_dir():
         return _sha256_of_files(_list_folder(input_path))
@@ -47,10 +46,10 @@ def _list_folder(folder: str) -> Iterator[tuple[str, int, float]]:
 
 def _describe(path: str) -> tuple[str, int, float]:
     if "://" in path:
-        (match,) = FileSystems.match([path])
-        return path, *((m.size_in_bytes, m.last_updated_in_seconds) for m in match.metadata_list)
+        ((found,),) = (match.metadata_list for match in FileSystems.match([path]))
+        return path, found.size_in_bytes, found.last_updated_in_seconds
     try:
-        found = os.stat(path)
-    except OSError:  # a missing file is a bad row; its coming is a change
+        status = os.stat(path)
+    except OSError:  # a missing file is a bad row; its arrival is a change
         return path, -1, 0
-    return path, found.st_size, found.st_mtime_ns
+    return path, status.st_size, status.st_mtime_ns

@@ -1,8 +1,10 @@
-"""Several processes on one machine: the option that asks for them, and that none outlives its job."""
+"""Local worker processes: the option that requests them, and their end with their job."""
 
 import contextlib
+import ctypes
 import functools
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,20 +14,20 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from medclip_keras.errors import require
 
 LOCAL_RUNNER = "FnApiRunner"
-_JOB = "MEDCLIP_KERAS_JOB"  # in the environment of local workers: the process that started them
-_SECONDS_BETWEEN_LOOKS = 0.5
+_JOB = "MEDCLIP_KERAS_JOB"  # environment variable of local workers: process id of their job
+_POLLING_SECONDS = 0.5
 
 
 class LocalOptions(PipelineOptions):
-    """`--workers`, among Beam's own options wherever these go."""
+    """`--workers`, one of Beam's options."""
 
     @classmethod
     def _add_argparse_args(cls, parser):
         parser.add_argument("--workers", type=int, default=1, help="processes of the local runner")
 
 
-def ask_for_workers(options: PipelineOptions) -> None:
-    """Says in Beam's words what `--workers` asks for.
+def request_workers(options: PipelineOptions) -> None:
+    """Translate `--workers` into Beam's own options.
 
     Raises:
         ValueError: less than one worker, or several on another runner than the local one.
@@ -35,8 +37,8 @@ def ask_for_workers(options: PipelineOptions) -> None:
     if workers == 1:
         return
     runner, direct = options.view_as(StandardOptions).runner, options.view_as(DirectOptions)
-    advice = "Other runners have options of their own, such as --num_workers of Dataflow."
-    require(runner == LOCAL_RUNNER, "workers", f"1 where the runner is not {LOCAL_RUNNER}", workers, advice)
+    advice = "Other runners have their own options, such as --num_workers of Dataflow."
+    require(runner == LOCAL_RUNNER, "workers", f"1 unless the runner is {LOCAL_RUNNER}", workers, advice)
     direct.direct_num_workers, direct.direct_running_mode = workers, "multi_processing"
 
 
@@ -52,19 +54,20 @@ def tied_workers() -> Iterator[None]:
 
 @functools.cache
 def end_with_job() -> None:
-    """Ties a local worker to its job; nothing happens in the job's own process, or on another machine.
+    """Tie a local worker to its job; no effect in the job's own process, or on another machine.
 
-    Beam's workers notice after some twenty seconds that a killed job is gone, and write until then.
+    Beam's own workers notice the end of a killed job after twenty seconds, and write until then. Ctrl-C is
+    left to the job; `signal.signal` cannot do that here, as Beam's code holds the main thread.
     """
     job = int(os.environ.get(_JOB, os.getpid()))
     if job != os.getpid():
+        ctypes.pythonapi.PyOS_setsig(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_after, args=(job,), daemon=True).start()
 
 
 def _end_after(job: int) -> None:
-    while True:
-        try:
+    with contextlib.suppress(ProcessLookupError):
+        while True:
             os.kill(job, 0)
-        except ProcessLookupError:
-            os._exit(1)
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLLING_SECONDS)
+    os._exit(1)

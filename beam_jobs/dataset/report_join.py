@@ -1,8 +1,9 @@
-"""Images meet the reports of their study: an index says where these lie, and a shard's step reads them."""
+"""Join of images with the reports of their study: an index of places, which the step of a shard reads."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -10,28 +11,27 @@ import tensorflow as tf
 from etils import epath
 
 from beam_jobs.dataset.sharding import KeyedRow
-from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.shards import read_records, salted_hash
 
-# Of a report record: the first 64 bits of a hash of its study, and where it lies in its shard.
+# Of a report record: the first 64 bits of a hash of its study, and its place in its shard.
 _PLACE = np.dtype([("study", np.uint64), ("offset", np.uint64), ("num_bytes", np.uint32)])
 
 
-def read_places(pipeline: beam.Pipeline, directory: str, manifest: Manifest) -> beam.PCollection:
-    """Adds to a pipeline: (shard, its `places_of`), of all shards of report records; 20 bytes a record."""
-    paths = [str(epath.Path(directory) / name) for name in manifest.shard_names]
+def read_places(pipeline: beam.Pipeline, directory: str, shard_names: Iterable[str]) -> beam.PCollection:
+    """Add to a pipeline: (shard, its `places_of`) of all shards of report records; 20 bytes per record."""
+    paths = [str(epath.Path(directory) / name) for name in shard_names]
     shards = pipeline | "ReportShards" >> beam.Create(paths)
     return shards | "ReportPlaces" >> beam.Map(lambda path: (os.path.basename(path), places_of(path)))
 
 
 def places_of(path: str) -> bytes:
-    """The places of a shard's records, as an array of `_PLACE`."""
+    """Places of a shard's records, as an array of `_PLACE`."""
     places = [(_hash(study_of(record)), offset, len(record)) for offset, record in read_records(path)]
     return np.array(places, _PLACE).tobytes()
 
 
 def study_of(serialized: bytes) -> str:
-    """The study of a serialized record."""
+    """Study of a serialized record."""
     example = tf.train.Example.FromString(serialized)
     return example.features.feature["study_id"].bytes_list.value[0].decode()
 
@@ -41,24 +41,26 @@ def _hash(study_id: str) -> int:
 
 
 class FetchReports:
-    """Puts the report records of a dataset into the rows of a shard."""
+    """Put the report records of a dataset into the rows of a shard."""
 
     def __init__(self, directory: str):
         self._directory = epath.Path(directory)
 
-    def __call__(self, keyed_rows: list[KeyedRow], places: Sequence[tuple[str, bytes]]) -> list[KeyedRow]:
+    def __call__(
+        self, keyed_rows: list[KeyedRow[Any]], places: Sequence[tuple[str, bytes]]
+    ) -> list[KeyedRow[Any]]:
         """Rows with the serialized reports of their studies.
 
-        Every file is opened once and read in its order: in a bucket, a place at a time would take minutes.
+        Every file is opened once and read in its order: on a bucket, an open per record would take minutes.
 
         Args:
             keyed_rows: of a shard.
             places: of all reports, see `read_places`.
         """
         wanted = np.unique(np.array([_hash(keyed.study_id) for keyed in keyed_rows], np.uint64))
-        reports = {}
-        for shard, of_shard in sorted(places):
-            of_shard = np.frombuffer(of_shard, _PLACE)
+        reports: dict[str, list[bytes]] = {}
+        for shard, packed in sorted(places):
+            of_shard = np.frombuffer(packed, _PLACE)
             found = of_shard[np.isin(of_shard["study"], wanted)]
             if len(found):
                 self._read(shard, found, reports)

@@ -1,30 +1,37 @@
 """Rows to shards: only keys and rows are grouped; one step reads, makes and writes all records of a shard."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import collections
+import pickle
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from beam_jobs.dataset.local_workers import end_with_job
 from beam_jobs.dataset.options import JobOptions
-from beam_jobs.dataset.packing import PackValues, pack, unpack
 from medclip_keras.records.shards import Shard, num_shards_of, salted_hash, shard_index
 from medclip_keras.records.splits import require_split, split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 
+Row = ImageRow | ReportRow
+ROWS_PER_PACK = 10_000  # a worker holds that many as objects of some 3,000 bytes
+ShardKey = tuple[str, int, int]  # of a `Shard`; every runner can group by tuples
+AnyRow = TypeVar("AnyRow", bound=Row)
+
 
 @dataclass(frozen=True)
-class KeyedRow:
-    """A row with the keys under which its record is written.
+class KeyedRow(Generic[AnyRow]):
+    """A row with the keys of its record.
 
     Attributes:
         position: hash of the record's identifier; decides the shard and the place in it.
-        record_key, study_id, patient_id: keys, or the identifiers where the job keeps them.
+        record_key, study_id, patient_id: keys, or the identifiers if the job keeps them.
         split: "train", "valid" or "test".
         row: the source's row.
-        reports: serialized report records of the same study, where they were joined.
+        reports: serialized report records of the same study, if reports are joined.
     """
 
     position: str
@@ -32,27 +39,43 @@ class KeyedRow:
     study_id: str
     patient_id: str
     split: str
-    row: ImageRow | ReportRow = field(repr=False)
+    row: AnyRow = field(repr=False)
     reports: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Fields of the record that identify it."""
+        return {name: getattr(self, name) for name in ("record_key", "study_id", "patient_id", "split")}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one readable row.
+    """Result of one readable row.
 
     Attributes:
-        record: the fields of its record, or None where there is nothing to record.
-        states: what to count the row under, such as "unusable_reports".
+        record: the fields of its record, or None for no record.
+        tags: names to count the row under, such as "unusable_reports".
         mentions: a line for the mentions file, or None.
     """
 
     record: dict[str, Any] | None
-    states: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     mentions: dict[str, Any] | None = field(default=None, repr=False)
 
 
-def key_row(row: ImageRow | ReportRow, options: JobOptions) -> KeyedRow:
-    """Gives a row its keys and its split: the archive's, else its patient's."""
+BadRow = dict[str, str]  # "key" and "reason"
+MakeRecord = Callable[[KeyedRow[Any]], Outcome]
+
+
+class ShardsMade(NamedTuple):
+    """Results of `MakeShards`: what `write` returned for each shard; keys and reasons of unreadable rows."""
+
+    shards: beam.PCollection
+    bad: beam.PCollection
+
+
+def key_row(row: AnyRow, options: JobOptions) -> KeyedRow[AnyRow]:
+    """Give a row its keys and its split: the archive's, else the patient's."""
     identifier = row.image_id if isinstance(row, ImageRow) else row.report_id
     position = salted_hash(options.key_salt, "record", identifier)
     require_split(row.split)
@@ -64,45 +87,25 @@ def key_row(row: ImageRow | ReportRow, options: JobOptions) -> KeyedRow:
     return KeyedRow(position, position, study_id, patient_id, split, row)
 
 
-def shard_of(keyed: KeyedRow, num_rows: Mapping[str, int], records_per_shard: int) -> Shard:
-    """The shard of a row, given the number of rows in each split."""
-    num_shards = num_shards_of(num_rows[keyed.split], records_per_shard)
-    return Shard(keyed.split, shard_index(keyed.position, num_shards), num_shards)
-
-
-class ShardsMade(NamedTuple):
-    """What `MakeShards` gives.
-
-    Attributes:
-        shards: what `write` returned of each shard.
-        bad: keys and reasons of the rows that could not be read.
-        num_rows: (split, number of rows).
-    """
-
-    shards: beam.PCollection
-    bad: beam.PCollection
-    num_rows: beam.PCollection
-
-
 class MakeShards(beam.PTransform):
-    """Rows → `ShardsMade`.
+    """Rows → `ShardsMade`; reads and writes by the given functions.
 
     Rows travel without their keys, which take a quarter of a pack and are made in less time than read.
 
     Args:
         options: of the job.
-        start: makes the function that turns a `KeyedRow` into an `Outcome`; called once a worker process.
-        write: takes a `Shard` and its outcomes, in the order of their keys; what it returns is the output.
-        fetch: takes the rows of a shard, and all `places` as a list; gives the rows with what lies there.
-        places: where the things to be joined lie; None where nothing is.
+        start: makes the function that turns a `KeyedRow` into an `Outcome`; called once per worker process.
+        write: takes a `Shard` and its outcomes, in the order of their keys; returns the output.
+        fetch: takes the rows of a shard and all `places` as a list; returns the rows with their reports.
+        places: index of the reports to be joined; None joins none.
     """
 
     def __init__(
         self,
         options: JobOptions,
-        start: Callable[[], Callable[[KeyedRow], Outcome]],
+        start: Callable[[], MakeRecord],
         write: Callable[[Shard, Iterator[Outcome]], Any],
-        fetch: Callable[[list[KeyedRow], list], list[KeyedRow]] | None = None,
+        fetch: Callable[[list[KeyedRow[Any]], list[Any]], list[KeyedRow[Any]]] | None = None,
         places: beam.PCollection | None = None,
     ):
         super().__init__()
@@ -110,14 +113,17 @@ class MakeShards(beam.PTransform):
         self._places = () if places is None else (beam.pvalue.AsList(places),)
 
     def expand(self, rows):
-        """Adds the steps."""
-        of_split = rows | "SplitOfRow" >> beam.Map(_with_split, self._options)
-        num_rows = of_split | "CountRowsOfSplit" >> beam.combiners.Count.PerKey()
+        """Add the steps."""
+        num_rows = (
+            rows
+            | "SplitOfRow" >> beam.Map(_split_of_row, self._options)
+            | "CountRowsOfSplit" >> beam.combiners.Count.PerElement()
+        )
         with_shard = (
-            of_split
-            | "PackRows" >> PackValues()
-            | "AssignShard" >> beam.FlatMap(_with_shard, beam.pvalue.AsDict(num_rows), self._options)
-            | "PackRowsOfShard" >> PackValues()
+            rows
+            | "BatchRows" >> beam.BatchElements(ROWS_PER_PACK, ROWS_PER_PACK)
+            | "PackRows" >> beam.Map(pack)
+            | "AssignShard" >> beam.FlatMap(_packs_of_shards, beam.pvalue.AsDict(num_rows), self._options)
         )
         every_shard = num_rows | "EveryShard" >> beam.FlatMap(_every_shard, self._options.records_per_shard)
         made = (
@@ -126,26 +132,25 @@ class MakeShards(beam.PTransform):
             | "GroupByShard" >> beam.GroupByKey()
             | "MakeShard" >> beam.ParDo(self._make_shard, *self._places).with_outputs("bad", main="shards")
         )
-        return ShardsMade(made.shards, made.bad, num_rows)
+        return ShardsMade(made.shards, made.bad)
 
 
 class MakeShardFn(beam.DoFn):
-    """Reads, makes and writes the records of a shard, one at a time."""
+    """Read, make and write the records of a shard, one at a time."""
 
     def __init__(self, options, start, write, fetch):
-        self._options = options
-        self._start, self._write, self._fetch = start, write, fetch
+        self._options, self._start, self._write, self._fetch = options, start, write, fetch
         self._shared = Shared()
 
     def setup(self):
-        """Takes this process' record maker."""
+        """Take the record maker of this process."""
         end_with_job()
         self._make = self._shared.acquire(self._start)
 
     def process(self, element, places=None):
-        """Makes one shard."""
+        """Make one shard."""
         shard, packs = element
-        bad = []
+        bad: list[BadRow] = []
         keyed_rows = sorted((key_row(row, self._options) for row in unpack(packs)), key=_order)
         if places is not None:
             keyed_rows = self._fetch(keyed_rows, places)
@@ -155,26 +160,45 @@ class MakeShardFn(beam.DoFn):
             yield beam.pvalue.TaggedOutput("bad", row)
 
 
-def _with_split(row, options):
-    return key_row(row, options).split, row
+def pack(rows: Sequence[Row]) -> bytes:
+    """Rows as one compressed piece.
+
+    A local runner keeps all groups in memory. A row by itself takes 770 bytes there, in a pack 100.
+    """
+    return zlib.compress(pickle.dumps(rows, pickle.HIGHEST_PROTOCOL), level=1)
 
 
-def _with_shard(of_split, num_rows, options):
-    _, packed = of_split
+def unpack(packs: Iterable[bytes]) -> Iterator[Row]:
+    """Rows of packs, a pack in memory at a time."""
+    for packed in packs:
+        yield from pickle.loads(zlib.decompress(packed))
+
+
+def _split_of_row(row: Row, options: JobOptions) -> str:
+    return key_row(row, options).split
+
+
+def _packs_of_shards(
+    packed: bytes, num_rows: Mapping[str, int], options: JobOptions
+) -> Iterator[tuple[ShardKey, bytes]]:
+    of_shard: dict[ShardKey, list[Row]] = collections.defaultdict(list)
     for row in unpack([packed]):
-        shard = shard_of(key_row(row, options), num_rows, options.records_per_shard)
-        yield (shard.split, shard.index, shard.num_shards), row  # a key that every runner can group by
+        keyed = key_row(row, options)
+        num_shards = num_shards_of(num_rows[keyed.split], options.records_per_shard)
+        of_shard[keyed.split, shard_index(keyed.position, num_shards), num_shards].append(row)
+    for key, rows in of_shard.items():
+        yield key, pack(rows)
 
 
-def _every_shard(element, records_per_shard):
+def _every_shard(element: tuple[str, int], records_per_shard: int) -> Iterator[tuple[ShardKey, bytes]]:
+    """An empty pack for each shard: readers expect every number up to the last, with records or without."""
     split, num_rows = element
-    # A shard that no key falls into is an empty file: readers count on every number up to the last.
     num_shards = num_shards_of(num_rows, records_per_shard)
     for index in range(num_shards):
         yield (split, index, num_shards), pack([])
 
 
-def _outcomes(keyed_rows: Iterable[KeyedRow], make, bad: list) -> Iterator[Outcome]:
+def _outcomes(keyed_rows: Iterable[KeyedRow[Any]], make: MakeRecord, bad: list[BadRow]) -> Iterator[Outcome]:
     before = None
     for keyed in keyed_rows:
         try:
@@ -182,18 +206,18 @@ def _outcomes(keyed_rows: Iterable[KeyedRow], make, bad: list) -> Iterator[Outco
                 raise BadRowError("another row has the same identifier")
             before = keyed.position
             outcome = make(keyed)
-        except Exception as error:  # whatever a file may hold: never a crash, never silence
+        except Exception as error:  # a file may hold anything: never a crash, never silence
             bad.append({"key": keyed.record_key, "reason": reason_of(error)})
         else:
             yield outcome
 
 
-def _order(keyed: KeyedRow) -> tuple:
+def _order(keyed: KeyedRow[Any]) -> tuple[str, str, bytes]:
     return keyed.position, repr(keyed.row), getattr(keyed.row, "content", None) or b""
 
 
 def reason_of(error: Exception) -> str:
-    """Why a row is bad, without what an error's text may hold: paths, identifiers, report text."""
+    """Reason of a bad row, without the error's text, which may hold paths, identifiers or report text."""
     if isinstance(error, BadRowError):
         return str(error)
     if isinstance(error, FileNotFoundError):

@@ -1,12 +1,10 @@
-"""Shards to a dataset: a job writes beside its output, and moves the manifest there last."""
+"""Shards to a dataset: a job writes beside its output, and moves its files there, the manifest last."""
 
-import collections
-import dataclasses
 import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,19 +20,39 @@ from medclip_keras.records.shards import Shard, shard_of_file, write_shard
 BAD_RECORDS_NAME = "bad_records.jsonl"
 # In the order in which they are moved: a folder without the last one is not a dataset.
 _METADATA_NAMES = (
-    CONCEPTS_NAME,
-    BAD_RECORDS_NAME,
-    "LICENSE",
-    "features.json",
-    "dataset_info.json",
-    MANIFEST_NAME,
-)
+    CONCEPTS_NAME, BAD_RECORDS_NAME, "LICENSE", "features.json", "dataset_info.json", MANIFEST_NAME,
+)  # fmt: skip
 _MENTIONS_NAME = re.compile(r"mentions-(train|valid|test)-\d{5}-of-\d{5}\.jsonl")
+
+
+@dataclass
+class ShardSummary:
+    """Counts of a written shard.
+
+    Attributes:
+        split, index: of the shard.
+        shard: the manifest's entry: name, num_records, num_bytes, sha256.
+        num_rows: readable rows.
+        positives, sentence_positives: (num_findings,) positive records and sentences.
+        num_sentences: of all records.
+        tags: tag → rows.
+        mentions: name of a mentions file → its SHA-256.
+    """
+
+    split: str
+    index: int
+    shard: dict[str, Any] = field(default_factory=dict)
+    num_rows: int = 0
+    positives: list[int] = field(default_factory=list)
+    sentence_positives: list[int] = field(default_factory=list)
+    num_sentences: int = 0
+    tags: dict[str, int] = field(default_factory=dict)
+    mentions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class WriteShard:
-    """Writes a shard of records, and the mentions of its reports where a folder for them is given."""
+    """Write a shard of records, and the mentions of its reports if they have a folder."""
 
     directory: str
     dataset: str
@@ -43,66 +61,40 @@ class WriteShard:
     num_findings: int
     mentions_directory: str = ""
 
-    def __call__(self, shard: Shard, outcomes: Iterator[Outcome]) -> dict[str, Any]:
-        """Writes one shard.
-
-        Returns:
-            What the manifest wants to know of it: split, index, shard, num_rows, positives, num_sentences,
-            sentence_positives, states, mentions.
-        """
-        tally = ShardTally(self.num_findings)
-        records = self._records(outcomes, tally)
-        written = write_shard(self.directory, shard.file_name(self.dataset), records)
-        mentions = {}
+    def __call__(self, shard: Shard, outcomes: Iterator[Outcome]) -> ShardSummary:
+        """Write one shard."""
+        summary = ShardSummary(shard.split, shard.index)
+        mentions: list[Mapping[str, Any]] = []
+        records = self._records(outcomes, summary, mentions)
+        summary.shard = asdict(write_shard(self.directory, shard.file_name(self.dataset), records))
         if self.mentions_directory:
             name = f"mentions-{shard.split}-{shard.index:05d}-of-{shard.num_shards:05d}.jsonl"
-            mentions[name] = _write_lines(epath.Path(self.mentions_directory) / name, tally.mentions)
-        return {
-            "split": shard.split,
-            "index": shard.index,
-            "shard": dataclasses.asdict(written),
-            "num_rows": tally.num_rows,
-            "positives": tally.positives.tolist(),
-            "num_sentences": tally.num_sentences,
-            "sentence_positives": tally.sentence_positives.tolist(),
-            "states": dict(tally.states),
-            "mentions": mentions,
-        }
+            summary.mentions[name] = _write_lines(epath.Path(self.mentions_directory) / name, mentions)
+        return summary
 
-    def _records(self, outcomes: Iterator[Outcome], tally: "ShardTally") -> Iterator[bytes]:
+    def _records(
+        self, outcomes: Iterator[Outcome], summary: ShardSummary, mentions: list[Mapping[str, Any]]
+    ) -> Iterator[bytes]:
+        """Serialized records, which are counted and whose mentions are collected on the way."""
         features = features_of(self.kind, self.image_size, self.num_findings)
+        positives, sentence_positives = np.zeros((2, self.num_findings), int)
         for outcome in outcomes:
-            tally.add(outcome)
+            summary.num_rows += 1
+            for tag in outcome.tags:
+                summary.tags[tag] = summary.tags.get(tag, 0) + 1
+            if outcome.mentions is not None:
+                mentions.append(outcome.mentions)
             if outcome.record is not None:
+                positives += outcome.record["label_states"] == LabelState.POSITIVE
+                for sentence in outcome.record["sentences"]:
+                    sentence_positives += sentence["label_states"] == LabelState.POSITIVE
+                summary.num_sentences += len(outcome.record["sentences"])
                 yield encode(features, outcome.record)
-
-
-class ShardTally:
-    """Counts what goes into a shard, and keeps its mentions."""
-
-    def __init__(self, num_findings: int):
-        self.positives = np.zeros(num_findings, int)
-        self.sentence_positives = np.zeros(num_findings, int)
-        self.num_rows = self.num_sentences = 0
-        self.states = collections.Counter()
-        self.mentions: list[dict[str, Any]] = []
-
-    def add(self, outcome: Outcome) -> None:
-        """Counts one row."""
-        self.num_rows += 1
-        self.states.update(outcome.states)
-        if outcome.mentions is not None:
-            self.mentions.append(outcome.mentions)
-        if outcome.record is None:
-            return
-        self.positives += outcome.record["label_states"] == LabelState.POSITIVE
-        for sentence in outcome.record["sentences"]:
-            self.num_sentences += 1
-            self.sentence_positives += sentence["label_states"] == LabelState.POSITIVE
+        summary.positives, summary.sentence_positives = positives.tolist(), sentence_positives.tolist()
 
 
 def _write_lines(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Writes JSON lines; the file takes its name when it is complete. Returns its SHA-256."""
+    """Write JSON lines; the file takes its name when it is complete. Returns its SHA-256."""
     unfinished = path.parent / f"{path.name}.{uuid.uuid4().hex}"
     unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows))
     unfinished.replace(path)
@@ -110,12 +102,12 @@ def _write_lines(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_bad_records(path: epath.PathLike, bad: Iterable[Mapping[str, str]]) -> None:
-    """Writes keys and reasons, a line a bad row, in the order of the keys."""
+    """Write keys and reasons, one line per bad row, in the order of the keys."""
     _write_lines(epath.Path(path), sorted(bad, key=lambda row: (row["key"], row["reason"])))
 
 
 def require_replaceable(output: epath.PathLike) -> None:
-    """Raises the error sentence where the output folder holds files that no job of ours wrote."""
+    """Refuse an output folder with files of others."""
     output = epath.Path(output)
     if not output.exists():
         return
@@ -126,7 +118,7 @@ def require_replaceable(output: epath.PathLike) -> None:
 
 
 def start_workplace(output: epath.PathLike) -> epath.Path:
-    """Makes a folder of its own for one attempt, beside the output; those of broken attempts are removed."""
+    """Make a folder for one attempt beside the output, and remove those of broken attempts."""
     output = epath.Path(output)
     prefix = f"{output.name}.incomplete-"
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +132,10 @@ def start_workplace(output: epath.PathLike) -> epath.Path:
 
 
 def publish(workplace: epath.Path, output: epath.PathLike, mentions: str) -> None:
-    """Moves a finished attempt to its place, file by file: buckets cannot move a folder at once.
+    """Move a finished attempt to its place, file by file: buckets cannot move a folder at once.
 
-    An older dataset in the output loses its manifest first and gets the new one last, so that there is never
-    a folder with a manifest that does not fit its shards.
+    An older dataset in the output loses its manifest first and gets the new one last, so that a manifest
+    always fits its shards.
     """
     if mentions:
         _replace_files(workplace / "mentions", epath.Path(mentions), _is_mentions)
@@ -153,14 +145,14 @@ def publish(workplace: epath.Path, output: epath.PathLike, mentions: str) -> Non
 
 def _replace_files(new: epath.Path, folder: epath.Path, belongs: Callable[[epath.Path], bool]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(filter(belongs, folder.iterdir()), key=_place_in_line, reverse=True):
+    for path in sorted(filter(belongs, folder.iterdir()), key=_move_order, reverse=True):
         path.unlink()
-    # What a repeated step left unfinished does not belong, and stays behind.
-    for path in sorted(filter(belongs, new.iterdir()), key=_place_in_line):
+    # Unfinished files of a repeated step stay behind.
+    for path in sorted(filter(belongs, new.iterdir()), key=_move_order):
         path.replace(folder / path.name)
 
 
-def _place_in_line(path: epath.Path) -> tuple[int, str]:
+def _move_order(path: epath.Path) -> tuple[int, str]:
     known = path.name in _METADATA_NAMES
     return (1 + _METADATA_NAMES.index(path.name) if known else 0), path.name
 

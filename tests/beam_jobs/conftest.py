@@ -9,10 +9,13 @@ import types
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.records.manifest import read_manifest
 from medclip_keras.sources.rows import ImageRow, ReportRow
 
 _STATE = {"1": LabelState.POSITIVE, "0": LabelState.NEGATIVE}
@@ -117,3 +120,16 @@ def files_of(directory) -> dict[str, bytes]:
 @pytest.fixture
 def contents():
     return files_of
+
+
+@pytest.fixture(scope="session")
+def records_of():
+    """A function: folder → its records, shard by shard."""
+
+    def read(directory):
+        manifest = read_manifest(directory)
+        for name in manifest.shard_names:
+            for record in tf.data.TFRecordDataset(str(pathlib.Path(directory) / name)):
+                yield tfds.as_numpy(manifest.features.deserialize_example(record))
+
+    return read

@@ -1,4 +1,5 @@
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -13,18 +14,18 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import decode_images, label_reports
 from beam_jobs.dataset.options import pipeline_options
-from beam_jobs.decode_images import DecodeImages, DecodeOptions
+from beam_jobs.dataset.sharding import MakeShards
+from beam_jobs.decode_images import DecodeImage, DecodeOptions
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import decode_to_square
 from medclip_keras.records.manifest import read_manifest
-from medclip_keras.records.schema import encode, parse, report_features
+from medclip_keras.records.schema import encode, report_features
 from medclip_keras.sources.rows import ImageRow
 
 
@@ -45,13 +46,6 @@ def jobs(archive, source, concepts, monkeypatch, tmp_path):
 
 def key_of(kind, identifier):
     return hashlib.sha256(f"medclip_keras\0{kind}\0{identifier}".encode()).hexdigest()[:16]
-
-
-def records_of(directory):
-    manifest = read_manifest(directory)
-    for name in manifest.shard_names:
-        for record in tf.data.TFRecordDataset(os.path.join(directory, name)):
-            yield tfds.as_numpy(parse(manifest.features, record))
 
 
 def png_of(pixels):
@@ -107,7 +101,7 @@ def expected(name, study, view, index, states, sentences):
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["images", "images and reports"])
-def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
+def test_decode_image_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
     options = DecodeOptions(source="small", input=str(tmp_path), output=str(tmp_path) + "-out", image_size=16)
     table = load_table(concepts)
     # Two reports of study 2: sentences in the order of their keys; positive before uncertain before negative.
@@ -120,10 +114,10 @@ def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
         return [replace(k, reports=tuple(found)) for k, found in zip(keyed_rows, own, strict=True)]
 
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
-        inputs = {"rows": pipeline | "Rows" >> beam.Create(ROWS)}
-        if joined:
-            inputs["places"] = pipeline | "Places" >> beam.Create(places)
-        made = inputs | DecodeImages(options, table, read_file, collect, fetch=fetch)
+        rows = pipeline | "Rows" >> beam.Create(ROWS)
+        index = pipeline | "Places" >> beam.Create(places) if joined else None
+        start = functools.partial(DecodeImage, read_file, table, options.image_size)
+        made = rows | MakeShards(options, start, collect, fetch, index)
         said = [("findings", "First.", [3, 3, 0, 2, 2]), ("findings", "", [3, 3, 0, 2, 2])]
         said += [("findings", "Later.", [1, 2, 0, 2, 0])]
         records = [
@@ -136,7 +130,7 @@ def test_decode_images_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
         assert_that(made.bad, equal_to(bad), "bad")
 
 
-def test_run_stores_what_decode_to_square_gives(archive, jobs, tmp_path):
+def test_run_stores_the_output_of_decode_to_square(archive, jobs, tmp_path, records_of):
     paths = [archive.add_image(patient, 1, edema=str(patient % 2)) for patient in range(12)]
     manifest = jobs(decode_images, "records", image_size=24)
     assert manifest.counts == {
@@ -183,7 +177,7 @@ def test_tfds_opens_the_shards_without_this_project(archive, jobs, tmp_path):
     assert done.stdout.splitlines()[-1] == said
 
 
-def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tmp_path, capsys):
+def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tmp_path, capsys, records_of):
     for patient in range(8):
         archive.add_image(patient, 1)
         archive.add_image(patient, 2)
@@ -266,7 +260,7 @@ def test_records_do_not_depend_on_the_order_of_rows(archive, jobs, contents, tmp
     assert manifests[0].fingerprint == manifests[1].fingerprint
 
 
-def test_table_of_ones_own_gives_both_kinds_of_records(jobs, archive, concepts, monkeypatch, tmp_path):
+def test_csv_table_gives_both_kinds_of_records(jobs, archive, concepts, monkeypatch, tmp_path, records_of):
     monkeypatch.undo()  # the real source
     paths = [archive.add_image(patient, 1) for patient in range(3)]
     lines = ["path,patient_id,study_id,report,Edema", f"{paths[0]},p0,s0,,1"]
@@ -286,7 +280,7 @@ def test_table_of_ones_own_gives_both_kinds_of_records(jobs, archive, concepts, 
     assert decode_images.run(output=str(tmp_path / "images"), **told).made_from != manifest.made_from
 
 
-def test_real_images_of_nih_chestxray14(medclip_data, tmp_path):
+def test_real_images_of_nih_chestxray14(medclip_data, tmp_path, records_of):
     archive = str(medclip_data / "nih_chestxray14")
     output = str(tmp_path / "records")
     manifest = decode_images.run(source="nih_chestxray14", input=archive, output=output, image_size=64)

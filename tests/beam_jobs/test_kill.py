@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +9,10 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
-from etils import epath
 
 from beam_jobs import decode_images, label_reports
-from beam_jobs.dataset.writing import publish, start_workplace
 from medclip_keras import fit
-from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest, verify
+from medclip_keras.records.manifest import read_manifest, verify
 from medclip_keras.records.shards import shard_of_file
 
 NUM_ROWS = 600
@@ -47,12 +44,16 @@ def unbroken(tmp_path_factory, told):
     return root
 
 
-def start(job, told, **more):
-    """Starts a job as a user does, in a process group of its own."""
+def start(job, told, stderr=subprocess.DEVNULL, **more):
+    """Start a job as a user does, in a process group of its own."""
     arguments = [f"--{name}={value}" for name, value in {**told, **more}.items()]
     command = [sys.executable, "-m", f"beam_jobs.{job}", *arguments]
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
     )
 
 
@@ -140,54 +141,18 @@ def test_decoding_that_is_killed_leaves_an_older_dataset_whole_and_ends_as_an_un
     assert contents(out / "records") == contents(unbroken / "images")
 
 
-class KilledError(BaseException):
-    pass
-
-
-def test_publishing_that_is_killed_at_any_file_leaves_a_whole_dataset_or_none(told, tmp_path, monkeypatch):
-    few = {**told, "records_per_shard": NUM_ROWS}
-    for name, concepts in (("old", "chexpert14"), ("new", told["concepts"])):
-        label_reports.run(output=str(tmp_path / name), **{**few, "concepts": concepts})
-    output, path_type = tmp_path / "records", type(epath.Path(tmp_path))
-    methods = {name: getattr(path_type, name) for name in ("replace", "unlink")}
-    seen = set()
-    for allowed in range(100):
-        shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(tmp_path / "old", output)
-        workplace = start_workplace(output)
-        shutil.copytree(tmp_path / "new", workplace / "dataset", dirs_exist_ok=True)
-        left = iter(range(allowed))
-
-        def step(name, *arguments, left=left, **options):
-            if next(left, None) is None:
-                raise KilledError
-            return methods[name](*arguments, **options)
-
-        with monkeypatch.context() as patch:
-            for name in methods:
-                patch.setattr(path_type, name, lambda *a, name=name, **k: step(name, *a, **k))
-            try:
-                publish(workplace, output, "")
-                finished = True
-            except KilledError:
-                finished = False
-        seen.add(whose(output, tmp_path))
-        if finished:
-            assert whose(output, tmp_path) == "new"
-            assert seen == {"old", "none", "new"}
-            return
-        assert whose(output, tmp_path) == ("none" if allowed else "old")
-    pytest.fail("publish never finished")
-
-
-def whose(output, tmp_path):
-    """Which dataset a folder is, by its manifest; it must then be whole."""
-    try:
-        manifest = read_manifest(output)
-    except ValueError:
-        assert not (output / MANIFEST_NAME).exists()
-        return "none"
-    verify(output)
-    rows = sum(builder.num_examples for builder in tfds.builder_from_directory(output).info.splits.values())
-    assert rows == manifest.num_records
-    return next(n for n in ("old", "new") if read_manifest(tmp_path / n).fingerprint == manifest.fingerprint)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted_job_ends_with_one_line_and_leaves_nothing(told, unbroken, tmp_path, workers):
+    with (tmp_path / "log").open("w+") as log:
+        out = tmp_path / "out"
+        process = start("label_reports", told, output=out / "records", workers=workers, stderr=log)
+        stop_in_the_middle(process, out, unbroken / "reports")
+        os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches all processes of a terminal
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.wait(timeout=60) == 130
+        log.seek(0)
+        lines = log.read().splitlines()
+    assert lines[-1] == "beam_jobs.label_reports: interrupted. The same command resumes the work."
+    if workers == 1:  # the threads of Beam that look after workers print tracebacks
+        assert "Traceback" not in "".join(lines)
+    assert list(out.iterdir()) == []

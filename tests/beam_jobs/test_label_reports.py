@@ -1,6 +1,6 @@
+import functools
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -8,7 +8,6 @@ import sys
 import apache_beam as beam
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
@@ -16,13 +15,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from beam_jobs import label_reports
 from beam_jobs.dataset.job import describe_making
 from beam_jobs.dataset.options import pipeline_options
-from beam_jobs.label_reports import LabelOptions, LabelReports
+from beam_jobs.dataset.sharding import MakeShards
+from beam_jobs.label_reports import LabelOptions, LabelReport
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.extractor import Extractor
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import read_manifest, verify
-from medclip_keras.records.schema import parse
 from medclip_keras.records.splits import split_of
 from medclip_keras.sources.rows import BadRowError, ReportRow
 
@@ -57,14 +56,6 @@ def states_of(edema=0, cardiomegaly=0, effusion=0, pneumothorax=0, pneumonia=0):
     return np.array([edema, cardiomegaly, effusion, pneumothorax, pneumonia], np.int8)
 
 
-def records_of(directory):
-    manifest = read_manifest(directory)
-    for split in manifest.splits.values():
-        for shard in split["shards"]:
-            for record in tf.data.TFRecordDataset(os.path.join(directory, shard["name"])):
-                yield tfds.as_numpy(parse(manifest.features, record))
-
-
 def read_row(row):
     if row.content == b"\xff":
         raise BadRowError("the report is not UTF-8")
@@ -78,20 +69,21 @@ def collect(shard, outcomes):
     for outcome in outcomes:
         record = outcome.record
         if record is None:
-            made.append((shard.split, outcome.states))
+            made.append((shard.split, outcome.tags))
             continue
         sentences = [(s["section"], s["text"], s["label_states"].tolist()) for s in record["sentences"]]
         keys = tuple(record[name] for name in ("record_key", "study_id", "patient_id", "split"))
-        made.append((shard.split, outcome.states, keys, record["label_states"].tolist(), sentences))
+        made.append((shard.split, outcome.tags, keys, record["label_states"].tolist(), sentences))
     return made
 
 
-def test_label_reports_is_exact_on_rows_in_memory(table, tmp_path):
+def test_label_report_is_exact_on_rows_in_memory(table, tmp_path):
     options = LabelOptions(source="small", input=str(tmp_path), output=str(tmp_path) + "-out")
     contents = {"full": TEXT.encode(), "empty": b"", "torn": b"\xff"}
     rows = [ReportRow(name, f"s {name}", "p", "", content, "valid") for name, content in contents.items()]
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
-        made = pipeline | beam.Create(rows) | LabelReports(options, table, read_row, collect)
+        start = functools.partial(LabelReport, read_row, table, options.linking)
+        made = pipeline | beam.Create(rows) | MakeShards(options, start, collect)
         effusion = states_of(effusion=LabelState.POSITIVE).tolist()
         pneumothorax = states_of(pneumothorax=LabelState.NEGATIVE).tolist()
         both = states_of(effusion=LabelState.POSITIVE, pneumothorax=LabelState.NEGATIVE).tolist()
@@ -108,7 +100,7 @@ def test_label_reports_is_exact_on_rows_in_memory(table, tmp_path):
         assert_that(made.bad, equal_to(bad), "bad")
 
 
-def test_run_writes_records_of_all_usable_reports(archive, job, table, tmp_path, capsys):
+def test_run_writes_records_of_all_usable_reports(archive, job, table, tmp_path, capsys, records_of):
     for patient in range(30):
         archive.add_report(patient, 1, TEXT if patient % 2 else "Mild cardiomegaly.")
     archive.add_report(30, 1, "")
@@ -172,7 +164,7 @@ def test_run_with_a_split_of_unusable_reports_alone_is_a_dataset(archive, job, t
     assert not list((tmp_path / "records").glob("*-test.*"))
 
 
-def test_run_keeps_identifiers_only_when_asked(archive, job, contents, tmp_path):
+def test_run_keeps_identifiers_only_when_asked(archive, job, contents, tmp_path, records_of):
     archive.add_report(1234567, 89, TEXT)
     job()
     assert not any(b"1234567" in content for content in contents(tmp_path / "records").values())
@@ -182,7 +174,7 @@ def test_run_keeps_identifiers_only_when_asked(archive, job, contents, tmp_path)
     assert record["record_key"] == record["study_id"] == b"1234567-89"
 
 
-def test_run_again_does_nothing_until_something_changes(archive, job, contents, tmp_path, capsys):
+def test_second_run_does_nothing_until_an_input_changes(archive, job, contents, tmp_path, capsys):
     path = archive.add_report(1, 1, TEXT)
     job()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
@@ -361,7 +353,7 @@ def test_records_do_not_depend_on_the_order_of_the_reports(archive, source, job,
     assert mentions.count(b'"Pleural Effusion"') >= 60  # the misspelled ones
 
 
-def test_misspelled_words_are_linked_unless_told_otherwise(archive, job, tmp_path):
+def test_misspelled_words_are_linked_unless_told_otherwise(archive, job, tmp_path, records_of):
     archive.add_report(1, 1, "Large plueral efusion.")
     job(split_fractions=(1.0, 0.0, 0.0))
     (record,) = records_of(tmp_path / "records")
@@ -371,7 +363,9 @@ def test_misspelled_words_are_linked_unless_told_otherwise(archive, job, tmp_pat
     np.testing.assert_array_equal(record["label_states"], states_of())
 
 
-def test_a_knowledge_base_adds_aliases_and_its_change_is_noticed(archive, job, table, tmp_path, capsys):
+def test_a_knowledge_base_adds_aliases_and_its_change_is_noticed(
+    archive, job, table, tmp_path, capsys, records_of
+):
     archive.add_report(1, 1, "No water on the lung.")
     base = tmp_path / KNOWLEDGE_BASE
     cui = table.cuis[table.index("Pleural Effusion")]
@@ -395,13 +389,13 @@ def test_a_knowledge_base_adds_aliases_and_its_change_is_noticed(archive, job, t
     ("options", "sentence"),
     [
         ({"link_threshold": 1.5}, r"`link_threshold` must be in \[0, 1\]. Received: 1.5"),
-        ({"link_threshold": 0.0, "umls": "kb.jsonl"}, "`umls` must be empty where nothing is linked"),
-        ({"link_threshold": 0.0, "scispacy_model": "m"}, "`scispacy_model` must be empty where nothing"),
+        ({"link_threshold": 0.0, "umls": "kb.jsonl"}, "`umls` must be empty without linking"),
+        ({"link_threshold": 0.0, "scispacy_model": "m"}, "`scispacy_model` must be empty without linking"),
         ({"scispacy_model": "en_core_sci_none"}, "`scispacy_model` must be an installed spaCy model"),
         ({"umls": "nowhere.jsonl"}, r"`umls` must be a \.jsonl file that exists"),
     ],
 )
-def test_linking_that_cannot_be_is_refused_before_any_work(archive, job, tmp_path, options, sentence):
+def test_invalid_linking_is_refused_before_any_work(archive, job, tmp_path, options, sentence):
     archive.add_report(1, 1, TEXT)
     with pytest.raises(ValueError, match=sentence):
         job(**options)
@@ -431,7 +425,7 @@ def test_a_worker_makes_one_labeller_and_reads_a_repeated_sentence_once(archive,
     assert len(read) <= 9  # once each, but for threads that began together
 
 
-def test_a_report_that_breaks_the_labeller_is_bad_and_its_text_is_nowhere(
+def test_report_that_breaks_the_labeller_is_a_bad_record_without_its_text(
     archive, job, monkeypatch, tmp_path, capfd
 ):
     archive.add_report(1, 1, TEXT)

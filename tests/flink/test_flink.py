@@ -71,9 +71,10 @@ def on_flink(archive, cluster, tmp_path_factory):
 def run_jobs(archive, folder, beam_options):
     made = {kind: folder / kind for kind in NUM_ROWS}
     told = ["--source=phantom", f"--input={archive}", "--records_per_shard=20", *beam_options]
-    label_reports.main([*told, f"--output={made['reports']}", f"--mentions={folder / 'mentions'}"])
+    mentions = f"--mentions={folder / 'mentions'}"
+    assert label_reports.main([*told, f"--output={made['reports']}", mentions]) == 0
     with_reports = [f"--output={made['images']}", f"--reports={made['reports']}", "--image_size=64"]
-    decode_images.main([*told, *with_reports])
+    assert decode_images.main([*told, *with_reports]) == 0
     return made
 
 
@@ -113,7 +114,7 @@ def test_both_task_managers_made_shards(cluster, on_flink):
         assert sum(made.values()) == len(read_manifest(on_flink[kind]).shard_names)
 
 
-def test_processes_end_with_their_block_and_so_do_those_that_they_started(tmp_path):
+def test_processes_and_their_children_end_with_the_block(tmp_path):
     starts_another = "import subprocess, time; print(subprocess.Popen(['sleep', '300']).pid, flush=True); "
     with pytest.raises(KeyboardInterrupt), flink.Processes(tmp_path) as processes:  # noqa: PT012
         processes.start("deaf", [sys.executable, "-c", starts_another + "time.sleep(300)"])
@@ -123,7 +124,7 @@ def test_processes_end_with_their_block_and_so_do_those_that_they_started(tmp_pa
     assert not alive(started)
 
 
-def test_process_that_ends_early_is_named_with_what_it_said(tmp_path):
+def test_process_that_ends_early_is_named_with_its_output(tmp_path):
     with flink.Processes(tmp_path) as processes:
         processes.start("hasty", [sys.executable, "-c", "print('no port left')"])
         with pytest.raises(RuntimeError, match=r"hasty has ended: no port left"):

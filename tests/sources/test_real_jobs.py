@@ -10,13 +10,15 @@ import tensorflow_datasets as tfds
 from beam_jobs import decode_images, label_reports
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.records.manifest import read_manifest
-from medclip_keras.records.schema import parse
 
 
 def records_of(directory):
     manifest = read_manifest(directory)
     paths = [str(pathlib.Path(directory) / name) for name in manifest.shard_names]
-    return [tfds.as_numpy(parse(manifest.features, record)) for record in tf.data.TFRecordDataset(paths)]
+    return [
+        tfds.as_numpy(manifest.features.deserialize_example(record))
+        for record in tf.data.TFRecordDataset(paths)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_code_fingerprint_covers_code_and_data_files_of_a_package(name, tmp_path
     assert code_sha256([package]) != before
 
 
-def test_versions_name_what_made_the_records():
+def test_versions_name_the_packages():
     assert {"apache-beam", "tensorflow", "spacy"} <= versions().keys()
 
 

@@ -22,7 +22,7 @@ def test_workers_are_processes_of_the_local_runner():
         (("--workers=0",), "`workers` must be at least 1. Received: 0"),
         (
             ("--workers=2", "--runner=DataflowRunner"),
-            "`workers` must be 1 where the runner is not FnApiRunner",
+            "`workers` must be 1 unless the runner is FnApiRunner",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 import pathlib
 import sys
 
-import apache_beam
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -17,7 +17,8 @@ from beam_jobs.dataset.options import (
     pipeline_options,
     require_known_options,
     require_seen_by_workers,
-    run_or_exit,
+    run_job_command,
+    running_pipeline,
 )
 
 
@@ -60,7 +61,7 @@ def test_unknown_option_gets_the_near_names(tmp_path, flag, near):
 def test_template_of_dataflow_options_is_read_from_its_file():
     template = pathlib.Path(beam_jobs.__file__).with_name("dataflow.args")
     own = ["--source=csv", "--input=gs://in", "--output=gs://out", "--key_salt=s"]
-    known, beam_options = new_parser("job", "Does.").parse_known_args([*own, f"@{template}"])
+    known, beam_options = new_parser("job", "Does.", JobOptions).parse_known_args([*own, f"@{template}"])
     require_known_options(beam_options, vars(known))
     told = pipeline_options(beam_options)
     assert told.view_as(StandardOptions).runner == "DataflowRunner"
@@ -76,7 +77,7 @@ def test_image_of_dataflow_workers_has_the_beam_of_this_environment():
         if line.startswith("FROM")
     ]
     python = "{}.{}".format(*sys.version_info)
-    assert first == f"FROM apache/beam_python{python}_sdk:{apache_beam.__version__} AS beam"
+    assert first == f"FROM apache/beam_python{python}_sdk:{beam.__version__} AS beam"
 
 
 def test_dataflow_job_on_the_files_of_this_machine_gets_the_sentence(tmp_path):
@@ -121,7 +122,13 @@ def test_command_line_gives_the_fields_of_the_options(tmp_path):
         f"{tmp_path}-out",
         "--split_fractions=0.5,0.25,0.25",
     ]
-    run_or_exit(seen.update, new_parser("job", "Does."), [*argv, "--keep_ids", "--runner", "FnApiRunner"])
+    parser = new_parser("job", "Does.", JobOptions)
+    assert (
+        run_job_command(
+            lambda **told: seen.update(told), parser, [*argv, "--keep_ids", "--runner", "FnApiRunner"]
+        )
+        == 0
+    )
     told = JobOptions(**seen)
     assert told.split_fractions == (0.5, 0.25, 0.25)
     assert told.keep_ids
@@ -129,8 +136,8 @@ def test_command_line_gives_the_fields_of_the_options(tmp_path):
     assert told.concepts == "chest21"
 
 
-def test_identifiers_are_hashed_unless_they_are_to_be_kept(capsys):
-    parser = new_parser("job", "Does.")
+def test_identifiers_are_hashed_by_default(capsys):
+    parser = new_parser("job", "Does.", JobOptions)
     told = ["--source=a", "--input=b", "--output=c"]
     kept = [parser.parse_args([*told, *flags]).keep_ids for flags in ([], ["--hash_ids"], ["--keep_ids"])]
     assert kept == [False, False, True]
@@ -139,18 +146,33 @@ def test_identifiers_are_hashed_unless_they_are_to_be_kept(capsys):
     assert "argument --keep_ids: not allowed with argument --hash_ids" in capsys.readouterr().err
 
 
-def test_command_line_ends_with_the_sentence_and_no_traceback():
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ValueError("`x` must be y. Received: z."), 1, "job: `x` must be y. Received: z."),
+        (KeyboardInterrupt(), 130, "job: interrupted. The same command resumes the work."),
+    ],
+)
+def test_command_line_ends_with_one_line_and_no_traceback(error, status, line, capsys):
     def run(**_):
-        raise ValueError("`x` must be y. Received: z.")
+        raise error
 
     argv = ["--source=csv", "--input=a", "--output=b"]
-    with pytest.raises(SystemExit, match=r"job: `x` must be y. Received: z."):
-        run_or_exit(run, new_parser("job", "Does."), argv)
+    assert run_job_command(run, new_parser("job", "Does.", JobOptions), argv) == status
+    assert capsys.readouterr().err == f"{line}\n"
 
 
-def test_command_line_refuses_fractions_that_are_none(capsys):
+def test_interrupt_of_a_step_is_a_keyboard_interrupt():
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), running_pipeline(()) as pipeline:
+        _ = pipeline | beam.Create([1]) | beam.Map(stop)
+
+
+def test_command_line_refuses_invalid_fractions(capsys):
     with pytest.raises(SystemExit):
-        new_parser("job", "Does.").parse_args(
+        new_parser("job", "Does.", JobOptions).parse_args(
             ["--source=a", "--input=b", "--output=c", "--split_fractions=a,b"]
         )
     assert "--split_fractions" in capsys.readouterr().err

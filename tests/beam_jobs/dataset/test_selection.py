@@ -16,7 +16,6 @@ from beam_jobs.dataset.selection import HELD_OUT, select
 from beam_jobs.decode_images import DecodeOptions
 from medclip_keras.knowledge.label_names import labels_of
 from medclip_keras.records.manifest import read_manifest
-from medclip_keras.records.schema import parse
 from medclip_keras.sources import convirt_8x200, mimic_cxr, rsna
 from medclip_keras.sources.evaluation_sets import COMPETITION_FINDINGS, EVALUATION_SETS, members_of
 
@@ -90,7 +89,7 @@ def decode(with_images, concepts, tmp_path):
 def records_of(directory):
     manifest = read_manifest(directory)
     records = (
-        tfds.as_numpy(parse(manifest.features, record))
+        tfds.as_numpy(manifest.features.deserialize_example(record))
         for name in manifest.shard_names
         for record in tf.data.TFRecordDataset(os.path.join(directory, name))
     )
@@ -159,7 +158,7 @@ def test_reports_of_held_out_patients_are_left_out(mimic, concepts, tmp_path):
         label_reports.run(output=output, hold_out=("mimic_5x200",), **told)
 
 
-def test_what_is_left_out_belongs_to_the_fingerprint(mimic, tmp_path, monkeypatch):
+def test_selection_changes_the_fingerprint(mimic, tmp_path, monkeypatch):
     def making(**options):
         told = {"source": "mimic_cxr", "input": str(mimic), "output": str(tmp_path / "out"), **options}
         return describe_making(decode_images.make_job(DecodeOptions(**told)))
@@ -194,12 +193,14 @@ def test_patients_of_convirts_tables_are_held_out_of_chexpert(tmp_path):
     write_csv(tmp_path / convirt_8x200.QUERY_IMAGES, ("Variable", "Path"), [("Edema", image.format(8))])
     selection = select("chexpert", "not read", hold_out=(f"chexpert_8x200={tmp_path}",))
     assert selection.held_out == {"patient7", "patient8"}
-    assert selection.states == (HELD_OUT,)
-    with pytest.raises(ValueError, match=r"NAME=PATH for a set of another .* lies: chexpert_8x200=PATH"):
+    assert selection.tags == (HELD_OUT,)
+    with pytest.raises(
+        ValueError, match=r"NAME=PATH for a set of another .* folder of convirt_8x200: chexpert_8x200=PATH"
+    ):
         select("chexpert", "not read", hold_out=("chexpert_8x200",))
 
 
-def test_patients_of_rsna_are_held_out_of_the_nih_where_they_are_known(tmp_path, small_sets):
+def test_patients_of_rsna_are_held_out_of_the_nih_by_its_mapping(tmp_path, small_sets):
     write_csv(
         tmp_path / rsna.TABLE,
         ("patientId", "x", "y", "width", "height", "Target"),
@@ -210,7 +211,9 @@ def test_patients_of_rsna_are_held_out_of_the_nih_where_they_are_known(tmp_path,
     )
     hold_out = (f"rsna={tmp_path}",)
     assert select("rsna", str(tmp_path), hold_out=("rsna",)).held_out == {"a", "b"}
-    with pytest.raises(ValueError, match=r"`hold_out` must be a set whose archive says which images are one"):
+    with pytest.raises(
+        ValueError, match=r"`hold_out` must be a set whose archive tells the images of one patient"
+    ):
         select("nih_chestxray14", "not read", hold_out=hold_out)
     names = [{"subset_img_id": own, "img_id": f"0000{n}_000.png"} for own, n in (("a", 13), ("b", 14))]
     (tmp_path / rsna.MAPPING).write_text(json.dumps(names))
@@ -239,11 +242,11 @@ def test_patients_of_rsna_are_held_out_of_the_nih_where_they_are_known(tmp_path,
         (
             "chexpert",
             {"evaluation_set": "chexpert_5x200", "hold_out": ("chexpert_8x200=x",)},
-            "`hold_out` must be empty where an evaluation set is recorded",
+            "`hold_out` must be empty for an evaluation set",
         ),
     ],
 )
-def test_what_cannot_be_meant_gets_the_sentence(source, options, sentence):
+def test_unusable_sets_get_the_sentence(source, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         select(source, "not read", **options)
 

@@ -7,8 +7,9 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline as MemoryPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_jobs.dataset import sharding
 from beam_jobs.dataset.options import JobOptions, pipeline_options
-from beam_jobs.dataset.sharding import MakeShards, Outcome, key_row, reason_of
+from beam_jobs.dataset.sharding import MakeShards, Outcome, key_row, pack, reason_of, unpack
 from medclip_keras.records.splits import split_of
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 
@@ -92,8 +93,20 @@ def expected_shards(rows, sizes):
     return shards
 
 
+def test_unpack_is_the_inverse_of_pack_over_several_packs():
+    assert list(unpack([pack(ROWS[:3]), pack([]), pack(ROWS[3:])])) == ROWS
+
+
+def test_packs_of_similar_rows_are_small():
+    path = "/archive/files/p10/p10000032/s{:08d}/image.jpg"
+    rows = [ImageRow(f"image{n:08d}", f"s{n:08d}", "p10000032", path.format(n)) for n in range(1000)]
+    assert len(pack(rows)) < 100 * len(rows)
+
+
+@pytest.mark.parametrize("rows_per_pack", [1, 4, 10_000])
 @pytest.mark.parametrize("order", [1, -1])
-def test_make_shards_is_exact_and_does_not_depend_on_the_order(options, order):
+def test_make_shards_is_exact_and_does_not_depend_on_the_order(options, order, rows_per_pack, monkeypatch):
+    monkeypatch.setattr(sharding, "ROWS_PER_PACK", rows_per_pack)
     options = JobOptions(**{**vars(options), "records_per_shard": 3})
     with MemoryPipeline(options=pipeline_options(())) as pipeline:
         rows = pipeline | beam.Create(ROWS[::order], reshuffle=False)
@@ -141,6 +154,6 @@ def test_make_shards_starts_one_maker_a_process(options):
     assert STARTS["maker"] == 1
 
 
-def test_reason_of_an_error_carries_nothing_of_its_text():
+def test_reason_of_an_error_omits_its_text():
     assert reason_of(FileNotFoundError(2, "No such file", "/data/Jane Doe.png")) == "the file does not exist"
     assert reason_of(ValueError("Jane Doe")) == "cannot be read (ValueError)"

@@ -70,7 +70,7 @@ def test_publish_killed_at_any_move_leaves_no_manifest_that_does_not_fit(tmp_pat
     pytest.fail("publish never finished")
 
 
-def test_start_workplace_removes_what_broken_attempts_left_and_nothing_else(tmp_path):
+def test_start_workplace_removes_broken_attempts_only(tmp_path):
     output = tmp_path / "records"
     broken = start_workplace(output)
     (tmp_path / "records2.incomplete-1").mkdir()

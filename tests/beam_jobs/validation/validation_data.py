@@ -1,4 +1,4 @@
-"""A small dataset of records that are fit to be trained on, and what spoils it."""
+"""A small dataset of records that are fit for training, and faults to plant in it."""
 
 import collections
 import copy
@@ -92,3 +92,113 @@ def set_states(rows: list[dict], concept: int, state: LabelState) -> None:
     """Rows share their arrays with their sentences."""
     for row in rows:
         row["label_states"][concept] = state
+
+
+def copy_field(rows, name, source, target):
+    """Copies a field between two rows, each given as (split, number)."""
+    (split, number), (other, other_number) = target, source
+    of(rows, split)[number][name] = of(rows, other)[other_number][name]
+
+
+def states_to(rows, state, *concepts):
+    for concept in concepts:
+        set_states(rows, concept, state)
+
+
+def darken(rows, factor):
+    for row in rows:
+        row["image"] = row["image"] // factor
+
+
+def truncate(rows):
+    for one in (one for row in rows for one in row["sentences"]):
+        one["text"] = " ".join(one["text"].split()[:2])
+
+
+def set_view(rows, view=None):
+    row = of(rows, "valid")[0]
+    row["view"] = view or row["patient_id"]
+
+
+SILENT = LabelState.NOT_MENTIONED
+# (change of the rows, kind of the records, argument, anomalies: name and feature)
+FAULTS = {
+    "a patient in two splits": (
+        lambda rows: copy_field(rows, "patient_id", ("train", 0), ("test", 0)), "images", "",
+        {("patient_in_two_splits", "patient_id")},
+    ),
+    "one picture in two splits": (
+        lambda rows: copy_field(rows, "image", ("train", 5), ("valid", 3)), "images", "",
+        {("image_in_two_splits", "image")},
+    ),
+    "a record key twice": (
+        lambda rows: copy_field(rows, "record_key", ("train", 0), ("train", 1)), "reports", "",
+        {("record_twice", "record_key")},
+    ),
+    "a record key in two splits": (
+        lambda rows: copy_field(rows, "record_key", ("train", 0), ("test", 1)), "images", "",
+        {("record_in_two_splits", "record_key")},
+    ),
+    "a label column empty in test": (
+        lambda rows: states_to(of(rows, "test"), SILENT, 0), "images", "",
+        {("skew", "label_states/0"), ("skew", "sentences/label_states/0")},
+    ),
+    "a label column empty, by the schema": (
+        lambda rows: states_to(rows, SILENT, 0), "images", "schema", {("label_never_said", "label_states/0")},
+    ),
+    "no label at all": (
+        lambda rows: states_to(rows, SILENT, *range(5)), "images", "", {("label_never_said", "label_states")},
+    ),
+    "label shares shifted from train to test": (
+        lambda rows: states_to(of(rows, "test")[:100], LabelState.POSITIVE, 1), "images", "",
+        {("skew", "label_states/1"), ("skew", "sentences/label_states/1")},
+    ),
+    "uncertain labels explode since the last run": (
+        lambda rows: states_to([row for k, row in enumerate(rows) if k % 5], LabelState.UNCERTAIN, 2),
+        "reports", "baseline", {("drift", "label_states/2"), ("drift", "sentences/label_states/2")},
+    ),
+    "black pictures": (
+        lambda rows: darken(of(rows, "train")[:4], 255), "images", "", {("blank_image", "image")},
+    ),
+    "the test pictures are darkened": (
+        lambda rows: darken(of(rows, "test"), 4), "images", "", {("skew", "image/brightness")},
+    ),
+    "an empty sentence": (
+        lambda rows: of(rows, "train")[7]["sentences"][0].update(text="  "), "reports", "",
+        {("empty_sentence", "sentences/text")},
+    ),
+    "truncated sentences": (
+        lambda rows: truncate(of(rows, "test")), "reports", "", {("skew", "sentences/words")},
+    ),
+    "an unknown view": (
+        lambda rows: set_view(rows, "oblique"), "images", "", {("unknown_value", "view")},
+    ),
+    "an identifier as view": (set_view, "images", "", {("unknown_value", "view")}),
+    "a record in another split's shard": (
+        lambda rows: of(rows, "test")[0].update(in_shard_of="train"), "images", "",
+        {("unlike_shard", "split"), ("patient_in_two_splits", "patient_id")},
+    ),
+}  # fmt: skip
+
+
+def cut_pixels(feature):
+    feature["image"].bytes_list.value[0] = feature["image"].bytes_list.value[0][:-7]
+
+
+def state_seven(feature):
+    feature["label_states"].int64_list.value[0] = 7
+
+
+def labels_as_text(feature):
+    feature["label_states"].bytes_list.value[:] = [b"1"] * 5
+
+
+EDITS = {
+    "a picture cut short": (cut_pixels, {("wrong_shape", "image"), ("wrong_size", "image")}),
+    "a label state that is none": (state_seven, {("out_of_range", "label_states")}),
+    "a missing field": (lambda feature: feature.pop("patient_id"), {("missing_feature", "patient_id")}),
+    "a field of another type": (labels_as_text, {("wrong_type", "label_states")}),
+    "a field that nobody knows": (
+        lambda feature: feature["age"].int64_list.value.append(50), {("new_feature", "age")},
+    ),
+}  # fmt: skip

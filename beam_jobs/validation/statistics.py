@@ -1,0 +1,133 @@
+"""Statistics of a dataset: one tally per split, gathered by Beam and kept as JSON.
+
+Memory: the tallies, and for each patient, image and record a digest of 12 bytes with three counts.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.io.tfrecordio import ReadAllFromTFRecord
+from etils import epath
+from pydantic import TypeAdapter, ValidationError
+
+from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record
+from medclip_keras.errors import refusal
+from medclip_keras.records.manifest import Manifest
+from medclip_keras.records.splits import SPLITS
+
+STATISTICS_NAME = "statistics.json"
+
+Statistics = dict[str, Tally]  # by split, in the order of `SPLITS`; splits without records are absent
+_AS_JSON = TypeAdapter(Statistics)
+
+
+def write_statistics(path: epath.PathLike, tallies: Statistics) -> None:
+    """Write statistics as JSON; equal ones give equal bytes."""
+    epath.Path(path).write_text(to_json(tallies))
+
+
+def to_json(statistics: Statistics) -> str:
+    """Statistics as the text of their file."""
+    return json.dumps(_AS_JSON.dump_python(statistics), indent=1, sort_keys=True) + "\n"
+
+
+def read_statistics(path: epath.PathLike) -> Statistics:
+    """Read what `write_statistics` wrote.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    try:
+        tallies = _AS_JSON.validate_json(epath.Path(path).read_bytes())
+    except ValidationError:
+        advice = "Run beam_jobs.validate_records again."
+        raise refusal(STATISTICS_NAME, "statistics of this version", str(path), advice) from None
+    return {split: tallies[split] for split in SPLITS if split in tallies}
+
+
+class GatherTallies(beam.PTransform):
+    """`RecordFacts` → (split, `Tally`) pairs."""
+
+    def expand(self, facts):
+        """Add the steps."""
+        own = facts | "KeyBySplit" >> beam.Map(lambda one: (one.split, one.tally))
+        shared = (
+            facts
+            | "Sightings" >> beam.FlatMap(sightings_of)
+            | "AddUpEach" >> beam.CombinePerKey(add_sightings)
+            | "TallySightings" >> beam.FlatMap(tally_sightings)
+        )
+        return (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(_MergeTallies())
+
+
+class _MergeTallies(beam.CombineFn):
+    def create_accumulator(self):
+        return Tally()
+
+    def add_input(self, accumulator, tally):
+        accumulator.merge(tally)
+        return accumulator
+
+    def merge_accumulators(self, accumulators):
+        total = Tally()
+        for tally in accumulators:
+            total.merge(tally)
+        return total
+
+    def extract_output(self, accumulator):
+        return accumulator
+
+
+def read_facts(pipeline: beam.Pipeline, directory: str, manifest: Manifest, concepts: Sequence[str]):
+    """Add the reading of a dataset's records to a pipeline."""
+    split_of_path = {
+        f"{directory.rstrip('/')}/{shard['name']}": split
+        for split, content in manifest.splits.items()
+        for shard in content["shards"]
+    }
+
+    def describe(element):
+        path, serialized = element
+        return describe_record(serialized, split_of_path[path], manifest, concepts)
+
+    return (
+        pipeline
+        | "Shards" >> beam.Create(sorted(split_of_path))
+        | "ReadShards" >> ReadAllFromTFRecord(with_filename=True)
+        | "DescribeRecord" >> beam.Map(describe)
+    )
+
+
+def sightings_of(facts: RecordFacts) -> Iterator[tuple[Sighting, tuple[tuple[int, ...], str]]]:
+    """Sightings of a record, each with its counts by split, and the record's key."""
+    counts = tuple(int(facts.split == split) for split in SPLITS)
+    for sighting in facts.sightings:
+        yield sighting, (counts, facts.key)
+
+
+def add_sightings(sightings: Iterable[tuple[tuple[int, ...], str]]) -> tuple[tuple[int, ...], str]:
+    """Add the counts of one patient, image or record, and keep the first key.
+
+    >>> add_sightings([((1, 0, 0), "b"), ((0, 0, 2), "a")])
+    ((1, 0, 2), 'a')
+    """
+    total, first = (0,) * len(SPLITS), ""
+    for counts, key in sightings:
+        total = tuple(a + b for a, b in zip(total, counts, strict=True))
+        first = min(first or key, key)
+    return total, first
+
+
+def tally_sightings(element: tuple[Sighting, tuple[tuple[int, ...], str]]) -> Iterator[tuple[str, Tally]]:
+    """Tallies of one patient, image or record, by split: repeated there, and shared with an earlier split."""
+    (name, _), (counts, key) = element
+    seen = [(split, count) for split, count in zip(SPLITS, counts, strict=True) if count]
+    for position, (split, count) in enumerate(seen):
+        tally = Tally(Counter([name]))
+        if count > 1 and name != "patient_id":
+            tally.add_fault(name, "repeated", key, count - 1)
+        for earlier, _ in seen[:position]:
+            tally.add_fault(name, f"in_{earlier}_and_{split}", key)
+        yield split, tally
