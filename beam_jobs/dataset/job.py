@@ -152,7 +152,7 @@ def describe_making(job: Job) -> dict[str, Any]:
         ValueError: an empty source, a missing table or column.
     """
     options = job.options
-    found = job.rows(options.input)
+    found = iter(job.rows(options.input))
     first = next(found, None)
     if first is None:
         raise refusal("input", f"an archive with at least one of its {job.kind}", options.input)
