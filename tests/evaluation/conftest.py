@@ -1,4 +1,4 @@
-"""A small world with known answers: pixels that hold their findings, embedders that can or cannot see."""
+"""Data with known answers: pixels that encode their findings, an embedder that reads them, a random one."""
 
 import types
 import zlib
@@ -15,7 +15,7 @@ STEMS = {"cardi": 1, "heart": 1, "edema": 2, "effusion": 3, "pleural": 3, "herni
 
 
 class OracleEmbedder:
-    """Sees the findings in the pixels and reads them in the text."""
+    """Embeds the findings that the pixels encode and the text names."""
 
     logit_scale = 10.0
 
@@ -34,7 +34,7 @@ class OracleEmbedder:
 
 
 class BlindEmbedder:
-    """Random directions, the same for the same input: what an untrained model knows."""
+    """Random directions, equal for equal inputs, as of an untrained model."""
 
     logit_scale = 14.3
 
@@ -82,27 +82,32 @@ def image_batches(num_images=240, seed=0, batch_size=50):
 def sentence_batches(per_finding=30):
     """Sentences that state one finding each, of all six concepts, repeated in other letters."""
     words = {1: "The heart is large", 2: "There is edema", 3: "A pleural effusion", 4: "Hernia", 5: "A mass"}
-    rows = []
-    for k, text in words.items():
-        for n in range(per_finding):
-            states = np.zeros(len(NAMES), np.int8)
-            states[k] = 1
-            rows.append((f"{zlib.crc32(f'{k}{n}'.encode()):010d}", f"{text}, seen {n} times.", states))
-            rows.append(
-                (f"{zlib.crc32(f'{k}{n}again'.encode()):010d}", f"{text.upper()},  seen {n} times", states)
-            )
+    rows = [
+        (zlib.crc32(sentence.encode()), sentence, k)
+        for k, text in words.items()
+        for n in range(per_finding)
+        for sentence in (f"{text}, seen {n} times.", f"{text.upper()},  seen {n} times")
+    ]
+    keys, texts, classes = zip(*rows, strict=True)
     return [
         {
-            "record_key": np.array([r[0].encode() for r in rows], object),
-            "text": np.array([r[1].encode() for r in rows], object),
-            "label_states": np.stack([r[2] for r in rows]),
+            "record_key": np.array([f"{key:010d}".encode() for key in keys], object),
+            "text": np.array([text.encode() for text in texts], object),
+            "label_states": np.eye(len(NAMES), dtype=np.int8)[list(classes)],
         }
     ]
 
 
+def evaluate_world(config, batches=None, sentences=None, embedder=None, **options):
+    """Evaluate one data set of the small world, by default the oracle on images and sentences."""
+    images = {"world": image_batches() if batches is None else batches}
+    sentences = sentence_batches() if sentences is None else sentences
+    return evaluate(embedder or OracleEmbedder(), images, sentences, config, NAMES, **options)["world"]
+
+
 @pytest.fixture(scope="session")
 def world():
-    """Concept names, findings, embedders and batches of the small world."""
+    """Concept names, findings, embedders, batches and evaluation of the small world."""
     return types.SimpleNamespace(
         names=NAMES,
         findings=FINDINGS,
@@ -110,6 +115,7 @@ def world():
         blind=BlindEmbedder(),
         image_batches=image_batches,
         sentence_batches=sentence_batches,
+        evaluate=evaluate_world,
     )
 
 
@@ -121,6 +127,4 @@ def config():
 @pytest.fixture(scope="session")
 def measured(world, config):
     """The oracle's and the blind model's result on the small world."""
-    images = {"world": image_batches()}
-    results = evaluate(world.oracle, images, sentence_batches(), config, NAMES, untrained=world.blind)
-    return results["world"]
+    return evaluate_world(config, untrained=world.blind)

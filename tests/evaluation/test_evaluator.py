@@ -9,15 +9,15 @@ from medclip_keras.evaluation.evaluator import evaluate
 
 @pytest.mark.parametrize("mode", ["single", "ensemble"])
 def test_an_oracle_scores_one_in_zero_shot(measured, mode):
-    figures = measured.metrics["zero_shot"]["trained"][mode]
-    assert figures["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert figures["auroc"]["value"] == 1.0
-    assert all(f["auroc"]["value"] == 1.0 for f in figures["by_class"].values())
+    found = measured.metrics["zero_shot"]["trained"][mode]
+    assert found["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["auroc"]["value"] == 1.0
+    assert all(of_class["auroc"]["value"] == 1.0 for of_class in found["by_class"].values())
 
 
 def test_an_oracle_scores_one_in_retrieval(measured):
-    figures = measured.metrics["retrieval"]["trained"]
-    assert {k: v["value"] for k, v in figures.items()} == {f"precision_at_{k}": 1.0 for k in (1, 2, 5, 10)}
+    found = measured.metrics["retrieval"]["trained"]
+    assert {k: v["value"] for k, v in found.items()} == {f"precision_at_{k}": 1.0 for k in (1, 2, 5, 10)}
 
 
 @pytest.mark.parametrize("mode", ["single", "ensemble"])
@@ -51,31 +51,23 @@ def test_metrics_are_json(measured):
     assert json.loads(json.dumps(measured.metrics, allow_nan=False)) == measured.metrics
 
 
-def test_figures_do_not_depend_on_the_order_or_batches_of_the_records(config, measured, world):
+def test_metrics_do_not_depend_on_the_order_or_batches_of_the_records(config, measured, world):
     rows = {k: np.concatenate([b[k] for b in world.image_batches()]) for k in world.image_batches()[0]}
     order = np.random.default_rng(1).permutation(len(rows["images"]))
     batches = [{k: v[order[i : i + 33]] for k, v in rows.items()} for i in range(0, len(order), 33)]
-    again = evaluate(
-        world.oracle, {"world": batches}, world.sentence_batches(), config, world.names, untrained=world.blind
-    )["world"]
+    again = world.evaluate(config, batches, untrained=world.blind)
     for who in ("trained", "untrained"):
         assert again.metrics["zero_shot"][who] == measured.metrics["zero_shot"][who]
         assert again.metrics["retrieval"][who] == measured.metrics["retrieval"][who]
 
 
-def test_exchanging_two_labels_ruins_an_oracle(config, world):
-    batches = world.image_batches()
-    for batch in batches:
-        batch["label_states"] = batch["label_states"][:, [0, 2, 1, 3, 4, 5]]
-    metrics = evaluate(world.oracle, {"w": batches}, world.sentence_batches(), config, world.names)[
-        "w"
-    ].metrics
+def test_swapped_labels_ruin_an_oracle(config, world):
+    swap = [0, 2, 1, 3, 4, 5]
+    batches = [{**b, "label_states": b["label_states"][:, swap]} for b in world.image_batches()]
+    metrics = world.evaluate(config, batches).metrics
     by_class = metrics["zero_shot"]["trained"]["ensemble"]["by_class"]
-    assert {name: figures["accuracy"]["value"] for name, figures in by_class.items()} == {
-        "Edema": 0.0,
-        "Cardiomegaly": 0.0,
-        "Pleural Effusion": 1.0,
-    }
+    accuracy = {name: found["accuracy"]["value"] for name, found in by_class.items()}
+    assert accuracy == {"Edema": 0.0, "Cardiomegaly": 0.0, "Pleural Effusion": 1.0}
     assert metrics["retrieval"]["trained"]["precision_at_1"]["value"] < 0.6
 
 
@@ -83,95 +75,73 @@ def test_multi_label_measures_abnormal_against_normal_prompts(config, world, tmp
     prompts = {"Edema": ["edema"], "Mass": ["mass", "a mass"], "Hernia": ["hernia"], "No Finding": ["normal"]}
     path = tmp_path / "prompts.json"
     path.write_text(json.dumps(prompts))
-    config = dataclasses.replace(
-        config, task="multi_label", findings=("Abnormal", "Edema", "Mass", "Hernia"), prompts=str(path)
-    )
-    metrics = evaluate(
-        world.oracle, {"w": world.image_batches()}, world.sentence_batches(), config, world.names
-    )["w"].metrics
+    findings = ("Abnormal", "Edema", "Mass", "Hernia")
+    config = dataclasses.replace(config, task="multi_label", findings=findings, prompts=str(path))
+    metrics = world.evaluate(config).metrics
     zero_shot = metrics["zero_shot"]
     assert zero_shot["num_images"] == 240
     assert zero_shot["chance"] == {"auroc": 0.5}
     for mode in ("single", "ensemble"):
         by_class = zero_shot["trained"][mode]["by_class"]
-        # "Abnormal" has images with Cardiomegaly or an effusion too, of which no prompt here speaks.
-        assert {name: by_class[name]["auroc"]["value"] for name in by_class} == {
-            "Abnormal": 1.0,
-            "Edema": 1.0,
-            "Mass": 1.0,
-            "Hernia": 1.0,
-        }
+        # "Abnormal" includes images with Cardiomegaly or an effusion, which have no prompt here.
+        assert {name: by_class[name]["auroc"]["value"] for name in by_class} == dict.fromkeys(findings, 1.0)
     assert set(metrics["retrieval"]["num_candidates"]) == {"Edema", "Mass", "Hernia"}
 
 
-def test_data_sets_are_measured_by_themselves(config, world):
+def test_data_sets_are_measured_separately(config, world):
     blank = [{**b, "label_states": np.full_like(b["label_states"], 2)} for b in world.image_batches(60)]
-    results = evaluate(
-        world.oracle,
-        {"w": world.image_batches(), "blank": blank},
-        world.sentence_batches(),
-        config,
-        world.names,
-    )
+    images = {"w": world.image_batches(), "blank": blank}
+    results = evaluate(world.oracle, images, world.sentence_batches(), config, world.names)
     assert results["blank"].metrics == {}
     assert results["w"].metrics["zero_shot"]["trained"]["single"]["accuracy"]["value"] == 1.0
 
 
 @pytest.mark.parametrize("tasks", [("zero_shot",), ("retrieval",)])
-def test_only_the_tasks_that_were_asked_for_are_done(config, tasks, world):
-    config = dataclasses.replace(config, tasks=tasks)
-    result = evaluate(
-        world.oracle, {"w": world.image_batches()}, world.sentence_batches(), config, world.names
-    )["w"]
-    assert tuple(result.metrics) == tasks
+def test_only_the_requested_tasks_run(config, tasks, world):
+    assert tuple(world.evaluate(dataclasses.replace(config, tasks=tasks)).metrics) == tasks
 
 
 def test_without_sentences_there_is_no_retrieval(config, world):
-    assert set(
-        evaluate(world.oracle, {"w": world.image_batches()}, [], config, world.names)["w"].metrics
-    ) == {"zero_shot"}
+    assert set(world.evaluate(config, sentences=[]).metrics) == {"zero_shot"}
 
 
 @pytest.mark.parametrize(
     ("findings", "task", "expected"),
     [
-        (("Edema", "Effusion"), "single_finding", "Pleural Effusion"),
+        (("Edema", "Effusion"), "single_finding", "concepts of the table.*Near names: Pleural Effusion"),
         (("Edema", "Abnormal"), "single_finding", "concepts of the table"),
-        (("Edema", "No Finding"), "multi_label", "Abnormal"),
+        (("Edema", "No Finding"), "multi_label", "findings other than the normal class.*Use 'Abnormal'"),
         (("Edema",), "single_finding", "at least 2"),
     ],
 )
-def test_findings_that_cannot_be_measured_are_refused(config, findings, task, expected, world):
+def test_unusable_findings_are_refused(config, findings, task, expected, world):
     config = dataclasses.replace(config, findings=findings, task=task)
-    with pytest.raises(
-        ValueError, match=rf"(?s)`evaluation.findings` must be .*{expected}.*Received|Received.*{expected}"
-    ):
+    with pytest.raises(ValueError, match=f"`evaluation.findings` must be {expected}"):
         evaluate(world.oracle, {}, [], config, world.names)
 
 
 def test_nothing_to_evaluate_is_refused(config, world):
     blank = [{**b, "label_states": np.zeros_like(b["label_states"])} for b in world.image_batches(60)]
     with pytest.raises(ValueError, match="`images` must be a data set with held-out images"):
-        evaluate(world.oracle, {"blank": blank}, [], config, world.names)
+        world.evaluate(config, blank, sentences=[])
 
 
 def test_batches_in_another_order_the_second_time_are_refused(config, world):
     class Restless:
-        def __init__(self):
-            self.reads = 0
+        reads = 0
 
         def __iter__(self):
             self.reads += 1
             return iter(world.image_batches(seed=self.reads))
 
     with pytest.raises(ValueError, match="same order"):
-        evaluate(world.oracle, {"w": Restless()}, [], config, world.names)
+        world.evaluate(config, Restless(), sentences=[])
 
 
-def test_embeddings_that_are_not_numbers_are_refused(config, world):
+def test_embeddings_that_are_not_finite_are_refused(config, world):
     class Broken(type(world.oracle)):
         def embed_images(self, images):
             return np.full((len(images), len(world.names)), np.nan, np.float32)
 
     with pytest.raises(ValueError, match="`scores` must be finite"):
-        evaluate(Broken(), {"w": world.image_batches()}, [], config, world.names)
+        world.evaluate(config, sentences=[], embedder=Broken())

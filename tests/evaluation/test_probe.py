@@ -6,7 +6,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from medclip_keras.evaluation import probe as module
-from medclip_keras.evaluation.evaluator import evaluate
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
@@ -21,7 +20,7 @@ def examples(features, labels, prefix=""):
 
 
 def blobs(rng, per_class, num_classes=3, num_features=8, distance=6.0, noise_only=False):
-    """Images of each class around a point of their own, or all around one point."""
+    """Features around one point per class, or all around one point."""
     class_index = np.repeat(np.arange(num_classes), per_class)
     features = rng.normal(size=(len(class_index), num_features))
     if not noise_only:
@@ -48,9 +47,9 @@ def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=No
 
 
 def test_separable_features_score_one():
-    figures = probed(np.random.default_rng(0)).metrics["trained"]["1"]
-    assert figures["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert figures["auroc"]["value"] == 1.0
+    found = probed(np.random.default_rng(0)).metrics["trained"]["1"]
+    assert found["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["auroc"]["value"] == 1.0
 
 
 def test_noise_scores_chance_within_its_interval():
@@ -58,10 +57,10 @@ def test_noise_scores_chance_within_its_interval():
     assert metrics["chance"]["accuracy"] == pytest.approx(1 / 3)
     found = metrics["trained"]["1"]["accuracy"]
     assert found["low"] < 1 / 3 < found["high"] < 0.5
-    assert metrics["trained"]["1"]["strength"] <= STRENGTHS[2]  # nothing to learn: a strong penalty is best
+    assert metrics["trained"]["1"]["strength"] <= STRENGTHS[2]  # noise: a strong penalty is best
 
 
-def test_test_labels_decide_figures_and_nothing_else():
+def test_test_labels_change_only_the_metrics():
     def shuffled(labels):
         return np.random.default_rng(9).permutation(labels)
 
@@ -76,14 +75,13 @@ def test_validation_labels_choose_the_strength():
     rng = np.random.default_rng(3)
     training = examples(*blobs(rng, 15, num_features=60, distance=1.0))
     features, labels = blobs(rng, 100, num_features=60, distance=1.0)
-    told = fit(training, examples(features, labels), "single_finding")
+    validated = fit(training, examples(features, labels), "single_finding")
     misled = fit(training, examples(features, rng.permutation(labels)), "single_finding")
-    assert misled.strength < told.strength
-    untold = fit(training, None, "single_finding")
-    assert untold.strength == module.WITHOUT_VALIDATION
+    assert misled.strength < validated.strength
+    assert fit(training, None, "single_finding").strength == module.WITHOUT_VALIDATION
 
 
-def test_sigmoid_probe_equals_one_regression_a_finding_on_the_images_where_it_is_known():
+def test_sigmoid_probe_equals_one_regression_per_finding_on_its_known_images():
     rng = np.random.default_rng(4)
     features = 3 + 2 * rng.normal(size=(80, 5))
     labels = (features[:, :2] + rng.normal(size=(80, 2)) > 3.5).astype(float)
@@ -99,7 +97,7 @@ def test_sigmoid_probe_equals_one_regression_a_finding_on_the_images_where_it_is
         assert found.bias[k] == pytest.approx(model.intercept_[0], abs=1e-4)
 
 
-def test_the_optimum_of_the_softmax_probe_has_no_gradient():
+def test_gradient_of_the_softmax_probe_is_zero_at_its_optimum():
     rng = np.random.default_rng(5)
     features, labels = blobs(rng, 30, distance=1.0)
     labels = np.concatenate([labels, labels[:20]])  # unequal classes
@@ -114,7 +112,7 @@ def test_the_optimum_of_the_softmax_probe_has_no_gradient():
     np.testing.assert_allclose(residual.sum(0), 0, atol=1e-3)
 
 
-def test_two_classes_are_scored_by_the_logistic_regression_of_their_difference():
+def test_score_difference_of_two_classes_is_their_logistic_regression():
     rng = np.random.default_rng(6)
     features, labels = blobs(rng, 40, num_classes=2, distance=1.0)
     found = fit(examples(features, labels), None, "single_finding")
@@ -133,7 +131,7 @@ def test_a_class_without_a_training_image_is_never_predicted():
     assert np.ptp(scores[:, 1]) == 0
 
 
-def test_validation_losses_weigh_the_classes_alike():
+def test_validation_losses_weigh_the_classes_equally():
     # Probabilities of the true class: 1/2 twice and 1/4 once; classes of two images and of one.
     logits = np.log([[1.0, 1.0], [2.0, 2.0], [3.0, 1.0]])
     found = module._softmax_loss(logits, np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
@@ -146,7 +144,7 @@ def test_validation_losses_weigh_the_classes_alike():
     assert np.isnan(module._sigmoid_loss(scores, labels[:, [1, 1]]))
 
 
-def test_a_finding_without_a_positive_is_scored_alike_in_every_image():
+def test_a_finding_without_a_positive_has_a_constant_score():
     rng = np.random.default_rng(8)
     features, labels = blobs(rng, 20)
     labels[:, 1] = 0
@@ -155,16 +153,12 @@ def test_a_finding_without_a_positive_is_scored_alike_in_every_image():
     assert np.ptp(scores[:, 0]) > 0.1
 
 
-def test_shares_are_of_each_class_and_lie_within_each_other():
+def test_shares_are_taken_from_each_class_and_are_nested():
     labels = np.eye(3)[[0] * 50 + [1] * 10 + [2]]
     some = examples(np.zeros((61, 2)), labels)
     chosen = {share: share_of(some, share, "single_finding") for share in (0.02, 0.1, 0.5, 1.0)}
-    assert [labels[rows].sum(0).tolist() for rows in chosen.values()] == [
-        [1, 1, 1],
-        [5, 1, 1],
-        [25, 5, 1],
-        [50, 10, 1],
-    ]
+    counts = [labels[rows].sum(0).tolist() for rows in chosen.values()]
+    assert counts == [[1, 1, 1], [5, 1, 1], [25, 5, 1], [50, 10, 1]]
     sets = [set(rows) for rows in chosen.values()]
     assert all(smaller < larger for smaller, larger in itertools.pairwise(sets))
     of_class = np.flatnonzero(labels[:, 0])
@@ -195,13 +189,12 @@ def labelled(world, seed=100):
     return {"world": (world.image_batches(seed=seed), world.image_batches(120, seed=seed + 1))}
 
 
-def run(world, config, **options):
-    images = {"world": world.image_batches()}
+def run(world, config, sentences=(), **options):
     options = {"untrained": world.blind, "labelled": labelled(world)} | options
-    return evaluate(world.oracle, images, (), config, world.names, **options)["world"]
+    return world.evaluate(config, sentences=sentences, **options)
 
 
-def test_probe_reads_an_oracle_and_not_a_blind_model(world, probe_config):
+def test_probe_of_an_oracle_scores_one_and_of_a_blind_model_chance(world, probe_config):
     result = run(world, probe_config)
     assert set(result.metrics) == {"probe"}
     metrics = result.metrics["probe"]
@@ -213,17 +206,15 @@ def test_probe_reads_an_oracle_and_not_a_blind_model(world, probe_config):
     assert metrics["num_training_images"]["1"] == ((states[:, columns] == 1).sum(axis=1) == 1).sum()
 
 
-def test_probe_stands_beside_the_other_tasks_on_the_same_images(world, config, measured):
+def test_probe_leaves_the_other_tasks_unchanged(world, config, measured):
     config = dataclasses.replace(config, tasks=("zero_shot", "retrieval", "probe"))
-    images = {"world": world.image_batches()}
-    options = {"untrained": world.blind, "labelled": labelled(world)}
-    result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names, **options)["world"]
+    result = run(world, config, world.sentence_batches())
     assert result.metrics["zero_shot"] == measured.metrics["zero_shot"]
     assert result.metrics["retrieval"] == measured.metrics["retrieval"]
     assert result.metrics["probe"]["num_images"] == result.metrics["zero_shot"]["num_images"]
 
 
-def test_probe_has_rows_a_table_by_class_and_a_figure(world, config, tmp_path):
+def test_probe_has_rows_a_table_by_class_and_a_plot(world, config, tmp_path):
     config = dataclasses.replace(config, tasks=("zero_shot", "probe"), probe_fractions=(0.1, 1.0))
     result = run(world, config)
     found = {row.name: row for row in rows(result)}
@@ -235,15 +226,13 @@ def test_probe_has_rows_a_table_by_class_and_a_figure(world, config, tmp_path):
     assert "by class, linear probe, all labels" in (tmp_path / "report.html").read_text()
 
 
-def test_multi_label_probe_knows_abnormal(world, probe_config):
-    config = dataclasses.replace(probe_config, task="multi_label", findings=("Abnormal", "Mass", "Edema"))
+def test_multi_label_probe_has_the_class_abnormal(world, probe_config):
+    findings = ("Abnormal", "Mass", "Edema")
+    config = dataclasses.replace(probe_config, task="multi_label", findings=findings)
     metrics = run(world, config).metrics["probe"]
     assert metrics["chance"] == {"auroc": 0.5}
-    assert {k: v["auroc"]["value"] for k, v in metrics["trained"]["1"]["by_class"].items()} == {
-        "Abnormal": 1.0,
-        "Mass": 1.0,
-        "Edema": 1.0,
-    }
+    by_class = metrics["trained"]["1"]["by_class"]
+    assert {k: v["auroc"]["value"] for k, v in by_class.items()} == dict.fromkeys(findings, 1.0)
     assert metrics["num_training_images"] == {"1": 240, "0.1": 24}
 
 
@@ -254,7 +243,7 @@ def test_without_validation_images_the_strength_is_the_documented_one(world, pro
     assert metrics["trained"]["1"]["strength"] == module.WITHOUT_VALIDATION
 
 
-def test_a_probe_that_has_nothing_to_learn_from_is_not_made(world, probe_config, config):
+def test_no_probe_without_training_images_of_two_classes(world, probe_config, config):
     with pytest.raises(ValueError, match=r"`images` must be .*, and such training images"):
         run(world, probe_config, labelled={"world": ((), ())})
     both = dataclasses.replace(config, tasks=("zero_shot", "probe"))

@@ -12,7 +12,7 @@ from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.table import rows, terminal_table
 
 
-def test_report_holds_every_figure_in_itself(measured, tmp_path):
+def test_report_embeds_every_plot(measured, tmp_path):
     write({"phantom": measured}, tmp_path, {"run": "test run", "seed": 3})
     names = {path.stem for path in (tmp_path / "figures" / "phantom").glob("*.png")}
     assert names == {"similarity", "confusion", "roc", "embedding", "retrieval", "retrieval_similarity"}
@@ -23,14 +23,14 @@ def test_report_holds_every_figure_in_itself(measured, tmp_path):
     assert "1.000 [1.000, 1.000]" in page
 
 
-def test_report_holds_no_sentence_of_a_report(measured, world, tmp_path):
+def test_outputs_contain_no_report_text(measured, world, tmp_path):
     write({"phantom": measured}, tmp_path, {"run": "test run"})
     texts = [text.decode() for batch in world.sentence_batches() for text in batch["text"]]
     written = (tmp_path / "report.html").read_text() + (tmp_path / "metrics.json").read_text()
     assert not [text for text in texts if text in written]
 
 
-def test_metrics_file_holds_what_was_measured(measured, tmp_path):
+def test_metrics_file_equals_the_result(measured, tmp_path):
     returned = write({"phantom": measured}, tmp_path, {"run": "test run", "seed": 3})
     assert json.loads((tmp_path / "metrics.json").read_text()) == returned
     assert returned["data"]["phantom"] == measured.metrics
@@ -67,8 +67,7 @@ def test_terminal_table_fits_100_columns(measured):
     assert "…" not in text
 
 
-def test_figures_are_drawn_without_an_untrained_model(world, config):
-    images = {"world": world.image_batches()}
-    result = evaluate(world.oracle, images, world.sentence_batches(), config, world.names)["world"]
+def test_plots_are_drawn_without_an_untrained_model(world, config):
+    result = world.evaluate(config)
     assert len(draw(result)) == 6
     assert all(row.untrained is None for row in rows(result))
