@@ -30,7 +30,7 @@ def workdir(tmp_path, monkeypatch):
     return folder
 
 
-def test_versions_count_up_from_the_largest(workdir, tmp_path):
+def test_next_version_is_the_largest_plus_one(workdir, tmp_path):
     models = tmp_path / "models"
     (models / "9").mkdir(parents=True)
     (models / "10").mkdir()
@@ -44,7 +44,7 @@ def test_versions_count_up_from_the_largest(workdir, tmp_path):
     assert sorted(p.name for p in models.iterdir()) == ["10", "11", "9", "notes", "tokens_only"]
 
 
-def test_a_version_is_new_to_both_models(workdir, tmp_path):
+def test_a_version_number_is_unused_in_both_folders(workdir, tmp_path):
     models = tmp_path / "models"
     (models / "tokens_only" / "6").mkdir(parents=True)
     assert export_workdir(workdir, models, loaded=Loaded) == models / "7"
@@ -54,7 +54,7 @@ def test_first_version_is_one(tmp_path):
     assert next_version(tmp_path) == 1
 
 
-def test_a_refused_model_leaves_nothing(workdir, tmp_path, monkeypatch):
+def test_a_refused_model_leaves_no_file(workdir, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("`encode_text` must be equal")
 
@@ -66,18 +66,19 @@ def test_a_refused_model_leaves_nothing(workdir, tmp_path, monkeypatch):
 
 def test_the_version_appears_only_after_the_validation(workdir, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        export_module,
-        "validate",
-        lambda path, *_, **__: seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir()) or 0.0,
-    )
+
+    def validate(path, *_, **__):
+        seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir())
+        return 0.0
+
+    monkeypatch.setattr(export_module, "validate", validate)
     export_workdir(workdir, tmp_path / "models", loaded=Loaded)
     assert len(seen) == 2  # once for each model
     assert seen[0].startswith(".exporting-")
     assert seen[1] == seen[0]
 
 
-def test_a_version_taken_meanwhile_is_not_overwritten(workdir, tmp_path, monkeypatch):
+def test_a_concurrent_version_is_not_overwritten(workdir, tmp_path, monkeypatch):
     models = tmp_path / "models"
     numbers = iter([1, 1, 2, 2])  # asked of both models each time
     monkeypatch.setattr(export_module, "next_version", lambda _: next(numbers))

@@ -16,14 +16,24 @@ def unweighted(n):
     return np.ones((1, n))
 
 
-def test_auroc_equals_the_share_of_pairs_in_order():
-    # Positives 0.35 and 0.8, negatives 0.1 and 0.4: of four pairs three are in order.
-    scores, labels = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])
-    assert auroc(scores, labels, unweighted(4))[0] == 0.75
+def estimated_mean(values, patients, num_resamples, seed=0):
+    statistic = {"mean": lambda weights: weighted_mean(values, weights)}
+    return Bootstrap(num_resamples, seed).estimate(statistic, patients)["mean"]
 
 
-def test_auroc_counts_a_tie_one_half():
-    assert auroc(np.array([1.0, 1.0, 1.0]), np.array([0, 1, 0]), unweighted(3))[0] == 0.5
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        # Positives 0.35 and 0.8, negatives 0.1 and 0.4: three of four pairs are in order.
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),
+        ([1.0, 1.0, 1.0], [0, 1, 0], 0.5),  # a tie counts one half
+        ([0.1, 0.9, 0.5], [1, 1, 1], np.nan),  # one class
+        ([0.1, 0.9, 0.5], [0, 1, np.nan], 1.0),  # an unknown label
+    ],
+)
+def test_auroc_is_the_share_of_pairs_in_order(scores, labels, expected):
+    found = auroc(np.array(scores), np.array(labels), unweighted(len(scores)))
+    np.testing.assert_array_equal(found, [expected])
 
 
 def test_auroc_equals_sklearn_with_ties_and_weights():
@@ -33,12 +43,6 @@ def test_auroc_equals_sklearn_with_ties_and_weights():
     weights = rng.integers(0, 4, (5, 60)).astype(float)
     expected = [sklearn_metrics.roc_auc_score(labels, scores, sample_weight=w) for w in weights]
     np.testing.assert_allclose(auroc(scores, labels, weights), expected, atol=1e-12)
-
-
-def test_auroc_is_undefined_with_one_class_and_ignores_unknown_labels():
-    scores = np.array([0.1, 0.9, 0.5])
-    assert np.isnan(auroc(scores, np.array([1, 1, 1]), unweighted(3))[0])
-    assert auroc(scores, np.array([0, 1, np.nan]), unweighted(3))[0] == 1.0
 
 
 @pytest.mark.parametrize("law", ["permutation", "monotone map"])
@@ -61,7 +65,7 @@ def test_auroc_of_opposite_scores_is_the_complement():
     np.testing.assert_allclose(both, 1.0)
 
 
-def test_weighted_mean_leaves_nan_out():
+def test_weighted_mean_ignores_nan():
     assert weighted_mean(np.array([1.0, np.nan, 0.0]), np.array([[3.0, 9.0, 1.0]]))[0] == 0.75
 
 
@@ -83,7 +87,7 @@ def test_precision_at_k_does_not_depend_on_the_order_of_candidates():
     )
 
 
-def test_resamples_draw_as_many_patients_as_there_are_and_keep_their_samples_together():
+def test_resamples_draw_every_sample_of_a_patient_and_keep_the_number_of_patients():
     patients = ["b", "a", "b", "c", "b"]
     weights = resample_weights(patients, 200, np.random.default_rng(0))
     assert weights.shape == (200, 5)
@@ -96,48 +100,40 @@ def test_resamples_draw_as_many_patients_as_there_are_and_keep_their_samples_tog
 def test_interval_does_not_shrink_when_a_patient_is_copied():
     values = np.random.default_rng(4).integers(0, 2, 30).astype(float)
     patients = [f"patient {i:02}" for i in range(30)]
-    once = Bootstrap(500, seed=0).estimate({"mean": lambda w: weighted_mean(values, w)}, patients)["mean"]
-    copied = {"mean": lambda w: weighted_mean(np.repeat(values, 10), w)}
-    tenfold = Bootstrap(500, seed=0).estimate(copied, np.repeat(patients, 10))["mean"]
+    once = estimated_mean(values, patients, 500)
+    tenfold = estimated_mean(np.repeat(values, 10), np.repeat(patients, 10), 500)
     np.testing.assert_allclose(list(vars(once).values()), list(vars(tenfold).values()))
     assert once.low < once.value < once.high
 
 
-def test_interval_is_that_of_the_normal_approximation():
+def test_interval_equals_the_normal_approximation():
     # 300 independent patients, half of them right: standard error sqrt(0.25 / 300) = 0.0289.
-    values = np.tile([0.0, 1.0], 150)
-    found = Bootstrap(4000, seed=1).estimate({"mean": lambda w: weighted_mean(values, w)}, range(300))["mean"]
+    found = estimated_mean(np.tile([0.0, 1.0], 150), range(300), 4000, seed=1)
     assert found.value == 0.5
-    np.testing.assert_allclose(
-        [found.low, found.high], [0.5 - 1.96 * 0.0289, 0.5 + 1.96 * 0.0289], atol=0.006
-    )
+    expected = [0.5 - 1.96 * 0.0289, 0.5 + 1.96 * 0.0289]
+    np.testing.assert_allclose([found.low, found.high], expected, atol=0.006)
 
 
 def test_estimate_depends_on_the_seed_alone():
     values = np.random.default_rng(5).normal(size=50)
-    statistic = {"mean": lambda w: weighted_mean(values, w)}
-    first, again, other = (Bootstrap(200, seed).estimate(statistic, range(50))["mean"] for seed in (7, 7, 8))
+    first, again, other = (estimated_mean(values, range(50), 200, seed) for seed in (7, 7, 8))
     assert first == again
     assert (first.low, first.high) != (other.low, other.high)
     assert first.value == other.value
 
 
-def test_estimate_is_the_same_when_memory_forces_chunks(monkeypatch):
+def test_estimate_does_not_depend_on_the_size_of_chunks(monkeypatch):
     values = np.random.default_rng(6).normal(size=50)
-    statistic = {"mean": lambda w: weighted_mean(values, w)}
-    whole = Bootstrap(100, seed=0).estimate(statistic, range(50))
+    whole = estimated_mean(values, range(50), 100)
     monkeypatch.setattr("medclip_keras.evaluation.metrics._WEIGHTS_AT_ONCE", 350)
-    chunked = Bootstrap(100, seed=0).estimate(statistic, range(50))
-    assert vars(chunked["mean"]) == pytest.approx(vars(whole["mean"]))
+    assert vars(estimated_mean(values, range(50), 100)) == pytest.approx(vars(whole))
 
 
-def test_no_resamples_give_values_without_intervals():
-    found = Bootstrap(0, seed=0).estimate({"mean": lambda w: weighted_mean(np.ones(3), w)}, ["a", "b", "c"])[
-        "mean"
-    ]
+def test_without_resamples_there_is_no_interval():
+    found = estimated_mean(np.ones(3), ["a", "b", "c"], 0)
     assert found.to_dict() == {"value": 1.0, "low": None, "high": None}
 
 
-def test_macro_mean_leaves_undefined_statistics_out():
+def test_macro_mean_ignores_undefined_statistics():
     macro = mean_of([lambda w: np.array([0.5, np.nan]), lambda w: np.array([1.0, 0.25])])
     assert macro(np.ones((2, 1))).tolist() == [0.75, 0.25]

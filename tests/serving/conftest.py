@@ -17,17 +17,8 @@ from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.training.model import MedCLIP
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "edema",
-    "heart",
-    "lung",
-    *LETTERS,
-    *(f"##{c}" for c in LETTERS),
-]
+SPECIAL, WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), ("edema", "heart", "lung")
+VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *(f"##{c}" for c in LETTERS)]
 
 
 @pytest.fixture(scope="session")
@@ -45,27 +36,20 @@ def tiny():
     )
     tokenizer = Tokenizer(VOCABULARY, lower_case=True, max_tokens=16)
     model = MedCLIP(config, len(VOCABULARY)).build_towers()
-    return types.SimpleNamespace(
-        model=model,
-        tokenizer=tokenizer,
-        table=load_table("chest21"),
-        endpoints=Endpoints(model, tokenizer),
-        config=config,
-    )
+    parts = {"model": model, "tokenizer": tokenizer, "endpoints": Endpoints(model, tokenizer)}
+    return types.SimpleNamespace(**parts, table=load_table("chest21"), config=config)
 
 
 @pytest.fixture(scope="session")
 def saved_model(tiny, tmp_path_factory):
-    """The SavedModel of `tiny`."""
-    path = tmp_path_factory.mktemp("models") / "1"
-    export_model(tiny.endpoints, tiny.table, path, {"config": to_dict(tiny.config)})
-    return path
+    """The SavedModel of `tiny`; beside it, in tokens_only/1, the one without text operations."""
+    models, run = tmp_path_factory.mktemp("models"), {"config": to_dict(tiny.config)}
+    export_model(tiny.endpoints, tiny.table, models / "1", run)
+    export_model(tiny.endpoints, tiny.table, models / "tokens_only" / "1", run, text_operations=False)
+    return models / "1"
 
 
 @pytest.fixture(scope="session")
-def tokens_only(tiny, tmp_path_factory):
+def tokens_only(saved_model):
     """The SavedModel of `tiny` for servers without tensorflow-text."""
-    path = tmp_path_factory.mktemp("tokens_only") / "1"
-    run = {"config": to_dict(tiny.config)}
-    export_model(tiny.endpoints, tiny.table, path, run, text_operations=False)
-    return path
+    return saved_model.parent / "tokens_only" / "1"

@@ -29,7 +29,7 @@ def test_image_file_and_its_record_have_equal_embeddings(tiny):
     assert np.abs(np.diff(of_files, axis=0)).max() > 1e-3
 
 
-def test_features_are_what_the_image_tower_projects(tiny):
+def test_projected_features_are_the_image_embeddings(tiny):
     stored = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 1), np.uint8)
     embedder = model_embedder(tiny.model, tiny.tokenizer)
     features = embedder.embed_features(stored)
@@ -39,7 +39,7 @@ def test_features_are_what_the_image_tower_projects(tiny):
     np.testing.assert_allclose(projected, embedder.embed_images(stored), atol=1e-6)
 
 
-def test_a_saved_model_without_features_is_refused_by_name():
+def test_a_saved_model_without_features_is_refused():
     old = GraphEmbedder(
         {"encode_stored_images": lambda stored_images: {"image_embeddings": stored_images}}, 1.0, None
     )
@@ -100,12 +100,12 @@ def test_saved_model_has_the_documented_endpoints_and_defaults_to_images(saved_m
     }
 
 
-def test_tokens_only_has_the_endpoints_that_need_no_text_operation(tokens_only):
+def test_tokens_only_has_the_endpoints_without_text_operations(tokens_only):
     signatures = tf.saved_model.load(str(tokens_only)).signatures
     assert set(signatures) == {"serving_default", *TOKEN_ENDPOINTS}
 
 
-def test_saved_model_embeds_as_the_model_does(tiny, saved_model):
+def test_saved_model_and_model_embed_equally(tiny, saved_model):
     here = model_embedder(tiny.model, tiny.tokenizer)
     loaded, config, table = saved_model_embedder(saved_model)
     stored = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 1), np.uint8)
@@ -118,12 +118,12 @@ def test_saved_model_embeds_as_the_model_does(tiny, saved_model):
     assert table.fingerprint == tiny.table.fingerprint
 
 
-def test_a_version_without_text_endpoints_is_refused_with_the_folder_to_name(tokens_only):
-    advice = f"Name the same version outside of tokens_only/: {tokens_only.parents[1] / '1'}."
+def test_a_version_without_text_endpoints_is_refused_with_the_folder_to_name(tokens_only, saved_model):
+    advice = f"Name the same version outside of tokens_only/: {saved_model}."
     with pytest.raises(ValueError, match=f"`saved_model` must be a version with every .*{re.escape(advice)}"):
         saved_model_embedder(tokens_only)
 
 
-def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
+def test_a_folder_without_saved_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`saved_model` must be a version's folder.*saved_model.pb"):
         saved_model_embedder(tmp_path)

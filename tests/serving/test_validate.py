@@ -13,11 +13,11 @@ def test_saved_model_answers_in_a_process_without_this_project(tiny, saved_model
     assert 0 <= validate(saved_model, tiny.endpoints) <= TOLERANCE
 
 
-def test_the_model_of_tokens_alone_answers_where_tensorflow_text_is_not_installed(tiny, tokens_only):
+def test_tokens_only_answers_without_tensorflow_text(tiny, tokens_only):
     assert 0 <= validate(tokens_only, tiny.endpoints, text_operations=False) <= TOLERANCE
 
 
-def test_a_saved_model_with_text_operations_is_refused_for_servers_without_them(tiny, saved_model):
+def test_text_operations_are_refused_for_servers_without_them(tiny, saved_model):
     with pytest.raises(
         ValueError, match=r"`saved_model` must be a SavedModel that loads and answers .* not registered"
     ):
@@ -46,7 +46,7 @@ def test_a_saved_model_that_does_not_load_is_refused(tiny, saved_model, tmp_path
         validate(broken, tiny.endpoints)
 
 
-def test_the_clean_process_cannot_import_this_project_or_untold_text_operations():
+def test_the_clean_process_refuses_this_project_and_unrequested_text_operations():
     code = f"""
 import runpy
 main = runpy.run_path({clean_process.__file__!r})["main"]
