@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -320,15 +320,24 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     return from_dict(values)
 
 
-def _field_paths(values: dict, prefix: str = "") -> list[str]:
-    paths = []
+def field_values(config: RunConfig) -> dict[str, Any]:
+    """Every field by its path, as JSON types.
+
+    >>> field_values(RunConfig("mine"))["train.batch_size"]
+    100
+    """
+    return _flat(to_dict(config))
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
     for name, value in values.items():
-        paths += _field_paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
-    return paths
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _unknown_field(path: str) -> str:
-    known = _field_paths(to_dict(RunConfig("any")))
+    known = list(field_values(RunConfig("any")))
     leaf = path.rpartition(".")[2]
     near = difflib.get_close_matches(path, known, 3) or [p for p in known if p.rpartition(".")[2] == leaf]
     near = near or difflib.get_close_matches(leaf, [p.rpartition(".")[2] for p in known], 3)

@@ -41,7 +41,7 @@ from medclip_keras.preprocess.text import Tokenizer, check_vocabulary, read_voca
 from medclip_keras.provenance import versions
 from medclip_keras.records.manifest import file_sha256
 from medclip_keras.training.checkpoints import Checkpoints
-from medclip_keras.training.train import write_run_json
+from medclip_keras.training.run_json import write_run_json
 
 MAX_TOKENS = 77  # of the released tokeniser
 IMAGE_BACKBONE = "image_backbone"  # in a workdir: the image tower, if config has no name for its sizes

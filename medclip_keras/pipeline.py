@@ -201,17 +201,20 @@ class Pipeline:
             yield Stage(name, inputs, output / validate_records.RESULT_NAME, work)
 
     def _train(self, raw):
+        from medclip_keras.training.run_json import differences, input_hashes
         from medclip_keras.training.train import train
 
         config = self.trained
         inputs = {"config": to_dict(config), "records": self._record_fingerprints(config)}
+        inputs |= {name: h for name, h in input_hashes(config).items() if name.startswith("model.")}
         done = self.workdir / "checkpoints" / "last" / "checkpoint"
 
         def work():
-            run_json = self.workdir / "run.json"
-            if run_json.exists() and _differs(run_json, inputs):
+            changed = differences(config, self.workdir)
+            if changed:
                 kept = _move_aside(self.workdir)
-                self.console.print(f"Its inputs changed; the earlier model is kept in {kept}.")
+                said = f"The run changed in {', '.join(changed)}; the earlier model is kept in {kept}."
+                self.console.print(said, highlight=False, soft_wrap=True)
             outcome = train(config, self.workdir, self.console)
             if not outcome.finished:
                 raise Interrupted(outcome.step, outcome.total_steps)
@@ -350,11 +353,6 @@ def _files_sha256(path: str) -> str:
     from beam_jobs.dataset.inputs import input_sha256
 
     return input_sha256(path, ())
-
-
-def _differs(run_json: epath.Path, inputs: dict) -> bool:
-    earlier = json.loads(run_json.read_text())
-    return earlier["config"] != inputs["config"] or list(earlier["records"].values()) != inputs["records"]
 
 
 def _json(values: dict) -> dict:

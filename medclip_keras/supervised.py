@@ -39,8 +39,8 @@ from medclip_keras.records.manifest import load_concepts, read_manifest
 from medclip_keras.records.reading import image_folders
 from medclip_keras.runs import get_run
 from medclip_keras.training.classifier import Classifier, train_classifier
-from medclip_keras.training.restore import load_model, read_run_json
-from medclip_keras.training.train import write_run_json
+from medclip_keras.training.restore import load_model
+from medclip_keras.training.run_json import read_run_json, write_run_json
 
 SUPERVISED_FILE = "supervised.json"
 

@@ -23,7 +23,7 @@ from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.train import write_run_json
+from medclip_keras.training.run_json import write_run_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{c}" for c in LETTERS)]

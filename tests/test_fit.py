@@ -13,7 +13,7 @@ import pytest
 
 from medclip_keras import fit
 from medclip_keras.pipeline import Pipeline
-from medclip_keras.training.restore import read_run_json
+from medclip_keras.training.run_json import read_run_json
 
 
 def test_fit_leaves_everything_where_it_says(fitted):

@@ -8,7 +8,7 @@ from beam_jobs import decode_images, label_reports
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override
 from medclip_keras.pipeline import Pipeline
 from medclip_keras.training import train as training
-from medclip_keras.training.restore import read_run_json
+from medclip_keras.training.run_json import read_run_json, write_run_json
 
 
 def files(folder):
@@ -25,7 +25,7 @@ def test_retraining_keeps_the_earlier_models(fitted, tmp_path, monkeypatch):
 
     def train(config, workdir, console):
         assert not (workdir / "checkpoints").exists()
-        training.write_run_json(config, workdir)
+        write_run_json(config, workdir)
         (workdir / "checkpoints").mkdir()
         (workdir / "checkpoints" / "weights").write_text(str(config.train.steps))
         return training.Outcome(1, 1)

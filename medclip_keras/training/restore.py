@@ -1,17 +1,16 @@
-"""From a workdir back to its model."""
+"""Load the model of a workdir."""
 
-import json
 from dataclasses import dataclass
 
 import keras
 from etils import epath
 
-from medclip_keras.config import RunConfig, from_dict
-from medclip_keras.errors import require
+from medclip_keras.config import RunConfig
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.run_json import read_run_json
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,6 @@ class LoadedModel:
     tokenizer: Tokenizer
     model: MedCLIP
     step: int
-
-
-def read_run_json(workdir: epath.PathLike) -> RunConfig:
-    """The configuration that `write_run_json` wrote.
-
-    Raises:
-        ValueError: there is none.
-    """
-    path = epath.Path(workdir) / "run.json"
-    require(path.exists(), "workdir", "a folder in which a run was trained (with run.json)", str(workdir))
-    return from_dict(json.loads(path.read_text())["config"])
 
 
 def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from dataclasses import dataclass
 
 import keras
@@ -11,10 +10,10 @@ import tensorflow as tf
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import AugmentConfig, RunConfig, to_dict
+from medclip_keras.config import AugmentConfig, RunConfig
 from medclip_keras.errors import require
-from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.provenance import versions
+from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
 from medclip_keras.records.manifest import load_concepts, read_manifest, verify
 from medclip_keras.records.reading import image_folders, sentence_folders
@@ -24,6 +23,7 @@ from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.projector import write_projector
 from medclip_keras.training.replicas import make_strategy
+from medclip_keras.training.run_json import write_run_json
 from medclip_keras.training.vocabulary import make_tokenizer
 
 
@@ -70,9 +70,7 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     kernel = label_kernel(config, table)
     total_steps = count_steps(config)
     write_run_json(config, workdir)
-    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
-    tokenizer.save(workdir / "vocabulary")
-    (workdir / "vocabulary" / "concepts.jsonl").write_text(table.to_jsonl())
+    tokenizer = _open_vocabulary(config, table, workdir / "vocabulary")
     strategy = make_strategy(config.train.strategy)
     require(
         config.train.batch_size % strategy.num_replicas_in_sync == 0,
@@ -94,6 +92,16 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     return Outcome(start_step, total_steps)
 
 
+def _open_vocabulary(config: RunConfig, table: ConceptTable, folder: epath.Path) -> Tokenizer:
+    """The tokenizer and concepts of a run: those that its folder holds; made and written for a new run."""
+    if (folder / "concepts.jsonl").exists():  # written last
+        return load_tokenizer(folder)
+    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
+    tokenizer.save(folder)
+    (folder / "concepts.jsonl").write_text(table.to_jsonl())
+    return tokenizer
+
+
 def count_steps(config: RunConfig) -> int:
     """Steps of the whole run: `train.steps`, or `train.epochs` passes over the training images."""
     return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch(config)))
@@ -107,30 +115,6 @@ def steps_per_epoch(config: RunConfig) -> int:
 def num_images(config: RunConfig, split: str) -> int:
     """Images of a split, by the manifests; 0 where there is no such split."""
     return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
-
-
-def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:
-    """Writes the resolved configuration with seed, versions and what the records are; refuses another run's.
-
-    Raises:
-        ValueError: the workdir holds a run of another configuration.
-    """
-    path = epath.Path(workdir) / "run.json"
-    records = {d: read_manifest(d).fingerprint for d in (*config.data.images, *config.data.texts)}
-    written = {"config": to_dict(config), "records": records, "versions": versions()}
-    if path.exists():
-        earlier = json.loads(path.read_text())
-        changed = [k for k in ("config", "records") if earlier.get(k) != written[k]]
-        require(
-            not changed,
-            "workdir",
-            f"empty, or hold this very run; its {' and '.join(changed)} differ",
-            str(workdir),
-            "Name another --workdir, or delete it.",
-        )
-        return
-    epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console) -> int:

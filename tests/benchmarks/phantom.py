@@ -26,7 +26,8 @@ from medclip_keras.evaluation.tasks import only_finding
 from medclip_keras.pipeline import Pipeline
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.batches import evaluation_images
-from medclip_keras.training.restore import load_model, read_run_json
+from medclip_keras.training.restore import load_model
+from medclip_keras.training.run_json import read_run_json
 
 
 def run_blind(workdir: str, seed: str) -> None:

@@ -16,7 +16,7 @@ from medclip_keras.supervised import Start, classes_of, encoder_maker, fit_super
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.train import write_run_json
+from medclip_keras.training.run_json import write_run_json
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 

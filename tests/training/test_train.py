@@ -102,18 +102,13 @@ def test_a_run_that_was_stopped_in_the_middle_ends_with_the_same_weights(
         np.testing.assert_array_equal(value, resumed[path], err_msg=path)
 
 
-def test_a_finished_run_is_not_trained_again(unbroken, tiny_run):
-    before = weights_of(unbroken[0])
+def test_a_finished_run_is_not_trained_again_and_none_of_its_files_is_rewritten(unbroken, tiny_run):
+    def files():
+        return {p: p.stat().st_mtime_ns for p in unbroken[0].rglob("*") if p.is_file()}
+
+    before = files()
     assert train(tiny_run, unbroken[0]).step == 7
-    for path, value in weights_of(unbroken[0]).items():
-        np.testing.assert_array_equal(value, before[path])
-
-
-def test_a_workdir_of_another_run_is_refused(unbroken, tiny_run):
-    with pytest.raises(
-        ValueError, match=r"`workdir` must be empty, or hold this very run; its config differ"
-    ):
-        train(override(tiny_run, ["train.steps=8"]), unbroken[0])
+    assert files() == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_run, tmp_path, monkeypatch):
@@ -148,11 +143,6 @@ def test_batch_size_must_divide_among_replicas(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("medclip_keras.training.train.make_strategy", lambda name: FourReplicas())
     with pytest.raises(ValueError, match=r"`train.batch_size` must be a multiple of the 4 replicas"):
         train(tiny_run, tmp_path)
-
-
-def test_loading_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`workdir` must be a folder in which a run was trained"):
-        load_model(tmp_path)
 
 
 def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeypatch):
