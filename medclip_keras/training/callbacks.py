@@ -1,9 +1,10 @@
-"""What happens beside the steps: the progress bar, TensorBoard, validation, checkpoints, stopping in time."""
+"""Callbacks of training: progress bar, TensorBoard, validation, checkpoints, graceful stop."""
 
 import math
 import signal
 import threading
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medclip_keras.config import TrainConfig
 from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.model import loss_scale
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -38,44 +40,52 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StopOnNaN(StepCallback):
-    """Stops before a step that went wrong can reach a checkpoint. Comes first among the callbacks."""
+    """Stop before the result of a step that is not finite reaches a checkpoint. First of the callbacks.
 
-    def on_step(self, step, logs):
-        """Raises FloatingPointError naming the step."""
+    Under mixed_float16 the optimizer skips a step whose scaled gradient overflows, and halves the scale: no
+    failure, unless gradients overflow unscaled.
+    """
+
+    def on_step(self, step: int, logs: dict) -> None:
+        """Raise FloatingPointError naming the step."""
         loss, norm = float(logs["loss"]), float(logs["gradient_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"The loss must be finite. Received: loss {loss}, gradient norm {norm} at step {step}. "
-                "The last good checkpoint is kept; lower train.learning_rate, then run again."
-            )
+        if math.isfinite(loss) and (math.isfinite(norm) or float(loss_scale(self.model.optimizer)) > 1):
+            return
+        raise FloatingPointError(
+            f"The loss must be finite. Received: loss {loss}, gradient norm {norm} at step {step}. "
+            "The last good checkpoint is kept; lower train.learning_rate, then run again."
+        )
 
 
 class StopOnSignal(StepCallback):
-    """Ctrl-C, or a machine that is taken back (SIGTERM), ends training after the step at hand.
+    """Stop gracefully on SIGINT or SIGTERM: after the current step, with a checkpoint.
 
-    A second Ctrl-C ends it at once.
+    A context manager, which restores the handlers. It handles signals once the first step is done: before
+    that, while the step is traced and compiled, there is nothing to save and Ctrl-C ends training at once. So
+    does a second Ctrl-C.
     """
 
-    interrupted = False
+    def __init__(self, start_step: int):
+        super().__init__(start_step)
+        self.interrupted = False
+        self._before: dict[int, Any] = {}
 
-    def on_train_begin(self, logs=None):
-        """Listens; only a process's main thread may."""
-        listens = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if listens else ()
-        self._before = {number: signal.signal(number, self._stop) for number in numbers}
+    def __enter__(self) -> "StopOnSignal":
+        return self
 
-    def on_train_end(self, logs=None):
-        """Stops listening."""
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _stop(self, number, frame):
+    def _stop(self, number: int, frame: object) -> None:
         if self.interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.interrupted = True
 
-    def on_step(self, step, logs):
-        """Asks Keras to stop."""
+    def on_step(self, step: int, logs: dict) -> None:
+        """Ask Keras to stop, once a signal came."""
+        if not self._before and threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
         if self.interrupted:
             self.model.stop_training = True
 
@@ -97,8 +107,7 @@ class ProgressBar(StepCallback):
         self.total_steps, self.batch_size, self.console = total_steps, batch_size, console
         self._first_step = start_step
 
-    def on_train_begin(self, logs=None):
-        """Draws the empty bar."""
+    def __enter__(self) -> "ProgressBar":
         self._began = self._last_line = time.monotonic()
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(
@@ -107,6 +116,10 @@ class ProgressBar(StepCallback):
         self._task = self._bar.add_task("", total=self.total_steps, completed=self.step, figures="")
         if self.console.is_terminal:
             self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
 
     def on_step(self, step, logs):
         """Moves the bar."""
@@ -128,10 +141,6 @@ class ProgressBar(StepCallback):
                 f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False
             )
             self._last_line = time.monotonic()
-
-    def on_train_end(self, logs=None):
-        """Leaves the bar as it stands."""
-        self._bar.stop()
 
 
 class TensorBoard(StepCallback):
@@ -167,26 +176,30 @@ class Validation(StepCallback):
 
     Args:
         start_step: steps done before.
-        batches: a list of validation batches, the same at every call.
-        checkpoints: where the best and the last are kept.
-        writer: a TensorFlow summary writer.
-        config: says how often.
         total_steps: the last step is always validated and saved.
+        batches: validation batches, the same at every call; may be empty.
+        checkpoints: keep the best and the last.
+        writer: a TensorFlow summary writer.
     """
 
-    def __init__(self, start_step, batches, checkpoints: Checkpoints, writer, config, total_steps):
+    def __init__(
+        self, start_step: int, total_steps: int, batches: list[dict], checkpoints: Checkpoints, writer: Any
+    ):
         super().__init__(start_step)
-        self.batches, self.checkpoints, self.writer = batches, checkpoints, writer
-        self.config, self.total_steps = config, total_steps
+        self.total_steps, self.batches = total_steps, batches
+        self.checkpoints, self.writer = checkpoints, writer
         self.saved_step = start_step
         self._objective = None
 
-    def on_step(self, step, logs):
-        """Validates and saves when it is time, and when training ends here."""
-        ending = step == self.total_steps or self.model.stop_training
-        if self.batches and (ending or step % self.config.validate_every == 0):
+    def on_step(self, step: int, logs: dict) -> None:
+        """Validate and save on schedule and at the last step; only save after an interruption.
+
+        A validation counts for `best` and for the plateau schedule, so an interruption must not add one.
+        """
+        config, last = self.model.run.train, step == self.total_steps
+        if self.batches and (last or step % config.validate_every == 0):
             self.validate(step)
-        if ending or step % self.config.checkpoint_every == 0:
+        if last or self.model.stop_training or step % config.checkpoint_every == 0:
             self.checkpoints.save(step)
             self.saved_step = step
 
@@ -199,13 +212,13 @@ class Validation(StepCallback):
             tf.summary.scalar("valid/loss", np.mean([o.loss for o in outcomes]))
             tf.summary.scalar("valid/kl", kl)
             tf.summary.image("valid/predicted_beside_target_similarity", _matrices(outcomes[0]))
-        if not self.checkpoints.save_if_best(step, kl) and self.config.schedule == "plateau":
-            self._halve_rate_where_stale()
+        if not self.checkpoints.save_if_best(step, kl) and self.model.run.train.schedule == "plateau":
+            self._halve_stale_rate()
         return kl
 
-    def _halve_rate_where_stale(self) -> None:
+    def _halve_stale_rate(self) -> None:
         """ConVIRT's schedule: half the rate after `plateau_patience` validations without a better one."""
-        if int(self.checkpoints.num_stale) >= self.config.plateau_patience:
+        if int(self.checkpoints.num_stale.numpy()) >= self.model.run.train.plateau_patience:
             self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
             self.checkpoints.num_stale.assign(0)
 

@@ -41,7 +41,7 @@ class Checkpoints:
 
     def save_if_best(self, step: int, kl: float) -> bool:
         """Keeps the weights where the validation KL is the lowest so far; else counts one more stale one."""
-        if not kl < float(self.best_kl):
+        if not kl < float(self.best_kl.numpy()):  # float() refuses a variable of several devices
             self.num_stale.assign_add(1)
             return False
         self.best_kl.assign(kl)
@@ -55,7 +55,7 @@ class Checkpoints:
         if self._last_manager.latest_checkpoint is None:
             return 0
         self._last.restore(self._last_manager.latest_checkpoint).assert_consumed()
-        return int(self.step)
+        return int(self.step.numpy())
 
     def restore_weights(self, which: str) -> int:
         """Restores the weights of the "best" or the "last" checkpoint; returns its step.
@@ -73,4 +73,4 @@ class Checkpoints:
                 "Train first: python -m medclip_keras.fit."
             )
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched().expect_partial()
-        return int(self.step)
+        return int(self.step.numpy())

@@ -15,10 +15,9 @@ from medclip_keras.objectives.classification import sigmoid_cross_entropy, softm
 from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
-from medclip_keras.training.checkpoints import Checkpoints
-from medclip_keras.training.model import GlobalStep, build_optimizer
+from medclip_keras.training.model import GlobalStep
 from medclip_keras.training.replicas import gather, make_strategy
-from medclip_keras.training.train import Outcome, count_steps, num_images, run_steps, steps_per_epoch
+from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch
 
 _VALIDATION_BATCHES = 8
 
@@ -110,21 +109,21 @@ def train_classifier(
     console, workdir = console or Console(), epath.Path(workdir)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
-    total_steps = count_steps(config)
-    with make_strategy(config.train.strategy).scope():
-        model = Classifier(make_encoder(), classes, config, freeze).create_weights()
-        model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
-        checkpoints = Checkpoints(workdir / "checkpoints", model)
-        step = checkpoints.restore_last()
-    if step < total_steps:
-        per_epoch = steps_per_epoch(config)
-        batches = labelled_images(config, classes, steps_per_epoch=per_epoch, start_step=step)
-        held_out, steps = _validation_batches(config, classes), (step, total_steps)
-        step = run_steps(model, batches, held_out, checkpoints, *steps, workdir=workdir, console=console)
+    trainer = prepare(
+        lambda: Classifier(make_encoder(), classes, config, freeze).create_weights(),
+        config,
+        make_strategy(config.train),
+        workdir,
+        console,
+    )
+    outcome = Outcome(trainer.start_step, trainer.total_steps)
+    if not trainer.finished:
+        options = {"steps_per_epoch": steps_per_epoch(config), "start_step": trainer.start_step}
+        batches = labelled_images(config, classes, **options)
+        outcome = trainer.fit(batches, _validation_batches(config, classes))
     if (workdir / "checkpoints" / "best" / "checkpoint").exists():
-        checkpoints.restore_weights("best")
-    return model, Outcome(step, total_steps)
+        trainer.checkpoints.restore_weights("best")
+    return trainer.model, outcome
 
 
 def _validation_batches(config: RunConfig, classes: Classes) -> list[dict]:

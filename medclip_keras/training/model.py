@@ -21,22 +21,28 @@ class GlobalStep:
     The model has an `objective(batch, training)` that returns a `Loss`, a `logit_scale()` and the `run`.
     """
 
-    def global_gradients(self, batch: dict):
-        """Outcome of the objective, and the gradients of the global batch, equal on every replica."""
+    def global_gradients(self, batch: dict) -> tuple[Loss, list[tf.Tensor]]:
+        """Outcome of the objective, and the gradients of the global batch, equal on every replica.
+
+        Backpropagated with the scaled loss, so that float16 gradients do not underflow, and unscaled again.
+        """
+        scale = loss_scale(self.optimizer)
         with tf.GradientTape() as tape:
             outcome = self.objective(batch, training=True)
-            share = outcome.loss / num_replicas()
+            share = outcome.loss * scale / num_replicas()
         gradients = tape.gradient(
             share, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        return outcome, [sum_over_replicas(g) for g in gradients]
+        return outcome, [sum_over_replicas(g) / scale for g in gradients]
 
     def train_step(self, batch: dict) -> dict:
         """One step: the loss and its gradient on the global batch, clipped by their global norm, applied."""
         outcome, gradients = self.global_gradients(batch)
         gradients, norm = tf.clip_by_global_norm(gradients, self.run.train.clip_norm)
-        # The optimizer sums over replicas once more.
-        self.optimizer.apply([g / num_replicas() for g in gradients], self.trainable_variables)
+        # The optimizer sums over replicas once more, and divides by the scale. It skips a step whose
+        # gradients are not finite if it scales the loss.
+        factor = loss_scale(self.optimizer) / num_replicas()
+        self.optimizer.apply([g * factor for g in gradients], self.trainable_variables)
         return {
             "loss": outcome.loss,
             "kl": outcome.kl,
@@ -48,6 +54,11 @@ class GlobalStep:
         """Loss and KL to the target of one batch, dropout off."""
         outcome = self.objective(batch, training=False)
         return {"loss": outcome.loss, "kl": outcome.kl}
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+    """Factor of the loss, float32 scalar: a power of two that Keras adapts under mixed_float16, else 1."""
+    return tf.convert_to_tensor(optimizer.scale_loss(tf.ones(())))
 
 
 class MedCLIP(GlobalStep, DualEncoder):

@@ -1,7 +1,9 @@
-"""One training run, from record folders to checkpoints, resumed where an earlier one stopped."""
+"""One training run, from record folders to checkpoints, resumed from its last checkpoint."""
 
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -26,14 +28,25 @@ from medclip_keras.training.replicas import make_strategy
 from medclip_keras.training.run_json import write_run_json
 from medclip_keras.training.vocabulary import make_tokenizer
 
+_PLAIN = AugmentConfig(
+    flip=0.0,
+    brightness=0.0,
+    contrast=0.0,
+    rotation_degrees=0.0,
+    translation=0.0,
+    scale=(1.0, 1.0),
+    crop=False,
+)
+_VALIDATION_BATCHES = 8
+
 
 @dataclass(frozen=True)
 class Outcome:
     """How a training run ended.
 
     Attributes:
-        step: steps done.
-        total_steps: steps of the whole run; more than `step` where Ctrl-C ended it early.
+        step: steps done and saved.
+        total_steps: steps of the whole run; more than `step` after an interruption.
     """
 
     step: int
@@ -45,55 +58,152 @@ class Outcome:
         return self.step >= self.total_steps
 
 
-def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = None) -> Outcome:
-    """Trains `config` in `workdir`, or goes on where the run in it stopped.
+@dataclass(frozen=True)
+class Trainer:
+    """A compiled model at the step of its last checkpoint; `prepare` makes one.
+
+    Attributes:
+        model: a `GlobalStep` model with every weight created.
+        checkpoints: of the model.
+        num_replicas: devices that share each batch.
+        start_step: steps that earlier processes did.
+        total_steps: steps of the whole run.
+        workdir: receives checkpoints/ and tensorboard/.
+        console: prints the progress.
+    """
+
+    model: keras.Model
+    checkpoints: Checkpoints
+    num_replicas: int
+    start_step: int
+    total_steps: int
+    workdir: epath.Path
+    console: Console
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.start_step >= self.total_steps
+
+    def fit(self, batches: tf.data.Dataset, held_out: list[dict]) -> Outcome:
+        """Train the steps that are left, with validation, checkpoints, TensorBoard and the progress bar.
+
+        Args:
+            batches: endless, from `start_step` on.
+            held_out: validation batches; may be empty.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite.
+            KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
+        """
+        config, steps = self.model.run.train, (self.start_step, self.total_steps)
+        with contextlib.ExitStack() as stack:
+            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+            stack.callback(writer.close)
+            validation = callbacks.Validation(*steps, held_out, self.checkpoints, writer)
+            called = [
+                callbacks.StopOnNaN(self.start_step),
+                stack.enter_context(callbacks.StopOnSignal(self.start_step)),
+                stack.enter_context(callbacks.ProgressBar(*steps, config.batch_size, self.console)),
+                callbacks.TensorBoard(self.start_step, writer, config),
+                validation,
+            ]
+            self.model.fit(
+                batches,
+                steps_per_epoch=self.total_steps - self.start_step,
+                epochs=1,
+                shuffle=False,  # the batches come shuffled
+                verbose=0,
+                callbacks=called,
+            )
+        return Outcome(validation.saved_step, self.total_steps)
+
+
+def prepare(
+    make_model: Callable[[], keras.Model],
+    config: RunConfig,
+    strategy: tf.distribute.Strategy,
+    workdir: epath.Path,
+    console: Console,
+) -> Trainer:
+    """Create and compile a model under a strategy, and restore its last checkpoint.
 
     Args:
-        config: the run; `data.images` and `data.texts` name record folders.
-        workdir: receives run.json, vocabulary/, checkpoints/ and tensorboard/.
-        console: where progress is printed.
-
-    Raises:
-        ValueError: records that do not fit the configuration, a shard that is not as its manifest says, or a
-            workdir of another run.
-        FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
+        make_model: makes a `GlobalStep` model with every weight created.
+        config: the run.
+        strategy: of `replicas.make_strategy`.
+        workdir: holds the checkpoints.
+        console: prints the progress.
     """
-    console, workdir = console or Console(), epath.Path(workdir)
-    keras.utils.set_random_seed(config.seed)
-    keras.mixed_precision.set_global_policy(config.train.precision)
-    table = load_concepts(_first_dataset(config))
-    for directory in (*config.data.images, *config.data.texts):
-        verify(directory)
-        console.print(f"{directory}: every shard is as its manifest says.", highlight=False, soft_wrap=True)
-    image_folders(config.data, "train")
-    sentence_folders(config.data, "train")
-    kernel = label_kernel(config, table)
     total_steps = count_steps(config)
-    write_run_json(config, workdir)
-    tokenizer = _open_vocabulary(config, table, workdir / "vocabulary")
-    strategy = make_strategy(config.train.strategy)
-    require(
-        config.train.batch_size % strategy.num_replicas_in_sync == 0,
-        "train.batch_size",
-        f"a multiple of the {strategy.num_replicas_in_sync} replicas",
-        config.train.batch_size,
-    )
     with strategy.scope():
-        model = MedCLIP(config, len(tokenizer.vocabulary), kernel).build_towers()
+        model = make_model()
         model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(workdir / "checkpoints", model)
         start_step = checkpoints.restore_last()
-    _announce(config, model, strategy, start_step, total_steps, console)
-    if start_step < total_steps:
-        start_step = _fit(
-            model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console
-        )
-    return Outcome(start_step, total_steps)
+    num_replicas = strategy.num_replicas_in_sync
+    return Trainer(model, checkpoints, num_replicas, start_step, total_steps, workdir, console)
+
+
+def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = None) -> Outcome:
+    """Train `config` in `workdir`, or resume the run in it.
+
+    Args:
+        config: the run; `data.images` and `data.texts` name record folders.
+        workdir: receives run.json, vocabulary/, checkpoints/ and tensorboard/.
+        console: prints the progress.
+
+    Raises:
+        ValueError: records that do not fit the configuration, a shard that differs from its manifest, a
+            workdir of another run.
+        FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
+        KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
+    """
+    console, workdir = console or Console(), epath.Path(workdir)
+    keras.utils.set_random_seed(config.seed)
+    keras.mixed_precision.set_global_policy(config.train.precision)
+    table = _check_records(config, console)
+    kernel, strategy = label_kernel(config, table), make_strategy(config.train)
+    write_run_json(config, workdir)
+    tokenizer = _open_vocabulary(config, table, workdir / "vocabulary")
+    size = len(tokenizer.vocabulary)
+    trainer = prepare(
+        lambda: MedCLIP(config, size, kernel).build_towers(), config, strategy, workdir, console
+    )
+    _announce(trainer)
+    if trainer.finished:
+        return Outcome(trainer.start_step, trainer.total_steps)
+    batches = training_batches(
+        config, tokenizer, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config)
+    )
+    held_out = validation_batches(config, tokenizer)
+    outcome = trainer.fit(batches, held_out)
+    if held_out and outcome.finished:
+        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
+    return outcome
+
+
+def _check_records(config: RunConfig, console: Console) -> ConceptTable:
+    """Check every shard of the records against its manifest, and that both sides have a training split."""
+    require(
+        bool(config.data.images),
+        "data.images",
+        "at least one folder of records",
+        config.data.images,
+        "Name them with --images, or make them: python -m medclip_keras.pipeline.",
+    )
+    table = load_concepts(config.data.images[0])
+    for directory in (*config.data.images, *config.data.texts):
+        verify(directory)
+        console.print(f"{directory}: every shard equals its manifest.", highlight=False, soft_wrap=True)
+    image_folders(config.data, "train")
+    sentence_folders(config.data, "train")
+    return table
 
 
 def _open_vocabulary(config: RunConfig, table: ConceptTable, folder: epath.Path) -> Tokenizer:
-    """The tokenizer and concepts of a run: those that its folder holds; made and written for a new run."""
+    """Load the tokenizer of an existing run; make and write that of a new one, and its concepts."""
     if (folder / "concepts.jsonl").exists():  # written last
         return load_tokenizer(folder)
     tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
@@ -108,127 +218,40 @@ def count_steps(config: RunConfig) -> int:
 
 
 def steps_per_epoch(config: RunConfig) -> int:
-    """Steps in which as many images are drawn as the training split holds."""
+    """Steps that draw as many images as the training split holds."""
     return max(1, num_images(config, "train") // config.train.batch_size)
 
 
 def num_images(config: RunConfig, split: str) -> int:
-    """Images of a split, by the manifests; 0 where there is no such split."""
+    """Images of a split, by the manifests."""
     return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
 
 
-def _fit(model, config, tokenizer, table, checkpoints, start_step, total_steps, workdir, console) -> int:
-    """Runs the steps that are left; returns the last one that was done and saved."""
-    batches = training_batches(
-        config, tokenizer, start_step=start_step, steps_per_epoch=steps_per_epoch(config)
-    )
-    held_out = validation_batches(config, tokenizer)
-    steps = (start_step, total_steps)
-    saved_step = run_steps(model, batches, held_out, checkpoints, *steps, workdir=workdir, console=console)
-    if held_out:
-        write_projector(model, held_out, table.names, workdir / "tensorboard")
-    return saved_step
-
-
-def run_steps(
-    model: keras.Model,
-    batches: tf.data.Dataset,
-    held_out: list[dict],
-    checkpoints: Checkpoints,
-    start_step: int,
-    total_steps: int,
-    *,
-    workdir: epath.PathLike,
-    console: Console,
-) -> int:
-    """Trains from `start_step` to `total_steps` with all that happens beside the steps.
-
-    Args:
-        model: compiled; has an `objective` and the `run`.
-        batches: endless, from `start_step` on.
-        held_out: validation batches; may be empty.
-        checkpoints: of the model.
-        start_step: steps done before.
-        total_steps: steps of the whole run.
-        workdir: receives tensorboard/.
-        console: where progress is printed.
-
-    Returns:
-        The last step that was done and saved; Ctrl-C ends training early.
-
-    Raises:
-        FloatingPointError: the loss is no longer finite.
-    """
-    config = model.run.train
-    writer = tf.summary.create_file_writer(str(epath.Path(workdir) / "tensorboard"))
-    validation = callbacks.Validation(start_step, held_out, checkpoints, writer, config, total_steps)
-    try:
-        model.fit(
-            batches,
-            steps_per_epoch=total_steps - start_step,
-            epochs=1,
-            shuffle=False,  # the batches come shuffled
-            verbose=0,
-            callbacks=[
-                callbacks.StopOnNaN(start_step),
-                callbacks.StopOnSignal(start_step),
-                callbacks.ProgressBar(start_step, total_steps, config.batch_size, console),
-                callbacks.TensorBoard(start_step, writer, config),
-                validation,
-            ],
-        )
-    finally:
-        writer.close()
-    return validation.saved_step
-
-
-def validation_batches(config: RunConfig, tokenizer: Tokenizer, most: int = 8) -> list[dict]:
-    """A few batches of the validation split, drawn as in training but not augmented; none without it."""
+def validation_batches(config: RunConfig, tokenizer: Tokenizer) -> list[dict]:
+    """Up to 8 batches of the validation split, drawn as in training, not augmented; maybe none."""
     held_out = num_images(config, "valid")
     if not held_out:
         return []
-    plain = AugmentConfig(
-        flip=0.0,
-        brightness=0.0,
-        contrast=0.0,
-        rotation_degrees=0.0,
-        translation=0.0,
-        scale=(1.0, 1.0),
-        crop=False,
+    plain, per_epoch = (
+        dataclasses.replace(config, augment=_PLAIN),
+        max(1, held_out // config.train.batch_size),
     )
-    per_epoch = max(1, held_out // config.train.batch_size)
-    batches = training_batches(
-        dataclasses.replace(config, augment=plain), tokenizer, split="valid", steps_per_epoch=per_epoch
-    )
-    return list(itertools.islice(batches, most))
+    batches = training_batches(plain, tokenizer, split="valid", steps_per_epoch=per_epoch)
+    return list(itertools.islice(batches, _VALIDATION_BATCHES))
 
 
-def _first_dataset(config: RunConfig) -> str:
-    require(
-        bool(config.data.images),
-        "data.images",
-        "at least one folder of records",
-        config.data.images,
-        "Name them with --images, or make them: python -m medclip_keras.pipeline.",
-    )
-    return config.data.images[0]
-
-
-def _announce(config, model, strategy, start_step, total_steps, console) -> None:
+def _announce(trainer: Trainer) -> None:
+    config, model = trainer.model.run, trainer.model
     parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    weights = {"image": config.model.image, "text": config.model.text}
+    batch = f"{config.train.batch_size} images and {config.train.batch_size} sentences"
     lines = [
-        f"Run {config.name}, seed {config.seed}: {total_steps} steps of {config.train.batch_size} images and "
-        f"{config.train.batch_size} sentences on {strategy.num_replicas_in_sync} device(s), "
-        f"{parameters / 1e6:.1f} million weights.",
-        *(
-            f"The {name} encoder starts from {c.preset}."
-            if c.preset
-            else f"The {name} encoder starts from random weights (model.{name}.preset names pretrained ones)."
-            for name, c in weights.items()
-        ),
+        f"Run {config.name}, seed {config.seed}: {trainer.total_steps} steps of {batch} on "
+        f"{trainer.num_replicas} device(s), {parameters / 1e6:.1f} million weights."
     ]
-    if start_step:
-        lines.append(f"Going on after step {start_step}.")
+    for name, tower in (("image", config.model.image), ("text", config.model.text)):
+        start = tower.preset or f"random weights (model.{name}.preset names pretrained ones)"
+        lines.append(f"The {name} encoder starts from {start}.")
+    if trainer.start_step:
+        lines.append(f"Resuming after step {trainer.start_step}.")
     for line in lines:
-        console.print(line, highlight=False)
+        trainer.console.print(line, highlight=False)

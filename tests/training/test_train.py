@@ -1,7 +1,11 @@
 """A run from its first step to its last, whole, interrupted, killed and gone wrong."""
 
+import contextlib
 import json
 import math
+import os
+import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,23 +87,74 @@ def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroke
     assert 'tensor_path: "embeddings.tsv"' in (board / "projector_config.pbtxt").read_text()
 
 
-def test_a_run_that_was_stopped_in_the_middle_ends_with_the_same_weights(
-    unbroken, tiny_run, tmp_path, monkeypatch
-):
-    class StopAtFour(callbacks.StopOnSignal):
-        def on_step(self, step, logs):
-            self.interrupted = self.interrupted or step == 4
-            super().on_step(step, logs)
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Sends this process a signal while a step is done, as a user or a cluster does."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "StopOnSignal", StopAtFour)
-        stopped = train(tiny_run, tmp_path)
-    assert (stopped.step, stopped.finished) == (4, False)
-    again = train(tiny_run, tmp_path)
-    assert again.finished
-    whole, resumed = weights_of(unbroken[0]), weights_of(tmp_path)
-    for path, value in whole.items():
-        np.testing.assert_array_equal(value, resumed[path], err_msg=path)
+    class SendsSignal(callbacks.StopOnNaN):
+        number, when = signal.SIGTERM, 0
+
+        def on_step(self, step, logs):
+            super().on_step(step, logs)
+            if step == self.when:
+                os.kill(os.getpid(), self.number)
+
+    monkeypatch.setattr(callbacks, "StopOnNaN", SendsSignal)
+
+    def send(step: int, number: int = signal.SIGTERM) -> None:
+        SendsSignal.when, SendsSignal.number = step, number
+
+    return send
+
+
+def everything_of(workdir) -> dict[str, np.ndarray]:
+    """Every variable of the last and the best checkpoint: weights, optimizer, seeds, counters."""
+    found = {}
+    for which in ("last", "best"):
+        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(workdir / "checkpoints" / which)))
+        names = [n for n in reader.get_variable_to_shape_map() if "save_counter" not in n and n != "_CHECK"]
+        found |= {f"{which}/{n}": reader.get_tensor(n) for n in names if "OBJECT_GRAPH" not in n}
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_run_stopped_at_an_odd_step_ends_with_every_variable_of_the_unbroken_one(
+    unbroken, tiny_run, stop_at, schedule, tmp_path
+):
+    # Validations at 2, 4, 6 and 7; one more, at 5 where the run is stopped, would halve the rate too soon.
+    run, whole = tiny_run, unbroken[0]
+    if schedule == "plateau":
+        changes = ["train.schedule=plateau", "train.plateau_patience=1", "train.validate_every=2"]
+        run, whole = override(tiny_run, changes), tmp_path / "whole"
+        train(run, whole)
+    stop_at(5)
+    stopped = train(run, tmp_path / "stopped")
+    assert (stopped.step, stopped.finished) == (5, False)
+    stop_at(0)
+    assert train(run, tmp_path / "stopped").finished
+    expected, found = everything_of(whole), everything_of(tmp_path / "stopped")
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, found[name], err_msg=name)
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_handlers_of_signals_are_restored(tiny_run, stop_at, poisoned, tmp_path, monkeypatch):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    if poisoned:
+        sound = MedCLIP.train_step
+        monkeypatch.setattr(MedCLIP, "train_step", lambda self, b: sound(self, b) | {"loss": math.nan})
+    stop_at(2, signal.SIGINT)
+    with pytest.raises(FloatingPointError, match="at step 1") if poisoned else contextlib.nullcontext():
+        assert train(tiny_run, tmp_path).step == 2
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ctrl_c_before_the_first_step_is_done_ends_training_at_once(tiny_run, stop_at, tmp_path):
+    stop_at(1, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_run, tmp_path)
+    assert not (tmp_path / "checkpoints" / "last").exists()
 
 
 def test_a_finished_run_is_not_trained_again_and_none_of_its_files_is_rewritten(unbroken, tiny_run):
@@ -137,12 +192,11 @@ def test_no_decay_on_biases_norms_and_the_logit_scale(tiny_run):
 
 
 def test_batch_size_must_divide_among_replicas(tiny_run, tmp_path, monkeypatch):
-    class FourReplicas:
-        num_replicas_in_sync = 4
-
-    monkeypatch.setattr("medclip_keras.training.train.make_strategy", lambda name: FourReplicas())
+    devices = [SimpleNamespace(name=f"GPU:{n}") for n in range(4)]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
     with pytest.raises(ValueError, match=r"`train.batch_size` must be a multiple of the 4 replicas"):
-        train(tiny_run, tmp_path)
+        train(tiny_run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeypatch):

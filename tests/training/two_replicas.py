@@ -85,7 +85,7 @@ def main(num_replicas: int, backbone: str, objective: str, output: str) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
     keras.utils.set_random_seed(3)
     run = make_run(backbone, objective)
-    strategy = make_strategy("mirrored" if num_replicas > 1 else "one_device")
+    strategy = make_strategy(TrainConfig(strategy="mirrored" if num_replicas > 1 else "one_device"))
     assert strategy.num_replicas_in_sync == num_replicas
     with strategy.scope():
         model = MedCLIP(run, 40, KERNELS[backbone]).build_towers()
