@@ -19,7 +19,7 @@ from medclip_keras.models.architectures import (
     canonical,
     detect_kind,
 )
-from medclip_keras.models.key_maps import LAYOUTS, Entry
+from medclip_keras.models.key_maps import Entry
 from medclip_keras.models.state_dicts import StateDict, find_weights, read_settings, read_state_dict
 
 VISION, TEXT = "vision_model.model.", "text_model.model."
@@ -162,7 +162,7 @@ def _values(source: Source, entries: list[Entry]) -> dict[int, np.ndarray]:
         whole = values.setdefault(id(entry.variable), np.full(shape, np.nan, np.float32))
         width = entry.shape[-1] if entry.shape else 0
         part = ... if entry.third is None else np.s_[..., entry.third * width : (entry.third + 1) * width]
-        whole[part] = LAYOUTS[entry.layout].convert(source.tensors[entry.key], entry.shape)
+        whole[part] = entry.convert(source.tensors[entry.key])
     return values
 
 

@@ -1,10 +1,9 @@
-"""Pairs of PyTorch tensor and Keras variable, and the layout in which one fills the other.
+"""Pairs of PyTorch tensor and Keras variable, and the layout of one in the other.
 
 Names are those of torchvision's ResNet and of transformers 4; `TO_*` bring the names of transformers 5 and of
 old TensorFlow conversions to them.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,29 +11,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Layout of a PyTorch tensor in a Keras variable.
-
-    Attributes:
-        torch_shape: shape of the variable → shape that the tensor must have.
-        convert: (tensor, shape of the variable) → value of the variable.
-    """
-
-    torch_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
-    convert: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
-
-
-LAYOUTS = {
-    "same": Layout(lambda shape: shape, lambda x, shape: x),
-    "flat": Layout(lambda shape: (math.prod(shape),), lambda x, shape: x.reshape(shape)),
-    # Dense (in, out…) ← Linear (out, in); attention splits `out` into (heads, size)
-    "dense": Layout(lambda s: (math.prod(s[1:]), s[0]), lambda x, shape: x.T.reshape(shape)),
-    "dense_of_heads": Layout(lambda s: (s[-1], math.prod(s[:-1])), lambda x, shape: x.T.reshape(shape)),
-    # (height, width, in, out) ← (out, in, height, width)
-    "conv": Layout(lambda s: (s[3], s[2], s[0], s[1]), lambda x, shape: x.transpose(2, 3, 1, 0)),
-    "one_row": Layout(lambda shape: (1, *shape), lambda x, shape: x[0]),
+# Contiguous array of a variable's shape → its view with the shape and order of the PyTorch tensor.
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "same": lambda x: x,
+    "flat": lambda x: x.reshape(-1),
+    # Dense (in, out…) → Linear (out, in); attention splits `out` into (heads, size)
+    "dense": lambda x: x.reshape(len(x), -1).T,
+    "dense_of_heads": lambda x: x.reshape(-1, x.shape[-1]).T,
+    # (height, width, in, out) → (out, in, height, width)
+    "conv": lambda x: x.transpose(3, 2, 0, 1),
+    "one_row": lambda x: x[None],
 }
 
 
@@ -63,7 +49,13 @@ class Entry:
     @property
     def torch_shape(self) -> tuple[int, ...]:
         """Shape that the tensor must have."""
-        return tuple(LAYOUTS[self.layout].torch_shape(self.shape))
+        return LAYOUTS[self.layout](np.empty(self.shape, np.float32)).shape
+
+    def convert(self, tensor: np.ndarray) -> np.ndarray:
+        """The tensor in the layout of the variable, float32 of `shape`."""
+        value = np.empty(self.shape, np.float32)
+        LAYOUTS[self.layout](value)[...] = tensor
+        return value
 
 
 TO_SWIN = [

@@ -119,14 +119,9 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
 
 def _read_file(path: pathlib.Path) -> StateDict:
     with path.open("rb") as file:
-        start = file.read(64)
-    require(
-        not start.startswith(_POINTER),
-        "weights",
-        "a file of weights",
-        f"{path.name}, a Git LFS pointer of {path.stat().st_size} bytes",
-        "Fetch the file itself: git lfs pull.",
-    )
+        is_pointer = file.read(64).startswith(_POINTER)
+    received = f"{path.name}, a Git LFS pointer of {path.stat().st_size} bytes"
+    require(not is_pointer, "weights", "a file of weights", received, "Fetch the file itself: git lfs pull.")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     require(bool(tensors), "weights", "a file that holds tensors", f"{path.name} with none")
     return tensors
@@ -162,11 +157,8 @@ def _read_torch(path: pathlib.Path) -> StateDict:
     try:
         import torch
     except ImportError:
-        needed, advice = (
-            "a .safetensors file, for torch is not installed",
-            "pip install 'medclip_keras[torch]'.",
-        )
-        raise refusal("weights", needed, path.name, advice) from None
+        needed, install = "a .safetensors file without torch", "pip install 'medclip_keras[torch]'."
+        raise refusal("weights", needed, path.name, install) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others

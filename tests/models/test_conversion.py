@@ -83,7 +83,7 @@ def test_released_layout_gives_the_embeddings_of_the_released_model(kind, tmp_pa
     np.testing.assert_allclose(loaded.model.logit_scale(), np.exp(scale), rtol=1e-5)
 
 
-def test_released_workdir_says_how_its_model_was_used(tmp_path):
+def test_released_workdir_has_the_released_configuration(tmp_path):
     file = write(tmp_path / "weights", tensors_of("medclip_swin"))
     loaded = load_model(converted(file, "medclip_swin", tmp_path / "run"))
     assert loaded.config.name == "released_medclip_swin"
@@ -107,7 +107,7 @@ def test_released_workdir_says_how_its_model_was_used(tmp_path):
     assert len(left_out) == 3
 
 
-def test_case_is_that_of_the_command_line_or_of_the_vocabulary_s_settings(tmp_path):
+def test_lower_casing_follows_the_flag_then_tokenizer_config_json(tmp_path):
     flags, vocabulary = ("auto", "false", "true"), str(tmp_path / "vocab.txt")
     assert [convert.resolve_lower_case(flag, vocabulary) for flag in flags] == [True, False, True]
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
@@ -148,7 +148,7 @@ def test_bert_tower_gives_the_tokens_of_pytorch(by, tmp_path):
     np.testing.assert_allclose(outputs["pooled_output"], EXPECTED["hf_bert/pooled"], atol=1e-5)
 
 
-def test_names_of_transformers_5_in_memory_are_understood(tmp_path):
+def test_names_of_transformers_5_are_converted(tmp_path):
     new = {".attention.self.query.": ".attention.q_proj.", ".attention.self.key.": ".attention.k_proj."}
     new |= {".attention.self.value.": ".attention.v_proj.", ".attention.output.dense.": ".attention.o_proj."}
     new |= {".intermediate.dense.": ".mlp.fc1.", ".output.dense.": ".mlp.fc2."}
@@ -205,7 +205,7 @@ def swin(tmp_path_factory):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name_and_no_variable_changes(change, sentence, swin, tmp_path):
+def test_misfit_tensor_is_refused_by_name_and_no_variable_changes(change, sentence, swin, tmp_path):
     model, entries = swin
     before = model.get_weights()
     tensors = tensors_of("medclip_swin")
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused_by_name_and_no_variable_changes(change, se
         (lambda tensors: [tensors.pop(k) for k in list(tensors) if k.startswith("vision")], "a known layout"),
     ],
 )
-def test_a_refusal_leaves_no_file(change, sentence, tmp_path, capsys):
+def test_refusal_writes_no_file(change, sentence, tmp_path, capsys):
     tensors = tensors_of("medclip_swin")
     change(tensors)
     file = write(tmp_path / "weights", tensors)
@@ -244,7 +244,7 @@ def test_a_refusal_leaves_no_file(change, sentence, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_a_truncated_file_leaves_no_file(resnet_tower, tmp_path, capsys):
+def test_truncated_file_writes_no_file(resnet_tower, tmp_path, capsys):
     (tmp_path / "weights").mkdir()
     cut = tmp_path / "weights" / "cut.safetensors"
     cut.write_bytes(resnet_tower.read_bytes()[:-9])
@@ -256,7 +256,7 @@ def test_a_truncated_file_leaves_no_file(resnet_tower, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_names_that_other_wrappers_and_versions_give_are_the_same_tensors(tmp_path):
+def test_wrapper_prefixes_and_task_heads_are_ignored(tmp_path):
     tensors = tensors_of("medclip_swin")
     inner = {"vision_model.model.": "vision_model.model.swin.", "text_model.model.": "text_model.model.bert."}
     renamed = {}
@@ -273,7 +273,7 @@ def test_names_that_other_wrappers_and_versions_give_are_the_same_tensors(tmp_pa
     assert left_out == {"classifier.weight", "classifier.bias"}
 
 
-def test_a_layer_that_config_json_announces_is_missed(tmp_path):
+def test_missing_layer_and_other_settings_of_config_json_are_refused(tmp_path):
     settings = peers.TINY_BERT | {"num_hidden_layers": 5}
     source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings=settings))
     with pytest.raises(ValueError, match=r"16 missing: encoder\.layer\.4\.attention"):
@@ -293,13 +293,13 @@ def test_a_layer_that_config_json_announces_is_missed(tmp_path):
         ("timm_resnet", "architecture", "resnetaa50"),
     ],
 )
-def test_another_architecture_of_the_same_names_is_refused_by_its_config_json(kind, field, other, tmp_path):
+def test_architecture_without_a_backbone_here_is_refused_by_its_config_json(kind, field, other, tmp_path):
     file = write(tmp_path / "weights", tensors_of(kind), settings={field: other})
     with pytest.raises(ValueError, match=rf"json: {field}` must be .*\. Received: '{other}'\. No backb"):
         read_source(file)
 
 
-def test_shapes_do_not_tell_heads_and_odd_image_sizes_would_pad_windows(tmp_path):
+def test_unknown_number_of_heads_and_image_size_that_pads_windows_are_refused(tmp_path):
     source = read_source(write(tmp_path / "weights", tensors_of("hf_bert")))
     with pytest.raises(ValueError, match="`--num_heads` must be a divisor of the width 16"):
         convert.convert_tower(source)
@@ -308,13 +308,13 @@ def test_shapes_do_not_tell_heads_and_odd_image_sizes_would_pad_windows(tmp_path
         convert.convert_tower(source, image_size=48)
 
 
-def test_a_workdir_with_something_in_it_is_left_alone(resnet_tower, tmp_path, capsys):
+def test_non_empty_workdir_is_refused_and_unchanged(resnet_tower, tmp_path, capsys):
     (tmp_path / "mine").write_text("x")
     assert run(resnet_tower, "torchvision_resnet50", tmp_path) == 1
     assert "`--workdir` must be a folder that does not exist yet" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_an_unknown_layout_is_refused_with_some_of_its_names():
+def test_unknown_layout_is_refused_with_some_of_its_names():
     with pytest.raises(ValueError, match=r"must be of a known layout .*2 tensors, such as a\.b, c"):
         detect_kind(["c", "a.b"])

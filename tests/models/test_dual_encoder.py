@@ -50,7 +50,7 @@ def test_text_embeddings_do_not_depend_on_the_padding_of_the_batch():
     np.testing.assert_allclose(model.encode_tokens(ids[:1, :4], mask[:1, :4]), narrow[:1], atol=1e-6)
 
 
-def test_padded_mean_does_depend_on_it():
+def test_padded_mean_depends_on_the_padding_of_the_batch():
     model = make(text=TextEncoderConfig(**(vars(TEXT) | {"pooling": "padded_mean"})))
     ids, mask = tokens([4], 4)
     wide = model.encode_tokens(np.pad(ids, [(0, 0), (0, 5)]), np.pad(mask, [(0, 0), (0, 5)]))
@@ -102,7 +102,7 @@ def test_an_mlp_projection_has_one_hidden_layer_with_a_relu():
     np.testing.assert_allclose(model.image_encoder(images).embeddings_unnormalized, expected, atol=1e-5)
 
 
-def test_local_features_are_the_places_of_the_third_stage_and_the_words():
+def test_local_features_are_regions_of_the_third_stage_and_words():
     model = make_local()
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
     ids, mask = tokens([4, 6], 6)
@@ -174,7 +174,7 @@ def test_logit_scale_starts_at_its_temperature_and_is_clamped_by_the_optimizer()
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_backbone_gives_a_map_that_the_encoder_can_pool(backbone):
+def test_every_backbone_has_a_feature_map_of_its_width(backbone):
     size = 64 if backbone == "swin_tiny" else 32
     features = build_backbone(ImageEncoderConfig(backbone=backbone, image_size=size, width=8))
     assert features.output.shape[0] is None

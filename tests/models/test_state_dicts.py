@@ -148,7 +148,7 @@ def test_weights_are_found_in_folders(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_a_prefix_that_all_names_share_is_taken_off(prefix, tmp_path):
+def test_prefix_of_all_names_is_removed(prefix, tmp_path):
     names = {"fc.bias", "logit_scale"}
     file = write(tmp_path / "weights", {prefix + name: np.ones(2, "float32") for name in names})
     assert read_state_dict(file).keys() == names

@@ -24,7 +24,7 @@ def test_softmax_equals_the_log_of_each_images_share(batch):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_softmax_ignores_what_is_added_to_all_logits_of_an_image(batch):
+def test_softmax_is_invariant_to_an_offset_of_an_images_logits(batch):
     labels = np.eye(3)[[2, 0, 1, 1, 0]]
     shifted = batch[0] + 7 * np.arange(5)[:, None]
     expected = softmax_cross_entropy(tf.constant(batch[0]), labels)
@@ -50,7 +50,7 @@ def test_the_gradient_is_the_error_of_each_known_label(batch):
     np.testing.assert_allclose(tape.gradient(loss, logits), expected, atol=1e-12)
 
 
-def test_far_logits_and_nothing_known_stay_finite(batch):
+def test_large_logits_and_unknown_labels_give_a_finite_loss(batch):
     logits, labels, known = batch
     assert np.isfinite(sigmoid_cross_entropy(tf.constant(1e4 * logits), labels, known))
     assert float(sigmoid_cross_entropy(tf.constant(logits), labels, np.zeros_like(known))) == 0

@@ -29,14 +29,14 @@ def slopes(objective, logits):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_info_nce_drives_studies_with_the_same_finding_apart_wherever_they_are(seed):
+def test_info_nce_pushes_studies_with_the_same_finding_apart(seed):
     logits = np.random.default_rng(seed).normal(size=(6, 6)) * 3
     found = slopes(lambda v, t: info_nce(v, t, 1.0), logits)
     assert (found[FALSE_NEGATIVES] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["semantic", "sigmoid", "mixed"])
-def test_matching_by_labels_draws_them_together_from_the_same_start(name):
+def test_matching_by_labels_pulls_studies_with_the_same_finding_together(name):
     objective = {
         "semantic": lambda v, t: semantic_matching(v, t, 1.0, LABELS, LABELS),
         "sigmoid": lambda v, t: sigmoid_matching(v, t, 1.0, LABELS, LABELS, logit_bias=0.0),
@@ -50,7 +50,7 @@ def test_matching_by_labels_draws_them_together_from_the_same_start(name):
     assert (slopes(lambda v, t: info_nce(v, t, 1.0), np.zeros((6, 6)))[FALSE_NEGATIVES] > 0).all()
 
 
-def test_where_predictions_equal_the_labels_semantic_matching_rests_and_info_nce_pushes():
+def test_at_predictions_equal_to_the_labels_only_info_nce_has_a_gradient():
     # Logits of s / T are the optimum; there a study with k of its kind has 1/k of the mass for itself.
     temperature = 0.05
     logits = SAME / temperature

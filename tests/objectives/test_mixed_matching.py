@@ -63,7 +63,7 @@ def test_loss_is_worked_out_by_hand():
     np.testing.assert_allclose(out.loss, (image_to_text + text_to_image) / 2, rtol=1e-6)
 
 
-def test_the_own_text_gains_on_one_with_the_same_findings(batch):
+def test_own_text_is_pulled_closer_than_texts_with_the_same_findings(batch):
     a = tf.constant(batch["a"], "float32")
     with tf.GradientTape() as tape:
         logits = tf.Variable(tf.zeros((5, 4)))
@@ -76,7 +76,7 @@ def test_the_own_text_gains_on_one_with_the_same_findings(batch):
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.5])
-def test_a_weight_that_is_no_share_is_refused(batch, weight):
+def test_instance_weight_outside_0_to_1_is_refused(batch, weight):
     positional, masks = arguments(batch)
     with pytest.raises(
         ValueError, match=rf"`instance_weight` must be between 0 and 1\. Received: {weight}\."

@@ -104,7 +104,7 @@ def test_the_identity_as_kernel_gives_the_same_bytes_as_none(batch):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_related_concept_that_is_not_known_takes_no_part():
+def test_unknown_related_concept_does_not_count():
     # Both are positive for finding 0; the image's finding 1, which the text has, is not known.
     a, b = tf.constant([[1.0, 0, 0, 0, 0, 0]]), tf.constant([[1.0, 1, 0, 0, 0, 0]])
     known = tf.constant([[1.0, 0, 1, 1, 1, 1]])
@@ -118,7 +118,7 @@ def test_a_related_concept_that_is_not_known_takes_no_part():
 @pytest.mark.parametrize(
     "kernel", [np.eye(5), np.ones(6), np.ones((6, 6)), np.triu(RELATED)], ids=["5", "1-d", "flat", "upper"]
 )
-def test_a_kernel_that_is_no_inner_product_is_refused(batch, kernel):
+def test_kernel_that_is_not_positive_definite_is_refused(batch, kernel):
     with pytest.raises(
         ValueError, match=r"`concept_kernel` must be symmetric positive definite, of shape \(6, 6\)"
     ):
@@ -141,7 +141,7 @@ def test_flipping_one_label_changes_the_loss(batch):
     assert abs(float(call((v, t, flipped, b, known_a, known_b)).loss) - float(call(batch).loss)) > 1e-4
 
 
-def test_prediction_equal_to_the_target_has_no_kl_left():
+def test_prediction_equal_to_the_target_has_kl_0():
     a = np.eye(3)
     out = semantic_matching(np.eye(3), np.eye(3), 1 / 0.5, a, a, target_temperature=0.5)
     np.testing.assert_allclose(out.kl, 0, atol=1e-12)

@@ -51,7 +51,7 @@ def test_exchanging_images_and_texts_changes_nothing(batch):
     np.testing.assert_allclose(call(swapped).logits, tf.transpose(call(batch).logits), rtol=1e-12)
 
 
-def test_labels_that_contradict_each_other_are_no_match_and_no_less_than_none():
+def test_contradicting_labels_have_target_0_like_unrelated_ones():
     v = [[1.0, 0]]
     against, silent = (
         sigmoid_matching(v, v, 2.0, [[1.0, 0]], [b], logit_bias=0.0).loss for b in ([-1.0, 0], [0.0, 0])
@@ -66,7 +66,7 @@ def test_similarities_above_one_are_a_match():
     np.testing.assert_allclose(out.similarity, [[2]])
 
 
-def test_predictions_equal_to_the_targets_have_no_kl_left():
+def test_predictions_equal_to_the_targets_have_kl_0():
     # s = 1/sqrt(2), so the logit of a perfect prediction is log(s / (1 - s)).
     share = np.sqrt(0.5)
     bias = np.log(share / (1 - share)) - 1

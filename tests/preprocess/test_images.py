@@ -211,7 +211,7 @@ def test_crop_of_a_much_larger_image_is_of_the_image_made_smaller():
         assert min(np.abs(crop - window).max() for window in windows) < 1e-4
 
 
-def test_a_share_of_the_crop_is_enlarged():
+def test_crop_share_enlarges_a_part_of_the_crop():
     """Half of a crop's side, at twice the size: a ramp rises half as steeply, from anywhere in the image."""
     side = 32
     ramp = np.tile(np.arange(side, dtype=np.uint8) * 8, (side, 1))

@@ -17,7 +17,7 @@ def tokenizer():
     return Tokenizer(VOCABULARY, lower_case=True, max_tokens=7)
 
 
-def test_tokens_of_a_sentence_are_the_ones_found_by_hand(tokenizer):
+def test_tokens_of_a_sentence_equal_those_derived_by_hand(tokenizer):
     tokens = tokenizer(tf.constant(["Lungs are clear.", "no", ""]))
     expected_ids = [
         [0, 5, 6, 8, 7, 11, 3],  # [CLS] lung ##s are clear . [SEP]
@@ -52,7 +52,7 @@ def test_truncation_keeps_the_end_piece():
     np.testing.assert_array_equal(tokens["padding_mask"], [[1, 1, 1, 1]])
 
 
-def test_pieces_know_their_word():
+def test_word_ids_number_the_words_of_pieces():
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pneu", "##mo", "##thorax", "no", "."]
     tokenizer = Tokenizer(pieces, lower_case=True, max_tokens=9)
     tokens = tokenizer(tf.constant(["No pneumothorax .", "zzz pneumo"]))["token_ids"]
@@ -85,12 +85,16 @@ def test_saved_model_needs_no_vocabulary_file(tokenizer, tmp_path):
     np.testing.assert_array_equal(loaded["padding_mask"], tokenizer(texts)["padding_mask"])
 
 
-def test_load_gives_what_was_saved(tokenizer, tmp_path):
-    tokenizer.save(tmp_path)
+@pytest.mark.parametrize(("lower_case", "token_id"), [(True, 5), (False, 10)])
+def test_load_gives_the_saved_vocabulary_and_its_lower_casing(lower_case, token_id, tmp_path):
+    saved = Tokenizer(VOCABULARY, lower_case=lower_case, max_tokens=9)
+    saved.save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["lower_case"] is lower_case
     loaded = load_tokenizer(tmp_path)
     assert loaded.vocabulary == tuple(VOCABULARY)
-    assert (loaded.lower_case, loaded.max_tokens) == (True, 7)
-    assert loaded.fingerprint == tokenizer.fingerprint
+    assert (loaded.lower_case, loaded.max_tokens) == (lower_case, 9)
+    assert loaded.fingerprint == saved.fingerprint
+    assert loaded(tf.constant(["Lung"]))["token_ids"][0, 1] == token_id
 
 
 def test_load_refuses_changed_wordpieces(tokenizer, tmp_path):
@@ -103,12 +107,6 @@ def test_load_refuses_changed_wordpieces(tokenizer, tmp_path):
 def test_load_refuses_a_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(ValueError, match=r"`directory` must be a folder with tokenizer\.json"):
         load_tokenizer(tmp_path)
-
-
-def test_case_setting_travels_with_the_vocabulary(tmp_path):
-    Tokenizer(VOCABULARY, lower_case=False, max_tokens=9).save(tmp_path)
-    assert json.loads((tmp_path / "tokenizer.json").read_text())["lower_case"] is False
-    assert load_tokenizer(tmp_path)(tf.constant(["Lung"]))["token_ids"][0, 1] == 10
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def expected_of(name, said, batch, config):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_is_its_function_on_what_the_encoders_say(name, tiny_run):
+def test_training_objective_equals_its_function_on_the_encoders_outputs(name, tiny_run):
     run = with_objective(tiny_run, name)
     model, batch = make_model(run), make_batch(run)
     got = model.objective(batch, training=False)
@@ -103,7 +103,7 @@ def test_steps_lower_every_objective(name, tiny_run):
     assert [p for p in still if "key/bias" not in p] == [], still
 
 
-def test_temperatures_that_papers_fix_stay_and_others_are_learned(tiny_run):
+def test_logit_scale_is_learned_unless_the_paper_fixes_it(tiny_run):
     for name in OBJECTIVES:
         model = make_model(with_objective(tiny_run, name))
         learned = any(v is model.log_logit_scale for v in model.trainable_variables)
@@ -120,7 +120,9 @@ def test_objectives_of_own_pairs_take_nothing_but_pairs():
 
 
 @pytest.mark.parametrize("name", ["gloria", "mixed_matching"])
-def test_a_run_of_another_objective_is_resumed_and_loaded(name, tiny_run, tmp_path, monkeypatch):
+def test_resumed_run_of_an_objective_ends_with_the_weights_of_the_unbroken_run(
+    name, tiny_run, tmp_path, monkeypatch
+):
     """Stopped after three of five steps, it ends with the weights of the unbroken run."""
     run = with_objective(tiny_run, name, "train.steps=5", "data.paired_share=0.9")
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, texts=()))

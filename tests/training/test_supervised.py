@@ -127,7 +127,7 @@ def test_uncertain_labels_follow_the_policy_of_the_run(config, uncertain, label,
     np.testing.assert_array_equal(knowns.sum(axis=0), np.where(states == 3, known, 1).sum(axis=0))
 
 
-def test_a_smaller_share_of_the_labels_lies_within_a_larger_one(config):
+def test_smaller_share_of_labels_is_a_subset_of_a_larger_one(config):
     every = Classes(FINDINGS, one_each=False)
     half, most = (dataclasses.replace(every, share=share) for share in (0.4, 0.8))
     counts = [count_labelled(config, classes, "train") for classes in (half, most, every)]
@@ -135,7 +135,7 @@ def test_a_smaller_share_of_the_labels_lies_within_a_larger_one(config):
     assert count_labelled(config, half, "valid") == count_labelled(config, every, "valid")
 
 
-def test_it_is_measured_on_the_test_images_of_the_task(config, learned):
+def test_metrics_are_of_the_test_images_of_the_task(config, learned):
     workdir, metrics = learned
     found = metrics["data"]["phantom"]["supervised"]
     assert found["num_images"] == single_rows(config, "test").sum()
@@ -156,7 +156,7 @@ def test_the_loss_falls_on_the_images_that_are_learned_from(config, learned):
     assert after < 0.7 * before
 
 
-def test_the_command_finds_a_finished_run_and_measures_it_again(config, learned, capsys):
+def test_command_evaluates_a_finished_run_again(config, learned, capsys):
     workdir, metrics = learned
     assert main(["--run", str(workdir / "run.json"), "--workdir", str(workdir)]) == 0
     assert json.loads((workdir / "evaluation" / "metrics.json").read_text())["data"] == metrics["data"]
@@ -205,7 +205,7 @@ def test_fine_tuning_starts_from_the_image_tower_of_a_workdir(config, pretrained
     assert learning == {v.path for v in (*encoder.backbone.trainable_variables, *classifier.head.weights)}
 
 
-def test_a_preset_is_loaded_where_it_is_asked_for_and_left_where_not(config, tmp_path):
+def test_preset_is_loaded_for_start_preset_only(config, tmp_path):
     folder = str(tmp_path / "preset")
     backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
@@ -224,7 +224,7 @@ def test_a_preset_is_loaded_where_it_is_asked_for_and_left_where_not(config, tmp
     assert encoder_maker(config, "random")().backbone.name == "small_resnet"
 
 
-def test_a_folder_of_another_start_is_refused(config, learned):
+def test_workdir_of_another_start_is_refused(config, learned):
     with pytest.raises(
         ValueError, match=r"`workdir` must be empty, or hold this very run; it holds one with"
     ):
