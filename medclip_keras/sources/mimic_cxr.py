@@ -75,7 +75,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     root = epath.Path(path)
     metadata = _require_table(root, TABLES.format("metadata"))
     splits, states_of = _splits(root), _states(root)
-    images = []  # 377,110 times the few fields that are needed: 80 MB
+    images = []  # tuples, as 377,110 rows of all columns need too much memory
     for row in read_table(metadata, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
         patient, study = sys.intern(row["subject_id"]), sys.intern(row["study_id"])
         view, split = dicom.view_of_position(row["ViewPosition"]), _split_of(splits, patient, row.place)

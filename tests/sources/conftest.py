@@ -4,17 +4,41 @@ import io
 
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 
 from medclip_keras.sources.rows import ImageRow
 
 
 @pytest.fixture(scope="session")
-def image_file():
+def dicom_file():
+    """A function: pixels of 8 bits or more, bits that they use, further elements → an uncompressed file."""
+
+    def make(pixels: np.ndarray, bits: int = 8, **elements) -> bytes:
+        dataset = pydicom.Dataset()
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.SOPClassUID, dataset.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
+        dataset.PixelRepresentation, dataset.PixelData = 0, pixels.tobytes()
+        dataset.update(elements)
+        file = io.BytesIO()
+        dataset.save_as(file, enforce_file_format=True)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def image_file(dicom_file):
     """A function: seed, format → an image file of noise."""
 
     def make(seed: int, kind: str = "png") -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (20, 28), np.uint8)
+        if kind == "dicom":
+            return dicom_file(pixels)
         file = io.BytesIO()
         PIL.Image.fromarray(pixels).save(file, kind)
         return file.getvalue()

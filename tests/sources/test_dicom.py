@@ -390,18 +390,3 @@ def test_the_real_pair_is_a_picture_and_its_negative(medclip_data):
     assert decoded[0].shape == (1024, 1024)
     np.testing.assert_array_equal(decoded[0], 65535 - decoded[1])
     assert dicom.view_of_file(one) == dicom.view_of_file(two) == "frontal"
-
-
-def test_the_job_takes_burned_in_words_only_where_told_to(tmp_path):
-    from beam_jobs import decode_images  # brings TensorFlow
-
-    for name, elements in (("1.dcm", {"BurnedInAnnotation": "YES"}), ("2.dcm", {})):
-        (tmp_path / name).write_bytes(to_bytes(make(**elements)))
-    (tmp_path / "mine.csv").write_text("path,patient_id\n1.dcm,p1\n2.dcm,p2\n")
-    options = {"source": "csv", "input": str(tmp_path / "mine.csv"), "output": str(tmp_path / "out/records")}
-    options |= {"image_size": 16, "max_bad_fraction": 0.5}
-    refused = decode_images.run(**options)
-    assert (refused.counts["records"], refused.counts["bad_rows"]) == (1, 1)
-    allowed = decode_images.run(**options, allow_annotation=True)  # made anew over the first
-    assert (allowed.counts["records"], allowed.counts["bad_rows"]) == (2, 0)
-    assert "burned into" not in (tmp_path / "out/records/bad_records.jsonl").read_text()

@@ -11,6 +11,7 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 import pytest
 
 from beam_jobs import decode_images
@@ -150,3 +151,17 @@ def test_a_repeated_image_of_the_own_table_is_a_bad_row(write):
     assert (counts["records"], counts["bad_rows"]) == (3, 1)
     line = json.loads((pathlib.Path(options["output"]) / "bad_records.jsonl").read_text())
     assert line["reason"] == "another row has the same identifier"
+
+
+def test_the_job_reads_burned_in_annotation_only_if_allowed(tmp_path, dicom_file):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 28), np.uint8)
+    (tmp_path / "1.dcm").write_bytes(dicom_file(pixels, BurnedInAnnotation="YES"))
+    (tmp_path / "2.dcm").write_bytes(dicom_file(pixels))
+    (tmp_path / "mine.csv").write_text("path,patient_id\n1.dcm,p1\n2.dcm,p2\n")
+    options = {"source": "csv", "input": str(tmp_path / "mine.csv"), "output": str(tmp_path / "out/records")}
+    options |= {"image_size": 16, "max_bad_fraction": 0.5}
+    refused = decode_images.run(**options)
+    assert (refused.counts["records"], refused.counts["bad_rows"]) == (1, 1)
+    allowed = decode_images.run(**options, allow_annotation=True)  # made anew over the first
+    assert (allowed.counts["records"], allowed.counts["bad_rows"]) == (2, 0)
+    assert "burned into" not in (tmp_path / "out/records/bad_records.jsonl").read_text()

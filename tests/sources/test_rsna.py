@@ -6,10 +6,7 @@ The columns are those of https://www.kaggle.com/c/rsna-pneumonia-detection-chall
 import json
 import zipfile
 
-import numpy as np
-import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
 
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import rsna
@@ -20,34 +17,19 @@ CLASSES = "patientId,class\na,Normal\nb,Lung Opacity\nb,Lung Opacity\nc,No Lung 
 POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE
 
 
-def dicom(seed):
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16), np.uint8)
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-    dataset.PixelData = pixels.tobytes()
-    return dataset
-
-
 def write_layout(folder, image_file):
     root = folder / "rsna"
     (root / rsna.IMAGES).mkdir(parents=True)
     (root / rsna.TABLE).write_text(HEADER + "\n".join(ROWS) + "\n")
     (root / rsna.TABLE_OF_CLASSES).write_text(CLASSES)
     for seed, name in enumerate("abc"):
-        dicom(seed).save_as(root / rsna.IMAGES / f"{name}.dcm", enforce_file_format=True)
+        (root / rsna.IMAGES / f"{name}.dcm").write_bytes(image_file(seed, "dicom"))
     return root
 
 
 @pytest.fixture
-def archive(tmp_path):
-    return write_layout(tmp_path, None)
+def archive(tmp_path, image_file):
+    return write_layout(tmp_path, image_file)
 
 
 def test_several_boxes_are_one_row_and_classes_are_states(archive, decoded):
