@@ -16,6 +16,7 @@ demo: .venv
 lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: .venv lint
 	$(BIN)/python -m pytest
