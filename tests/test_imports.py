@@ -24,11 +24,11 @@ FORBIDDEN = {
 # The only project modules that a room may import, beside itself.
 MAY_IMPORT = {
     "objectives": (),
-    "knowledge": ("errors", "command"),
+    "knowledge": ("errors", "command", "pages"),
     "sources": ("errors", "knowledge.label_names", "knowledge.states", "knowledge.sections"),
     "preprocess": ("errors", "config"),
     "models": ("errors", "config", "objectives"),
-    "evaluation": ("errors", "config", "knowledge"),
+    "evaluation": ("errors", "config", "knowledge", "pages"),
 }
 USERS_OF_BEAM_JOBS = ("medclip_keras/pipeline.py", "medclip_keras/records/tfds_builders.py")
 
