@@ -11,7 +11,7 @@ It leaves four files in DIR2 (default: DIR.validation):
 - `validation.json`: the anomalies, against the schema, between splits and against the baseline;
 - `report.html`: all of it as a page. No report text and no identifier is in any of them.
 
-The exit status is 1 where there is an anomaly. A second run over the same records, schema and baseline reads
+The exit status is 1 if there is an anomaly. A second run over the same records, schema and baseline reads
 the result of the first.
 """
 

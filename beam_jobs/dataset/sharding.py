@@ -68,7 +68,7 @@ MakeRecord = Callable[[KeyedRow[Any]], Outcome]
 
 
 class ShardsMade(NamedTuple):
-    """Results of `MakeShards`: what `write` returned for each shard; keys and reasons of unreadable rows."""
+    """Results of `MakeShards`: the output of `write` for each shard; keys and reasons of unreadable rows."""
 
     shards: beam.PCollection
     bad: beam.PCollection

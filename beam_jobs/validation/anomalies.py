@@ -44,7 +44,7 @@ class Anomaly:
     Attributes:
         name: its kind, such as "patient_in_two_splits".
         feature: of the statistics.
-        sentence: requirement, what was received, advice.
+        sentence: requirement, received value, advice.
     """
 
     name: str

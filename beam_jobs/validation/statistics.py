@@ -34,7 +34,7 @@ def to_json(statistics: Statistics) -> str:
 
 
 def read_statistics(path: epath.PathLike) -> Statistics:
-    """Read what `write_statistics` wrote.
+    """Read a file of `write_statistics`.
 
     Raises:
         ValueError: not such a file.

@@ -37,7 +37,7 @@ class Classes:
         names: of concepts, in the order of the labels' columns.
         one_each: single-label classification of the images that are positive for exactly one class, as in
             single_finding; False: independent binary classification of all images.
-        share: of the training images; by hash of the record key, so that a smaller share lies within a larger
+        share: of the training images; by hash of the record key, so that a smaller share is part of a larger
             one.
     """
 

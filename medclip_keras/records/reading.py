@@ -28,9 +28,9 @@ class RecordFolder:
         shards = self.manifest.splits.get(split, {}).get("shards", ())
         return [str(epath.Path(self.directory) / shard["name"]) for shard in shards]
 
-    def count(self, split: str, what: str = "num_records") -> int:
+    def count(self, split: str, counted: str = "num_records") -> int:
         """Records of a split, or another count of the manifest: "num_sentences"."""
-        return int(self.manifest.splits.get(split, {}).get(what, 0))
+        return int(self.manifest.splits.get(split, {}).get(counted, 0))
 
 
 def image_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
@@ -79,9 +79,9 @@ def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
     return texts + paired
 
 
-def count(folders: Sequence[RecordFolder], split: str, what: str = "num_records") -> int:
+def count(folders: Sequence[RecordFolder], split: str, counted: str = "num_records") -> int:
     """Records of a split in all folders, or "num_sentences"."""
-    return sum(folder.count(split, what) for folder in folders)
+    return sum(folder.count(split, counted) for folder in folders)
 
 
 def read_records(folders: Sequence[RecordFolder], split: str, keep: Keep | None = None) -> tf.data.Dataset:
@@ -209,9 +209,11 @@ def _require_same_concepts(first: RecordFolder, other: RecordFolder) -> None:
     )
 
 
-def _require_split(folders: Sequence[RecordFolder], split: str, what: str, argument: str, noun: str) -> None:
+def _require_split(
+    folders: Sequence[RecordFolder], split: str, counted: str, argument: str, noun: str
+) -> None:
     require(
-        count(folders, split, what) > 0,
+        count(folders, split, counted) > 0,
         argument,
         f"folders that have {noun} in the split {split!r}",
         ", ".join(folder.directory for folder in folders),

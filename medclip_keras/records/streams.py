@@ -71,7 +71,7 @@ def kept_images(config: RunConfig, split: str, num_findings: int) -> Keep | None
     """Filter of the image records that a run learns from; None keeps all.
 
     A run on pairs leaves out images without a usable sentence of their own. Of the images with a report,
-    training keeps those whose study's hash is under `data.paired_share`: a smaller share lies within a larger
+    training keeps those whose study's hash is under `data.paired_share`: a smaller share is part of a larger
     one, and the studies depend on nothing else.
     """
     data, share = config.data, config.data.paired_share if split == "train" else 1.0
