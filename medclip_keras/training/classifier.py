@@ -118,8 +118,9 @@ def train_classifier(
     )
     outcome = Outcome(trainer.start_step, trainer.total_steps)
     if not trainer.finished:
-        options = {"steps_per_epoch": steps_per_epoch(config), "start_step": trainer.start_step}
-        batches = labelled_images(config, classes, **options)
+        batches = labelled_images(
+            config, classes, steps_per_epoch=steps_per_epoch(config), start_step=trainer.start_step
+        )
         outcome = trainer.fit(batches, _validation_batches(config, classes))
     if (workdir / "checkpoints" / "best" / "checkpoint").exists():
         trainer.checkpoints.restore_weights("best")
