@@ -7,7 +7,7 @@ letters; here every letter begins a word of them, which is how radiologists abbr
 import re
 from collections.abc import Mapping, Sequence
 
-from medclip_keras.knowledge.aliases import words_of
+from medclip_keras.knowledge.aliases import Span, words_of
 
 _DEFINITION = re.compile(r"((?:[^\W\d_]+[ -]){1,6})\(([A-Z]{2,6})\)")
 
@@ -31,11 +31,12 @@ def definitions(text: str) -> dict[str, tuple[str, ...]]:
 def written_out(
     sentence: str,
     words: Sequence[str],
-    offsets: Sequence[tuple[int, int]],
+    offsets: Sequence[Span],
     meanings: Mapping[str, tuple[str, ...]],
-) -> tuple[list[str], list[tuple[int, int]]]:
+) -> tuple[list[str], list[Span]]:
     """A sentence's words with every defined abbreviation replaced by its words, all at its offsets."""
-    long_words, long_offsets = [], []
+    long_words: list[str] = []
+    long_offsets: list[Span] = []
     for word, (start, end) in zip(words, offsets, strict=True):
         meaning = meanings.get(sentence[start:end], (word,))
         long_words += meaning

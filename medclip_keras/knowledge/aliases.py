@@ -15,8 +15,14 @@ Phrases are compared word by word after `normalise`: lower case, singular, Ameri
 import functools
 import itertools
 import re
+import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from medclip_keras.errors import refusal
+from medclip_keras.knowledge import TABLES
+
+Span = tuple[int, int]  # start and end, of words or of characters
 
 PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
@@ -29,35 +35,9 @@ _WORD = re.compile(
     # a mark, but not the full stop of "vs." or "Lt."; a dash
     r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
-_BRITISH = (
-    ("oedema", "edema"),
-    ("haem", "hem"),
-    ("tumour", "tumor"),
-    ("oesophag", "esophag"),
-    ("centre", "center"),
-    ("fibre", "fiber"),
-    ("catheteris", "catheteriz"),
-    ("visualis", "visualiz"),
-    ("localis", "localiz"),
-    ("aneurism", "aneurysm"),
-    ("paed", "ped"),
-    ("favour", "favor"),
-)
-_IRREGULAR = {
-    "vertebrae": "vertebra",
-    "bullae": "bulla",
-    "atelectases": "atelectasis",
-    "metastases": "metastasis",
-    "diagnoses": "diagnosis",
-    "bases": "base",
-    "bronchiectases": "bronchiectasis",
-    "apices": "apex",
-    "hila": "hilum",
-    "does": "do",
-    "has": "has",
-    "was": "was",
-    "lens": "lens",
-}
+_FORMS = tomllib.loads((TABLES / "word_forms.toml").read_text(encoding="utf-8"))
+_AMERICAN, _IRREGULAR = tuple(_FORMS["american"].items()), _FORMS["irregular"]
+PREFIXES = tuple(_FORMS["prefixes"])  # before a known word they form another valid word: "uncalcified"
 
 
 @functools.lru_cache(maxsize=50_000)
@@ -70,11 +50,11 @@ def normalise(word: str) -> str:
     word = word.lower().replace("’", "'")
     if len(word) > 3:
         word = word.replace("-", "")  # hydro-pneumothorax
-    for british, american in _BRITISH:
+    for british, american in _AMERICAN:
         word = word.replace(british, american)
     word = word.removesuffix("'s")
     if word in _IRREGULAR:
-        return _IRREGULAR[word]
+        return str(_IRREGULAR[word])
     if len(word) > 6 and word.endswith("omas"):  # granulomas, hematomas
         return word[:-1]
     if word.endswith("thoraces"):  # pneumo-, hydro-, haemo-
@@ -88,7 +68,7 @@ def normalise(word: str) -> str:
     return word
 
 
-def words_of(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+def words_of(text: str) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets."""
     matches = list(_WORD.finditer(text))
     return [normalise(match[0]) for match in matches], [match.span() for match in matches]
@@ -117,7 +97,7 @@ def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
     bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
     parts = tuple(alternatives(part.strip(), words) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
     if not all(words_of(phrase)[0] for part in parts for phrase in part):
-        raise ValueError(f"`aliases` must have a word in every part. Received: {text!r}.")
+        raise refusal("aliases", "phrases with a word in every part", text)
     return Alias(role, parts, text, shared=text.startswith("&"))
 
 
@@ -140,7 +120,7 @@ def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str
     pieces = re.split(r"(\([^()]*\))", phrase)
     plain = "".join(piece for piece in pieces if not re.fullmatch(r"\([^()]*\)", piece))
     if any(sign in plain for sign in "()|"):
-        raise ValueError(f"`aliases` must write alternatives as (one|two). Received: {phrase!r}.")
+        raise refusal("aliases", "phrases with alternatives as (one|two)", phrase)
     choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
     if words is not None and not re.search(r"\w\(|\)\w", phrase):  # "opacit(y|ies)" holds pieces of words
         choices = [[c for c in group if all(word in words for word in words_of(c)[0])] for group in choices]

@@ -3,82 +3,18 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from medclip_keras.knowledge.cues import CLAUSES
+
 POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL = "positive", "negative", "uncertain", "historical"
 ASSERTIONS = (POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL)
 
-_VERBS = frozenset(
-    (
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "has",
-        "have",
-        "had",
-        "appear",
-        "show",
-        "demonstrate",
-        "reveal",
-        "remain",
-        "seem",
-        "measure",
-        "project",
-        "contain",
-        "extend",
-        "persist",
-        "suggest",
-        "represent",
-        "obscure",
-        "overlie",
-    )
-)
-_DETERMINERS = frozenset(
-    ("the", "a", "an", "there", "this", "these", "those", "it", "its", "we", "he", "she", "patient")
-)
-_NEW_SUBJECTS = _DETERMINERS | frozenset(
-    (
-        "heart",
-        "cardiac",
-        "cardiomediastinal",
-        "mediastinal",
-        "mediastinum",
-        "mild",
-        "moderate",
-        "small",
-        "large",
-        "minimal",
-        "trace",
-        "tiny",
-        "stable",
-        "unchanged",
-        "increased",
-        "decreased",
-        "persistent",
-        "interval",
-        "new",
-        "left",
-        "right",
-        "bilateral",
-        "bibasilar",
-        "with",
-        "normal",
-        "clear",
-        "possible",
-        "probable",
-        "likely",
-        "questionable",
-        "mildly",
-        "moderately",
-        "slightly",
-    )
-)
+_VERBS, _DETERMINERS = CLAUSES["verbs"], CLAUSES["determiners"]
+_NEW_SUBJECTS = CLAUSES["subjects"] | _DETERMINERS
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _OR = frozenset({"or", "nor", "/"})
 _SHORT_REACH_BACK = {"removal": 0}
 _OPENINGS = ("clinical setting", "clinical context")
-_ADJECTIVES = frozenset(("possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"))
+_ADJECTIVES = frozenset(["possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"])
 _AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
 _AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
@@ -259,7 +195,7 @@ def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:
     return any(start < cue.end and cue.start < end for start, end in spans)
 
 
-def _longest(cues: Sequence[Cue]) -> list[Cue]:
+def _longest(cues: list[Cue]) -> list[Cue]:
     """Cues in order, without those that lie inside a longer one."""
     if len(cues) < 2:
         return cues

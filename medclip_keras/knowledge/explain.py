@@ -1,4 +1,4 @@
-"""A report with what was read out of it, and its text cut where mentions, cues and scopes begin and end."""
+"""A report with its mentions, its text cut where mentions, cues and scopes begin and end."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,17 @@ from medclip_keras.knowledge.mentions import findings_of
 from medclip_keras.knowledge.sections import Section
 
 SIGNS = {POSITIVE: "+", NEGATIVE: "-", UNCERTAIN: "?", HISTORICAL: "past"}
-MEANINGS = {
-    POSITIVE: "the report says that it is there",
-    NEGATIVE: "it says that it is not there",
-    UNCERTAIN: "it leaves it open",
-    HISTORICAL: "it was there, or has resolved: counts as negative",
-}
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A report and what was read out of it.
+    """A report and its labels.
 
     Attributes:
-        concepts: the table's name.
+        concepts: name of the concept table.
         sections: of the report, in order.
-        mentions: of each section; numbered from 1 throughout the report.
-        findings: "positive", "negative" or "uncertain" of each concept that the report speaks of.
+        mentions: of each section.
+        findings: "positive", "negative" or "uncertain" of each concept that the report mentions.
     """
 
     concepts: str
@@ -36,16 +30,21 @@ class Explained:
     findings: Mapping[str, str]
 
     @property
-    def numbered(self) -> list[tuple[int, Section, Mention]]:
-        """Every mention with its number and its section."""
+    def numbered(self) -> list[tuple[Section, dict[int, Mention]]]:
+        """Every section with its mentions by number; numbers run from 1 through the report."""
+        numbers = itertools.count(1)
         pairs = zip(self.sections, self.mentions, strict=True)
-        found = [(section, mention) for section, mentions in pairs for mention in mentions]
-        return [(number, *pair) for number, pair in enumerate(found, start=1)]
+        return [(section, {next(numbers): mention for mention in own}) for section, own in pairs]
+
+    def findings_by_state(self) -> list[tuple[str, list[str]]]:
+        """The states that occur, positive before uncertain before negative, each with its concepts."""
+        names = {state: [n for n, s in self.findings.items() if s == state] for state in SIGNS}
+        return [(state, names[state]) for state in (POSITIVE, UNCERTAIN, NEGATIVE) if names[state]]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text with the numbers of the mentions that it belongs to, as words, cue or scope."""
+    """A run of text with the numbers of the mentions whose words, cue or scope contain it."""
 
     text: str
     mentions: tuple[int, ...]
@@ -54,46 +53,46 @@ class Piece:
 
 
 def explain(labeller: ReportLabeller, sections: Sequence[Section]) -> Explained:
-    """Reads a report; two sections of one name keep their own mentions."""
+    """Label a report and give each section its own mentions, two sections of one name included."""
     labels = labeller.label(sections)
-    # What is read in a section does not depend on later ones, so these counts divide the mentions.
-    counts = [len(labeller.label(sections[:k]).mentions) for k in range(len(sections) + 1)]
-    mentions = tuple(labels.mentions[first:last] for first, last in itertools.pairwise(counts))
     findings = findings_of(labels, labeller.table.names)
-    return Explained(labeller.table.name, tuple(sections), mentions, findings)
+    return Explained(labeller.table.name, tuple(sections), labels.section_mentions, findings)
 
 
-def pieces(text: str, mentions: Sequence[Mention], first: int = 1) -> list[Piece]:
-    """Cuts a section's text wherever a mention, a cue or a scope begins or ends.
+def pieces(text: str, mentions: Mapping[int, Mention]) -> list[Piece]:
+    """Cut a section's text at every beginning and end of a mention, a cue or a scope.
 
     Args:
         text: of the section.
-        mentions: of the section.
-        first: the number of the first mention.
+        mentions: of the section, by number.
 
     Returns:
         Pieces that add up to the text.
 
     >>> mention = Mention("C0013604", "Edema", "body", 3, 8, "negative", "no", "edema", (0, 2), (3, 8))
-    >>> [(piece.text, piece.mentions, piece.cues, piece.scopes) for piece in pieces("No edema", [mention])]
+    >>> [(piece.text, piece.mentions, piece.cues, piece.scopes) for piece in pieces("No edema", {1: mention})]
     [('No', (), (1,), ()), (' ', (), (), ()), ('edema', (1,), (), (1,))]
     """
-    spans = [((m.start, m.end), m.cue_span or (0, 0), m.scope or (0, 0)) for m in mentions]
-    cuts = sorted({0, len(text), *(cut for kinds in spans for span in kinds for cut in span)})
+    words = {number: (m.start, m.end) for number, m in mentions.items()}
+    cues = {number: m.cue_span for number, m in mentions.items() if m.cue_span}
+    scopes = {number: m.scope for number, m in mentions.items() if m.scope}
+    kinds = (words, cues, scopes)
+    cuts = sorted({0, len(text), *(cut for spans in kinds for span in spans.values() for cut in span)})
     return [
-        Piece(text[start:end], *(_covering(spans, kind, start, end, first) for kind in range(3)))
+        Piece(
+            text[start:end],
+            *(tuple(n for n, (s, e) in spans.items() if s <= start and end <= e) for spans in kinds),
+        )
         for start, end in itertools.pairwise(cuts)
     ]
 
 
+def runs(text: str, mentions: Mapping[int, Mention]) -> list[tuple[tuple[int, ...], list[Piece]]]:
+    """The pieces of a section's text, grouped by the mentions whose words they are."""
+    groups = itertools.groupby(pieces(text, mentions), key=lambda piece: piece.mentions)
+    return [(numbers, list(group)) for numbers, group in groups]
+
+
 def scope_words(section: Section, mention: Mention) -> str:
-    """What the cue of a mention reaches, "" where there is none."""
+    """The words that a mention's cue reaches, "" without a cue."""
     return section.text[slice(*mention.scope)] if mention.scope else ""
-
-
-def _covering(spans: Sequence[tuple], kind: int, start: int, end: int, first: int) -> tuple[int, ...]:
-    return tuple(
-        number
-        for number, kinds in enumerate(spans, start=first)
-        if kinds[kind][0] <= start and end <= kinds[kind][1]
-    )

@@ -8,8 +8,9 @@ reading wins; `knowledge.assertion` decides by the scope of the cues.
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import spacy
 from spacy.matcher import PhraseMatcher
@@ -24,6 +25,7 @@ from medclip_keras.knowledge.aliases import (
     PRESENT,
     WHOLE,
     Alias,
+    Span,
     alternatives,
     parse_alias,
     words_of,
@@ -35,9 +37,19 @@ from medclip_keras.knowledge.linking import Linker, Linking
 from medclip_keras.knowledge.sections import split_sentences
 from medclip_keras.knowledge.umls import knowledge_base_aliases
 
+_Use = TypeVar("_Use")
+Definitions = tuple[tuple[str, tuple[str, ...]], ...]  # abbreviations and the words that each stands for
+
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _OTHER_WORD = "□"
+# Of the assertions of an alias's parts the first of these decides.
+_PRECEDENCE = {
+    assertions.NEGATIVE: 0,
+    assertions.UNCERTAIN: 1,
+    assertions.HISTORICAL: 1,
+    assertions.POSITIVE: 2,
+}
 _APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
@@ -53,8 +65,8 @@ class Mention:
     assertion: str  # "positive", "negative", "uncertain" or "historical" (of the past, or resolved)
     cue: str  # the words that decided the assertion, "" where none did
     rule: str  # the alias that matched
-    cue_span: tuple[int, int] | None = None  # where the cue stands: text[cue_span[0]:cue_span[1]]
-    scope: tuple[int, int] | None = None  # what the cue reaches, before or after it
+    cue_span: Span | None = None  # characters of the cue: text[cue_span[0]:cue_span[1]]
+    scope: Span | None = None  # characters that the cue reaches, before or after it
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,17 @@ class _Candidate:
     role: str
     start: int
     end: int
-    parts: tuple[tuple[int, int], ...]
+    parts: tuple[Span, ...]
     rule: str
+
+
+@dataclass
+class _Uses:
+    """The possible meanings of a phrase."""
+
+    cues: list[str] = field(default_factory=list)  # kinds
+    parts: list[tuple[int, int]] = field(default_factory=list)  # combination, part number
+    aliases: list[tuple[int, str, str]] = field(default_factory=list)  # concept, role, rule
 
 
 class Extractor:
@@ -75,9 +96,9 @@ class Extractor:
     Args:
         table: the concepts and their aliases.
         cache_size: how many different sentences are remembered; reports repeat themselves.
-        linking: how spellings that the dictionary lacks are looked up; None: not at all.
-        words: normalised words of the only text that will be read, which makes the extractor in a fraction of
-            the time; None: any text. Linking needs all words, and sets it aside.
+        linking: settings for misspelled words and a model's entities; None: no linking.
+        words: normalised words of the only text that will be read, which builds the extractor in a fraction
+            of the time; None: any text. Linking needs all words and ignores it.
 
     Raises:
         ValueError: an alias that cannot be parsed; a model or knowledge base that is not there.
@@ -100,10 +121,11 @@ class Extractor:
         self._linking = linking
         self._only = words if linking is None else None
         self._vocab = spacy.blank("en").vocab
-        self._vocab.lex_attr_getters = {}  # shapes and flags of words are not needed, and slow to derive
+        # Shapes and flags of words are not needed, and slow to derive; spaCy's stubs lack the attribute.
+        self._vocab.lex_attr_getters = {}  # type: ignore[attr-defined]
         self._matcher = PhraseMatcher(self._vocab, attr="ORTH")
-        self._uses: dict[int, list[tuple]] = defaultdict(list)  # matcher key → what the phrase may be
-        self._words: set[str] = set()  # of all phrases
+        self._uses: dict[int, _Uses] = defaultdict(_Uses)  # by matcher key
+        self.words: set[str] = set()  # of all phrases
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
             for text in (concept.name, *concept.aliases):
@@ -111,12 +133,12 @@ class Extractor:
         for kind, phrases in KINDS.items():
             for phrase in phrases:
                 for alternative in alternatives(phrase, self._only):
-                    self._learn(alternative, ("cue", kind))
+                    _add(self._phrase(alternative).cues, kind)
         self._linker = self._start_linker(linking) if linking else None
         self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
 
-    def __reduce__(self):
-        """Travels to a worker as its table, and is built there."""
+    def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
+        """Pickle the settings; the worker builds the extractor from them."""
         return Extractor, (self.table, self._cache_size, self._linking, self._only)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
@@ -145,93 +167,92 @@ class Extractor:
     def _learn_alias(self, position: int, alias: Alias) -> None:
         if len(alias.parts) == 1:
             for phrase in alias.parts[0]:
-                self._learn(phrase, ("concept", position, alias.role, alias.text))
+                _add(self._phrase(phrase).aliases, (position, alias.role, alias.text))
             return
         for number, part in enumerate(alias.parts):
             for phrase in part:
-                self._learn(phrase, ("part", len(self._combinations), number))
+                _add(self._phrase(phrase).parts, (len(self._combinations), number))
         self._combinations.append((position, alias))
 
-    def _learn(self, phrase: str, use: tuple) -> None:
+    def _phrase(self, phrase: str) -> _Uses:
+        """The uses of a phrase, which the matcher finds from now on."""
         words, _ = words_of(phrase)
         key = " ".join(words)
-        uses = self._uses[self._vocab.strings.add(key)]
-        if not uses:
+        number = self._vocab.strings.add(key)
+        if number not in self._uses:
             self._matcher.add(key, [Doc(self._vocab, words=words)])
-            self._words.update(words)
-        if use not in uses:
-            uses.append(use)
+            self.words.update(words)
+        return self._uses[number]
 
     def _start_linker(self, linking: Linking) -> Linker:
-        """A linker to all that was learned, and to the further aliases of a knowledge base."""
+        """A linker to all learned phrases and to the further aliases of a knowledge base."""
         positions = {cui: k for k, cui in enumerate(self.table.cuis)}
         for k, concept in enumerate(self.table.concepts):
             positions.update(dict.fromkeys(concept.equivalents, k))
-        if linking.umls:
-            for cui, phrases in knowledge_base_aliases(linking.umls, positions).items():
-                for phrase in phrases:
-                    if not self._uses.get(self._vocab.strings[" ".join(words_of(phrase)[0])]):
-                        self._learn(phrase, ("concept", positions[cui], PRESENT, f"UMLS: {phrase}"))
-        normal = self.table.names.index(NO_FINDING) if NO_FINDING in self.table.names else None
+        further = knowledge_base_aliases(linking.umls, positions) if linking.umls else {}
+        for cui, aliases in further.items():
+            for phrase in aliases:
+                if self._vocab.strings[" ".join(words_of(phrase)[0])] not in self._uses:
+                    self._phrase(phrase).aliases.append((positions[cui], PRESENT, f"UMLS: {phrase}"))
         phrases: dict[str, list[str]] = defaultdict(list)
         for key, uses in self._uses.items():
-            named = {use[1] for use in uses if use[0] == "concept"}
-            for position in sorted(named - {normal}):
-                phrases[self.table.cuis[position]].append(self._vocab.strings[key])
-        return Linker(linking, phrases, self._words)
+            for position in sorted({position for position, _, _ in uses.aliases}):
+                if self.table.names[position] != NO_FINDING:
+                    phrases[self.table.cuis[position]].append(self._vocab.strings[key])
+        return Linker(linking, phrases, self.words)
 
-    def _link_entities(self, sentence: str, offsets, matched: list[_Candidate]) -> Iterable[_Candidate]:
-        """Readings of the entities of a scispaCy model that hold no match."""
-        for first, last, phrase, similarity in self._linker.entities(sentence):
+    def _link_entities(
+        self, linker: Linker, sentence: str, offsets: Sequence[Span], matched: Sequence[_Candidate]
+    ) -> Iterator[_Candidate]:
+        """Readings of the entities of a scispaCy model that overlap no match."""
+        for first, last, phrase, similarity in linker.entities(sentence):
             inside = [k for k, (start, end) in enumerate(offsets) if start < last and first < end]
             if not inside or any(c.start <= inside[-1] and inside[0] < c.end for c in matched):
                 continue
             span = (inside[0], inside[-1] + 1)
-            for kind, *use in self._uses[self._vocab.strings[phrase]]:
-                if kind == "concept":
-                    position, role, rule = use
-                    yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
+            for position, role, rule in self._uses[self._vocab.strings[phrase]].aliases:
+                yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
 
-    def _read_sentence(self, sentence: str, meanings: tuple = ()) -> tuple[Mention, ...]:
+    def _read_sentence(self, sentence: str, meanings: Definitions = ()) -> tuple[Mention, ...]:
         words, offsets = words_of(sentence)
         if meanings:
             words, offsets = written_out(sentence, words, offsets, dict(meanings))
         if not words:
             return ()
-        near = {}
+        near: Mapping[int, float] = {}
         if self._linker:
             reading = self._linker.read(words, offsets)
             words, offsets, near = reading.words, reading.offsets, reading.similarities
         candidates, cues = self._match(words)
         if self._linker:
-            candidates += self._link_entities(sentence, offsets, candidates)
+            candidates += self._link_entities(self._linker, sentence, offsets, candidates)
         others = [(c.start, c.end) for c in candidates if c.role == EXCLUDED]
         candidates = _best_readings(candidates)
         if near:
             candidates = [_with_similarity(candidate, near) for candidate in candidates]
         if not candidates:
             return ()
-        cues = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
         scopes = Scopes(words, cues, [part for c in candidates for part in c.parts], others)
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
-        return tuple(sorted({m for m in found if m}, key=lambda m: (m.start, m.end, m.name)))
+        # Not a set: its order differs from process to process.
+        unique = dict.fromkeys(mention for mention in found if mention)
+        return tuple(sorted(unique, key=lambda m: (m.start, m.end, m.name)))
 
-    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
-        """Readings of concepts, and cues by kind, start and end."""
-        candidates, cues = [], []
-        parts: dict[int, dict[int, list[tuple[int, int]]]] = {}  # combination → part → word spans
+    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[Cue]]:
+        """Readings of concepts, and cues."""
+        candidates: list[_Candidate] = []
+        cues: list[Cue] = []
+        parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
         # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
-        shown = [word if word in self._words else _OTHER_WORD for word in words]
+        shown = [word if word in self.words else _OTHER_WORD for word in words]
         for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
-            for use in self._uses[key]:
-                if use[0] == "cue":
-                    cues.append((use[1], start, end))
-                elif use[0] == "part":
-                    parts.setdefault(use[1], {}).setdefault(use[2], []).append((start, end))
-                else:
-                    _, position, role, rule = use
-                    if rule[0] == WHOLE and (start or end < len(words) - (words[-1] == ".")):
-                        continue
+            uses = self._uses[key]
+            cues += [Cue(kind, start, end, " ".join(words[start:end])) for kind in uses.cues]
+            for number, part in uses.parts:
+                parts.setdefault(number, {}).setdefault(part, []).append((start, end))
+            is_whole = start == 0 and end >= len(words) - (words[-1] == ".")
+            for position, role, rule in uses.aliases:
+                if is_whole or rule[0] != WHOLE:
                     candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
             position, alias = self._combinations[number]
@@ -239,14 +260,12 @@ class Extractor:
                 candidates += _combine(position, alias, found, words)
         return candidates, cues
 
-    def _assert(self, candidate: _Candidate, scopes: Scopes, offsets) -> Mention | None:
+    def _assert(self, candidate: _Candidate, scopes: Scopes, offsets: Sequence[Span]) -> Mention | None:
         name = self.table.names[candidate.concept]
         decided, cue = assertions.POSITIVE, None
         if name != NO_FINDING:  # "no acute disease" holds its own negation
             readings = [scopes.assertion(start, end) for start, end in candidate.parts]
-            decided, cue = next((r for r in readings if r[0] == assertions.NEGATIVE), None) or next(
-                (r for r in readings if r[0] != assertions.POSITIVE), readings[0]
-            )
+            decided, cue = min(readings, key=lambda reading: _PRECEDENCE[reading[0]])
             if candidate.role == ABSENT:
                 if decided == assertions.NEGATIVE:
                     return None  # "not normal in size" says too little
@@ -267,12 +286,17 @@ class Extractor:
         )
 
 
+def _add(uses: list[_Use], use: _Use) -> None:
+    if use not in uses:
+        uses.append(use)
+
+
 def _linked(rule: str, similarity: float) -> str:
     return f"linked: {rule} ({similarity:.2f})"
 
 
 def _with_similarity(candidate: _Candidate, near: Mapping[int, float]) -> _Candidate:
-    """The candidate, whose rule says so where its words are spelled in another way."""
+    """The candidate; its rule gives the least similarity of its corrected words, if any."""
     similarities = [near[k] for start, end in candidate.parts for k in range(start, end) if k in near]
     return replace(candidate, rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
 
@@ -294,12 +318,14 @@ def _moved(mention: Mention, section: str, offset: int) -> Mention:
     )
 
 
-def _characters(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The character offsets of words[start:end], of which there is at least one."""
+def _characters(offsets: Sequence[Span], start: int, end: int) -> Span:
+    """The character offsets of words[start:end], at least one word."""
     return offsets[start][0], offsets[end - 1][1]
 
 
-def _combine(position: int, alias: Alias, found: dict, words: list[str]) -> Iterable[_Candidate]:
+def _combine(
+    position: int, alias: Alias, found: Mapping[int, list[Span]], words: list[str]
+) -> Iterator[_Candidate]:
     """Readings of an alias of several parts: close together, in any order, within one clause."""
     for spans in itertools.product(*(found[number] for number in range(len(alias.parts)))):
         ordered = sorted(spans)

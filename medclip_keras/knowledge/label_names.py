@@ -1,4 +1,4 @@
-"""What each data set's own label names mean: one table of data set, label and concept of `thorax`.
+"""The concept of each data set's own label names: one table of data set, label and concept of `thorax`.
 
 `tables/label_names.csv` is the one place for it; a new data set is new rows. Concepts of `chest21` and
 `chexpert14` have the same names in `thorax`, so the table serves records of those as well. A label stands
@@ -20,17 +20,16 @@ mura              a study's outcome: bones of the arm, no concept.
 """
 
 import csv
-import difflib
 import functools
-import importlib.resources
 
-from medclip_keras.errors import require
+from medclip_keras.errors import near_names, refusal
+from medclip_keras.knowledge import TABLES
 
-_TABLE = importlib.resources.files("medclip_keras.knowledge") / "tables" / "label_names.csv"
+_TABLE = TABLES / "label_names.csv"
 
 
 def concept_of_label(dataset: str, label: str) -> str | None:
-    """The concept of `thorax` that a data set's label stands for, None where there is none.
+    """The concept of `thorax` for a data set's label, None for a label without a concept.
 
     >>> concept_of_label("nih_chestxray14", "Effusion")
     'Pleural Effusion'
@@ -46,9 +45,8 @@ def concept_of_label(dataset: str, label: str) -> str | None:
     known = label
     while known not in concepts and "/" in known:
         known = known.rpartition("/")[0]
-    near = difflib.get_close_matches(label, concepts, 3) or list(concepts)[:3]
-    requirement, advice = f"a label of {dataset}", f"Near names: {', '.join(near)}."
-    require(known in concepts, "label", requirement, label, advice)
+    if known not in concepts:
+        raise refusal("label", f"a label of {dataset}", label, near_names(label, concepts))
     return concepts[known]
 
 
@@ -74,9 +72,8 @@ def datasets() -> tuple[str, ...]:
 
 
 def _labels(dataset: str) -> dict[str, str | None]:
-    near = difflib.get_close_matches(dataset, _table(), 3) or list(_table())
-    known = "a data set of label_names.csv"
-    require(dataset in _table(), "dataset", known, dataset, f"Near names: {', '.join(near)}.")
+    if dataset not in _table():
+        raise refusal("dataset", "a data set of label_names.csv", dataset, near_names(dataset, _table()))
     return _table()[dataset]
 
 
@@ -84,7 +81,6 @@ def _labels(dataset: str) -> dict[str, str | None]:
 def _table() -> dict[str, dict[str, str | None]]:
     """Data set → label → concept or None."""
     table: dict[str, dict[str, str | None]] = {}
-    with _TABLE.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            table.setdefault(row["dataset"], {})[row["label"]] = row["concept"] or None
+    for row in csv.DictReader(_TABLE.read_text(encoding="utf-8").splitlines()):
+        table.setdefault(row["dataset"], {})[row["label"]] = row["concept"] or None
     return table

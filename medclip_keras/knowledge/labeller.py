@@ -1,5 +1,7 @@
 """Sections to label states: a vector a sentence and a vector a report, over the table's concepts."""
 
+import functools
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, Concep
 from medclip_keras.knowledge.extractor import Extractor, Mention
 from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.knowledge.states import LabelState, StateVector
 
 _STATES = {  # plain ints: looked up for every mention
     POSITIVE: int(LabelState.POSITIVE),
@@ -38,24 +40,29 @@ class LabelledSentence:
 
     section: str
     text: str
-    states: np.ndarray  # (num_findings,) int8, `LabelState`
+    states: StateVector  # (num_findings,)
 
 
 @dataclass(frozen=True)
 class ReportLabels:
-    """What a report says.
+    """The labels of a report.
 
     Attributes:
         sentences: of findings, impression and text under no heading, in order.
         states: (num_findings,) int8 of the whole report, no closure over parents.
-        mentions: where the states come from; offsets into the section's text.
-        usable: False where the report has no text of that kind.
+        section_mentions: of each section, the mentions that give the states; offsets into its text.
+        usable: False for a report without sentences.
     """
 
     sentences: tuple[LabelledSentence, ...]
-    states: np.ndarray
-    mentions: tuple[Mention, ...]
+    states: StateVector
+    section_mentions: tuple[tuple[Mention, ...], ...]
     usable: bool
+
+    @functools.cached_property
+    def mentions(self) -> tuple[Mention, ...]:
+        """The mentions of the whole report, in order."""
+        return tuple(itertools.chain.from_iterable(self.section_mentions))
 
 
 class ReportLabeller:
@@ -67,7 +74,7 @@ class ReportLabeller:
 
     Args:
         table: the concepts.
-        linking: how spellings that the dictionary lacks are looked up; None: not at all.
+        linking: settings for misspelled words and a model's entities; None: no linking.
         words: of the only text that will be read, as for `Extractor`; None: any text.
 
     >>> from medclip_keras.knowledge.concepts import load_table
@@ -90,21 +97,26 @@ class ReportLabeller:
         self._abnormal = [k for name, k in self._positions.items() if name not in {NO_FINDING, *devices}]
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
-        """Labels a report's sections; other sections than findings, impression and body say nothing."""
-        sentences, mentions, meanings = [], [], {}
+        """Label a report; only the sections of `CONTENT_SECTIONS` are read for findings."""
+        sentences: list[LabelledSentence] = []
+        section_mentions: list[tuple[Mention, ...]] = []
+        meanings: dict[str, tuple[str, ...]] = {}
         for section in sections:
-            if section.name not in CONTENT_SECTIONS:
-                continue
-            meanings.update(definitions(section.text))
-            for start, end in split_sentences(section.text):
+            own: list[Mention] = []
+            is_read = section.name in CONTENT_SECTIONS
+            if is_read:
+                meanings.update(definitions(section.text))
+            for start, end in split_sentences(section.text) if is_read else ():
                 text = section.text[start:end]
                 found = self._extractor.sentence_mentions(text, section.name, start, meanings)
-                mentions += found
+                own += found
                 sentences.append(LabelledSentence(section.name, text, self.states(found)))
-        return ReportLabels(tuple(sentences), self.states(mentions), tuple(mentions), bool(sentences))
+            section_mentions.append(tuple(own))
+        states = self.states(list(itertools.chain.from_iterable(section_mentions)))
+        return ReportLabels(tuple(sentences), states, tuple(section_mentions), bool(sentences))
 
-    def states(self, mentions: Sequence[Mention]) -> np.ndarray:
-        """(num_findings,) int8 of what some mentions say together."""
+    def states(self, mentions: Sequence[Mention]) -> StateVector:
+        """(num_findings,) int8 of several mentions together."""
         states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
         if not mentions:
             return np.array(states, np.int8)
@@ -113,14 +125,13 @@ class ReportLabeller:
             if _RANKS[state] > _RANKS[states[position]]:
                 states[position] = state
         if self._no_finding is not None:
-            states[self._no_finding] = self._normality(states)
+            states[self._no_finding] = self._normality(states, states[self._no_finding])
         return np.array(states, np.int8)
 
-    def _normality(self, states: Sequence[int]) -> int:
-        """The state of `No Finding`: said of all, or of lungs and heart alike, and nothing against it."""
+    def _normality(self, states: Sequence[int], said: int) -> int:
+        """The state of `No Finding`: stated overall, or of lungs and heart alike, and not contradicted."""
         denied = int(LabelState.NEGATIVE)
         lungs = any(states[k] == denied for k in self._lungs)
-        said = states[self._no_finding]
         if lungs and any(states[k] == denied for k in self._heart):
             said = int(LabelState.POSITIVE)
         if said and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):

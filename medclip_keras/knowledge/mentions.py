@@ -1,7 +1,7 @@
-"""What was read out of a report, as the line of JSON that `label_reports --mentions` writes."""
+"""The labels of a report as the line of JSON that `label_reports --mentions` writes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -9,8 +9,27 @@ from medclip_keras.knowledge.labeller import ReportLabels
 from medclip_keras.knowledge.states import LabelState
 
 
-def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
-    """A report's line of the mentions file: states by finding, and mentions without their text.
+class MentionRecord(TypedDict):
+    """A mention without its text; offsets into its section."""
+
+    cui: str
+    name: str
+    section: str
+    start: int
+    end: int
+    assertion: str
+
+
+class MentionsLine(TypedDict):
+    """A line of the mentions file."""
+
+    report_id: str
+    findings: dict[str, str]
+    mentions: list[MentionRecord]
+
+
+def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> MentionsLine:
+    """A report's line of the mentions file: state by finding, and mentions without their text.
 
     Args:
         report_id: the source's own.
@@ -43,5 +62,5 @@ def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) ->
 
 
 def findings_of(labels: ReportLabels, names: Sequence[str]) -> dict[str, str]:
-    """The concepts that a report speaks of, in the table's order: "positive", "negative" or "uncertain"."""
+    """The concepts that a report mentions, in the table's order: "positive", "negative" or "uncertain"."""
     return {names[k]: LabelState(labels.states[k]).name.lower() for k in np.flatnonzero(labels.states)}

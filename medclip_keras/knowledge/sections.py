@@ -7,7 +7,10 @@ no heading is `body`, or `preamble` where it stands before a report's own findin
 """
 
 import re
+import tomllib
 from dataclasses import dataclass, field
+
+from medclip_keras.knowledge import TABLES
 
 
 @dataclass(frozen=True)
@@ -20,33 +23,8 @@ class Section:
 
 CONTENT_SECTIONS = frozenset({"findings", "impression", "body", "addendum"})  # what is said of this chest
 
-_HEADINGS = {
-    "findings": "findings|finding|report|chest findings|radiographic findings|description|observations|"
-    "findings and impression|findings/impression|findings impression|impression and findings|"
-    "wet read|preliminary report",
-    "impression": "impression|impressions|conclusion|conclusions|opinion|interpretation|summary|assessment|"
-    "diagnosis|diagnoses|final diagnosis|radiological diagnosis|imp|impression/recommendations|"
-    "impression and recommendation|impression and recommendations|conclusion/impression",
-    "indication": "indication|indications|history|clinical history|clinical information|clinical indication|"
-    "clinical indications|clinical data|clinical details|clinical statement|reason for exam|"
-    "reason for examination|reason for study|reason for the exam|reason for this examination|reason|"
-    "history/indication|indication/history|hx|clinical hx|pt hx|medical history|patient history|"
-    "underlying medical condition|"
-    "medical condition|clinical question|symptoms",
-    "comparison": "comparison|comparisons|comparison study|comparison studies|comparison exam|"
-    "comparison made|prior study|prior studies|prior exams|previous exams|compared to",
-    "technique": "technique|techniques|procedure|views|number of views|protocol|technical factors|"
-    "exposure|procedure comments",
-    "examination": "examination|examinations|exam|exam type|type of exam|study|title|procedure performed|"
-    "exam date|study date|date|date of exam|accession|accession number|modality",
-    "title": "final report|final examination|radiology report",  # what follows stands under no heading
-    "recommendation": "recommendation|recommendations|follow-up|follow up|notification|notifications|"
-    "communication|critical result|critical results",
-    "addendum": "addendum",
-    "signature": "signed by|electronically signed by|dictated by|read by|reported by|transcribed by|"
-    "attending|signature|signed|dictated|approved by",
-}
-_NAMES = {heading: name for name, headings in _HEADINGS.items() for heading in headings.split("|")}
+_WORDS = tomllib.loads((TABLES / "sections.toml").read_text(encoding="utf-8"))
+_NAMES: dict[str, str] = {h: name for name, headings in _WORDS["headings"].items() for h in headings}
 _HEADING = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in sorted(_NAMES, key=len, reverse=True))
 _BARE = "findings|impression|indication|comparison|technique|history|conclusion|examination|addendum"
 _OPENING = re.compile(
@@ -92,48 +70,13 @@ def split_sections(text: str) -> tuple[Section, ...]:
     return tuple(Section(name, part.strip()) for name, part in parts if re.search(r"\w", part))
 
 
-def _name_of(match: re.Match) -> str:
+def _name_of(match: re.Match[str]) -> str:
     heading = match["colon"] or match["alone"] or match["upper"] or match["bare"]
     return _NAMES[re.sub(r"\s+", " ", heading.lower())]
 
 
-_ABBREVIATIONS = frozenset(
-    (
-        "dr",
-        "mr",
-        "mrs",
-        "ms",
-        "prof",
-        "st",
-        "jr",
-        "sr",
-        "vs",
-        "approx",
-        "ca",
-        "eg",
-        "ie",
-        "etc",
-        "cf",
-        "resp",
-        "incl",
-        "fig",
-        "no",
-        "nos",
-        "ca",
-        "dept",
-        "min",
-        "max",
-        "avg",
-        "est",
-        "e.g",
-        "i.e",
-        "a.m",
-        "p.m",
-        "a.p",
-        "p.a",
-    )
-)
-_ENDS_LIST_ONLY = frozenset({"etc", "jr", "sr", "a.m", "p.m", "a.p", "p.a", "no", "nos", "min", "max", "st"})
+_ABBREVIATIONS = frozenset(_WORDS["abbreviations"])
+_AT_SENTENCE_ENDS = frozenset(_WORDS["at_sentence_ends"])
 _BREAK = re.compile(
     r"(?P<stop>(?<=\S)[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
@@ -143,7 +86,6 @@ _BREAK = re.compile(
     r"|(?P<item>;?\s(?=\d{1,2}\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
 )
-_WORD = re.compile(r"\S+")
 _MARK = re.compile(r"[.!?;\n]|\s(?=\d{1,2}\)\s)")
 _LEAST_WIDTH = 60  # characters of a line, where a text is wrapped
 # A line that ends so goes on in the next.
@@ -153,7 +95,6 @@ _OPEN_END = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
-_LAST_WORD = re.compile(r"[\w.]*$")
 _INITIAL = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$")  # "Dr. J. Smith"
 _LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=\s)\s*")
 
@@ -179,7 +120,7 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(span for span in (_trim(text, *span) for span in spans) if span)
 
 
-def _breaks(text: str, start: int, match: re.Match, width: int) -> bool:
+def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
     """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
     if match["wrap"]:
         return _is_deliberate(text, match, width)
@@ -188,19 +129,19 @@ def _breaks(text: str, start: int, match: re.Match, width: int) -> bool:
     before = text[max(start, match.start() - 16) : match.start()]
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
-    word = _LAST_WORD.search(before)[0].lower().rstrip(".")
+    word = re.split(r"[^\w.]", before)[-1].lower().rstrip(".")
     if word in _ABBREVIATIONS:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
             return not following.isdigit()
-        return word in _ENDS_LIST_ONLY and (following.isupper() or not following)
+        return word in _AT_SENTENCE_ENDS and (following.isupper() or not following)
     return not (before[-1:].isupper() and _INITIAL.search(before))
 
 
-def _is_deliberate(text: str, match: re.Match, width: int) -> bool:
+def _is_deliberate(text: str, match: re.Match[str], width: int) -> bool:
     """Whether a line ended although the next word had room in it, and not in the middle of a phrase."""
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()].rstrip()
-    following = _WORD.match(text, match.end())[0]
+    following = text[match.end() :].split(maxsplit=1)[0]  # the next line begins in upper case
     return len(line) + 1 + len(following) < width and not _OPEN_END.match(line)
 
 

@@ -1,6 +1,9 @@
-"""What a report or a label table says of a finding: one of four states, kept until batches are made."""
+"""The label of a finding in a report, sentence or image: one of four states, kept until batches are made."""
 
 import enum
+
+import numpy as np
+import numpy.typing as npt
 
 
 class LabelState(enum.IntEnum):
@@ -13,3 +16,6 @@ class LabelState(enum.IntEnum):
     POSITIVE = 1
     NEGATIVE = 2
     UNCERTAIN = 3
+
+
+StateVector = npt.NDArray[np.int8]  # (..., num_findings), `LabelState`

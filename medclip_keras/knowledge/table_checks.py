@@ -1,43 +1,45 @@
-"""What a concept table cannot mean: each check finds the rows that are wrong.
+"""Validation of concept tables: each check yields the invalid rows.
 
-A row is refused for a malformed CUI, a name or CUI that stands twice, a parent that the table does not have,
-a circle of parents, an alias that cannot be parsed, and an alias (or name) that two concepts claim.
+A row is refused for a malformed CUI, a duplicate name or CUI, a parent that the table does not have, a circle
+of parents, an alias that cannot be parsed, and an alias (or name) that two concepts claim.
 
-Two aliases are the same where the words are that they are matched by. A phrase that several concepts may
-rightly name ("hydropneumothorax" in a table without one) carries the sign & in each. Excluded readings claim
-nothing, and a normal phrase may deny several concepts.
+Two aliases are equal if they are matched by the same words. A phrase that several concepts may rightly name
+("hydropneumothorax" in a table without one) carries the sign & in each. Excluded readings claim nothing, and
+a normal phrase may deny several concepts.
 """
 
-import difflib
 import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
+from medclip_keras.errors import near_names
 from medclip_keras.knowledge.aliases import ABSENT, EXCLUDED, Alias, normalise, parse_alias, words_of
 
 TEXTS = ("cui", "name")
 LISTS = ("aliases", "parents", "equivalents")
 
-Problem = tuple[str, str, tuple[int, ...]]  # what is required, what was received, the rows' positions
+Problem = tuple[str, str, tuple[int, ...]]  # the requirement, the received value, the rows' positions
 
 
-class Row(Protocol):
-    """`concepts.Concept`, as far as it is checked here."""
+@dataclass(frozen=True)
+class Concept:
+    """One finding: a row of a concept table."""
 
     cui: str
     name: str
-    aliases: tuple[str, ...]
-    parents: tuple[str, ...]
-    equivalents: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()  # names of concepts of the same table
+    equivalents: tuple[str, ...] = ()  # further CUIs that mean the same finding
 
 
 def row_problem(row: Any) -> str:
-    """What is wrong with the fields of one JSON row; "" where nothing is.
+    """The first error in the fields of a JSON row; "" for a valid row.
 
     >>> row_problem({"cui": "C0034063", "name": "Edema", "parent": "Lung Opacity"})
-    "unknown field 'parent' (near: 'parents')"
+    "unknown field 'parent'; Near names: parents"
     """
     if not isinstance(row, dict):
         return "no JSON object"
@@ -46,8 +48,7 @@ def row_problem(row: Any) -> str:
             return f"{field} is missing or no text"
     for field in row:
         if field not in TEXTS + LISTS:
-            near = difflib.get_close_matches(field, TEXTS + LISTS, 1)
-            return f"unknown field {field!r}" + (f" (near: {near[0]!r})" if near else "")
+            return f"unknown field {field!r}; {near_names(field, TEXTS + LISTS).rstrip('.')}"
     for field in LISTS:
         values = row.get(field, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
@@ -56,15 +57,15 @@ def row_problem(row: Any) -> str:
 
 
 @functools.lru_cache(maxsize=8)  # a worker builds the same table more than once
-def first_problem(concepts: tuple[Row, ...]) -> Problem | None:
-    """The first thing that cannot be meant, or None."""
+def first_problem(concepts: tuple[Concept, ...]) -> Problem | None:
+    """The first validation error of a table, or None."""
     if not concepts:
         return "hold at least one concept", "none", ()
     checks = (_malformed_cuis, _double_names, _double_cuis, _unknown_parents, _circles, _alias_problems)
     return next(itertools.chain.from_iterable(check(concepts) for check in checks), None)
 
 
-def parents_first(concepts: Sequence[Row]) -> list[int]:
+def parents_first(concepts: Sequence[Concept]) -> list[int]:
     """Positions with every parent before its children; those on a circle, and below it, are left out."""
     order: list[int] = []
     placed: set[str] = set()
@@ -80,14 +81,14 @@ def parents_first(concepts: Sequence[Row]) -> list[int]:
         placed.update(concepts[position].name for position in ready)
 
 
-def _malformed_cuis(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _malformed_cuis(concepts: Sequence[Concept]) -> Iterator[Problem]:
     for position, concept in enumerate(concepts):
         for cui in (concept.cui, *concept.equivalents):
             if not re.fullmatch(r"C\d{7}", cui):
                 yield "have UMLS CUIs (C and seven digits)", repr(cui), (position,)
 
 
-def _double_names(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _double_names(concepts: Sequence[Concept]) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for position, concept in enumerate(concepts):
         if concept.name in first:
@@ -95,7 +96,7 @@ def _double_names(concepts: Sequence[Row]) -> Iterator[Problem]:
         first[concept.name] = position
 
 
-def _double_cuis(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _double_cuis(concepts: Sequence[Concept]) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for position, concept in enumerate(concepts):
         for cui in (concept.cui, *concept.equivalents):
@@ -104,16 +105,16 @@ def _double_cuis(concepts: Sequence[Row]) -> Iterator[Problem]:
             first[cui] = position
 
 
-def _unknown_parents(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _unknown_parents(concepts: Sequence[Concept]) -> Iterator[Problem]:
     names = [concept.name for concept in concepts]
     for position, concept in enumerate(concepts):
         for parent in concept.parents:
             if parent not in names:
-                near = difflib.get_close_matches(parent, names, 1) or names
-                yield "name parents of the same table", f"{parent!r} (near: {near[0]!r})", (position,)
+                received = f"{parent!r} ({near_names(parent, names).rstrip('.')})"
+                yield "name parents of the same table", received, (position,)
 
 
-def _circles(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _circles(concepts: Sequence[Concept]) -> Iterator[Problem]:
     placed = {concepts[position].name for position in parents_first(concepts)}
     positions = {concept.name: position for position, concept in enumerate(concepts)}
     path = [name for name in positions if name not in placed][:1]
@@ -124,7 +125,7 @@ def _circles(concepts: Sequence[Row]) -> Iterator[Problem]:
         yield "have parents without a circle", "a circle", tuple(positions[name] for name in circle)
 
 
-def _alias_problems(concepts: Sequence[Row]) -> Iterator[Problem]:
+def _alias_problems(concepts: Sequence[Concept]) -> Iterator[Problem]:
     claims: dict[tuple[str, ...], tuple[int, bool]] = {}
     for position, concept in enumerate(concepts):
         own: dict[tuple[str, ...], bool] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 
 if TYPE_CHECKING:
     from scispacy.linking_utils import KnowledgeBase
@@ -20,7 +20,7 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
 
     Args:
         name_or_path: a file with an entity a line in scispaCy's form, or "umls".
-        cuis: the concepts that are wanted.
+        cuis: the concepts.
 
     Returns:
         CUI → aliases in lower case that only this concept has, without those of less than four letters and
@@ -37,6 +37,26 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
     return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
 
 
+def knowledge_base_path(name_or_path: str) -> epath.Path:
+    """The file of a knowledge base; "umls" is downloaded by scispaCy at the first use.
+
+    Raises:
+        ValueError: no such file, or a download that failed.
+    """
+    if name_or_path == SCISPACY_UMLS:
+        from scispacy.file_cache import cached_path
+        from scispacy.linking_utils import DEFAULT_UMLS_PATH
+
+        try:
+            return epath.Path(cached_path(DEFAULT_UMLS_PATH))
+        except OSError as error:  # of requests: no network, or refused
+            advice = f"scispaCy could not download it ({type(error).__name__}): give a file of yours."
+            raise refusal("umls", "a knowledge base that scispaCy keeps", name_or_path, advice) from None
+    path = epath.Path(name_or_path)
+    require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
+    return path
+
+
 def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
     from scispacy.linking_utils import Entity, KnowledgeBase
 
@@ -47,23 +67,8 @@ def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
                 entity = Entity(**json.loads(line))
             except (json.JSONDecodeError, TypeError) as error:
                 received = f"line {number} of {path.name!r} ({type(error).__name__})"
-                require(False, "umls", "JSON lines with concept_id, canonical_name and aliases", received)
+                fields = "JSON lines with concept_id, canonical_name and aliases"
+                raise refusal("umls", fields, received) from None
             if entity.concept_id in cuis:
                 entities.append(entity)
     return KnowledgeBase(entities)
-
-
-def knowledge_base_path(name_or_path: str) -> epath.Path:
-    """The file of a knowledge base; scispaCy downloads its own where it has not yet."""
-    if name_or_path == SCISPACY_UMLS:
-        from scispacy.file_cache import cached_path
-        from scispacy.linking_utils import DEFAULT_UMLS_PATH
-
-        try:
-            return epath.Path(cached_path(DEFAULT_UMLS_PATH))
-        except OSError as error:  # of requests: no network, or refused
-            advice = f"scispaCy could not download it ({type(error).__name__}): give a file of yours."
-            require(False, "umls", "a knowledge base that scispaCy keeps", name_or_path, advice)
-    path = epath.Path(name_or_path)
-    require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
-    return path

@@ -50,7 +50,7 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     """Close label states over the table's parents.
 
     A positive child makes its parent positive; an uncertain child makes a parent uncertain that is not
-    positive; a parent that is still negative makes its other children negative.
+    positive; then a negative parent makes its children negative that were not mentioned.
 
     Args:
         states: (..., num_findings) int8, `LabelState`.
@@ -59,7 +59,7 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     Returns:
         (..., num_findings) int8.
     """
-    below = _descendants(table)  # (num_findings, num_findings): row k holds k and its descendants
+    below = table.descendants  # (num_findings, num_findings)
 
     def among(state: LabelState, relatives: npt.NDArray[np.bool_]) -> tf.Tensor:
         return tf.reduce_any((states == state)[..., None, :] & relatives, axis=-1)  # (..., num_findings)
@@ -93,11 +93,3 @@ def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     nothing = ~tf.reduce_any(present, axis=-1, keepdims=True)  # (..., 1)
     is_no_finding = np.array(table.names) == NO_FINDING  # (num_findings,)
     return tf.where(nothing & is_no_finding, np.int8(LabelState.POSITIVE), states)
-
-
-def _descendants(table: ConceptTable) -> npt.NDArray[np.bool_]:
-    below = np.eye(len(table), dtype=bool)
-    for child in reversed(table.order):
-        for parent in table.concepts[child].parents:
-            below[table.index(parent)] |= below[child]
-    return below

@@ -107,10 +107,7 @@ def tree_similarity(table: ConceptTable) -> np.ndarray:
     >>> float(tree_similarity(table)[table.index("Consolidation"), table.index("Pneumonia")])
     0.8
     """
-    lineage = np.eye(len(table))  # row k: 1 for the members of A_k
-    for child in table.order:
-        for parent in table.concepts[child].parents:
-            lineage[child] = np.maximum(lineage[child], lineage[table.index(parent)])
+    lineage = table.descendants.T.astype(np.float64)  # row k: 1 for the members of A_k
     shared, sizes = lineage @ lineage.T, lineage.sum(axis=1)
     return 2 * shared / (sizes[:, None] + sizes)
 

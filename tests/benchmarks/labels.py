@@ -68,7 +68,8 @@ def kinds_of(table: ConceptTable, finding: str, named: frozenset[str]) -> list[i
     """Positions of a finding and of its kinds, down to those that `named` names as findings of their own."""
     kinds = {table.index(finding)}
     for position in table.order:
-        if table.names[position] not in named and kinds.intersection(table.parent_positions[position]):
+        parents = {table.index(name) for name in table.concepts[position].parents}
+        if table.names[position] not in named and kinds & parents:
             kinds.add(position)
     return sorted(kinds)
 

@@ -23,22 +23,14 @@ import random
 import sys
 
 import numpy as np
-from scispacy.linking_utils import Entity
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from medclip_keras.knowledge.aliases import PRESENT, normalise, parse_alias, words_of
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.extractor import Extractor
-from medclip_keras.knowledge.linking import (
-    MIN_LETTERS,
-    THRESHOLD,
-    ExactIndex,
-    Linking,
-    SpellingLinker,
-    candidate_generator,
-    similarity,
-)
+from medclip_keras.knowledge.linking import ExactIndex, Linking
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sentences
+from medclip_keras.knowledge.spelling import MIN_LETTERS, THRESHOLD, SpellingLinker
 from medclip_keras.sources import openi
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -87,25 +79,24 @@ def sentences_of_tuning(folder: pathlib.Path) -> list[str]:
 
 
 def best_by_each(words, spellings) -> list[tuple[tuple[str, float], tuple[str, float]]]:
-    """For each spelling the word with the fewest edits among the candidates, and the one with the highest
-    cosine of scispaCy's own vectors, which are of trigrams; with the figure."""
+    """For each spelling the word with the fewest edits, and the one with the highest cosine of scispaCy's own
+    vectors, which are of trigrams; with the figure."""
     words, spellings = sorted(words), list(spellings)
-    candidates = candidate_generator(Entity(word, word, [word]) for word in words)(spellings, 10)
+    linker = SpellingLinker(words, threshold=min(_THRESHOLDS))
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3))
     index = ExactIndex(vectorizer.fit_transform(words))
     nearest = index.knnQueryBatch(vectorizer.transform(spellings), 1)
     best = []
-    for spelling, found, (positions, distances) in zip(spellings, candidates, nearest, strict=True):
-        by_edits = [(candidate.concept_id, similarity(spelling, candidate.concept_id)) for candidate in found]
+    for spelling, (positions, distances) in zip(spellings, nearest, strict=True):
         by_cosine = [(words[k], 1 - distance) for k, distance in zip(positions, distances, strict=True)]
-        best.append([max(own, key=lambda one: one[1], default=("", 0.0)) for own in (by_edits, by_cosine)])
+        best.append((linker.link(spelling), max(by_cosine, key=lambda one: one[1], default=("", 0.0))))
     return best
 
 
 def print_by_threshold(words, pairs, negatives) -> None:
     """The first table."""
     known = SpellingLinker(words)
-    lists = {"without the list": negatives, "with it": [w for w in negatives if not known.stands(w)]}
+    lists = {"without the list": negatives, "with it": [w for w in negatives if not known.is_valid(w)]}
     print(f"{len(pairs)} misspellings of {len(words)} words; real words outside of the dictionary:")
     print("  " + ", ".join(f"{len(own)} {name}" for name, own in lists.items()))
     print(f"{'':10}" + "".join(f"{name:>34}" for name in ("fewest edits (ours)", "highest cosine")))
@@ -161,7 +152,7 @@ def main() -> None:
         parser.error("`MEDCLIP_DATA` must be a folder that holds openi/ and bert_vocab/.")
     table, rng = load_table(arguments.concepts), random.Random(arguments.seed)
     plain, linking = Extractor(table), Extractor(table, linking=Linking())
-    dictionary = {word for key in plain._uses for word in plain._vocab.strings[key].split()}
+    dictionary = plain.words
     words = {word for word in dictionary if len(word) >= MIN_LETTERS and word.isalpha()}
     pairs = misspellings(words, rng)
     sentences = sentences_of_tuning(folder)

@@ -69,7 +69,7 @@ def test_signs_of_an_alias():
 
 @pytest.mark.parametrize("text", ["", "!", "?", "^", "heart + ", "a (b|) + (|c)"])
 def test_aliases_without_a_word_are_refused(text):
-    with pytest.raises(ValueError, match="must have a word in every part"):
+    with pytest.raises(ValueError, match="must be phrases with a word in every part"):
         parse_alias(text)
 
 

@@ -76,7 +76,7 @@ def test_unknown_names_are_refused_with_near_ones():
         ValueError, match=r"`dataset` must be .* Received: 'padchests'\. Near names: padchest"
     ):
         concept_of_label("padchests", "pneumonia")
-    with pytest.raises(ValueError, match=r"`dataset` must be .* Near names: nih_chestxray14, chexpert"):
+    with pytest.raises(ValueError, match=r"`dataset` must be .* Known: nih_chestxray14, chexpert"):
         labels_of("something else")
     with pytest.raises(
         ValueError,

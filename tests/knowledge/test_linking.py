@@ -14,14 +14,8 @@ from scispacy.linking_utils import Entity
 from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.concepts import Concept, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor
-from medclip_keras.knowledge.linking import (
-    THRESHOLD,
-    ExactIndex,
-    Linking,
-    SpellingLinker,
-    candidate_generator,
-    similarity,
-)
+from medclip_keras.knowledge.linking import ExactIndex, Linking, candidate_generator
+from medclip_keras.knowledge.spelling import THRESHOLD, SpellingLinker, similarity
 from medclip_keras.knowledge.umls import knowledge_base_aliases
 
 TABLE = ConceptTable(
@@ -149,25 +143,36 @@ def test_threshold_is_the_least_similarity():
 
 def test_the_fewest_edits_decide_not_the_highest_cosine():
     words, spelling = ("calcification", "opacification"), "clacification"
-    linker = SpellingLinker(words)
-    (candidates,) = linker._generate([spelling], 2)
+    (candidates,) = candidate_generator(Entity(word, word, [word]) for word in words)([spelling], 2)
     assert max(candidates, key=lambda one: one.similarities[0]).concept_id == "opacification"
-    assert linker.link(spelling) == ("calcification", pytest.approx(12 / 13))
+    assert SpellingLinker(words).link(spelling) == ("calcification", pytest.approx(12 / 13))
 
 
-def test_known_formations_stand_for_themselves():
+def test_one_edit_in_five_letters_reaches_the_default_threshold():
+    linker = SpellingLinker(["about", "edema"])
+    assert linker.link("axout") == ("about", pytest.approx(0.8))
+    assert linker.link("axoux") == ("", 0.0)
+
+
+def test_of_equally_few_edits_the_word_with_the_same_beginning_is_taken():
+    linker = SpellingLinker(["right", "height", "excluded", "exclude"])
+    assert linker.link("reight")[0] == "right"
+    assert linker.link("excludde")[0] == "excluded"
+
+
+def test_valid_formations_are_not_looked_up():
     linker = SpellingLinker(["calcified", "pleural"], also_known=["hilar"])
     for word in ("uncalcified", "extrapleural", "suprahilar", "xxxxx", "edma", "12345"):
-        assert linker.stands(word)
+        assert linker.is_valid(word)
     for word in ("calcifed", "plueral", "uncalcifed"):
-        assert not linker.stands(word)
+        assert not linker.is_valid(word)
 
 
-@pytest.mark.parametrize(("real", "near"), [("module", "nodule"), ("lobulated", "loculated")])
-def test_real_words_stand_however_near_a_word_of_the_dictionary_is(real, near):
+@pytest.mark.parametrize(("valid", "near"), [("module", "nodule"), ("lobulated", "loculated")])
+def test_valid_words_are_kept_however_near_a_word_of_the_dictionary_is(valid, near):
     linker = SpellingLinker([near])
-    assert linker.link(real) == (near, pytest.approx(1 - 1 / len(near)))  # so it would be taken for it
-    assert linker.read(*words_of(f"{real} s")).words == [real, "s"]
+    assert linker.link(valid) == (near, pytest.approx(1 - 1 / len(near)))  # so it would be corrected
+    assert linker.read(*words_of(f"{valid} s")).words == [valid, "s"]
 
 
 def test_exact_index_is_the_product_of_vectors():

@@ -93,9 +93,12 @@ def test_concepts_may_be_a_file_of_ones_own(tmp_path, capsys):
         ([], "`text` must be given once: in quotation marks, as - for the standard input, or with --file"),
         (["Edema.", "--file", "x.txt"], "`text` must be given once"),
         (["  "], "`text` must be a report"),
-        (["--file", "nowhere.txt"], "`--file` must be a file that is there. Received: 'nowhere.txt'."),
-        (["HISTORY: Secret cough."], "`text` must be a report that says something under findings"),
-        (["…"], "`text` must be a report that says something under findings"),
+        (
+            ["--file", "nowhere.txt"],
+            "`--file` must be a file that can be read. Received: 'nowhere.txt'.",
+        ),
+        (["HISTORY: Secret cough."], "`text` must be a report with text under findings"),
+        (["…"], "`text` must be a report with text under findings"),
         (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21"),
         (["Edema.", "--html", "/nowhere/page.html"], "`--html` must be a file that can be written"),
     ],
@@ -113,4 +116,4 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, capsys):
     path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
     assert main(["--file", str(path)]) == 1
-    assert "`text` must be in UTF-8. Received: 8 bytes that are not." in capsys.readouterr().err
+    assert "`text` must be in UTF-8. Received: '8 bytes in another encoding'." in capsys.readouterr().err

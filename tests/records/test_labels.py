@@ -1,11 +1,14 @@
-"""Policies by hand, and the closure in the graph against the one in NumPy."""
+"""Policies by hand, and the closure in the graph against a NumPy restatement along the parents."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from medclip_keras.knowledge.concepts import Concept, ConceptTable, close_over_parents, load_table
+from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
+from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
+
+NONE, POS, NEG, UNC = (LabelState(k) for k in range(4))
 
 STATES = np.int8([[0, 1], [2, 3], [1, 2]])  # silent, positive; negative, uncertain; positive, negative
 
@@ -32,25 +35,56 @@ def test_codes_of_every_policy(uncertain, coding, expected):
     assert labels.dtype == known.dtype == tf.float32
 
 
-def test_closure_in_the_graph_equals_the_one_in_numpy():
-    rng = np.random.default_rng(3)
-    chain = ConceptTable(
-        "chain",
-        (
-            Concept("C0000001", "grandchild", parents=("child", "aunt")),
-            Concept("C0000002", "child", parents=("parent",)),
-            Concept("C0000003", "parent"),
-            Concept("C0000004", "aunt"),
-            Concept("C0000005", "stranger"),
-        ),
-    )
-    for table in (chain, load_table("chest21")):
-        states = rng.choice(4, p=[0.6, 0.1, 0.2, 0.1], size=(50, 7, len(table))).astype(np.int8)
-        closed = tf.function(lambda x, table=table: close_states(x, table))(states)
-        expected = close_over_parents(states, table)
-        np.testing.assert_array_equal(closed, expected)
-        assert closed.dtype == tf.int8
-        assert np.mean(expected != states) > 0.01
+def close_over_parents(states, table):
+    """The closure, one parent at a time: (..., num_findings) int8."""
+    closed, index = states.copy(), table.names.index
+    pairs = [(child, index(parent)) for child in table.order for parent in table.concepts[child].parents]
+    for child, parent in reversed(pairs):
+        above, below = closed[..., parent], closed[..., child]  # views (...,)
+        above[(below == UNC) & (above != POS)] = UNC
+        above[below == POS] = POS
+    for child, parent in pairs:
+        closed[..., child][(closed[..., child] == NONE) & (closed[..., parent] == NEG)] = NEG
+    return closed
+
+
+CHAIN = ConceptTable(
+    "chain",
+    (
+        Concept("C0000001", "leaf", parents=("middle", "aunt")),
+        Concept("C0000002", "middle", parents=("root",)),
+        Concept("C0000003", "root"),
+        Concept("C0000004", "aunt"),
+        Concept("C0000005", "stranger"),
+    ),
+)
+
+
+@pytest.mark.parametrize("table", [CHAIN, load_table("chest21")], ids=lambda table: table.name)
+def test_closure_in_the_graph_equals_the_one_in_numpy(table):
+    shape = (50, 7, len(table))
+    states = np.random.default_rng(3).choice(4, p=[0.6, 0.1, 0.2, 0.1], size=shape).astype(np.int8)
+    closed = tf.function(lambda x: close_states(x, table))(states)
+    expected = close_over_parents(states, table)
+    np.testing.assert_array_equal(closed, expected)
+    np.testing.assert_array_equal(close_states(closed, table), closed)
+    assert closed.dtype == tf.int8
+    assert np.mean(expected != states) > 0.01
+
+
+def test_closure_lifts_children_and_denies_below():
+    # leaf, middle, root, aunt, stranger
+    states_and_closed = [
+        ([POS, NONE, NEG, NONE, NEG], [POS, POS, POS, POS, NEG]),  # lifts all ancestors, even a denied one
+        ([UNC, NONE, NONE, NONE, NONE], [UNC, UNC, UNC, UNC, NONE]),
+        ([UNC, POS, NONE, POS, NONE], [UNC, POS, POS, POS, NONE]),
+        ([NONE, NONE, NEG, NONE, POS], [NEG, NEG, NEG, NONE, POS]),  # a denied root denies what is below it
+        ([NONE, POS, NONE, NONE, NONE], [NONE, POS, POS, NONE, NONE]),
+        ([NEG, NONE, NONE, NONE, NONE], [NEG, NONE, NONE, NONE, NONE]),  # a denied leaf denies no parent
+    ]
+    states, expected = np.array(states_and_closed, np.int8).transpose(1, 0, 2)
+    np.testing.assert_array_equal(close_states(states, CHAIN), expected)
+    np.testing.assert_array_equal(close_states(states[0], CHAIN), expected[0])  # (num_findings,)
 
 
 def test_closure_makes_the_parent_of_a_positive_positive(small_table):
