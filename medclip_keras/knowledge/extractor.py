@@ -245,7 +245,9 @@ class Extractor:
         parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
         # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
         shown = [word if word in self.words else _OTHER_WORD for word in words]
-        for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
+        for start, end, key in sorted(
+            (s, e, key) for key, s, e in self._matcher(Doc(self._vocab, words=shown))
+        ):
             uses = self._uses[key]
             cues += [Cue(kind, start, end, " ".join(words[start:end])) for kind in uses.cues]
             for number, part in uses.parts:
