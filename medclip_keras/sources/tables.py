@@ -58,10 +58,11 @@ class TableRow(dict[str, str]):
 
     def choose(self, column: str, known: Mapping[str, _Value], requirement: str = "") -> _Value:
         """Look a cell up, or raise the error sentence with the cell, which is no text of a report."""
-        if self[column] not in known:
+        cell = self[column].strip()
+        if cell not in known:
             requirement = requirement or f"one of {', '.join(known)}"
-            raise refusal(column, requirement, self[column], f"It is {self.place}.")
-        return known[self[column]]
+            raise refusal(column, requirement, cell, f"It is {self.place}.")
+        return known[cell]
 
 
 def read_table(path: epath.PathLike, columns: Sequence[str], *, as_wide: bool = False) -> Iterator[TableRow]:
