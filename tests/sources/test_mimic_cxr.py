@@ -204,7 +204,7 @@ def test_reports_without_findings_or_impression_are_counted(archive):
     options = LabelOptions(source="mimic_cxr", input=str(archive), output=f"{archive}-records")
     label = LabelReport(mimic_cxr.read_report, table)
     outcomes = {row.report_id: label(key_row(row, options)) for row in mimic_cxr.report_rows(archive)}
-    assert {name: outcome.states for name, outcome in outcomes.items()} == {
+    assert {name: outcome.tags for name, outcome in outcomes.items()} == {
         "s50000011": (),
         "s50000012": (UNUSABLE,),
         "s50000021": (),  # neither section, but text under no heading
