@@ -1,1 +1,1 @@
-"""What a model is worth: zero-shot classification and retrieval, with intervals, beside chance."""
+"""Evaluation of a trained model: zero-shot classification, retrieval, linear probe, with intervals."""

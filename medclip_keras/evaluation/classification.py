@@ -1,4 +1,4 @@
-"""Metrics of a classification from its scores, whatever made them: prompts or a trained classifier."""
+"""Metrics of a classification from its scores, of prompts or of a trained classifier."""
 
 import functools
 

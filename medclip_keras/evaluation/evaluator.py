@@ -146,9 +146,8 @@ class _Evaluator:
         """Training and validation images by model; both empty if no probe can be trained."""
         if labelled is None or "probe" not in self.config.tasks:
             return {}, {}
-        training, validation = labelled
-        of_training = self._split_examples(training, must_be_learnable=True)
-        return of_training, self._split_examples(validation) if of_training else {}
+        training = self._split_examples(labelled[0], must_be_learnable=True)
+        return training, self._split_examples(labelled[1]) if training else {}
 
     def _split_examples(self, batches: Iterable[Batch], must_be_learnable: bool = False) -> ExamplesByModel:
         index = read_index(batches, len(self.concept_names))

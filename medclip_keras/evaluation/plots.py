@@ -53,7 +53,7 @@ def _classification_plots(result: ClassificationResult, variant: str, title: str
 
 
 def _ordered(models: Iterable[str]) -> list[str]:
-    """Untrained before trained."""
+    """Sort the untrained model before the trained one."""
     return sorted(models, key=[UNTRAINED, TRAINED].index)
 
 
@@ -83,7 +83,7 @@ def _comparable_classes(result: ZeroShotResult) -> list[str]:
 
 
 def confusion_matrices(result: ClassificationResult) -> Figure:
-    """Counts of the true against the predicted finding, a panel each variant."""
+    """Counts of the true against the predicted finding, one panel per variant."""
     figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
     for variant, ax in zip(result.scores, axes, strict=True):
         counts = confusion(result.task, result.scores[variant][TRAINED])
@@ -95,7 +95,7 @@ def confusion_matrices(result: ClassificationResult) -> Figure:
 
 
 def roc_curves(result: ClassificationResult, variant: str, title: str) -> Figure:
-    """A ROC curve a class, one against the rest, and its area."""
+    """One ROC curve per class, against the rest, with its area."""
     figure, (ax,) = _panels([title], width=5.2)
     scores = ranked_scores(result.task, result.scores[variant][TRAINED])
     for k, (name, estimates) in enumerate(result.estimates[variant][TRAINED].by_class.items()):
@@ -174,7 +174,7 @@ def probe_bars(result: ClassificationResult) -> Figure:
 def _bars(
     ax: Axes, names: Sequence[str], estimates: Mapping[str, Sequence[Estimate]], chance: Sequence[float]
 ) -> None:
-    """A group of bars a name, one bar a model, with whiskers and chance."""
+    """One group of bars per name, one bar per model, with whiskers and chance."""
     positions = np.arange(len(names))
     for n, who in enumerate(_ordered(estimates)):
         values, lows, highs = np.array([(e.value, e.low, e.high) for e in estimates[who]]).T

@@ -109,7 +109,7 @@ def single_finding_task(
 def make_task(
     index: ImageIndex, config: EvaluationConfig, concept_names: Sequence[str], per_class: int
 ) -> Task:
-    """Build a run's task.
+    """Select the images of an evaluation's task and their labels.
 
     In single_finding it has at most `per_class` images a class, in multi_label all images; there an uncertain
     finding is unknown, and a finding that is not mentioned is absent.

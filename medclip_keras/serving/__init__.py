@@ -1,1 +1,1 @@
-"""The SavedModel: its signatures, and the proof that it answers as the trained model does."""
+"""The SavedModel for TensorFlow Serving: endpoints, export, validation in a clean process."""

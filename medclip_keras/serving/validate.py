@@ -32,11 +32,11 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
     Raises:
         ValueError: the SavedModel does not load or answer in the clean process, or its answers differ.
     """
-    functions = endpoints.functions(text_operations)
+    # Fresh functions: traced below, on the CPU; those traced for the export may place operations elsewhere.
+    functions = Endpoints(endpoints.model, endpoints.tokenizer).functions(text_operations)
     requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
     answers = _call_in_clean_process(saved_model, requests, text_operations)
-    largest = 0.0
-    scale = float(endpoints.model.logit_scale())
+    largest, scale = 0.0, float(endpoints.model.logit_scale())
     for endpoint, function in functions.items():
         with tf.device("CPU:0"):  # as in the clean process
             answer = function(**requests[endpoint])
@@ -94,7 +94,7 @@ def _call_in_clean_process(
 
 
 def _difference(expected: np.ndarray, answer: np.ndarray) -> float:
-    """Largest absolute difference; infinite where shapes differ or a value is not finite."""
+    """Largest absolute difference; infinite if shapes differ or a value is not finite."""
     if expected.shape != answer.shape or not np.isfinite(answer).all():
         return float("inf")
     return float(np.max(np.abs(expected - answer)))
