@@ -7,6 +7,7 @@ reading wins; `knowledge.assertion` decides by the scope of the cues.
 
 import functools
 import itertools
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ Definitions = tuple[tuple[str, tuple[str, ...]], ...]  # abbreviations and the w
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _OTHER_WORD = "□"
+_SPAN_THEN_KEY = operator.itemgetter(1, 2, 0)  # spaCy's own order of matches differs from process to process
 # Of the assertions of an alias's parts the first of these decides.
 _PRECEDENCE = {
     assertions.NEGATIVE: 0,
@@ -232,24 +234,23 @@ class Extractor:
             candidates = [_with_similarity(candidate, near) for candidate in candidates]
         if not candidates:
             return ()
-        scopes = Scopes(words, cues, [part for c in candidates for part in c.parts], others)
+        phrases = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
+        scopes = Scopes(words, phrases, [part for c in candidates for part in c.parts], others)
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         # Not a set: its order differs from process to process.
         unique = dict.fromkeys(mention for mention in found if mention)
         return tuple(sorted(unique, key=lambda m: (m.start, m.end, m.name)))
 
-    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[Cue]]:
-        """Readings of concepts, and cues."""
+    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
+        """Readings of concepts, and cues by kind, start and end."""
         candidates: list[_Candidate] = []
-        cues: list[Cue] = []
+        cues: list[tuple[str, int, int]] = []
         parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
         # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
         shown = [word if word in self.words else _OTHER_WORD for word in words]
-        for start, end, key in sorted(
-            (s, e, key) for key, s, e in self._matcher(Doc(self._vocab, words=shown))
-        ):
+        for key, start, end in sorted(self._matcher(Doc(self._vocab, words=shown)), key=_SPAN_THEN_KEY):
             uses = self._uses[key]
-            cues += [Cue(kind, start, end, " ".join(words[start:end])) for kind in uses.cues]
+            cues += [(kind, start, end) for kind in uses.cues]
             for number, part in uses.parts:
                 parts.setdefault(number, {}).setdefault(part, []).append((start, end))
             is_whole = start == 0 and end >= len(words) - (words[-1] == ".")

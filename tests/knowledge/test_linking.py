@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from scispacy.linking_utils import Entity
 
 from medclip_keras.knowledge.aliases import words_of
-from medclip_keras.knowledge.concepts import Concept, ConceptTable
+from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
 from medclip_keras.knowledge.extractor import Extractor
 from medclip_keras.knowledge.linking import ExactIndex, Linking, candidate_generator
 from medclip_keras.knowledge.spelling import THRESHOLD, SpellingLinker, similarity
@@ -222,6 +222,14 @@ print([extractor.mentions(text, "findings") for text in texts])
         env={"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},  # other hashes than here
     )
     assert done.stdout.decode().strip() == here
+
+
+def test_mentions_do_not_depend_on_the_order_of_the_matches(monkeypatch):
+    extractor = Extractor(load_table("chest21"), linking=Linking())
+    text, matcher = "Heart and mediastinal contozurs within normal limits.", extractor._matcher
+    expected = extractor._read_sentence(text)
+    monkeypatch.setattr(extractor, "_matcher", lambda doc: matcher(doc)[::-1])
+    assert extractor._read_sentence(text) == expected != ()
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.1])
