@@ -9,6 +9,14 @@ import sys
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file in one process, and all users of the fitted run in the same one."""
+    fitted_files = {item.path for item in items if "fitted" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "fitted" if item.path in fitted_files else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def medclip_data() -> pathlib.Path:
     """The folder of real data; under MEDCLIP_REQUIRE_DATA=1 its absence is a failure, not a skip."""

@@ -23,3 +23,16 @@ def test_notebook_is_stored_without_outputs(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+def test_label_job_runs_inside_a_kernel(tmp_path):
+    """Inside a kernel Beam imports pandas, which the notebooks' dependencies bring."""
+    code = (
+        "from beam_jobs import label_reports\n"
+        "from medclip_keras.sources.phantom import write_phantom\n"
+        "write_phantom('raw', seed=0, num_paired=3, num_image_only=0, num_text_only=3, image_size=32)\n"
+        "label_reports.main(['--source=phantom', '--input=raw', '--output=records'])"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "records" / "manifest.json").exists()
