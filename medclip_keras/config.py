@@ -1,244 +1,248 @@
 """The configuration of a run: frozen dataclasses, validated when built, replayed from `run.json`."""
 
 import dataclasses
-import difflib
+import functools
 import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import re
+from collections.abc import Callable
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic
+from pydantic import AfterValidator, Field
 
 from medclip_keras.errors import near_names, require
 from medclip_keras.objectives.catalogue import OBJECTIVES
 
-_STRICT = pydantic.ConfigDict(extra="forbid")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _section(path: str = "") -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass that validates its fields; its errors are sentences on `path.field`."""
+    strict = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def decorate(cls: type[T]) -> type[T]:
+        made: Any = pydantic.dataclasses.dataclass(frozen=True, config=strict)(cls)
+        build = made.__init__
+
+        @functools.wraps(build)
+        def initialise(self: T, *args: Any, **kwargs: Any) -> None:
+            try:
+                build(self, *args, **kwargs)
+            except pydantic.ValidationError as error:
+                raise ValueError(_sentence(error, path)) from None
+
+        made.__init__ = initialise
+        validated: type[T] = made
+        return validated
+
+    return decorate
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("two ascending numbers")
+    return pair
+
+
+def _sum_to_one(shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError("three shares that sum to 1")
+    return shares
+
+
+def _known_objective(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise ValueError(f"one of {', '.join(OBJECTIVES)}")
+    return name
+
+
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+ImageSide = Annotated[int, Field(ge=16)]  # pixels
+
+
+@_section("data.raw")
 class RawInput:
     """Raw files of one archive, of which the pipeline makes records. `$NAME` in a path is expanded."""
 
-    __pydantic_config__ = _STRICT
     source: str
     images: str = ""  # file or folder that holds the images; empty: none are read
     reports: str = ""  # file or folder that holds the reports; empty: none are read
     hold_out: tuple[str, ...] = ()  # evaluation sets whose patients are left out, NAME or NAME=PATH
 
 
-@dataclass(frozen=True)
+@_section("data.phantom")
 class PhantomConfig:
     """How many synthetic studies the pipeline draws before it starts; see `sources.phantom`."""
 
-    __pydantic_config__ = _STRICT
-    num_paired: int = 1200
-    num_image_only: int = 400
-    num_text_only: int = 400
-    image_size: int = 80  # side of the drawn images
+    num_paired: Count = 1200
+    num_image_only: Count = 400
+    num_text_only: Count = 400
+    image_size: ImageSide = 80  # side of the drawn images
 
 
-@dataclass(frozen=True)
+@_section("data")
 class DataConfig:
     """Which records, and how batches are made of them."""
 
-    __pydantic_config__ = _STRICT
     phantom: PhantomConfig | None = None  # synthetic studies that `pipeline` makes
     raw: tuple[RawInput, ...] = ()  # raw archives that `pipeline` starts from
     images: tuple[str, ...] = ()  # folders of image records
     texts: tuple[str, ...] = ()  # folders of report records
     concepts: str = "chest21"  # a concept table's name or file
-    split_fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)  # train, valid, test; by patient
-    stored_image_size: int = 256  # side of the decoded images in the shards
+    split_fractions: Annotated[tuple[Share, Share, Share], AfterValidator(_sum_to_one)] = (
+        0.8,
+        0.1,
+        0.1,
+    )  # train, valid, test; by patient
+    stored_image_size: ImageSide = 256  # side of the decoded images in the shards
     balance: bool = True  # repeat-factor draws, so that rare findings are seen as often as common ones
-    shuffle_buffer: int = 2048  # records held in memory to shuffle
+    shuffle_buffer: PositiveCount = 2048  # records held in memory to shuffle
     # Which sentence meets which image: independent draws; own_report: a random one of the image's own report,
     # where it has one; label_overlap: the same, and other images meet one that shares a finding with them, as
     # in MedCLIP's released code; pairs: images without a report are left out; auto: what the objective is
     # made for.
     pairing: Literal["auto", "independent", "own_report", "label_overlap", "pairs"] = "auto"
-    paired_share: float = 1.0  # of the studies with image and report, those that are trained on; by hash
+    paired_share: PositiveShare = (
+        1.0  # of the studies with image and report, those that are trained on; by hash
+    )
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"
     coding: Literal["multi_hot", "signed"] = "multi_hot"
     closure: bool = False  # a present child makes its parent present, an absent parent its children absent
     unlabelled_sentence: Literal["zero", "no_finding"] = "zero"
-    min_words: int = 3  # shorter sentences are left out
-    max_tokens: int = 77
+    min_words: Count = 3  # shorter sentences are left out
+    max_tokens: Annotated[int, Field(ge=3)] = 77  # [CLS], at least one word piece, [SEP]
     allow_anomalies: bool = False  # train on records in which validate_records finds anomalies
 
-    def __post_init__(self):
-        require(self.stored_image_size >= 16, "data.stored_image_size", "at least 16", self.stored_image_size)
-        require(
-            min(self.split_fractions) >= 0 and abs(sum(self.split_fractions) - 1) < 1e-6,
-            "data.split_fractions",
-            "three shares that sum to 1",
-            self.split_fractions,
-        )
-        require(self.shuffle_buffer >= 1, "data.shuffle_buffer", "at least 1", self.shuffle_buffer)
-        require(0 < self.paired_share <= 1, "data.paired_share", "in (0, 1]", self.paired_share)
-        require(self.max_tokens >= 3, "data.max_tokens", "at least 3 ([CLS], a word, [SEP])", self.max_tokens)
 
-
-@dataclass(frozen=True)
+@_section("augment")
 class AugmentConfig:
     """Random changes of training images; the defaults are MedCLIP's released ones."""
 
-    __pydantic_config__ = _STRICT
-    flip: float = 0.5  # probability of a horizontal flip; it mirrors the heart
-    brightness: float = 0.2  # up to this share of the value range is added
-    contrast: float = 0.2  # factor drawn from [1 - contrast, 1 + contrast]
-    rotation_degrees: float = 10.0
-    translation: float = 0.0625  # share of the side
-    scale: tuple[float, float] = (0.8, 1.1)
+    flip: Share = 0.5  # probability of a horizontal flip; it mirrors the heart
+    brightness: Share = 0.2  # up to this share of the value range is added
+    contrast: Share = 0.2  # factor drawn from [1 - contrast, 1 + contrast]
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    translation: Share = 0.0625  # share of the side
+    scale: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.8, 1.1)
     crop: bool = True  # random crop of image_size from the stored side; False: resize
-    crop_share: tuple[float, float] = (1.0, 1.0)  # share of that crop's side which is kept and enlarged
-    blur_sigma: tuple[float, float] = (0.0, 0.0)  # Gaussian, pixels of an image of side 224
-
-    def __post_init__(self):
-        low, high = self.crop_share
-        require(0 < low <= high <= 1, "augment.crop_share", "two ascending shares in (0, 1]", self.crop_share)
-        low, high = self.blur_sigma
-        require(0 <= low <= high, "augment.blur_sigma", "two ascending widths, 0 or more", self.blur_sigma)
+    # Share of that crop's side that is kept and enlarged.
+    crop_share: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(_ascending)] = (1.0, 1.0)
+    # Gaussian, pixels of an image of side 224.
+    blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)] = (0.0, 0.0)
 
 
-@dataclass(frozen=True)
+@_section("model.image")
 class ImageEncoderConfig:
     """The image tower."""
 
-    __pydantic_config__ = _STRICT
     backbone: str = "resnet50"  # a name of models.image_encoder.BACKBONES
     preset: str = ""  # anything keras-hub loads, a local folder of Hugging Face weights too; empty: random
-    image_size: int = 224  # side of the images that the encoder is given
-    upsampled_size: int = 0  # side the backbone sees, where that is to be another
-    width: int = 32  # first stage's channels, small_resnet only
+    image_size: ImageSide = 224  # side of the images that the encoder is given
+    upsampled_size: Count = 0  # side the backbone sees, where that is to be another
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
 
 
-@dataclass(frozen=True)
+@_section("model.text")
 class TextEncoderConfig:
     """The text tower."""
 
-    __pydantic_config__ = _STRICT
     preset: str = ""  # anything keras-hub's BertBackbone loads; empty: random weights of the sizes below
-    num_layers: int = 12
-    num_heads: int = 12
-    hidden_dim: int = 768
-    intermediate_dim: int = 3072
-    dropout: float = 0.1
-    max_positions: int = 0  # rows of the position table; 0: data.max_tokens
+    num_layers: PositiveCount = 12
+    num_heads: PositiveCount = 12
+    hidden_dim: PositiveCount = 768
+    intermediate_dim: PositiveCount = 3072
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    max_positions: Count = 0  # rows of the position table; 0: data.max_tokens
     hidden_states: Literal["first_two_and_last", "last", "last_four"] = "first_two_and_last"
     pooling: Literal["masked_mean", "padded_mean", "max"] = "masked_mean"
-    frozen_layers: int = 0  # so many transformer layers, and the embeddings, keep their weights
+    frozen_layers: Count = 0  # so many transformer layers, and the embeddings, keep their weights
     projection_bias: bool = False  # some released weights have one
     vocabulary: str = ""  # wordpiece file; empty: the preset's, or learned from the training split
-    vocabulary_size: int = 8000  # when learned
+    vocabulary_size: Annotated[int, Field(ge=10)] = 8000  # of a learned vocabulary
     lower_case: bool = True
 
 
-@dataclass(frozen=True)
+@_section("model")
 class ModelConfig:
     """The dual encoder."""
 
-    __pydantic_config__ = _STRICT
     image: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
-    projection_dim: int = 512
+    projection_dim: PositiveCount = 512
     projection: Literal["linear", "mlp"] = "linear"  # mlp: one hidden layer with a ReLU before it, as ConVIRT
-    initial_temperature: float = 0.07
-    max_logit_scale: float = 100.0
+    initial_temperature: Positive = 0.07
+    max_logit_scale: Positive = 100.0
 
 
-@dataclass(frozen=True)
+@_section("objective")
 class ObjectiveConfig:
     """The loss (a function of `objectives`) and the switches of label matching (paper against code)."""
 
-    __pydantic_config__ = _STRICT
-    name: str = "semantic_matching"  # a row of objectives.catalogue
-    instance_weight: float = 0.5  # mixed_matching: how much an own pair counts against shared findings
+    name: Annotated[str, AfterValidator(_known_objective)] = "semantic_matching"
+    instance_weight: Share = 0.5  # mixed_matching: how much an own pair counts against shared findings
     similarity: Literal["cosine", "dot"] = "cosine"
-    target_temperature: float = 1.0
+    target_temperature: Positive = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
-    tree_closeness: float = 0.0  # 0 to 1: how far findings that share an ancestor count as the same
-
-    def __post_init__(self):
-        names = ", ".join(OBJECTIVES)
-        known = self.name in OBJECTIVES
-        require(known, "objective.name", f"one of {names}", self.name, near_names(self.name, OBJECTIVES))
-        require(
-            self.target_temperature > 0, "objective.target_temperature", "positive", self.target_temperature
-        )
-        require(0 <= self.tree_closeness <= 1, "objective.tree_closeness", "in [0, 1]", self.tree_closeness)
-        require(
-            0 <= self.instance_weight <= 1, "objective.instance_weight", "in [0, 1]", self.instance_weight
-        )
+    tree_closeness: Share = 0.0  # how far findings that share an ancestor count as the same
 
 
-@dataclass(frozen=True)
+@_section("train")
 class TrainConfig:
     """Optimisation."""
 
-    __pydantic_config__ = _STRICT
-    batch_size: int = 100  # images a step, and sentences a step, over all replicas
-    epochs: float = 10.0  # passes over the images; used where `steps` is 0
-    steps: int = 0
-    learning_rate: float = 2e-5
+    batch_size: Annotated[int, Field(ge=2)] = 100  # images a step, and sentences a step, over all replicas
+    epochs: Positive = 10.0  # passes over the images; used where `steps` is 0
+    steps: Count = 0
+    learning_rate: Positive = 2e-5
     schedule: Literal["cosine", "plateau"] = "cosine"  # after the warm-up; plateau: halved where it stalls
-    plateau_patience: int = 5  # validations without a better one before the rate is halved
-    warmup_fraction: float = 0.1  # cosine only
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
+    plateau_patience: PositiveCount = 5  # validations without a better one before the rate is halved
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # cosine only
+    weight_decay: NotNegative = 1e-4
+    clip_norm: Positive = 1.0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     strategy: Literal["auto", "one_device", "mirrored"] = "auto"
-    validate_every: int = 500  # steps
-    checkpoint_every: int = 500  # steps
-    log_every: int = 20  # steps
-
-    def __post_init__(self):
-        require(self.batch_size >= 2, "train.batch_size", "at least 2", self.batch_size)
-        require(self.steps >= 0, "train.steps", "0 (use epochs) or more", self.steps)
-        require(self.learning_rate > 0, "train.learning_rate", "positive", self.learning_rate)
-        require(0 <= self.warmup_fraction < 1, "train.warmup_fraction", "in [0, 1)", self.warmup_fraction)
-        require(self.clip_norm > 0, "train.clip_norm", "positive", self.clip_norm)
-        require(self.plateau_patience >= 1, "train.plateau_patience", "at least 1", self.plateau_patience)
+    validate_every: PositiveCount = 500  # steps
+    checkpoint_every: PositiveCount = 500  # steps
+    log_every: PositiveCount = 20  # steps
 
 
-@dataclass(frozen=True)
+@_section("evaluation")
 class EvaluationConfig:
     """What is measured at the end of a run, on the test split."""
 
-    __pydantic_config__ = _STRICT
     # single_finding: accuracy among images that are positive for exactly one of `findings` (the x200 sets);
     # multi_label: one AUROC a finding over all images ("Abnormal" is: No Finding not positive).
     task: Literal["single_finding", "multi_label"] = "single_finding"
-    findings: tuple[str, ...] = (
+    findings: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "Atelectasis",
         "Cardiomegaly",
         "Consolidation",
         "Edema",
         "Pleural Effusion",
     )
-    per_class: int = 200  # images a class, at most; single_finding only
+    per_class: PositiveCount = 200  # images a class, at most; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
-    num_prompts: int = 10  # prompts a finding, at most
+    num_prompts: PositiveCount = 10  # prompts a finding, at most
     tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
-    probe_fractions: tuple[float, ...] = (1.0,)  # shares of the training images that linear probes learn from
-    bootstrap: int = 1000  # resamples behind the 95 % intervals
-
-    def __post_init__(self):
-        require(
-            len(self.probe_fractions) > 0 and all(0 < share <= 1 for share in self.probe_fractions),
-            "evaluation.probe_fractions",
-            "shares over 0 and up to 1",
-            self.probe_fractions,
-            "Example: [1.0, 0.1, 0.01].",
-        )
+    # Shares of the training images that linear probes learn from.
+    probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
+    bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
 
-@dataclass(frozen=True)
+@_section()
 class RunConfig:
     """Everything that decides a run's bytes, but for the input files."""
 
-    __pydantic_config__ = _STRICT
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -246,12 +250,25 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             self.model.image.image_size <= self.data.stored_image_size,
             "model.image.image_size",
             f"at most data.stored_image_size ({self.data.stored_image_size})",
             self.model.image.image_size,
+        )
+        text = self.model.text
+        require(
+            text.hidden_dim % text.num_heads == 0,
+            "model.text.num_heads",
+            f"a divisor of model.text.hidden_dim ({text.hidden_dim})",
+            text.num_heads,
+        )
+        require(
+            text.max_positions == 0 or text.max_positions >= self.data.max_tokens,
+            "model.text.max_positions",
+            f"0, or at least data.max_tokens ({self.data.max_tokens})",
+            text.max_positions,
         )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(
@@ -277,12 +294,13 @@ class RunConfig:
 _ADAPTER = pydantic.TypeAdapter(RunConfig)
 
 
-def to_dict(config: RunConfig) -> dict:
+def to_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as JSON types."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
 
 
-def from_dict(values: dict) -> RunConfig:
+def from_dict(values: dict[str, Any]) -> RunConfig:
     """Builds a run from JSON types; the inverse of `to_dict`.
 
     Raises:
@@ -329,8 +347,8 @@ def field_values(config: RunConfig) -> dict[str, Any]:
     return _flat(to_dict(config))
 
 
-def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
@@ -339,18 +357,28 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
 def _unknown_field(path: str) -> str:
     known = list(field_values(RunConfig("any")))
     leaf = path.rpartition(".")[2]
-    near = difflib.get_close_matches(path, known, 3) or [p for p in known if p.rpartition(".")[2] == leaf]
-    near = near or difflib.get_close_matches(leaf, [p.rpartition(".")[2] for p in known], 3)
-    advice = f"Near names: {', '.join(near)}." if near else f"Known fields: {', '.join(known)}."
+    same_leaf = [p for p in known if p.rpartition(".")[2] == leaf]
+    advice = near_names(path, same_leaf) if same_leaf else near_names(path, known)
+    if not advice.startswith("Near"):
+        advice = near_names(leaf, [p.rpartition(".")[2] for p in known])
     return f"`{path}` must be a field of the run. {advice}"
 
 
-def _sentence(error: pydantic.ValidationError) -> str:
+def _sentence(error: pydantic.ValidationError, section: str = "") -> str:
+    """The first error as "`path` must be requirement. Received: value.", with the near names of a choice."""
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
+    path = ".".join(str(part) for part in (section, *first["loc"]) if part != "")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown_field(path)
-    message = first["msg"].removeprefix("Value error, ")
-    if message.startswith("`"):
+    message = re.sub("^(Value error, |Input should be |Tuple should have )", "", first["msg"])
+    if message.startswith("`"):  # a sentence already
         return message
-    return f"`{path}` must be valid: {message}. Received: {first.get('input')!r}."
+    for theirs, ours in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
+        message = message.replace(theirs, ours)
+    received = first.get("input")
+    choices = re.findall("'([^']+)'", message) if first["type"] == "literal_error" else []
+    if message.startswith("one of "):
+        choices = message.removeprefix("one of ").split(", ")
+    near = near_names(received, choices) if choices and isinstance(received, str) else ""
+    advice = f" {near}" if near.startswith("Near") else ""
+    return f"`{path}` must be {message}. Received: {received!r}.{advice}"

@@ -1,11 +1,20 @@
 """Configurations: what is refused, with which words, and that run.json replays a run."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
-from medclip_keras.config import RunConfig, from_dict, override, to_dict
+from medclip_keras.config import (
+    AugmentConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainConfig,
+    from_dict,
+    override,
+    to_dict,
+)
 from medclip_keras.runs import RUNS, get_run
 
 
@@ -34,18 +43,21 @@ def test_get_run_replays_a_run_json(tmp_path):
     [
         ("train.stpes=3", "`train.stpes` must be a field of the run. Near names: train.steps"),
         ("steps=3", "`steps` must be a field of the run. Near names: train.steps"),
-        ("train=3", "`train` must be valid"),
-        ("train.steps=many", "`train.steps` must be valid"),
-        ("train.steps=-1", "`train.steps` must be 0 (use epochs) or more. Received: -1."),
-        ("data.coding=three", "`data.coding` must be valid"),
+        ("train=3", "`train` must be a dictionary or an instance of TrainConfig. Received: 3."),
+        ("train.steps=many", "`train.steps` must be a valid integer"),
+        ("train.steps=-1", "`train.steps` must be at least 0. Received: -1."),
+        ("data.coding=sgned", "must be 'multi_hot' or 'signed'. Received: 'sgned'. Near names: signed."),
         (
             "model.image.image_size=300",
             "`model.image.image_size` must be at most data.stored_image_size (256)",
         ),
         ("data.split_fractions=[0.5,0.1,0.1]", "`data.split_fractions` must be three shares that sum to 1"),
-        ("objective.target_temperature=0", "`objective.target_temperature` must be positive"),
-        ("objective.tree_closeness=1.1", "`objective.tree_closeness` must be in [0, 1]. Received: 1.1."),
-        ("objective.concept_weights=tfidf", "`objective.concept_weights` must be valid"),
+        (
+            "objective.target_temperature=0",
+            "`objective.target_temperature` must be greater than 0.",
+        ),
+        ("objective.tree_closeness=1.1", "`objective.tree_closeness` must be at most 1. Received: 1.1."),
+        ("objective.concept_weights=tfidf", "must be 'none' or 'idf'. Received: 'tfidf'. Near names: idf."),
         ("seed", "`--set` must be of the form a.b=c"),
     ],
 )
@@ -63,10 +75,13 @@ def test_wrong_assignments_are_refused(assignment, sentence):
             "`data.pairing` must be auto or pairs for the objective convirt, which learns from pairs alone.",
         ),
         (["data.text_unit=report"], "`data.text_unit` must be sentence unless data.pairing is pairs"),
-        (["data.paired_share=0"], "`data.paired_share` must be in (0, 1]. Received: 0"),
-        (["augment.crop_share=[0.9,0.5]"], "`augment.crop_share` must be two ascending shares in (0, 1]."),
-        (["augment.blur_sigma=[-1,2]"], "`augment.blur_sigma` must be two ascending widths, 0 or more."),
-        (["objective.instance_weight=2"], "`objective.instance_weight` must be in [0, 1]. Received: 2"),
+        (["data.paired_share=0"], "`data.paired_share` must be greater than 0. Received: 0."),
+        (
+            ["augment.crop_share=[0.9,0.5]"],
+            "`augment.crop_share` must be two ascending numbers.",
+        ),
+        (["augment.blur_sigma=[-1,2]"], "`augment.blur_sigma.0` must be at least 0. Received: -1."),
+        (["objective.instance_weight=2"], "`objective.instance_weight` must be at most 1. Received: 2."),
         (
             ["objective.name=clip"],
             "`objective.name` must be one of semantic_matching, sigmoid_ma",
@@ -98,3 +113,65 @@ def test_assignments_take_numbers_lists_and_words():
         RunConfig("mine"), ["train.learning_rate=1e-3", 'data.images=["a","b"]', "model.image.preset=x/y"]
     )
     assert (run.train.learning_rate, run.data.images, run.model.image.preset) == (1e-3, ("a", "b"), "x/y")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "requirement"),
+    [
+        ("augment.flip=3", "at most 1"),
+        ("augment.brightness=-1", "at least 0"),
+        ("augment.rotation_degrees=181", "at most 180"),
+        ("augment.scale=[1.1,0.8]", "two ascending numbers"),
+        ("data.max_tokens=2", "at least 3"),
+        ('data.phantom={"num_paired":-1}', "at least 0"),
+        ("evaluation.bootstrap=0", "at least 1"),
+        ("evaluation.findings=[]", "at least 1 item"),
+        ("evaluation.probe_fractions=[2]", "at most 1"),
+        ("model.image.image_size=0", "at least 16"),
+        ("model.image.width=12", "a multiple of 8"),
+        ("model.initial_temperature=0", "greater than 0"),
+        ("model.projection_dim=0", "at least 1"),
+        ("model.text.dropout=1", "less than 1"),
+        ("model.text.max_positions=20", "0, or at least data.max_tokens (77)"),
+        ("model.text.num_heads=5", "a divisor of model.text.hidden_dim (768)"),
+        ("model.text.num_layers=0", "at least 1"),
+        ("seed=-1", "at least 0"),
+        ("train.checkpoint_every=-1", "at least 1"),
+        ("train.clip_norm=0", "greater than 0"),
+        ("train.epochs=-3", "greater than 0"),
+        ("train.learning_rate=NaN", "a finite number"),
+        ("train.log_every=0", "at least 1"),
+        ("train.validate_every=0", "at least 1"),
+        ("train.warmup_fraction=1", "less than 1"),
+        ("train.weight_decay=-1", "at least 0"),
+    ],
+)
+def test_every_number_has_its_bounds(assignment, requirement):
+    with pytest.raises(ValueError, match=re.escape(requirement)) as error:
+        override(RunConfig("mine"), [assignment])
+    assert str(error.value).startswith(f"`{assignment.split('=')[0]}")
+    assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (
+            lambda: TrainConfig(strategy="bogus"),
+            "`train.strategy` must be 'auto', 'one_device' or 'mirrored'. Received: 'bogus'.",
+        ),
+        (
+            lambda: TrainConfig(batch_sise=3),
+            "`train.batch_sise` must be a field of the run. Near",
+        ),
+        (
+            lambda: dataclasses.replace(AugmentConfig(), flip=3),
+            "`augment.flip` must be at most 1. Received: 3.",
+        ),
+        (lambda: ObjectiveConfig(name="gloris"), "Received: 'gloris'. Near names: gloria."),
+    ],
+)
+def test_building_from_python_is_validated_with_the_same_sentence(build, sentence):
+    with pytest.raises(ValueError, match="must be") as error:
+        build()
+    assert sentence in str(error.value)
