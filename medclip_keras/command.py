@@ -39,6 +39,6 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
     except (ValueError, FloatingPointError) as error:
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print(f"{module}: interrupted. The same command resumes the work.", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # `pipeline.Interrupted` says after which step
+        print(f"{module}: {str(stop) or 'interrupted'}. The same command resumes the work.", file=sys.stderr)
         return INTERRUPTED

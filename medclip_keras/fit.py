@@ -6,13 +6,13 @@ decodes them with Apache Beam, trains, evaluates, exports, and says where everyt
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override
 from medclip_keras.runs import RUNS, get_run
 
@@ -20,58 +20,53 @@ from medclip_keras.runs import RUNS, get_run
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     arguments = _parse(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is first imported
-    console = Console()
-    try:
-        config = override(get_run(arguments.run), arguments.assignments)
-        workdir = epath.Path(arguments.workdir or f"workdir/{config.name}")
-        data = config.data
-        if arguments.images or arguments.texts:
-            data = dataclasses.replace(data, images=tuple(arguments.images), texts=tuple(arguments.texts))
-            config = dataclasses.replace(config, data=data)
-        if data.images or data.texts:
-            return fit_records(config, workdir, console)
-        return fit_raw(config, workdir, console)
-    except (ValueError, FloatingPointError) as error:
-        print(f"medclip_keras.fit: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # outside of training, where a checkpoint is saved first
-        console.print("Stopped. The same command goes on after the stages that are done.")
-        return 130
+    return run_command("medclip_keras.fit", lambda: _fit(arguments, Console()))
 
 
-def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> int:
-    """Validates record folders, trains on them and evaluates.
+def _fit(arguments: argparse.Namespace, console: Console) -> None:
+    config = override(get_run(arguments.run), arguments.assignments)
+    workdir = epath.Path(arguments.workdir or f"workdir/{config.name}")
+    data = config.data
+    if arguments.images or arguments.texts:
+        data = dataclasses.replace(data, images=tuple(arguments.images), texts=tuple(arguments.texts))
+        config = dataclasses.replace(config, data=data)
+    if data.images or data.texts:
+        fit_records(config, workdir, console)
+    else:
+        fit_raw(config, workdir, console)
 
-    Returns:
-        The exit status: 0, or 130 where Ctrl-C ended training early.
+
+def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> None:
+    """Validate record folders, train on them and evaluate.
+
+    Raises:
+        pipeline.Interrupted: a signal ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
-    from medclip_keras.pipeline import validate_folder
+    from medclip_keras.pipeline import Interrupted, validate_folder
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
-    if config.data.images:  # else training says what is missing
+    if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")
         for directory in (*config.data.images, *config.data.texts):
             validate_folder(directory, config.data, workdir, console)
     outcome = train(config, workdir, console)
     if not outcome.finished:
-        return _interrupted(outcome.step, outcome.total_steps, console)
+        raise Interrupted(outcome.step, outcome.total_steps)
     evaluate_workdir(workdir, console=console)
     _say_where(workdir, console)
     console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
-    return 0
 
 
-def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> int:
-    """All stages of a run that starts from raw files.
+def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> None:
+    """Run all stages of a run that starts from raw files.
 
-    Returns:
-        The exit status: 0, or 130 where Ctrl-C ended training early.
+    Raises:
+        pipeline.Interrupted: a signal ended training early.
     """
-    from medclip_keras.pipeline import Interrupted, Pipeline
+    from medclip_keras.pipeline import Pipeline
 
     if config.data.phantom:
         console.print(
@@ -79,19 +74,8 @@ def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> int:
             "for any claim about medicine.",
             highlight=False,
         )
-    pipeline = Pipeline(config, workdir, console=console)
-    try:
-        pipeline.run()
-    except Interrupted as interrupted:
-        return _interrupted(interrupted.step, interrupted.total_steps, console)
+    Pipeline(config, workdir, console=console).run()
     _say_where(workdir, console)
-    return 0
-
-
-def _interrupted(step: int, total_steps: int, console: Console) -> int:
-    console.print(f"Stopped after step {step} of {total_steps}; the checkpoint is saved.", highlight=False)
-    console.print("The same command goes on from there.")
-    return 130
 
 
 def _say_where(workdir: epath.Path, console: Console) -> None:
@@ -108,7 +92,7 @@ def _say_where(workdir: epath.Path, console: Console) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m medclip_keras.fit", description=__doc__.split("\n")[0])
+    parser = new_parser("medclip_keras.fit", __doc__.split("\n")[0])
     parser.add_argument(
         "--run",
         default="phantom_tiny",

@@ -6,7 +6,6 @@ Each stage leaves `stages/NAME.json`, with the fingerprints of what it read and 
 did not change, and whose outputs are there, is not run again.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
 from medclip_keras.errors import require
 from medclip_keras.runs import RUNS, get_run
@@ -284,11 +284,17 @@ KINDS = (
 )  # fmt: skip
 
 
-class Interrupted(RuntimeError):  # noqa: N818 - it is what the user did, not an error
-    """Training ended early because the user asked; `step` of `total_steps` are saved."""
+class Interrupted(KeyboardInterrupt):
+    """Training ended early on a signal, with a checkpoint.
+
+    Attributes:
+        step: the last step, saved.
+        total_steps: steps of the whole run.
+    """
 
     def __init__(self, step: int, total_steps: int):
-        super().__init__(f"Stopped after step {step} of {total_steps}; the checkpoint is saved.")
+        super().__init__(f"stopped after step {step} of {total_steps}; the checkpoint is saved")
+        self.step, self.total_steps = step, total_steps
 
 
 def validate_folder(
@@ -373,23 +379,19 @@ def _move_aside(workdir: epath.Path) -> epath.Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser("medclip_keras.pipeline", description=__doc__.split("\n")[0])
+    parser = new_parser("medclip_keras.pipeline", __doc__.split("\n")[0])
     parser.add_argument("--run", required=True, help=f"{', '.join(_raw_runs())}, or a run.json")
     parser.add_argument("--set", action="extend", default=[], metavar="a.b=c", dest="assignments", nargs="+")
     parser.add_argument("--workdir", default="", help="default: workdir/RUN")
     parser.add_argument("--until", default="", help=f"the last stage: {', '.join(KINDS)}")
     arguments, beam_options = parser.parse_known_args(argv)
-    try:
+
+    def work() -> None:
         config = override(get_run(arguments.run), arguments.assignments)
         workdir = arguments.workdir or f"workdir/{config.name}"
         Pipeline(config, workdir, beam_options).run(arguments.until)
-    except (ValueError, FloatingPointError) as error:
-        print(f"medclip_keras.pipeline: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as interrupted:
-        print(f"{interrupted} The same command goes on from there.", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command("medclip_keras.pipeline", work)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -112,23 +111,35 @@ def test_a_shard_with_one_bit_changed_is_refused_with_its_name(fitted, capsys, t
     assert f"`{shard.name}` must be of the manifest's SHA-256" in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(fitted, tmp_path):
-    records = fitted.workdir / "records"
+def interrupt(workdir, marker: str, seconds: float) -> tuple[int, str]:
+    """Starts the default command, sends its process group Ctrl-C once a line of its output has `marker`."""
     command = [
-        sys.executable, "-m", "medclip_keras.fit", "--workdir", str(tmp_path / "run"),
-        "--images", str(records / "images-0"), "--texts", str(records / "reports-0"),
-        "--set", "data.phantom=null", "train.steps=100000", "evaluation.bootstrap=100",
+        sys.executable, "-m", "medclip_keras.fit", "--workdir", str(workdir), "--set", "train.steps=100000",
+        "data.phantom.num_paired=200", "data.phantom.num_image_only=50", "data.phantom.num_text_only=50",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    board = pathlib.Path(tmp_path / "run" / "tensorboard")
-    deadline = time.monotonic() + 300
-    while not any(p.stat().st_size > 2000 for p in board.glob("events*")) and time.monotonic() < deadline:
-        time.sleep(1)  # the events file grows once steps are done
-        assert process.poll() is None, process.stdout.read()
-    time.sleep(5)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output[-3000:]
-    assert "the checkpoint is saved" in output
-    assert "The same command goes on from there." in output
-    assert (tmp_path / "run" / "checkpoints" / "last" / "checkpoint").exists()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if marker in line:
+                break
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        sent = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+        assert time.monotonic() - sent < 20, output
+        return process.returncode, said + output
+
+
+def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_resumes(tmp_path):
+    stages = ("phantom ─", "label_reports-0 ─", "decode_images-0 ─", "validate_records-images-0 ─", "train ─")
+    tracing = ("encoder starts from random", 3)
+    for marker, seconds in (*((stage, 0.5) for stage in stages), tracing):
+        status, output = interrupt(tmp_path, marker, seconds)
+        assert (status, "Traceback" in output) == (130, False), output[-3000:]
+        assert output.count("medclip_keras.fit: interrupted. The same command resumes the work.") == 1, output
+    status, output = interrupt(tmp_path, "step ", 0)
+    assert (status, "Traceback" in output) == (130, False), output[-3000:]
+    assert "the checkpoint is saved. The same command resumes the work." in output
+    assert (tmp_path / "checkpoints" / "last" / "checkpoint").exists()

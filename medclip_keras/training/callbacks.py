@@ -60,32 +60,40 @@ class StopOnNaN(StepCallback):
 class StopOnSignal(StepCallback):
     """Stop gracefully on SIGINT or SIGTERM: after the current step, with a checkpoint.
 
-    A context manager, which restores the handlers. It handles signals once the first step is done: before
-    that, while the step is traced and compiled, there is nothing to save and Ctrl-C ends training at once. So
-    does a second Ctrl-C.
+    A context manager, which restores the handlers. Before the first step is done, while it is traced and
+    compiled, there is nothing to save: a signal raises KeyboardInterrupt at once. So does a second Ctrl-C.
     """
+
+    SECONDS_TO_RAISE_AGAIN = 0.5  # Python drops an exception raised inside a finaliser or a weakref callback
 
     def __init__(self, start_step: int):
         super().__init__(start_step)
         self.interrupted = False
+        self._graceful = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
+        if threading.current_thread() is threading.main_thread():  # no other thread may
+            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGVTALRM)
+            self._before = {number: signal.signal(number, self._stop) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._before:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: object) -> None:
-        if self.interrupted and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        at_once = not self._graceful or (self.interrupted and number != signal.SIGTERM)
         self.interrupted = True
+        if at_once:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self.SECONDS_TO_RAISE_AGAIN)  # until `__exit__`
+            raise KeyboardInterrupt
 
     def on_step(self, step: int, logs: dict) -> None:
         """Ask Keras to stop, once a signal came."""
-        if not self._before and threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._graceful = True
         if self.interrupted:
             self.model.stop_training = True
 

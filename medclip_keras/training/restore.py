@@ -1,5 +1,6 @@
 """Load the model of a workdir."""
 
+import logging
 from dataclasses import dataclass
 
 import keras
@@ -12,6 +13,8 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.run_json import read_run_json
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -23,6 +26,7 @@ class LoadedModel:
         tokenizer: the run's.
         model: with its weights.
         step: the step of the weights.
+        checkpoint: "best" or "last", whichever the weights are from.
     """
 
     config: RunConfig
@@ -30,6 +34,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     model: MedCLIP
     step: int
+    checkpoint: str = "last"
 
 
 def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
@@ -37,7 +42,9 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
 
     Args:
         workdir: as `train` left it.
-        which: "best" by the validation KL, or "last". The last is taken where there is no best.
+        which: "best" by the validation KL, or "last". A run without a validation so far (no validation split,
+            stopped early, converted weights) has no best: the last is loaded, with a warning in the log and
+            `checkpoint` "last".
 
     Raises:
         ValueError: the folder holds no run or no checkpoint.
@@ -48,8 +55,9 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     tokenizer = load_tokenizer(workdir / "vocabulary")
     model = MedCLIP(config, len(tokenizer.vocabulary)).build_towers()
     checkpoints = Checkpoints(workdir / "checkpoints", model, resumable=False)
-    if not (workdir / "checkpoints" / which / "checkpoint").exists():
+    if which == "best" and not (workdir / "checkpoints" / which / "checkpoint").exists():
         which = "last"
+        _LOG.warning("%s has no best checkpoint, for no validation was done: loading the last.", workdir)
     step = checkpoints.restore_weights(which)
     table = load_table(str(workdir / "vocabulary" / "concepts.jsonl"))
-    return LoadedModel(config, table, tokenizer, model, step)
+    return LoadedModel(config, table, tokenizer, model, step, which)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -140,14 +141,15 @@ def test_a_run_stopped_at_an_odd_step_ends_with_every_variable_of_the_unbroken_o
 
 @pytest.mark.parametrize("poisoned", [False, True])
 def test_handlers_of_signals_are_restored(tiny_run, stop_at, poisoned, tmp_path, monkeypatch):
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGVTALRM)
+    before = [signal.getsignal(n) for n in numbers]
     if poisoned:
         sound = MedCLIP.train_step
         monkeypatch.setattr(MedCLIP, "train_step", lambda self, b: sound(self, b) | {"loss": math.nan})
     stop_at(2, signal.SIGINT)
     with pytest.raises(FloatingPointError, match="at step 1") if poisoned else contextlib.nullcontext():
         assert train(tiny_run, tmp_path).step == 2
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in numbers] == before
 
 
 def test_ctrl_c_before_the_first_step_is_done_ends_training_at_once(tiny_run, stop_at, tmp_path):
@@ -155,6 +157,7 @@ def test_ctrl_c_before_the_first_step_is_done_ends_training_at_once(tiny_run, st
     with pytest.raises(KeyboardInterrupt):
         train(tiny_run, tmp_path)
     assert not (tmp_path / "checkpoints" / "last").exists()
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 def test_a_finished_run_is_not_trained_again_and_none_of_its_files_is_rewritten(unbroken, tiny_run):
@@ -228,3 +231,13 @@ def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeyp
     expected = label_similarity(labels["image_labels"], labels["text_labels"], concept_kernel=kernel)
     outcome = model.build_towers().objective(batch | labels | known, training=False)
     np.testing.assert_allclose(outcome.similarity, expected, rtol=1e-5)
+
+
+def test_a_missing_best_checkpoint_is_said_and_the_last_is_loaded(unbroken, tmp_path, caplog):
+    shutil.copytree(unbroken[0], tmp_path / "run")
+    assert load_model(tmp_path / "run").checkpoint == "best"
+    assert not [r for r in caplog.records if "no best checkpoint" in r.message]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "best")
+    loaded = load_model(tmp_path / "run")
+    assert (loaded.checkpoint, loaded.step) == ("last", 7)
+    assert "no best checkpoint" in caplog.text
