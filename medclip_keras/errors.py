@@ -25,7 +25,14 @@ def require(condition: bool, argument: str, requirement: str, received: Any, adv
 
 
 def near_names(name: str, known: Iterable[str], label: str = "Near names") -> str:
-    """Return "Near names: a, b." for the known names that resemble `name`; all known names if none does."""
+    """Return the known names that resemble `name` without regard to case; all known names if none does.
+
+    >>> near_names("edema", ["Edema", "Pneumonia"])
+    'Near names: Edema.'
+    >>> near_names("zzz", ["Edema", "Pneumonia"])
+    'Known: Edema, Pneumonia.'
+    """
     known = list(known)
-    near = difflib.get_close_matches(name, known, 3)
+    found = difflib.get_close_matches(name.lower(), [one.lower() for one in known], 3)
+    near = [one for lowered in dict.fromkeys(found) for one in known if one.lower() == lowered]
     return f"{label}: {', '.join(near)}." if near else f"Known: {', '.join(known)}."

@@ -1,5 +1,12 @@
 """The published data sets: one module reads one layout on disk as rows.
 
+A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
+both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
+tables, whether the files that these name exist or not; without a table, in the order of the names.
+
+Raises: ValueError, before the first row, for everything that the docstring lists as refused;
+`rows.BadRowError` or OSError for one file that cannot be read.
+
 Adding a data set is one module here, its name in `SOURCES`, and its test with a function `write_layout`.
 """
 

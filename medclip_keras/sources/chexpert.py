@@ -14,8 +14,8 @@ Counts of the release: 224,316 images of 65,240 patients; train 223,414 images o
 of 200, test 668 of 500.
 
 Labels are 1 positive, 0 negative, -1 uncertain, blank not mentioned (1.0 and so on too). Train was labelled
-by a program from reports, and what becomes of the uncertain is decided when batches are made; valid and test
-were labelled by radiologists from images, 1 or 0. The split is the tables', by patient.
+by a program from reports; valid and test by radiologists from images, 1 or 0. The split is the tables', by
+patient.
 
 Patient and study are those of `Path`, whose first folder may have any name. The view is that of
 Frontal/Lateral, else of AP/PA, else of the file's name.
@@ -40,7 +40,11 @@ LICENCE = "Stanford University School of Medicine CheXpert Dataset Research Use 
 
 read_image = dicom.read_image  # JPEG files
 
-TABLES = {"train": ("train.csv",), "valid": ("valid.csv",), "test": ("test.csv", "test_labels.csv")}
+TABLES = {  # split → names of its table
+    "train": ("train.csv", "train.csv.gz"),
+    "valid": ("valid.csv", "valid.csv.gz"),
+    "test": ("test.csv", "test.csv.gz", "test_labels.csv", "test_labels.csv.gz"),
+}
 _CONCEPT_OF_LABEL = tables.concepts_of("chexpert")
 _VIEW_COLUMN = "Frontal/Lateral"
 _VIEWS = {"Frontal": "frontal", "Lateral": "lateral", "": ""}
@@ -52,14 +56,7 @@ _EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of train, valid and test, in the order of the tables, whether their files exist or not.
-
-    Args:
-        path: the folder that holds the tables, or a folder with one such folder.
-
-    Raises:
-        ValueError: see above.
-    """
+    """The images of train, valid and test; `path` is the folder of the tables, or a folder with one such."""
     root, table_of = _find_tables(epath.Path(path))
     checked = []
     for split, table in table_of.items():
@@ -82,13 +79,8 @@ def _find_tables(folder: epath.Path) -> tuple[epath.Path, dict[str, epath.Path]]
 
 
 def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
-    table_of = {}
-    for split, names in TABLES.items():
-        paths = [root / f"{name}{end}" for name in names for end in ("", ".gz")]
-        found = next((path for path in paths if path.is_file()), None)
-        if found is not None:
-            table_of[split] = found
-    return table_of
+    found = {split: tables.first_file(root, names) for split, names in TABLES.items()}
+    return {split: table for split, table in found.items() if table}
 
 
 def _read(table: epath.Path, split: str) -> Iterator[tables.TableRow]:

@@ -29,7 +29,6 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom, tables
@@ -63,45 +62,22 @@ _PATH = re.compile(r"CheXpert-v1\.0[^/]*/(?P<file>\w+/(?P<study>(?P<patient>pati
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """Candidates, then query images, whether their files exist or not.
-
-    Args:
-        path: the folder that holds image-retrieval.
-
-    Raises:
-        ValueError: see above.
-    """
+    """Candidates, then query images; `path` is the folder that holds image-retrieval."""
     root = epath.Path(path)
-    checked = [*candidate_rows(root), *query_rows(root)]
+    candidates, queries = _table(root, CANDIDATES), _table(root, QUERY_IMAGES)
+    rows = tables.read_table(candidates, ("Path", "Frontal/Lateral", *CATEGORIES))
+    checked = _image_rows(root, candidates, [(row, _candidate_states(row)) for row in rows])
+    rows = tables.read_table(queries, ("Variable", "Path"))
+    labelled = [(row, {row.choose("Variable", _CONCEPT_OF_CATEGORY): LabelState.POSITIVE}) for row in rows]
+    checked += _image_rows(root, queries, labelled)
     yield from checked
 
 
-def candidate_rows(path: epath.PathLike) -> list[ImageRow]:
-    """The images to retrieve from; see `image_rows`."""
-    table = _table(path, CANDIDATES)
-    rows = tables.read_table(table, ("Path", "Frontal/Lateral", *CATEGORIES))
-    return _image_rows(path, table, [(row, _candidate_states(row)) for row in rows])
-
-
-def query_rows(path: epath.PathLike) -> list[ImageRow]:
-    """The images to retrieve with; see `image_rows`."""
-    table = _table(path, QUERY_IMAGES)
-    rows = tables.read_table(table, ("Variable", "Path"))
-    return _image_rows(path, table, [(row, {_category(row): LabelState.POSITIVE}) for row in rows])
-
-
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The query sentences.
-
-    Args:
-        path: the folder that holds text-retrieval.
-
-    Raises:
-        ValueError: a missing table or column, another category, or a sentence that is there twice.
-    """
-    table = _table(path, QUERY_SENTENCES)
+    """The query sentences; `path` is the folder that holds text-retrieval."""
+    table = _table(epath.Path(path), QUERY_SENTENCES)
     rows = list(tables.read_table(table, ("Variable", "Text")))
-    categories = [_category(row) for row in rows]
+    categories = [row.choose("Variable", _CONCEPT_OF_CATEGORY) for row in rows]
     tables.require_distinct((row["Text"] for row in rows), "Text", table)
     numbers = collections.Counter[str]()
     for row, category in zip(rows, categories, strict=True):
@@ -121,18 +97,8 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     return (Section("body", row.content.decode()),)
 
 
-def _table(path: epath.PathLike, name: str) -> epath.Path:
-    table = epath.Path(path) / name
-    advice = "Download it from https://github.com/yuhaozhang/convirt."
-    require(table.is_file(), "input", f"a folder with {name}", str(path), advice)
-    return table
-
-
-def _category(row: tables.TableRow) -> str:
-    """The concept of a query's category."""
-    if row["Variable"] not in CATEGORIES:
-        row.refuse("Variable", f"one of {', '.join(CATEGORIES)}")
-    return _CONCEPT_OF_CATEGORY[row["Variable"]]
+def _table(root: epath.Path, name: str) -> epath.Path:
+    return tables.require_file(root, [name], "Download it from https://github.com/yuhaozhang/convirt.")
 
 
 def _candidate_states(row: tables.TableRow) -> tables.Labels:
@@ -143,10 +109,9 @@ def _candidate_states(row: tables.TableRow) -> tables.Labels:
 
 
 def _image_rows(
-    path: epath.PathLike, table: epath.Path, labelled: list[tuple[tables.TableRow, tables.Labels]]
+    root: epath.Path, table: epath.Path, labelled: list[tuple[tables.TableRow, tables.Labels]]
 ) -> list[ImageRow]:
     """The images of a table, identified as `candidate/…` or `query/…` after its file name."""
-    root = epath.Path(path)
     places = [folder / name for folder in (root, root.parent) for name in ARCHIVES]
     archive = next((place for place in places if place.is_dir()), places[0])
     kind = table.name.removesuffix(".csv")

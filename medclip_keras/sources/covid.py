@@ -79,7 +79,6 @@ _LISTS = {  # split → names of its list, folder of its images
 _CLASSES_OF_LISTS = ("normal", "pneumonia", "COVID-19", "positive", "negative")
 _LINE = re.compile(rf"(?P<patient>.+) (?P<file>\S+\.\w+) (?P<label>{'|'.join(_CLASSES_OF_LISTS)})(?: \S+)?")
 _VIEWS = {"ap": "frontal", "pa": "frontal", "lateral": "lateral"}
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _COVID = states_of("covid", ["COVID-19"], [])
 _NORMAL = states_of("covid", ["Normal"], ["COVID-19", "Pneumonia", "Viral Pneumonia", "Lung_Opacity"])
@@ -97,14 +96,7 @@ STATES = {  # class → states
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of the layout at a path, whether the files that a list or table names exist or not.
-
-    Args:
-        path: the folder that holds the class folders, the lists, or data.csv.
-
-    Raises:
-        ValueError: none or several of the layouts, or what the layout's description above refuses.
-    """
+    """The images; `path` is the folder that holds the class folders, the lists, or data.csv."""
     root = epath.Path(path)
     layouts = {
         f"the folders {', '.join(FOLDERS)}": (any((root / name).is_dir() for name in FOLDERS), _folder_rows),
@@ -125,7 +117,7 @@ def _folder_rows(root: epath.Path) -> list[ImageRow]:
         images = root / folder / "images"
         images = images if images.is_dir() else root / folder
         require(images.is_dir(), "input", f"a folder with {folder}/images", str(root), "Download it again.")
-        rows += [_row(f"{folder}/{file.name}", file, folder) for file in _image_files(images)]
+        rows += [_row(f"{folder}/{file.name}", file, folder) for file in dicom.image_files(images)]
     return rows
 
 
@@ -165,8 +157,7 @@ def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> list[Imag
 def _table_rows(root: epath.Path) -> list[ImageRow]:
     rows = list(read_table(root / TABLE, ("patient_id", "image_id", "projection")))
     require_distinct((row["image_id"] for row in rows), "image_id", root / TABLE)
-    folders = [folder for folder in (root / "png", root / "images") if folder.is_dir()]
-    files = {file.name.rpartition(".")[0]: file for folder in folders for file in _image_files(folder)}
+    files = {f.stem: f for name in ("png", "images") for f in dicom.image_files(root / name)}
     return [
         _row(
             row["image_id"],
@@ -177,11 +168,6 @@ def _table_rows(root: epath.Path) -> list[ImageRow]:
         )
         for row in rows
     ]
-
-
-def _image_files(folder: epath.Path) -> list[epath.Path]:
-    files = (file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
-    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def _row(

@@ -53,12 +53,9 @@ _VIEWS = (
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The rows that name an image.
 
-    Args:
-        path: the table.
-
     Raises:
-        ValueError: no table, a column missing (with the near names), a concept's name misspelt, a split, view
-            or label code that is none.
+        ValueError: no table, a column missing, a concept's name misspelt, a split, view or label code that is
+            none.
     """
     rows = []
     shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
@@ -80,17 +77,8 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports, one a study.
-
-    Args:
-        path: the table.
-
-    Raises:
-        ValueError: as `image_rows`, with the column `report` in place of `path`.
-    """
-    for row in _read(
-        path, "report"
-    ):  # all rows are checked first; then read again, as texts need much memory
+    """The reports, one a study; raises as `image_rows`, with the column `report` in place of `path`."""
+    for row in _read(path, "report"):  # check all rows, then read again: texts need much memory
         _choose(_SPLITS, row, "split")
     seen = set()
     for row in _read(path, "report"):

@@ -43,19 +43,10 @@ STATES = {
 }
 MANIFEST = "manifest.csv"
 _PATIENT = re.compile(r"person\d+|(?:[A-Z]+\d*-)?IM-\d+", re.IGNORECASE)
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of both classes, in the order of their names.
-
-    Args:
-        path: the folder that holds NORMAL and PNEUMONIA, or train and test.
-
-    Raises:
-        ValueError: no such folders; a manifest without its columns, with another label, or that names a file
-            twice.
-    """
+    """The images of both classes; `path` is the folder that holds NORMAL and PNEUMONIA, or train and test."""
     root = epath.Path(path)
     parts = [root, *(root / name for name in ("train", "val", "test"))]
     parts = [part for part in parts if any((part / folder).is_dir() for folder in FOLDERS)]
@@ -69,13 +60,11 @@ def _part_rows(root: epath.Path, part: epath.Path) -> list[ImageRow]:
     if (part / MANIFEST).is_file():
         return _manifest_rows(part)
     prefix = "" if part == root else f"{part.name}/"
-    rows = []
-    for folder in FOLDERS:
-        files = sorted((part / folder).iterdir()) if (part / folder).is_dir() else []
-        for file in files:
-            if file.suffix.lower() in _SUFFIXES and not file.name.startswith("."):
-                rows.append(_row(file, f"{prefix}{folder}/{file.name}", folder, patient_of(file.name)))
-    return rows
+    return [
+        _row(file, f"{prefix}{folder}/{file.name}", folder, patient_of(file.name))
+        for folder in FOLDERS
+        for file in dicom.image_files(part / folder)
+    ]
 
 
 def _manifest_rows(part: epath.Path) -> list[ImageRow]:

@@ -39,12 +39,19 @@ from dataclasses import replace
 
 from etils import epath
 
-from medclip_keras.errors import refusal, require
+from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow, ReportRow
-from medclip_keras.sources.tables import concepts_of, read_table, require_distinct, state_of_code
+from medclip_keras.sources.tables import (
+    concepts_of,
+    first_file,
+    read_table,
+    require_distinct,
+    require_file,
+    state_of_code,
+)
 
 CITATION = (
     "Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with "
@@ -64,14 +71,7 @@ _GROUP, _PATIENT, _REPORT = re.compile(r"p\d\d"), re.compile(r"p(\d{3,})"), re.c
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of the metadata table, in its order, whether their files exist or not.
-
-    Args:
-        path: the folder that holds the tables and `files`.
-
-    Raises:
-        ValueError: see above.
-    """
+    """The images of the metadata table; `path` is the folder that holds the tables and `files`."""
     root = epath.Path(path)
     metadata = _require_table(root, TABLES.format("metadata"))
     splits, states_of = _splits(root), _states(root)
@@ -98,18 +98,15 @@ def read_image(row: ImageRow) -> ImageContent:
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports of the study list, whether their files exist or not; the files themselves without a list.
+    """The reports of the study list; without a list, those in the folder.
 
     Args:
         path: the folder that holds `mimic-cxr-reports` or `files`, and the table of the split.
-
-    Raises:
-        ValueError: no table of the split, no reports, a repeated study, or a patient without a split.
     """
     root = epath.Path(path)
     splits = _splits(root)
     folder = root / REPORTS if (root / REPORTS).is_dir() else root
-    study_list = _find_table(root, STUDY_LIST) or _find_table(folder, STUDY_LIST)
+    study_list = first_file(root, _files_of(STUDY_LIST)) or first_file(folder, _files_of(STUDY_LIST))
     reports = _listed_reports(study_list, splits) if study_list else _walk(folder, splits)
     empty = True
     for patient, study, file in reports:
@@ -136,25 +133,18 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
     return split_sections(text)
 
 
-def _find_table(folder: epath.Path, name: str) -> epath.Path | None:
-    return next((folder / f"{name}{end}" for end in (".gz", "") if (folder / f"{name}{end}").is_file()), None)
+def _files_of(*tables: str) -> list[str]:
+    return [f"{table}{end}" for table in tables for end in (".gz", "")]
 
 
-def _require_table(root: epath.Path, *names: str) -> epath.Path:
+def _require_table(root: epath.Path, *tables: str) -> epath.Path:
     """The first of these tables that exists."""
-    found = next(filter(None, (_find_table(root, name) for name in names)), None)
-    if found is None:
-        wanted = " or ".join(f"{name}.gz" for name in names)
-        raise refusal("input", f"a folder with {wanted}, or unpacked .csv", str(root), _ADVICE)
-    return found
+    wanted = f"{' or '.join(f'{table}.gz' for table in tables)}, or unpacked .csv"
+    return require_file(root, _files_of(*tables), _ADVICE, wanted)
 
 
 def _splits(root: epath.Path) -> dict[str, str]:
-    """subject_id → split.
-
-    Raises:
-        ValueError: an unknown split, or a patient in two.
-    """
+    """subject_id → split."""
     splits: dict[str, str] = {}
     for row in read_table(_require_table(root, TABLES.format("split")), ("subject_id", "split")):
         split = row.choose("split", _SPLITS)
@@ -170,11 +160,7 @@ def _split_of(splits: Mapping[str, str], patient: str, place: str) -> str:
 
 
 def _states(root: epath.Path) -> dict[str, bytes]:
-    """study_id → the states of its labels, a byte each, by the first table of labels that exists.
-
-    Raises:
-        ValueError: there is none, a column is missing, a label is no code, or a study is repeated.
-    """
+    """study_id → the states of its labels, a byte each, by the first table of labels that exists."""
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
     states: dict[str, bytes] = {}
     for row in read_table(table, ("study_id", *_CONCEPT_OF_LABEL)):

@@ -28,11 +28,10 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_lines, require_distinct
+from medclip_keras.sources.tables import read_lines, require_distinct, require_file
 
 CITATION = (
     "Rajpurkar et al., MURA: large dataset for abnormality detection in musculoskeletal radiographs, "
@@ -55,25 +54,14 @@ _EXAMPLE = "MURA-v1.1/train/XR_SHOULDER/patient00001/study1_positive/"
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of both splits, in the order of the tables, whether their files exist or not.
-
-    Args:
-        path: the folder that holds the tables.
-
-    Raises:
-        ValueError: see above.
-    """
-    directory = epath.Path(path)
-    for split in SPLITS:
-        for name in (f"{split}_image_paths.csv", f"{split}_labeled_studies.csv"):
-            advice = "Download it from https://stanfordmlgroup.github.io/competitions/mura."
-            require((directory / name).is_file(), "input", f"a folder with {name}", str(path), advice)
-    yield from [row for split in SPLITS for row in _rows(directory, split)]
+    """The images of both splits; `path` is the folder that holds the tables."""
+    yield from [row for split in SPLITS for row in _rows(epath.Path(path), split)]
 
 
 def _rows(directory: epath.Path, split: str) -> list[ImageRow]:
-    labelled = _labelled_folders(directory / f"{split}_labeled_studies.csv")
-    table = directory / f"{split}_image_paths.csv"
+    advice = "Download it from https://stanfordmlgroup.github.io/competitions/mura."
+    labelled = _labelled_folders(require_file(directory, [f"{split}_labeled_studies.csv"], advice))
+    table = require_file(directory, [f"{split}_image_paths.csv"], advice)
     lines = read_lines(table, _IMAGE, "image", f"a line such as {_EXAMPLE}image1.png")
     require_distinct((line["line"] for line in lines), "image", table)
     rows = []

@@ -31,7 +31,7 @@ from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import Labels, concepts_of, read_table, require_distinct
+from medclip_keras.sources.tables import Labels, concepts_of, read_table, require_distinct, require_file
 
 CITATION = (
     "Wang et al., ChestX-ray8: hospital-scale chest X-ray database and benchmarks on weakly-supervised "
@@ -48,21 +48,13 @@ CONCEPT_OF_LABEL = concepts_of("nih_chestxray14")
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The images of the table, whether their files exist or not.
-
-    Args:
-        path: the folder that holds the table.
-
-    Raises:
-        ValueError: see above.
-    """
+    """The images of the table; `path` is the folder that holds it."""
     directory = epath.Path(path)
     advice = "Download it from https://nihcc.app.box.com/v/ChestXray-NIHCC."
-    tables = [directory / name for name in (TABLE, FIRST_TABLE) if (directory / name).is_file()]
-    require(bool(tables), "input", f"a folder with {TABLE}", str(path), advice)
+    table = require_file(directory, [TABLE, FIRST_TABLE], advice)
     folder_of, split_of = _folders(directory), _official_split(directory)
     rows = []
-    for row in read_table(tables[0], ("Image Index", "Finding Labels", "Patient ID")):
+    for row in read_table(table, ("Image Index", "Finding Labels", "Patient ID")):
         name = row["Image Index"]
         if split_of and name not in split_of:
             requirement = f"in {' or '.join(SPLIT_LISTS.values())}"
@@ -77,7 +69,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             split=split_of.get(name, ""),
         )
         rows.append(image)
-    require_distinct((row.image_id for row in rows), "Image Index", tables[0])
+    require_distinct((row.image_id for row in rows), "Image Index", table)
     yield from rows
 
 
@@ -99,11 +91,7 @@ def _folders(directory: epath.Path) -> dict[str, str]:
 
 
 def _official_split(directory: epath.Path) -> dict[str, str]:
-    """Image → split by the two lists; empty unless both exist.
-
-    Raises:
-        ValueError: a list names an image twice, or both lists do.
-    """
+    """Image → split by the two lists; empty unless both exist."""
     lists = {split: directory / name for split, name in SPLIT_LISTS.items()}
     if not all(file.is_file() for file in lists.values()):
         return {}

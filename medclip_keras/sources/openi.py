@@ -55,13 +55,10 @@ _VIEWS = {"Frontal": "frontal", "Lateral": "lateral"}
 
 
 def report_rows(path: str) -> Iterator[ReportRow]:
-    """The reports of an archive (with their bytes, as it is read as a stream) or of a folder.
+    """The reports of an archive, with their bytes, or of a folder.
 
     Args:
         path: the archive, a folder of `<number>.xml`, or a folder above either.
-
-    Raises:
-        ValueError: nothing there, or nothing that looks like these reports.
     """
     root = epath.Path(path)
     if root.name.endswith(_ARCHIVES) and root.is_file():
@@ -113,9 +110,6 @@ def image_rows(path: str) -> Iterator[ImageRow]:
 
     Args:
         path: the folder of `CXR<number>_….png`, or the one above it.
-
-    Raises:
-        ValueError: no such images and no table, or a table that cannot be used.
     """
     root = epath.Path(path)
     folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
@@ -137,11 +131,9 @@ def _table_rows(root: epath.Path, files: Sequence[epath.Path]) -> list[ImageRow]
     rows = []
     for row in read_table(root / TABLE, ("uid", "filename", "projection")):
         match = row.match("filename", _IMAGE, "a name such as 1_IM-0001-3001.dcm.png")
-        if row["projection"] not in _VIEWS:
-            row.refuse("projection", "Frontal or Lateral")
+        view = row.choose("projection", _VIEWS, "Frontal or Lateral")
         key = match["report"], match["image"]
-        file = file_of.get(key, folder / row["filename"])
-        rows.append(_image_row(key, file, _VIEWS[row["projection"]]))
+        rows.append(_image_row(key, file_of.get(key, folder / row["filename"]), view))
     require_distinct((row.image_id for row in rows), "filename", root / TABLE)
     return rows
 

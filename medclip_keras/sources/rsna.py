@@ -43,7 +43,7 @@ from etils import epath
 from medclip_keras.errors import refusal, require
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import read_table, require_distinct, states_of
+from medclip_keras.sources.tables import first_file, read_table, require_distinct, require_file, states_of
 
 CITATION = (
     "Shih et al., Augmenting the National Institutes of Health chest radiograph dataset with expert "
@@ -68,53 +68,38 @@ _STATES = {  # Target, class → states; `Target` is the label of Pneumonia
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The training images, in the order of the table, whether their files exist or not.
-
-    Args:
-        path: the folder that holds the table.
-
-    Raises:
-        ValueError: a missing table or column, a repeated row, or rows that contradict each other.
-    """
+    """The training images; `path` is the folder that holds the table."""
     directory = epath.Path(path)
     advice = "Download it from https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data."
-    table = _find(directory, TABLE)
-    require(table is not None, "input", f"a folder with {TABLE}", str(path), advice)
+    table = require_file(directory, _names(TABLE), advice)
     targets = _read_once(table, ("patientId", "x", "y", "width", "height", "Target"), "Target", ("0", "1"))
     classes = _classes(directory, targets)
     patients = _patients(directory, targets)
-    images = str(directory / IMAGES)
     for image_id, target in targets.items():
         yield ImageRow(
             image_id=image_id,
             study_id=image_id,
             patient_id=patients[image_id],
-            path=f"{images}/{image_id}.dcm",
+            path=f"{directory}/{IMAGES}/{image_id}.dcm",
             view="frontal",
             labels=_STATES[target, classes[image_id]],
         )
 
 
-def _find(directory: epath.Path, name: str) -> epath.Path | None:
-    paths = [directory / f"{prefix}{name}{suffix}" for suffix in ("", ".zip") for prefix in ("", "kaggle_")]
-    return next((path for path in paths if path.is_file()), None)
+def _names(table: str) -> list[str]:
+    return [f"{prefix}{table}{suffix}" for suffix in ("", ".zip") for prefix in ("", "kaggle_")]
 
 
 def _read_once(
     table: epath.Path, columns: Sequence[str], column: str, known: Sequence[str]
 ) -> dict[str, str]:
-    """patientId → the value of a column, equal in all rows of the image.
-
-    Raises:
-        ValueError: an unknown value, or another one than in an earlier row.
-    """
+    """patientId → the value of a column, equal in all rows of the image."""
     rows = list(read_table(table, columns))
     if TABLE in table.name:  # a row a box; the table of classes repeats its rows, box by box, as published
         require_distinct((tuple(row[name] for name in columns) for row in rows), "patientId and box", table)
     values: dict[str, str] = {}
     for row in rows:
-        value = row[column]
-        require(value in known, column, f"one of {', '.join(known)}", value, f"It is {row.place}.")
+        value = row.choose(column, {name: name for name in known})
         if values.setdefault(row["patientId"], value) != value:
             row.refuse(column, "the same in all rows of an image")
     return values
@@ -122,7 +107,7 @@ def _read_once(
 
 def _classes(directory: epath.Path, targets: Mapping[str, str]) -> dict[str, str]:
     """patientId → class; without the table of classes, the class that the target implies."""
-    table = _find(directory, TABLE_OF_CLASSES)
+    table = first_file(directory, _names(TABLE_OF_CLASSES))
     if table is None:
         return {image_id: OPACITY if target == "1" else "" for image_id, target in targets.items()}
     classes = _read_once(table, ("patientId", "class"), "class", (OPACITY, NORMAL, NOT_NORMAL))

@@ -35,7 +35,7 @@ class TableRow(dict[str, str]):
     """A row by column name; its methods raise the error sentence with the row's number.
 
     Attributes:
-        number: the first row after the header is row 1.
+        number: of the row; the first row after the header is row 1.
     """
 
     def __init__(self, cells: Iterable[tuple[str, str]], number: int, table: epath.PathLike):
@@ -109,6 +109,23 @@ def read_lines(
     return rows
 
 
+def first_file(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:
+    """The first of these files that exists in a folder."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def require_file(folder: epath.Path, names: Sequence[str], advice: str, wanted: str = "") -> epath.Path:
+    """The first of these files that exists in a folder.
+
+    Raises:
+        ValueError: there is none; the sentence asks for a folder with `wanted`, by default the first name.
+    """
+    file = first_file(folder, names)
+    if file is None:
+        raise refusal("input", f"a folder with {wanted or names[0]}", str(folder), advice)
+    return file
+
+
 @contextlib.contextmanager
 def _open(path: epath.Path) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
@@ -142,23 +159,13 @@ def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> 
 
 
 def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike) -> None:
-    """Raise the error sentence, with both rows' numbers, for the first row that repeats another.
-
-    Args:
-        keys: the key of each row, in order; the first row after the header is row 1.
-        column: the key's name.
-        path: the table.
-    """
-    keys = list(keys)
-    if len(set(keys)) == len(keys):
-        return
+    """Raise the error sentence, with both rows' numbers, for the first row that repeats another's key."""
     row_of: dict[Hashable, int] = {}
     for number, key in enumerate(keys, 1):
         earlier = row_of.setdefault(key, number)
-        received = f"row {number}, which repeats row {earlier}"
-        require(
-            earlier == number, column, f"different in every row of {path}", received, "Delete one of them."
-        )
+        if earlier != number:
+            received = f"row {number}, which repeats row {earlier}"
+            raise refusal(column, f"different in every row of {path}", received, "Delete one of them.")
 
 
 def state_of_code(code: str, column: str) -> LabelState:
