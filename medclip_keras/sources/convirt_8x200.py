@@ -23,7 +23,6 @@ where its label of the query's category is positive.
 Refused before any work: a missing table or column; a path that is not CheXpert's; a candidate with none or
 several of the categories; an image or sentence that a table has twice."""
 
-import collections
 import re
 from collections.abc import Iterator
 
@@ -79,19 +78,13 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
     rows = list(tables.read_table(table, ("Variable", "Text")))
     categories = [row.choose("Variable", _CONCEPT_OF_CATEGORY) for row in rows]
     tables.require_distinct((row["Text"] for row in rows), "Text", table)
-    numbers = collections.Counter[str]()
-    for row, category in zip(rows, categories, strict=True):
-        numbers[category] += 1
-        query = f"{row['Variable']}/{numbers[category]}"
+    for index, (row, category) in enumerate(zip(rows, categories, strict=True)):
+        query = f"{row['Variable']}/{categories[: index + 1].count(category)}"
         yield ReportRow(query, query, query, str(table), content=row["Text"].encode(), split="test")
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
-    """The sentence, as a report without headings.
-
-    Raises:
-        BadRowError: the row has no text.
-    """
+    """The sentence, as a report without headings."""
     if not row.content:
         raise BadRowError("the row has no text")
     return (Section("body", row.content.decode()),)

@@ -135,12 +135,11 @@ def _list_rows(root: epath.Path) -> list[ImageRow]:
         enough = len(files) == 1 or (split == "valid" and not files)
         require(enough, "input", f"one {split} list", names, "Keep the lists of one version in the folder.")
     rows: dict[str, ImageRow] = {}
-    for split, files in lists.items():
-        for file in files:
-            for row in _rows_of_list(file, root / _LISTS[split][1], split):
-                other = rows.setdefault(row.image_id, row).split
-                received = f"an image of both the {other} and the {split} list"
-                require(other == split, "filename", "in one list", received, "Delete it from one of them.")
+    for split, file in ((split, file) for split, files in lists.items() for file in files):
+        for row in _rows_of_list(file, root / _LISTS[split][1], split):
+            other = rows.setdefault(row.image_id, row).split
+            received = f"an image of both the {other} and the {split} list"
+            require(other == split, "filename", "in one list", received, "Delete it from one of them.")
     return list(rows.values())
 
 

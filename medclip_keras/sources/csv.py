@@ -21,7 +21,8 @@ any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, 
 
 Reports are labelled from their text; the label columns are the images'. Concept names are those of the table
 in use (`chest21` by default); a column that differs from one of chest21's only in case, blanks or underscores
-is refused rather than ignored.
+is refused rather than ignored. Refused before any work, too: a missing column; a row without a patient; a
+split, view or label code that is none of the above.
 """
 
 import re
@@ -51,12 +52,7 @@ _VIEWS = (
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The rows that name an image.
-
-    Raises:
-        ValueError: no table, a column missing, a concept's name misspelt, a split, view or label code that is
-            none.
-    """
+    """The rows that name an image."""
     rows = []
     shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
     for row in _read(path, "path"):
@@ -77,7 +73,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports, one a study; raises as `image_rows`, with the column `report` in place of `path`."""
+    """The reports, one a study."""
     for row in _read(path, "report"):  # check all rows, then read again: texts need much memory
         _choose(_SPLITS, row, "split")
     seen = set()
@@ -90,11 +86,7 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
-    """The report's sections.
-
-    Raises:
-        BadRowError: the row has no text.
-    """
+    """The report's sections."""
     if row.content is None:
         raise BadRowError("the row has no report text")
     return split_sections(row.content.decode())

@@ -68,12 +68,7 @@ _POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() fo
 
 
 def read_image(row: ImageRow) -> ImageContent:
-    """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file.
-
-    Raises:
-        OSError: the file cannot be read.
-        BadRowError: see `decode_dicom`.
-    """
+    """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file."""
     path = epath.Path(row.path)
     file_bytes = path.read_bytes()
     if path.suffix.lower() in SUFFIXES or file_bytes[128:132] == b"DICM":
@@ -111,21 +106,13 @@ def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.nda
     try:
         picture, white = _picture(header)  # (rows, columns) in [0, 1]
     except Exception as error:  # whatever decoders raise on whatever a file holds
-        raise BadRowError(
-            f"the pixels of the DICOM file cannot be decoded ({type(error).__name__})"
-        ) from None
+        reason = f"the pixels of the DICOM file cannot be decoded ({type(error).__name__})"
+        raise BadRowError(reason) from None
     return np.round(picture * white).astype(np.uint16) * np.uint16(65535 // white)  # (rows, columns)
 
 
 def view_of_file(path: epath.PathLike) -> str:
-    """Read the view from the header of a DICOM file, without its pixels.
-
-    Returns:
-        "frontal", "lateral", or "" where the header does not say or is none.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The view in the header of a DICOM file: "frontal", "lateral", or "" if it does not say or is none."""
     with epath.Path(path).open("rb") as file:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_VIEW))

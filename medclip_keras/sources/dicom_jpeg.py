@@ -50,11 +50,6 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
     return picture.tobytes()
 
 
-def _add_decoders() -> None:
-    for syntax in SYNTAXES:
-        decoder = get_decoder(syntax)
-        if PLUGIN not in decoder.available_plugins:  # a second import adds nothing
-            decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
-
-
-_add_decoders()
+for _syntax in SYNTAXES:
+    if PLUGIN not in get_decoder(_syntax).available_plugins:  # a second import adds nothing
+        get_decoder(_syntax).add_plugin(PLUGIN, (__name__, "decode_frame"))

@@ -64,7 +64,7 @@ from medclip_keras.sources.tables import CHEXPERT_OBSERVATIONS
 COMPETITION_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 NORMAL = "No Finding"
 _SALT = "medclip_keras evaluation sets"  # another salt is another choice: it never changes
-_ABSENT = (LabelState.NEGATIVE, LabelState.NOT_MENTIONED)
+_ABSENT = (LabelState.NEGATIVE, LabelState.NOT_MENTIONED, None)
 _MEDCLIP = "Wang et al., MedCLIP: contrastive learning from unpaired medical images and text, EMNLP 2022"
 _GLORIA = "Huang et al., GLoRIA: a multimodal global-local representation learning framework, ICCV 2021"
 
@@ -74,8 +74,6 @@ class EvaluationSet:
     """The rule that chooses the images of a set from a source.
 
     Attributes:
-        name: of the set.
-        source: whose image rows it chooses from.
         class_of: the class of a candidate; "" for an image that is none.
         classes: those that `class_of` gives.
         sizes: split → images of each class, in the order in which splits are filled; empty: all candidates,
@@ -101,7 +99,6 @@ class Membership:
     """The images of a set.
 
     Attributes:
-        name: of the set.
         split_of: image_id → "train" or "test".
         patients: of all its images.
         counts: split → class → images.
@@ -135,16 +132,13 @@ class _Candidate(NamedTuple):
 def exclusive_finding(row: ImageRow, others: Iterable[str] = COMPETITION_FINDINGS) -> str:
     """The one competition finding for which a frontal training image is positive, else "".
 
-    Args:
-        row: of any source with CheXpert's labels.
-        others: findings that, the one aside, must be negative or not mentioned.
+    All of `others`, the one aside, must be negative or not mentioned.
     """
     if row.view != "frontal" or row.split not in ("train", ""):
         return ""
-    states = {name: row.labels.get(name, LabelState.NOT_MENTIONED) for name in others}
-    present = [name for name, state in states.items() if state not in _ABSENT]
-    alone = present[0] if len(present) == 1 else ""
-    is_positive = alone in COMPETITION_FINDINGS and states[alone] == LabelState.POSITIVE
+    present = {name: row.labels[name] for name in others if row.labels.get(name) not in _ABSENT}
+    alone = next(iter(present)) if len(present) == 1 else ""
+    is_positive = alone in COMPETITION_FINDINGS and present[alone] == LabelState.POSITIVE
     return alone if is_positive else ""
 
 
@@ -154,13 +148,9 @@ def exclusive_finding_of_gloria(row: ImageRow) -> str:
 
 
 def class_of_two(finding: str, negatives: str, must_be_normal: bool, row: ImageRow) -> str:
-    """The class of an image in a set of two: positive for a finding, or negative for it; else "".
+    """The class of an image: `finding` if it is positive for it, `negatives` if it is negative, else "".
 
-    Args:
-        finding: its name, and that of the class.
-        negatives: name of the other class.
-        must_be_normal: whether a negative must be positive for No Finding.
-        row: of a source that labels the finding.
+    A negative may have to be normal: positive for No Finding.
     """
     state = row.labels.get(finding)
     if state == LabelState.POSITIVE:
@@ -212,10 +202,7 @@ EVALUATION_SETS = {one.name: one for one in _SETS}
 
 
 def get_evaluation_set(name: str) -> EvaluationSet:
-    """Look up a set by its name.
-
-    Raises:
-        ValueError: no such set.
+    """Look up a set by its name, or raise the error sentence.
 
     >>> get_evaluation_set("mimic_5x200").source
     'mimic_cxr'
@@ -227,15 +214,7 @@ def get_evaluation_set(name: str) -> EvaluationSet:
 
 
 def members_of(name: str, path: epath.PathLike) -> Membership:
-    """Choose the images of a set from an archive.
-
-    Args:
-        name: of the set.
-        path: the archive, as the set's source reads it.
-
-    Raises:
-        ValueError: no such set, an archive that the source refuses, or one with too few images.
-    """
+    """Choose the images of a set from an archive, as the set's source reads it; raises as `choose`."""
     evaluation_set = get_evaluation_set(name)
     return choose(evaluation_set, get_source(evaluation_set.source).image_rows(path))
 
@@ -250,15 +229,13 @@ def choose(evaluation_set: EvaluationSet, rows: Iterable[ImageRow]) -> Membershi
     candidates = []
     for row in rows:
         names_patients |= row.patient_id != row.image_id
-        image_class = evaluation_set.class_of(row)
-        if image_class:
-            draw = _draw(row.image_id)
-            candidates.append(_Candidate(draw, row.image_id, row.patient_id, image_class, row.split))
+        if image_class := evaluation_set.class_of(row):
+            ids = _draw(row.image_id), row.image_id, row.patient_id
+            candidates.append(_Candidate(*ids, image_class, row.split))
     if evaluation_set.sizes:
         chosen = dict(_fill_splits(evaluation_set, sorted(candidates)))
     else:
-        splits = dict.fromkeys(one.split for one in candidates)
-        chosen = {split: [one for one in candidates if one.split == split] for split in splits}
+        chosen = _group(candidates, lambda one: one.split)
     return Membership(
         name=evaluation_set.name,
         split_of={one.image_id: split for split, images in chosen.items() for one in images},
@@ -298,14 +275,9 @@ def _fill_splits(
 def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool) -> list[_Candidate]:
     """Images of a split: the wanted number of each class, or all if there are fewer.
 
-    Args:
-        wanted: class → images.
-        free: candidates whose patients are in no other split, in the order of their draw.
-        one_a_patient: see `EvaluationSet`.
+    `free` are candidates whose patients are in no other split, in the order of their draw.
     """
-    classes_of: dict[str, set[str]] = {}
-    for one in free:
-        classes_of.setdefault(one.patient_id, set()).add(one.image_class)
+    of_patient = _group(free, lambda one: one.patient_id)
     chosen: list[_Candidate] = []
     patients: set[str] = set()
     filled: set[str] = set()
@@ -314,14 +286,14 @@ def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool
         if one_a_patient:
             return patient not in patients
         # The scarcer classes' images of a patient that comes in now would be missing in another split.
-        return patient in patients or not classes_of[patient] & filled
+        return patient in patients or not any(one.image_class in filled for one in of_patient[patient])
 
     available = _count(wanted, free)
     for name in sorted(wanted, key=lambda name: available[name] / wanted[name]):
         images = [one for one in free if one.image_class == name]
         room = wanted[name] + len(chosen)
         left = []
-        for bundle in [[one] for one in images] if one_a_patient else _by_patient(images):
+        for bundle in _bundles(images, one_a_patient):
             if len(chosen) + len(bundle) <= room and suits(bundle[0].patient_id):
                 chosen += bundle
                 patients.add(bundle[0].patient_id)
@@ -334,9 +306,16 @@ def _fill(wanted: Mapping[str, int], free: list[_Candidate], one_a_patient: bool
     return chosen
 
 
-def _by_patient(images: Iterable[_Candidate]) -> list[list[_Candidate]]:
-    """The images of each patient; patients in the order of their own draw."""
-    bundles: dict[str, list[_Candidate]] = {}
+def _group(images: Iterable[_Candidate], key: Callable[[_Candidate], str]) -> dict[str, list[_Candidate]]:
+    groups: dict[str, list[_Candidate]] = {}
     for one in images:
-        bundles.setdefault(one.patient_id, []).append(one)
-    return [bundles[patient] for patient in sorted(bundles, key=_draw)]
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+def _bundles(images: list[_Candidate], one_a_patient: bool) -> list[list[_Candidate]]:
+    """What is taken together: an image, or a patient's images, patients in the order of their own draw."""
+    if one_a_patient:
+        return [[one] for one in images]
+    of_patient = _group(images, lambda one: one.patient_id)
+    return [of_patient[patient] for patient in sorted(of_patient, key=_draw)]

@@ -98,11 +98,7 @@ def read_image(row: ImageRow) -> ImageContent:
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports of the study list; without a list, those in the folder.
-
-    Args:
-        path: the folder that holds `mimic-cxr-reports` or `files`, and the table of the split.
-    """
+    """The reports of the study list, or else of the folder, which holds the table of the split too."""
     root = epath.Path(path)
     splits = _splits(root)
     folder = root / REPORTS if (root / REPORTS).is_dir() else root
@@ -118,12 +114,7 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
-    """The report's sections.
-
-    Raises:
-        OSError: the file cannot be read.
-        BadRowError: it is empty or no text.
-    """
+    """The report's sections; BadRowError if the file is empty or no text."""
     try:
         text = epath.Path(row.path).read_bytes().decode()
     except UnicodeDecodeError:
@@ -184,15 +175,16 @@ def _walk(folder: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, 
     """Patient, study and file of the report files by name; one patient's folder is held at a time."""
     files = folder / "files"
     groups = sorted(filter(_GROUP.fullmatch, _names(files))) if files.is_dir() else []
-    patients = {group: sorted(filter(_PATIENT.fullmatch, _names(files / group))) for group in groups}
-    for group in groups:
-        for number, patient in enumerate(patients[group], 1):
-            _split_of(splits, patient[1:], f"folder {number} of {files / group}")
-    for group in groups:
-        for patient in patients[group]:
-            names = sorted(_names(files / group / patient))
-            for report in filter(None, map(_REPORT.fullmatch, names)):
-                yield patient[1:], report[1], f"files/{group}/{patient}/{report[0]}"
+    patients = [
+        (group, patient)
+        for group in groups
+        for patient in sorted(filter(_PATIENT.fullmatch, _names(files / group)))
+    ]
+    for number, (_, patient) in enumerate(patients, 1):
+        _split_of(splits, patient[1:], f"patient {number} of {files}")
+    for group, patient in patients:
+        for report in filter(None, map(_REPORT.fullmatch, sorted(_names(files / group / patient)))):
+            yield patient[1:], report[1], f"files/{group}/{patient}/{report[0]}"
 
 
 def _names(folder: epath.Path) -> list[str]:

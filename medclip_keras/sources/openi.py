@@ -24,6 +24,7 @@ Refused before any work: a folder or archive without such files; a table without
 projection, or that names a file twice.
 """
 
+import itertools
 import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
@@ -52,14 +53,11 @@ IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images", ".")
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
 _IMAGE = re.compile(r"(?:CXR)?(?P<report>\d+)(?:_\d+)?_(?P<image>IM-[\d-]+)(?:\.dcm)?\.png")
 _VIEWS = {"Frontal": "frontal", "Lateral": "lateral"}
+_Key = tuple[str, str]  # report and image of a file, under either of its names
 
 
 def report_rows(path: str) -> Iterator[ReportRow]:
-    """The reports of an archive, with their bytes, or of a folder.
-
-    Args:
-        path: the archive, a folder of `<number>.xml`, or a folder above either.
-    """
+    """The reports of an archive, with their bytes, of a folder of `<number>.xml`, or below the folder."""
     root = epath.Path(path)
     if root.name.endswith(_ARCHIVES) and root.is_file():
         rows = _archive_rows(root)
@@ -78,11 +76,7 @@ def report_rows(path: str) -> Iterator[ReportRow]:
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
-    """The labelled parts of a report that hold text, in the file's order, names in lower case.
-
-    Raises:
-        BadRowError: the file is empty, truncated, no XML, or has no abstract.
-    """
+    """The labelled parts of a report that hold text; BadRowError for a damaged file or one without parts."""
     content = row.content
     if content is None:
         try:
@@ -106,28 +100,27 @@ def read_report(row: ReportRow) -> tuple[Section, ...]:
 
 
 def image_rows(path: str) -> Iterator[ImageRow]:
-    """The images in a folder, or those that its table of projections names.
-
-    Args:
-        path: the folder of `CXR<number>_….png`, or the one above it.
-    """
+    """The images in or below a folder, or those that its table of projections names."""
     root = epath.Path(path)
     folders = [root / name for name in IMAGE_FOLDERS if (root / name).is_dir()]
-    found = (sorted(file for file in folder.iterdir() if _IMAGE.fullmatch(file.name)) for folder in folders)
-    files = next(filter(None, found), [])
+    files = next(filter(None, map(_images_in, folders)), [])
     if (root / TABLE).is_file():
         yield from _table_rows(root, files)
         return
     requirement = "a folder with images such as NLMCXR_png/CXR1_1_IM-0001-3001.png"
     advice = "Download NLMCXR_png.tgz from https://openi.nlm.nih.gov/faq and unpack it."
     require(bool(files), "input", requirement, str(path), advice)
-    for file in files:
-        yield _image_row(_key(file.name), file)
+    yield from itertools.starmap(_image_row, files)
 
 
-def _table_rows(root: epath.Path, files: Sequence[epath.Path]) -> list[ImageRow]:
-    file_of = {_key(file.name): file for file in files}
-    folder = files[0].parent if files else root / IMAGE_FOLDERS[0]
+def _images_in(folder: epath.Path) -> list[tuple[_Key, epath.Path]]:
+    matches = [(_IMAGE.fullmatch(file.name), file) for file in sorted(folder.iterdir())]
+    return [((match["report"], match["image"]), file) for match, file in matches if match]
+
+
+def _table_rows(root: epath.Path, files: Sequence[tuple[_Key, epath.Path]]) -> list[ImageRow]:
+    file_of = dict(files)
+    folder = files[0][1].parent if files else root / IMAGE_FOLDERS[0]
     rows = []
     for row in read_table(root / TABLE, ("uid", "filename", "projection")):
         match = row.match("filename", _IMAGE, "a name such as 1_IM-0001-3001.dcm.png")
@@ -138,24 +131,7 @@ def _table_rows(root: epath.Path, files: Sequence[epath.Path]) -> list[ImageRow]
     return rows
 
 
-def _key(name: str) -> tuple[str, str]:
-    """Report and image of a file, under either of its names."""
-    match = _IMAGE.fullmatch(name)
-    if match is None:
-        raise refusal("filename", "a name such as CXR1_1_IM-0001-3001.png", name)
-    return match["report"], match["image"]
-
-
-def study_of_image(name: str) -> str:
-    """The report that an image file belongs to.
-
-    >>> study_of_image("CXR1_1_IM-0001-3001.png"), study_of_image("2_IM-0652-1001.dcm.png")
-    ('CXR1', 'CXR2')
-    """
-    return f"CXR{_key(name)[0]}"
-
-
-def _image_row(key: tuple[str, str], file: epath.Path, view: str = "") -> ImageRow:
+def _image_row(key: _Key, file: epath.Path, view: str = "") -> ImageRow:
     report, image = key
     study_id = f"CXR{report}"
     return ImageRow(f"{study_id}_{image}", study_id, patient_id=study_id, path=str(file), view=view)

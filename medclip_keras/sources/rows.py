@@ -39,11 +39,9 @@ class ReportRow:
 
     Attributes:
         report_id: unique within the source.
-        study_id: the examination; joins a report with its own images.
-        patient_id: splits are made by it.
+        study_id, patient_id, split: as those of an `ImageRow`.
         path: the report file, or the archive that holds it.
         content: the raw report where it is not a file of its own, else None.
-        split: "train", "valid" or "test" where the archive publishes a split, else "".
     """
 
     report_id: str

@@ -130,6 +130,5 @@ def _patients(directory: epath.Path, targets: Mapping[str, str]) -> Mapping[str,
         return {image_id: str(int(names[image_id].partition("_")[0])) for image_id in targets}
     except (KeyError, TypeError, ValueError) as error:
         requirement = "a list of subset_img_id and img_id for every image of the table"
-        raise refusal(
-            MAPPING, requirement, type(error).__name__, "Download it again, or delete it."
-        ) from None
+        advice = "Download it again, or delete it."
+        raise refusal(MAPPING, requirement, type(error).__name__, advice) from None

@@ -98,8 +98,7 @@ def read_lines(
 ) -> list[TableRow]:
     """The lines of a file without a header: the pattern's groups, and the whole line as "line".
 
-    Raises:
-        ValueError: a line that does not match; `argument` and `requirement` are in the sentence.
+    A line that does not match raises the error sentence of `argument` and `requirement`.
     """
     lines = [line.strip() for line in epath.Path(path).read_text().splitlines()]
     rows = [TableRow([("line", line)], number, path) for number, line in enumerate(filter(None, lines), 1)]
@@ -115,11 +114,7 @@ def first_file(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:
 
 
 def require_file(folder: epath.Path, names: Sequence[str], advice: str, wanted: str = "") -> epath.Path:
-    """The first of these files that exists in a folder.
-
-    Raises:
-        ValueError: there is none; the sentence asks for a folder with `wanted`, by default the first name.
-    """
+    """The first of these files, or an error sentence that asks for `wanted`, by default the first name."""
     file = first_file(folder, names)
     if file is None:
         raise refusal("input", f"a folder with {wanted or names[0]}", str(folder), advice)
@@ -169,11 +164,7 @@ def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike
 
 
 def state_of_code(code: str, column: str) -> LabelState:
-    """The state that a table's cell means; "1.0" is read as "1".
-
-    Raises:
-        ValueError: another code.
-    """
+    """The state that a table's cell means, or the error sentence; "1.0" is read as "1"."""
     text = code.strip().removesuffix(".0")
     text = "0" if text == "-0" else text
     require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, "Code the labels as CheXpert does.")
@@ -181,11 +172,7 @@ def state_of_code(code: str, column: str) -> LabelState:
 
 
 def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
-    """The states in those label columns that a row has; rows with the same codes share one dictionary.
-
-    Raises:
-        ValueError: a cell with another code.
-    """
+    """The states in those label columns that a row has; rows with the same codes share one dictionary."""
     labels = tuple(label for label in concept_of_label if label in row)
     codes = tuple(row[label] for label in labels)
     return _states_of_codes(labels, tuple(concept_of_label[label] for label in labels), codes)

@@ -46,6 +46,22 @@ def write_layout(folder, image_file, release="CheXpert-v1.0-small"):
     return root
 
 
+SECRETS = ("patient00002",)
+DAMAGED = {
+    write_layout: [
+        ("train.csv", lambda t: t.replace("Path", "path"), r"`Path` must be a column .*names: path"),
+        ("valid.csv", lambda t: t.replace("Edema", "Oedema"), r"`Edema` must be a column .*names: Oedema"),
+        ("train.csv", lambda t: t.replace("AP/PA", "AP"), r"`AP/PA` must be a column"),
+        ("test.csv", lambda t: t.replace(",1,0,0", "").partition(",")[0] + "\nx\n", "must be a column of"),
+        ("train.csv", lambda t: t + t.split("\n")[2] + "\n", r"`Path` .*'row 5, which repeats row 2'"),
+        ("train.csv", lambda t: t.replace("patient00001", "p1"), r"`Path` must be of the form .*'row 1 of"),
+        ("train.csv", lambda t: t.replace("/train/", "/valid/"), "`Path` must be a path in the folder train"),
+        ("train.csv", lambda t: t.replace("-1.0", "u"), r"`Pneumonia` must be 1, 0, -1 or blank.*'u'"),
+        ("train.csv", lambda t: t.replace(",Lateral,", ",Oblique,"), r"`Frontal/Lateral` .*'Oblique'"),
+    ]
+}
+
+
 @pytest.fixture(params=["CheXpert-v1.0", "CheXpert-v1.0-small"])
 def archive(request, tmp_path, image_file):
     return write_layout(tmp_path, image_file, request.param)
@@ -54,17 +70,10 @@ def archive(request, tmp_path, image_file):
 def test_paths_tell_patient_and_study_and_tables_the_split(archive):
     rows = list(chexpert.image_rows(archive))
     assert [row.image_id for row in rows] == [*IMAGES, *TESTED]
-    assert [row.patient_id for row in rows] == [
-        "patient00001",
-        *3 * ["patient00002"],
-        "patient64541",
-        *2 * ["patient64741"],
-    ]
-    assert [row.study_id for row in rows[:4]] == [
-        "patient00001/study1",
-        *2 * ["patient00002/study1"],
-        "patient00002/study2",
-    ]
+    patients = ["patient00001", *3 * ["patient00002"], "patient64541", *2 * ["patient64741"]]
+    assert [row.patient_id for row in rows] == patients
+    studies = ["00001/study1", *2 * ["00002/study1"], "00002/study2"]
+    assert [row.study_id for row in rows[:4]] == [f"patient{study}" for study in studies]
     assert [row.split for row in rows] == [*4 * ["train"], "valid", *2 * ["test"]]
     assert [row.path for row in rows] == [str(archive / row.image_id) for row in rows]
 
@@ -78,18 +87,15 @@ def test_views_are_the_columns_or_the_names(archive):
 
 
 def test_codes_are_states_and_blanks_are_silence(archive, decoded):
-    expected = {
-        "train/patient00001/study1/view1_frontal.jpg": {"Edema": POSITIVE, "Fracture": NEGATIVE},
-        "train/patient00002/study1/view1_frontal.jpg": {"No Finding": POSITIVE},
-        "train/patient00002/study1/view2_lateral.jpg": {"No Finding": POSITIVE},
-        "train/patient00002/study2/view1_frontal.jpg": {"Pneumonia": UNCERTAIN},
-        "valid/patient64541/study1/view1_frontal.jpg": dict.fromkeys(LABELS, NEGATIVE),
-        **{
-            image: {"Cardiomegaly": POSITIVE, "Edema": NEGATIVE, "Pleural Effusion": NEGATIVE}
-            for image in TESTED
-        },
-    }
-    assert decoded(chexpert, archive, "chexpert14") == expected
+    expected = [
+        {"Edema": POSITIVE, "Fracture": NEGATIVE},
+        {"No Finding": POSITIVE},
+        {"No Finding": POSITIVE},
+        {"Pneumonia": UNCERTAIN},
+        dict.fromkeys(LABELS, NEGATIVE),
+        *2 * [{"Cardiomegaly": POSITIVE, "Edema": NEGATIVE, "Pleural Effusion": NEGATIVE}],
+    ]
+    assert decoded(chexpert, archive, "chexpert14") == dict(zip((*IMAGES, *TESTED), expected, strict=True))
 
 
 def test_a_folder_above_and_compressed_tables_are_read(archive):
@@ -114,32 +120,3 @@ def test_missing_tables_and_two_releases_are_refused(archive, tmp_path):
         next(chexpert.image_rows(archive))
     with pytest.raises(ValueError, match="`input` must be a folder"):
         next(chexpert.image_rows(tmp_path / "nowhere"))
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "sentence"),
-    [
-        ("train.csv", lambda t: t.replace("Path", "path"), r"`Path` must be a column .*names: path"),
-        ("valid.csv", lambda t: t.replace("Edema", "Oedema"), r"`Edema` must be a column .*names: Oedema"),
-        ("train.csv", lambda t: t.replace("AP/PA", "AP"), r"`AP/PA` must be a column"),
-        ("test.csv", lambda t: t.replace(",1,0,0", "").partition(",")[0] + "\nx\n", "must be a column of"),
-        ("train.csv", lambda t: t + t.split("\n")[2] + "\n", r"`Path` .*'row 5, which repeats row 2'"),
-        ("train.csv", lambda t: t.replace("patient00001", "p1"), r"`Path` must be of the form .*'row 1 of"),
-        (
-            "train.csv",
-            lambda t: t.replace("/train/", "/valid/"),
-            "`Path` must be a path in the folder train",
-        ),
-        ("train.csv", lambda t: t.replace("-1.0", "u"), r"`Pneumonia` must be 1, 0, -1 or blank.*'u'"),
-        (
-            "train.csv",
-            lambda t: t.replace(",Lateral,", ",Oblique,"),
-            r"`Frontal/Lateral` .*'Oblique'",
-        ),
-    ],
-)
-def test_damaged_tables_are_refused_at_the_first_row(archive, name, change, sentence):
-    (archive / name).write_text(change((archive / name).read_text()))
-    with pytest.raises(ValueError, match=sentence) as error:
-        next(chexpert.image_rows(archive))
-    assert "patient00002" not in str(error.value)

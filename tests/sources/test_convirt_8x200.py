@@ -52,6 +52,21 @@ def write_layout(folder, image_file):
     return root
 
 
+IMAGES, QUERY = convirt_8x200.CANDIDATES, convirt_8x200.QUERY_IMAGES
+DAMAGED = {
+    write_layout: [
+        (IMAGES, lambda t: t.replace("Edema", "Oedema", 1), "`Edema` must be a column of"),
+        (IMAGES, lambda t: t.replace("1.0,", "0.0,"), "`candidate` must be positive for one.*1"),
+        (IMAGES, lambda t: t.replace("study2", "study1"), "`Path` .*row 2, which repeats row 1"),
+        (IMAGES, lambda t: t.replace(f"{PLACE}/", ""), "`Path` must be such as .*row 1 of"),
+        (QUERY, lambda t: t.replace("Edema", "Oedema"), "`Variable` must be one of .*row 1 of"),
+        (QUERY, lambda t: t.replace("Path", "path"), "`Path` must be a column .*names: path"),
+        (QUERY, lambda t: t.replace("Variable", "Category"), "`Variable` must be a column of"),
+        (QUERY, None, r"`input` must be a folder with image-retrieval/query\.csv"),
+    ]
+}
+
+
 @pytest.fixture
 def archive(tmp_path, image_file):
     return write_layout(tmp_path, image_file)
@@ -81,52 +96,11 @@ def test_images_are_found_in_chexpert_beside_the_folder(archive):
 
 def test_query_sentences_are_reports_by_category(archive):
     rows = list(convirt_8x200.report_rows(archive))
-    assert [(row.report_id, row.split) for row in rows] == [
-        ("Edema/1", "test"),
-        ("Fracture/1", "test"),
-        ("Edema/2", "test"),
-    ]
+    assert [row.report_id for row in rows] == ["Edema/1", "Fracture/1", "Edema/2"]
+    assert {row.split for row in rows} == {"test"}
     assert convirt_8x200.read_report(rows[0]) == (Section("body", "Wet, swollen lungs."),)
     with pytest.raises(BadRowError, match="no text"):
         convirt_8x200.read_report(ReportRow("Edema/1", "Edema/1", "Edema/1", "query.csv"))
-
-
-@pytest.mark.parametrize(
-    ("table", "text", "sentence"),
-    [
-        (convirt_8x200.CANDIDATES, CANDIDATES.replace("Edema", "Oedema", 1), "`Edema` must be a column of"),
-        (
-            convirt_8x200.CANDIDATES,
-            CANDIDATES.replace("1.0,", "0.0,"),
-            "`candidate` must be positive for one.*1",
-        ),
-        (
-            convirt_8x200.CANDIDATES,
-            CANDIDATES.replace("study2", "study1"),
-            "`Path` .*row 2, which repeats row 1",
-        ),
-        (convirt_8x200.CANDIDATES, CANDIDATES.replace(f"{PLACE}/", ""), "`Path` must be such as .*row 1 of"),
-        (
-            convirt_8x200.QUERY_IMAGES,
-            QUERIES.replace("Edema", "Oedema"),
-            "`Variable` must be one of .*row 1 of",
-        ),
-        (
-            convirt_8x200.QUERY_IMAGES,
-            QUERIES.replace("Path", "path"),
-            "`Path` must be a column .*names: path",
-        ),
-        (
-            convirt_8x200.QUERY_IMAGES,
-            QUERIES.replace("Variable", "Category"),
-            "`Variable` must be a column of",
-        ),
-    ],
-)
-def test_damaged_tables_are_refused_at_the_first_row(archive, table, text, sentence):
-    (archive / table).write_text(text)
-    with pytest.raises(ValueError, match=sentence):
-        next(convirt_8x200.image_rows(archive))
 
 
 def test_missing_tables_and_repeated_sentences_are_refused(archive):
@@ -137,24 +111,19 @@ def test_missing_tables_and_repeated_sentences_are_refused(archive):
     (archive / convirt_8x200.QUERY_SENTENCES).unlink()
     with pytest.raises(ValueError, match=r"`input` must be a folder with text-retrieval/query\.csv"):
         next(convirt_8x200.report_rows(archive))
-    (archive / convirt_8x200.QUERY_IMAGES).unlink()
-    with pytest.raises(ValueError, match=r"`input` must be a folder with image-retrieval/query\.csv"):
-        next(convirt_8x200.image_rows(archive))
 
 
 def test_real_tables_have_the_counts_of_their_readme(medclip_data):
     root = medclip_data / "convirt_8x200"
-    candidates, queries = convirt_8x200.candidate_rows(root), convirt_8x200.query_rows(root)
+    rows = list(convirt_8x200.image_rows(root))
+    candidates, queries = rows[:1600], rows[1600:]
+    assert all(row.image_id.startswith("candidate/") for row in candidates)
     sentences = list(convirt_8x200.report_rows(root))
     assert (len(candidates), len(queries), len(sentences)) == (1600, 80, 40)
 
-    def categories(rows):
-        return collections.Counter(
-            name for row in rows for name, state in row.labels.items() if state == POSITIVE
-        )
-
-    assert categories(candidates) == dict.fromkeys(convirt_8x200.CATEGORIES, 200)
-    assert categories(queries) == dict.fromkeys(convirt_8x200.CATEGORIES, 10)
+    for rows, count in ((candidates, 200), (queries, 10)):
+        positives = [name for row in rows for name, state in row.labels.items() if state == POSITIVE]
+        assert collections.Counter(positives) == dict.fromkeys(convirt_8x200.CATEGORIES, count)
     by_category = collections.Counter(row.report_id.partition("/")[0] for row in sentences)
     assert by_category == dict.fromkeys(convirt_8x200.CATEGORIES, 5)
     patients = [{row.patient_id for row in rows} for rows in (candidates, queries)]

@@ -44,9 +44,8 @@ def write_files(folder, image_file, files):
 
 def write_layout(folder, image_file):
     """Hannover's."""
-    return write_files(
-        folder, image_file, {"data.csv": HANNOVER} | {f"png/i{k}.png": None for k in (1, 2, 3)}
-    )
+    files = {"data.csv": HANNOVER} | {f"png/i{k}.png": None for k in (1, 2, 3)}
+    return write_files(folder, image_file, files)
 
 
 def write_lists_layout(folder, image_file):
@@ -56,30 +55,36 @@ def write_lists_layout(folder, image_file):
     return write_files(folder, image_file, files | {"train_COVIDx9A.txt": TRAIN, "test_COVIDx9A.txt": TEST})
 
 
+TRAINED, TESTED = "train_COVIDx9A.txt", "test_COVIDx9A.txt"
+LINES = r"`input` must be lines of patient, .*row 1 of"
+DAMAGED = {
+    write_lists_layout: [
+        (TRAINED, lambda t: t + t[:35] + "\n", "`filename` .*row 5, which repeats row 1"),
+        (TESTED, lambda t: TRAIN, "`filename` must be in one list.*both the train and the test"),
+        (TESTED, lambda t: "1 a.png\n", LINES),
+        (TESTED, lambda t: "1 a.png flu x\n", LINES),
+        (TESTED, None, r"`input` must be one test list\. Received: \[\]"),
+        ("train_COVIDx8B.txt", lambda t: TRAIN, r"`input` must be one train list.*8B.*Keep the lists of one"),
+    ],
+    write_layout: [
+        ("data.csv", lambda t: t + "p2,i1,m,ap\n", "`image_id` .*row 4, which repeats row 1"),
+        ("data.csv", lambda t: t.replace("patient_id", "id"), "`patient_id` must be a column of"),
+        ("data.csv", None, r"`input` must be a folder with one of: .*which has none of them"),
+        ("train.txt", lambda t: TRAIN, "`input` must be a folder with one of: .*has the lists .* and Hann"),
+    ],
+}
+
+
 @pytest.fixture
 def write(tmp_path, image_file):
     """`write_files` of this test's folder."""
     return lambda files: write_files(tmp_path, image_file, files)
 
 
-@pytest.fixture
-def radiography(write):
+def test_radiography_folders_are_classes_and_masks_no_images(write, decoded):
     images = ("COVID/images/COVID-1", "COVID/masks/COVID-1", "Lung_Opacity/images/Lung_Opacity-1")
     images += ("Normal/images/Normal-1", "Normal/images/Normal-2", "Viral Pneumonia/images/Viral Pneumonia-1")
-    return write({f"{name}.png": None for name in images} | {"COVID.metadata.xlsx": "not read"})
-
-
-@pytest.fixture
-def covidx(tmp_path, image_file):
-    return write_lists_layout(tmp_path, image_file)
-
-
-@pytest.fixture
-def hannover(tmp_path, image_file):
-    return write_layout(tmp_path, image_file)
-
-
-def test_radiography_folders_are_classes_and_masks_no_images(radiography, decoded):
+    radiography = write({f"{name}.png": None for name in images} | {"COVID.metadata.xlsx": "not read"})
     assert decoded(covid, radiography) == {
         "COVID/COVID-1.png": COVID,
         "Lung_Opacity/Lung_Opacity-1.png": OPACITY,
@@ -97,7 +102,8 @@ def test_radiography_of_earlier_releases_has_no_folder_for_images(write):
     assert len(list(covid.image_rows(root))) == 4
 
 
-def test_covidx_lists_are_labels_patients_and_split(covidx, decoded):
+def test_covidx_lists_are_labels_patients_and_split(tmp_path, image_file, decoded):
+    covidx = write_lists_layout(tmp_path, image_file)
     assert decoded(covid, covidx) == {
         "COVID(1).png": COVID,
         "SARS-Fig8a-day0.jpeg": PNEUMONIA,
@@ -106,13 +112,8 @@ def test_covidx_lists_are_labels_patients_and_split(covidx, decoded):
         "MIDRC-46647-0.png": {"COVID-19": NEGATIVE},
     }
     found = [(row.patient_id, row.split) for row in covid.image_rows(covidx)]
-    assert found == [
-        ("COVID 1", "train"),
-        ("3", "train"),
-        ("3", "train"),
-        ("00f08de1-2c", "train"),
-        ("419639", "test"),
-    ]
+    patients = ("COVID 1", "3", "3", "00f08de1-2c")
+    assert found == [*((patient, "train") for patient in patients), ("419639", "test")]
 
 
 def test_covidx_of_kaggle_has_a_validation_list(write):
@@ -122,44 +123,14 @@ def test_covidx_of_kaggle_has_a_validation_list(write):
     assert row.path.endswith("/val/nine.png")
 
 
-def test_hannover_table_gives_patients_and_views(hannover, decoded):
+def test_hannover_table_gives_patients_and_views(tmp_path, image_file, decoded):
+    hannover = write_layout(tmp_path, image_file)
     assert decoded(covid, hannover) == {"i1": COVID, "i2": COVID, "i3": COVID}
     found = [(row.patient_id, row.view) for row in covid.image_rows(hannover)]
     assert found == [("p1", "frontal"), ("p1", "lateral"), ("p2", "frontal")]
 
 
-@pytest.mark.parametrize(
-    ("layout", "name", "text", "sentence"),
-    [
-        (
-            "covidx",
-            "train_COVIDx9A.txt",
-            TRAIN + TRAIN[:35] + "\n",
-            "`filename` .*row 5, which repeats row 1",
-        ),
-        ("covidx", "test_COVIDx9A.txt", TRAIN, "`filename` must be in one list.*both the train and the test"),
-        ("covidx", "test_COVIDx9A.txt", "1 a.png\n", r"`input` must be lines of patient, .*row 1 of"),
-        ("covidx", "test_COVIDx9A.txt", "1 a.png flu x\n", r"`input` must be lines of patient, .*row 1 of"),
-        ("covidx", "train_COVIDx8B.txt", TRAIN, r"`input` must be one train list.*8B.*Keep the lists of one"),
-        ("hannover", "data.csv", HANNOVER + "p2,i1,m,ap\n", "`image_id` .*row 4, which repeats row 1"),
-        ("hannover", "data.csv", HANNOVER.replace("patient_id", "id"), "`patient_id` must be a column of"),
-        ("hannover", "train.txt", TRAIN, "`input` must be a folder with one of: .*has the lists .* and Hann"),
-    ],
-)
-def test_damaged_tables_are_refused_at_the_first_row(request, layout, name, text, sentence):
-    root = request.getfixturevalue(layout)
-    (root / name).write_text(text)
-    with pytest.raises(ValueError, match=sentence):
-        next(covid.image_rows(root))
-
-
-def test_missing_parts_are_refused(covidx, tmp_path, write):
-    (covidx / "test_COVIDx9A.txt").unlink()
-    with pytest.raises(ValueError, match=r"`input` must be one test list\. Received: \[\]"):
-        next(covid.image_rows(covidx))
-    with pytest.raises(ValueError, match=r"`input` must be a folder with one of: .*which has none of them"):
-        next(covid.image_rows(tmp_path))
-    (covidx / "train_COVIDx9A.txt").unlink()
+def test_missing_class_folders_are_refused(write):
     root = write({"COVID/images/COVID-1.png": None})
     with pytest.raises(ValueError, match="`input` must be a folder with Lung_Opacity/images"):
         next(covid.image_rows(root))

@@ -1,11 +1,13 @@
-"""Every published layout through the job: whole, with damaged images, with a damaged table; and how often it
+"""Every published layout through the job: whole, with damaged images, with damaged tables; and how often it
 is read.
 
-Each source's own test writes its layout in its functions `write_…layout`, and holds the sentences of the
-damaged tables that the source refuses.
+Each source's own test writes its layout in its functions `write_…layout`. Its `DAMAGED` maps such a function
+to the damages that the source refuses: (file, change of its text or None to delete it, sentence). No sentence
+holds one of its `SECRETS`.
 """
 
 import collections
+import gzip
 import importlib.util
 import json
 import pathlib
@@ -22,16 +24,28 @@ HERE = pathlib.Path(__file__).parent
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
-def writers_of(source):
-    """The functions of the source's test that write a layout into a folder, and return the job's input."""
+def load_test(source):
+    """The module that tests a source."""
     (path,) = [*HERE.glob(f"test_{source}.py"), *HERE.glob(f"{source}/test_archive.py")]
     spec = importlib.util.spec_from_file_location(f"layout_of_{source}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def writers_in(module):
+    """The functions that write a layout into a folder, and return the job's input."""
     return [value for name, value in vars(module).items() if name.startswith("write_") and "layout" in name]
 
 
-LAYOUTS = {f"{source}, {w.__name__}": (source, w) for source in SOURCES for w in writers_of(source)}
+TESTS = {source: load_test(source) for source in SOURCES}
+LAYOUTS = {f"{source}, {w.__name__}": (source, w) for source in SOURCES for w in writers_in(TESTS[source])}
+DAMAGES = [
+    (source, writer, *damage)
+    for source in SOURCES
+    for writer, damages in getattr(TESTS[source], "DAMAGED", {}).items()
+    for damage in damages
+]
 
 
 @pytest.fixture
@@ -99,6 +113,22 @@ def test_a_missing_and_a_truncated_image_fail_the_job_by_their_reasons(layout, w
     broken = cut if truncated.suffix == ".dcm" else "not a whole JPEG or PNG file"
     assert reasons == {"the file does not exist", broken}
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("source", "writer", "name", "change", "sentence"), DAMAGES)
+def test_a_damaged_table_is_refused_at_the_first_row(
+    source, writer, name, change, sentence, tmp_path, image_file
+):
+    table = writer(tmp_path, image_file) / name
+    unpack, pack = (gzip.decompress, gzip.compress) if name.endswith(".gz") else (bytes, bytes)
+    if change is None:
+        table.unlink()
+    else:
+        text = unpack(table.read_bytes()).decode() if table.is_file() else ""
+        table.write_bytes(pack(change(text).encode()))
+    with pytest.raises(ValueError, match=sentence) as error:
+        next(get_source(source).image_rows(table.parents[name.count("/")]))
+    assert not any(secret in str(error.value) for secret in getattr(TESTS[source], "SECRETS", ()))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

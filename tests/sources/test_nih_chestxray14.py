@@ -27,6 +27,21 @@ def write_layout(folder, image_file):
     return root
 
 
+TABLE = nih_chestxray14.TABLE
+DAMAGED = {
+    write_layout: [
+        (TABLE, None, r"`input` must be a folder with Data_Entry_2017_v2020.csv"),
+        (
+            TABLE,
+            lambda t: t.replace("|Eff", "|Ef"),
+            r"`Finding Labels` must be names of the release .*'Efusion'",
+        ),
+        (TABLE, lambda t: t.replace("Patient ID", "Patient"), "`Patient ID` must be a column"),
+        (TABLE, lambda t: t + t.splitlines()[2], r"`Image Index` .*row 4, which repeats row 2"),
+    ]
+}
+
+
 @pytest.fixture
 def archive(tmp_path):
     (tmp_path / nih_chestxray14.TABLE).write_text(HEADER + ROWS)
@@ -105,20 +120,6 @@ def test_first_edition_of_the_table_is_read(archive):
     expected = list(nih_chestxray14.image_rows(archive))
     (archive / nih_chestxray14.TABLE).rename(archive / nih_chestxray14.FIRST_TABLE)
     assert list(nih_chestxray14.image_rows(archive)) == expected
-
-
-def test_wrong_tables_are_refused(archive, tmp_path_factory):
-    with pytest.raises(ValueError, match=r"`input` must be a folder with Data_Entry_2017_v2020.csv"):
-        next(nih_chestxray14.image_rows(tmp_path_factory.mktemp("empty")))
-    (archive / nih_chestxray14.TABLE).write_text(HEADER + "a.png,Efusion,0,1,57,M,PA\n")
-    with pytest.raises(ValueError, match=r"`Finding Labels` must be names of the release .*'Efusion'"):
-        next(nih_chestxray14.image_rows(archive))
-    (archive / nih_chestxray14.TABLE).write_text(HEADER.replace("Patient ID", "Patient"))
-    with pytest.raises(ValueError, match="`Patient ID` must be a column"):
-        next(nih_chestxray14.image_rows(archive))
-    (archive / nih_chestxray14.TABLE).write_text(HEADER + ROWS + ROWS.splitlines()[1])
-    with pytest.raises(ValueError, match=r"`Image Index` .*row 4, which repeats row 2"):
-        next(nih_chestxray14.image_rows(archive))
 
 
 def test_real_images_have_the_counts_of_their_readme(medclip_data):

@@ -47,8 +47,6 @@ class Study:
     """One examination of one patient.
 
     Attributes:
-        study_id: unique in the archive.
-        patient_id: unique for the patient.
         split: "train", "valid" or "test"; the patient's.
         findings: present in this study.
         resolved: names of findings that the patient's previous study had and this one has not.

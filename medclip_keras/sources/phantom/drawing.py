@@ -32,8 +32,7 @@ def draw_radiograph(
     """
     by_name = {finding.name: finding for finding in findings}
     canvas = _Canvas(rng, image_size)
-    body = _Anatomy.draw(rng, by_name)
-    film = _Film(canvas, body)
+    film = _Film(canvas, _Anatomy.draw(rng, by_name))
     film.draw_chest(by_name)
     for name, draw in _DRAWERS.items():
         if name in by_name:
@@ -47,8 +46,7 @@ class _Canvas:
     def __init__(self, rng: np.random.Generator, image_size: int):
         self.rng, self.size = rng, image_size
         line = (np.arange(image_size, dtype=np.float32) + 0.5) * (2.0 / image_size) - 1.0
-        angle = np.deg2rad(rng.uniform(-8, 8))
-        zoom = rng.uniform(0.94, 1.15)
+        angle, zoom = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(0.94, 1.15)
         shift = rng.uniform(-0.11, 0.11, 2)
         aspect = rng.uniform(0.92, 1.08)
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
@@ -81,8 +79,7 @@ class _Canvas:
 
     def path(self, points: Sequence[tuple[float, float]], width: float) -> np.ndarray:
         """A line through several points."""
-        strokes = [self.stroke(*a, *b, width) for a, b in itertools.pairwise(points)]
-        return np.maximum.reduce(strokes)
+        return np.maximum.reduce([self.stroke(*a, *b, width) for a, b in itertools.pairwise(points)])
 
 
 def ramp(distance: np.ndarray, edge: float) -> np.ndarray:
@@ -195,20 +192,17 @@ class _Film:
         for side in SIDES:
             tip = rng.uniform(-0.84, -0.72)
             self.over += 0.16 * c.stroke(side * 0.08, -0.62, side * 0.72, tip, 0.03)
-        for x_break, y_break in breaks:
+        for x0, y0 in breaks:
             tilt = rng.uniform(-0.04, 0.04)
-            self.over += 0.45 * c.stroke(
-                x_break - 0.07, y_break - 0.05, x_break - 0.01, y_break + tilt, 0.028
-            )
-            self.over += 0.45 * c.stroke(x_break + 0.04, y_break + 0.07, x_break + 0.1, y_break + 0.1, 0.028)
-            self.over -= 0.3 * c.stroke(x_break + 0.01, y_break + 0.07, x_break + 0.02, y_break - 0.02, 0.014)
+            self.over += 0.45 * c.stroke(x0 - 0.07, y0 - 0.05, x0 - 0.01, y0 + tilt, 0.028)
+            self.over += 0.45 * c.stroke(x0 + 0.04, y0 + 0.07, x0 + 0.1, y0 + 0.1, 0.028)
+            self.over -= 0.3 * c.stroke(x0 + 0.01, y0 + 0.07, x0 + 0.02, y0 - 0.02, 0.014)
 
     def develop(self) -> np.ndarray:
         """Add up the layers, blur, expose, and add grain."""
         c, rng = self.canvas, self.rng
         air = self.lung * (1 - np.clip(self.opacity, -0.4, 1)) * (1 - 0.92 * self.heart)
-        film = self.tissue - self.body.lung_darkness * air + self.over
-        film = np.maximum(film, 0)
+        film = np.maximum(self.tissue - self.body.lung_darkness * air + self.over, 0)
         shade = rng.uniform(-0.1, 0.1, 2)
         film = film + shade[0] * c.x + shade[1] * c.y
         film = ndimage.gaussian_filter(film, rng.uniform(0.3, 0.75) * c.size / 80, truncate=3.0)
@@ -246,10 +240,8 @@ def _bands(film: _Film, finding: PhantomFinding, x: float, y: float) -> np.ndarr
     thickness, gap = rng.uniform(0.038, 0.05), rng.uniform(0.16, 0.21)
     count = 2 + int(finding.severity > 0.5)
     middles = y + gap * (np.arange(count) - (count - 1) / 2)
-    strokes = [
-        film.canvas.stroke(x - half, m + half * tilt, x + half, m - half * tilt, thickness) for m in middles
-    ]
-    return np.maximum.reduce(strokes)
+    rise, c = half * tilt, film.canvas
+    return np.maximum.reduce([c.stroke(x - half, m + rise, x + half, m - rise, thickness) for m in middles])
 
 
 def _draw_consolidation(film: _Film, finding: PhantomFinding):
@@ -294,12 +286,9 @@ def _draw_effusion(film: _Film, finding: PhantomFinding):
     for side in sides(finding):
         outward = (c.x - b.lung_x[side]) * side / b.lung_width[side]  # -1 at the mediastinum, 1 at the wall
         level = b.base[side] - 0.1 - 0.38 * finding.severity - film.rng.uniform(0, 0.06)
-        surface = (
-            level
-            + b.dome * 0.5
-            - film.rng.uniform(0.16, 0.26) * np.maximum(outward, -0.4) ** 2 * np.sign(outward)
-        )
-        film.opacity += film.rng.uniform(1.1, 1.3) * ramp(c.y - surface, 0.07) * (np.sign(c.x) == side)
+        climb = film.rng.uniform(0.16, 0.26) * np.maximum(outward, -0.4) ** 2 * np.sign(outward)
+        fluid = ramp(c.y - (level + b.dome * 0.5 - climb), 0.07)
+        film.opacity += film.rng.uniform(1.1, 1.3) * fluid * (np.sign(c.x) == side)
 
 
 def _draw_pneumothorax(film: _Film, finding: PhantomFinding):
