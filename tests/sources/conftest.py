@@ -46,6 +46,12 @@ def image_file(dicom_file):
     return make
 
 
+@pytest.fixture
+def archive(request, tmp_path, image_file):
+    """The folder that the test module's `write_layout` writes."""
+    return request.module.write_layout(tmp_path, image_file)
+
+
 @pytest.fixture(scope="session")
 def decoded():
     """A function: source, path → {image_id: its label states by concept, or the reason why it is a bad row}.

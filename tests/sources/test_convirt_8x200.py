@@ -67,11 +67,6 @@ DAMAGED = {
 }
 
 
-@pytest.fixture
-def archive(tmp_path, image_file):
-    return write_layout(tmp_path, image_file)
-
-
 def test_candidates_have_one_category_and_queries_nothing_else(archive, decoded):
     others = {name: NEGATIVE for name in convirt_8x200.CATEGORIES}
     assert len(others) == 8

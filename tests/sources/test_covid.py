@@ -123,10 +123,9 @@ def test_covidx_of_kaggle_has_a_validation_list(write):
     assert row.path.endswith("/val/nine.png")
 
 
-def test_hannover_table_gives_patients_and_views(tmp_path, image_file, decoded):
-    hannover = write_layout(tmp_path, image_file)
-    assert decoded(covid, hannover) == {"i1": COVID, "i2": COVID, "i3": COVID}
-    found = [(row.patient_id, row.view) for row in covid.image_rows(hannover)]
+def test_hannover_table_gives_patients_and_views(archive, decoded):
+    assert decoded(covid, archive) == {"i1": COVID, "i2": COVID, "i3": COVID}
+    found = [(row.patient_id, row.view) for row in covid.image_rows(archive)]
     assert found == [("p1", "frontal"), ("p1", "lateral"), ("p2", "frontal")]
 
 

@@ -9,49 +9,31 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import (
-    MPEG2MPML,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-    generate_uid,
-)
 
 from medclip_keras.sources import dicom, dicom_jpeg
 from medclip_keras.sources.rows import BadRowError, ImageRow
 
 STORED = np.arange(0, 4096, 35, np.uint16)[:112].reshape(8, 14)  # 12 bits: 0, 35, … 3885
 SECRETS = {"PatientName": "Doe^Jane", "PatientID": "ID-4711", "StudyDate": "20200229"}
-LOSSLESS = [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLossless, JPEGLosslessSV1]
+LOSSLESS = [uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.JPEGLossless, uid.JPEGLosslessSV1]
 
 
 def make(stored=STORED, bits=12, photometric="MONOCHROME2", **elements):
     """A DICOM file in memory, with a patient in its header."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    file.SOPClassUID, file.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, uid.generate_uid()
     file.Rows, file.Columns = stored.shape[:2]
-    file.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    file.SamplesPerPixel, file.PhotometricInterpretation = 3 if stored.ndim == 3 else 1, photometric
     if stored.ndim == 3:
         file.PlanarConfiguration = 0
-    file.PhotometricInterpretation = photometric
-    file.BitsAllocated = 8 * stored.dtype.itemsize
-    file.BitsStored, file.HighBit = bits, bits - 1
+    file.BitsAllocated, file.BitsStored, file.HighBit = 8 * stored.itemsize, bits, bits - 1
     file.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
-    for name, value in {**SECRETS, **elements}.items():
-        setattr(file, name, value)
+    file.update({**SECRETS, **elements})
     file.PixelData = stored.tobytes()
     return file
 
@@ -74,7 +56,7 @@ def read(path):
 
 def compress(file, syntax):
     """The bytes of a file whose pixels are compressed."""
-    if syntax in (JPEGBaseline8Bit, *dicom_jpeg.SYNTAXES):
+    if syntax in (uid.JPEGBaseline8Bit, *dicom_jpeg.SYNTAXES):
         encapsulate_frame(file, syntax, encode_jpeg(file.pixel_array, file.BitsStored, syntax))
     else:
         file.compress(syntax, generate_instance_uid=False)
@@ -89,38 +71,34 @@ def encapsulate_frame(file, syntax, frame):
 
 def encode_jpeg(stored, bits, syntax):
     """The stored values as a JPEG file; of negative ones, the lowest bits, as PS3.5 8.2.1 keeps them."""
-    if syntax == JPEGBaseline8Bit:
+    if syntax == uid.JPEGBaseline8Bit:
         jpeg = io.BytesIO()
         Image.fromarray(stored).save(jpeg, "JPEG", quality=95)
         return jpeg.getvalue()
     values = (stored.astype(np.int64) % 2**bits).astype(np.uint8 if bits <= 8 else np.uint16)
-    if syntax == JPEGLossless:  # by another encoder, with another predictor
+    if syntax == uid.JPEGLossless:  # by another encoder, with another predictor
         return imagecodecs.ljpeg_encode(values, bitspersample=bits)
-    options = {"level": 98} if syntax == JPEGExtended12Bit else {"lossless": True, "predictor": 1}
+    options = {"level": 98} if syntax == uid.JPEGExtended12Bit else {"lossless": True, "predictor": 1}
     return imagecodecs.jpeg8_encode(values, bitspersample=bits, **options)
 
 
-def test_deep_pixels_are_stretched_from_the_least_to_the_greatest():
-    expected = np.round((STORED - 0.0) / 3885 * 65535)
-    np.testing.assert_array_equal(decode(make()), expected)
-    np.testing.assert_array_equal(decode(make(STORED + 200)), expected)
-    signed = STORED.astype(np.int16) - 1000
-    np.testing.assert_array_equal(decode(make(signed, bits=16)), expected)
+STRETCHED = np.round(STORED / 3885 * 65535)
 
 
-def test_eight_bits_keep_their_values():
-    stored = (STORED // 16 + 5).astype(np.uint8)
-    np.testing.assert_array_equal(decode(make(stored, bits=8)), 257 * stored.astype(int))
-
-
-def test_signed_bytes_are_stretched():
-    stored = (STORED // 16).astype(np.int16) - 128
-    expected = np.round((stored + 128.0) / (3885 // 16) * 65535)
-    np.testing.assert_array_equal(decode(make(stored.astype(np.int8), bits=8)), expected)
-
-
-def test_a_constant_picture_is_black_rather_than_an_error():
-    assert not decode(make(np.full((4, 6), 900, np.uint16))).any()
+@pytest.mark.parametrize(
+    ("stored", "bits", "expected"),
+    [
+        (STORED, 12, STRETCHED),
+        (STORED + 200, 12, STRETCHED),
+        (STORED.astype(np.int16) - 1000, 16, STRETCHED),
+        ((STORED // 16 - 128).astype(np.int8), 8, np.round((STORED // 16) / (3885 // 16) * 65535)),
+        ((STORED // 16 + 5).astype(np.uint8), 8, 257 * (STORED // 16 + 5)),
+        (np.full((4, 6), 900, np.uint16), 12, np.zeros((4, 6))),
+    ],
+    ids=["deep", "offset", "signed", "signed bytes", "bytes keep their values", "constant is black"],
+)
+def test_pixels_are_stretched_from_the_least_to_the_greatest_unless_bytes(stored, bits, expected):
+    np.testing.assert_array_equal(decode(make(stored, bits)), expected)
 
 
 @pytest.mark.parametrize("bits", [8, 12])
@@ -132,32 +110,26 @@ def test_monochrome1_of_inverted_values_is_the_picture_of_monochrome2(bits):
     assert one[0, 0] == 0 < one[-1, -1]
 
 
-def test_the_first_window_decides_what_is_black_and_white():
-    # C.11.2.1.2.1: black up to c - 0.5 - (w - 1) / 2 = 1000, white above c - 0.5 + (w - 1) / 2 = 2000.
-    file = make(WindowCenter=[1500.5, 40], WindowWidth=[1001, 80])
-    expected = np.round(np.clip((STORED - 1000.0) / 1000, 0, 1) * 65535)
-    np.testing.assert_allclose(decode(file), expected, atol=1)
-    inverted = decode(
-        make((4095 - STORED).astype(np.uint16), 12, "MONOCHROME1", WindowCenter=2595.5, WindowWidth=1001)
-    )
-    np.testing.assert_allclose(inverted, expected, atol=1)
-
-
-def test_windows_act_on_rescaled_values():
-    # Modality output -s + 4095: the window's black end is where stored values are high.
-    file = make(RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2595.5, WindowWidth=1001)
-    expected = np.round(np.clip((4095.0 - STORED - 2095) / 1000, 0, 1) * 65535)
-    np.testing.assert_allclose(decode(file), expected, atol=1)
-
-
-def test_sigmoid_windows():
-    file = make(WindowCenter=1500, WindowWidth=1000, VOILUTFunction="SIGMOID")
-    expected = np.round(65535 / (1 + np.exp(-4 * (STORED - 1500.0) / 1000)))
-    np.testing.assert_allclose(decode(file), expected, atol=1)
-
-
-def test_a_width_of_zero_is_no_window():
-    np.testing.assert_array_equal(decode(make(WindowCenter=100, WindowWidth=0)), decode(make()))
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        # C.11.2.1.2.1: black up to c - 0.5 - (w - 1) / 2 = 1000, white above c - 0.5 + (w - 1) / 2 = 2000.
+        ({"WindowCenter": [1500.5, 40], "WindowWidth": [1001, 80]}, np.clip((STORED - 1000.0) / 1000, 0, 1)),
+        # Modality output -s + 4095: the window's black end is where stored values are high.
+        (
+            {"RescaleSlope": -1, "RescaleIntercept": 4095, "WindowCenter": 2595.5, "WindowWidth": 1001},
+            np.clip((4095.0 - STORED - 2095) / 1000, 0, 1),
+        ),
+        (
+            {"WindowCenter": 1500, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"},
+            1 / (1 + np.exp(-4 * (STORED - 1500.0) / 1000)),
+        ),
+        ({"WindowCenter": 100, "WindowWidth": 0}, STORED / 3885),
+    ],
+    ids=["first", "after rescale", "sigmoid", "no width, no window"],
+)
+def test_windows_decide_what_is_black_and_white(elements, expected):
+    np.testing.assert_allclose(decode(make(**elements)), np.round(expected * 65535), atol=1)
 
 
 def test_the_voi_table_goes_before_a_window():
@@ -193,13 +165,13 @@ def test_lossless_compression_changes_no_pixel(syntax):
     np.testing.assert_array_equal(decode(compress(make(wide), syntax)), decode(make(wide)))
 
 
-@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit])
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
 def test_jpeg_of_eight_bits_is_read(syntax):
     smooth = np.add.outer(np.arange(32) * 3, np.arange(48) * 2).astype(np.uint8)
     assert abs(decode(compress(make(smooth, 8), syntax)) / 257 - smooth).max() <= 3
 
 
-@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("syntax", [uid.JPEGLossless, uid.JPEGLosslessSV1])
 @pytest.mark.parametrize(
     ("stored", "bits"),
     [
@@ -218,7 +190,7 @@ def test_lossless_jpeg_of_other_depths(syntax, stored, bits):
 def test_twelve_bit_jpeg_is_read_without_a_word(caplog):
     smooth = np.add.outer(np.arange(32) * 60, np.arange(48) * 45).astype(np.uint16)  # 0 … 3975
     white = 65535 / 3975
-    error = decode(compress(make(smooth), JPEGExtended12Bit)) - np.round(smooth * white)
+    error = decode(compress(make(smooth), uid.JPEGExtended12Bit)) - np.round(smooth * white)
     assert abs(error).max() <= 4 * white  # 4 stored values
     assert not caplog.records  # as of Pillow, which cannot, tried first
 
@@ -228,7 +200,7 @@ def test_window_and_monochrome1_act_on_jpeg(syntax):
     smooth = np.add.outer(np.arange(32) * 60, np.arange(48) * 45).astype(np.uint16)
     elements = {"photometric": "MONOCHROME1", "WindowCenter": 1500.5, "WindowWidth": 1001}
     expected = np.round((1 - np.clip((smooth - 1000.0) / 1000, 0, 1)) * 65535)
-    atol = 4 * 65.535 if syntax == JPEGExtended12Bit else 1  # 4 stored values
+    atol = 4 * 65.535 if syntax == uid.JPEGExtended12Bit else 1  # 4 stored values
     np.testing.assert_allclose(decode(compress(make(smooth, **elements), syntax)), expected, atol=atol)
 
 
@@ -239,14 +211,14 @@ def test_colours_of_lossless_jpeg_are_those_of_the_header(photometric):
     if photometric == "YBR_FULL":  # what makes it RGB are a marker of Adobe's and components of these names
         assert (frame[6:11], frame[18:20]) == (b"Adobe", b"\xff\xc3")
         names = {b"R\x11\0G\x11\0B\x11": b"\1\x11\0\2\x11\0\3\x11", b"\3R\0G\0B\0": b"\3\1\0\2\0\3\0"}
-        frame = frame[:2] + encode_jpeg(STORED, 12, JPEGExtended12Bit)[2:20] + frame[18:]
+        frame = frame[:2] + encode_jpeg(STORED, 12, uid.JPEGExtended12Bit)[2:20] + frame[18:]
         assert frame[6:10] == b"JFIF"
         for rgb, numbers in names.items():
             frame = frame.replace(rgb, numbers)
     file = make(stored, 8, photometric)
     expected = decode(file)
     file.PlanarConfiguration = 1  # of the values before they were compressed: JPEG has one order
-    encapsulate_frame(file, JPEGLosslessSV1, frame)
+    encapsulate_frame(file, uid.JPEGLosslessSV1, frame)
     np.testing.assert_array_equal(decode(file), expected)
 
 
@@ -264,7 +236,7 @@ def test_a_jpeg_picture_cut_short_in_a_whole_file_is_a_bad_row(syntax, kept):
 
 def test_a_jpeg_picture_of_another_size_is_a_bad_row():
     file = make(np.ascontiguousarray(STORED.T))  # as many pixels
-    encapsulate_frame(file, JPEGLosslessSV1, encode_jpeg(STORED, 12, JPEGLosslessSV1))
+    encapsulate_frame(file, uid.JPEGLosslessSV1, encode_jpeg(STORED, 12, uid.JPEGLosslessSV1))
     with pytest.raises(BadRowError, match="cannot be decoded"):
         decode(file)
 
@@ -273,10 +245,10 @@ def test_decoders_are_added_once_and_where_they_are_installed(monkeypatch):
     importlib.reload(dicom_jpeg)
     for syntax in dicom_jpeg.SYNTAXES:
         assert get_decoder(syntax).available_plugins.count(dicom_jpeg.PLUGIN) == 1
-    assert dicom_jpeg.is_available(JPEGLosslessSV1)
-    assert not dicom_jpeg.is_available(RLELossless)
+    assert dicom_jpeg.is_available(uid.JPEGLosslessSV1)
+    assert not dicom_jpeg.is_available(uid.RLELossless)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    assert not dicom_jpeg.is_available(JPEGLosslessSV1)
+    assert not dicom_jpeg.is_available(uid.JPEGLosslessSV1)
 
 
 def test_only_elements_of_the_picture_are_parsed():
@@ -319,7 +291,7 @@ def test_damaged_files_are_bad_rows_without_the_patient(damage, sentence):
     assert not any(secret in str(error.value) for secret in SECRETS.values())
 
 
-@pytest.mark.parametrize("syntax", [*LOSSLESS, JPEGBaseline8Bit, JPEGExtended12Bit])
+@pytest.mark.parametrize("syntax", [*LOSSLESS, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
 @pytest.mark.parametrize("kept", [0.5, 0.95])
 def test_truncated_compressed_files_are_bad_rows(syntax, kept):
     noise = np.random.default_rng(3).integers(0, 256, (40, 60)).astype(np.uint8)
@@ -331,13 +303,13 @@ def test_truncated_compressed_files_are_bad_rows(syntax, kept):
 @pytest.mark.parametrize(
     ("syntax", "sentence"),
     [
-        (JPEGLosslessSV1, "JPEG Lossless.* lacks its decoder, which `pip install medclip_keras` brings"),
-        (MPEG2MPML, "no transfer syntax of pictures"),
+        (uid.JPEGLosslessSV1, "JPEG Lossless.* lacks its decoder, which `pip install medclip_keras` brings"),
+        (uid.MPEG2MPML, "no transfer syntax of pictures"),
     ],
 )
 def test_transfer_syntaxes_without_a_decoder_say_what_they_need(monkeypatch, syntax, sentence):
-    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})  # as without dependencies
-    file = pydicom.dcmread(io.BytesIO(compress(make(), RLELossless)))
+    monkeypatch.setattr(get_decoder(uid.JPEGLosslessSV1), "_available", {})  # as without dependencies
+    file = pydicom.dcmread(io.BytesIO(compress(make(), uid.RLELossless)))
     file.file_meta.TransferSyntaxUID = syntax
     with pytest.raises(BadRowError, match=sentence):
         decode(file)

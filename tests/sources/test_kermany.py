@@ -74,10 +74,8 @@ def test_manifest_names_files_and_patients(tmp_path):
     make(tmp_path, ["NORMAL/a.jpeg", "PNEUMONIA/b.jpeg", "PNEUMONIA/not_listed.jpeg"])
     (tmp_path / kermany.MANIFEST).write_text(MANIFEST)
     rows = list(kermany.image_rows(tmp_path))
-    assert [(row.image_id, row.patient_id) for row in rows] == [
-        ("NORMAL/a.jpeg", "p1"),
-        ("PNEUMONIA/b.jpeg", "p2"),
-    ]
+    found = [(row.image_id, row.patient_id) for row in rows]
+    assert found == [("NORMAL/a.jpeg", "p1"), ("PNEUMONIA/b.jpeg", "p2")]
     assert kermany.read_image(rows[1]) == b"PNEUMONIA/b.jpeg"
 
 

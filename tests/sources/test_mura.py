@@ -69,11 +69,6 @@ DAMAGED = {
 
 
 @pytest.fixture
-def archive(tmp_path, image_file):
-    return write_layout(tmp_path, image_file)
-
-
-@pytest.fixture
 def concepts(tmp_path):
     """The concept table that the module's documentation offers."""
     (line,) = [line.strip() for line in mura.__doc__.splitlines() if line.strip().startswith("{")]

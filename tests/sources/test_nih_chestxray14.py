@@ -42,17 +42,11 @@ DAMAGED = {
 }
 
 
-@pytest.fixture
-def archive(tmp_path):
-    (tmp_path / nih_chestxray14.TABLE).write_text(HEADER + ROWS)
-    return tmp_path
-
-
 def positives(row):
     return {name for name, state in row.labels.items() if state == LabelState.POSITIVE}
 
 
-def test_labels_are_positive_where_listed_and_negative_else(archive):
+def test_rows_carry_labels_study_and_patient(archive):
     rows = list(nih_chestxray14.image_rows(archive))
     assert [positives(row) for row in rows] == [
         {"Cardiomegaly", "Pleural Effusion"},
@@ -62,10 +56,6 @@ def test_labels_are_positive_where_listed_and_negative_else(archive):
     for row in rows:
         assert len(row.labels) == 15
         assert set(row.labels.values()) == {LabelState.POSITIVE, LabelState.NEGATIVE}
-
-
-def test_rows_carry_image_study_and_patient(archive):
-    rows = list(nih_chestxray14.image_rows(archive))
     assert [(row.image_id, row.study_id, row.patient_id) for row in rows] == [
         ("00000001_000.png", "00000001_000", "1"),
         ("00000001_001.png", "00000001_001", "1"),
@@ -80,6 +70,7 @@ def test_images_are_found_in_the_twelve_parts(archive):
     for part, name in (("images_001", "00000001_000.png"), ("images_012", "00000002_000.png")):
         (archive / part / "images").mkdir(parents=True)
         (archive / part / "images" / name).write_bytes(name.encode())
+    (archive / "images" / "00000001_001.png").unlink()
     first, absent, third = nih_chestxray14.image_rows(archive)
     assert nih_chestxray14.read_image(first) == b"00000001_000.png"
     assert nih_chestxray14.read_image(third) == b"00000002_000.png"
@@ -102,16 +93,13 @@ def test_official_lists_are_the_split(archive):
 
 def test_lists_that_do_not_divide_the_images_are_refused(archive):
     first, second, third = (row.image_id for row in nih_chestxray14.image_rows(archive))
-    wrong = {
-        r"`image` must be in train_val_list\.txt or test_list\.txt.*'row 2 of .*\.csv'": (
-            [first],
-            [third],
-        ),
-        r"`image` must be in one list.*row 2 of test_list\.txt": ([first, second], [third, second]),
-        r"`image` .*row 3, which repeats row 1": ([first, second, first], [third]),
-    }
-    for sentence, lists in wrong.items():
-        write_lists(archive, *lists)
+    neither = r"`image` must be in train_val_list\.txt or test_list\.txt.*'row 2 of .*\.csv'"
+    for train, test, sentence in (
+        ([first], [third], neither),
+        ([first, second], [third, second], r"`image` must be in one list.*row 2 of test_list\.txt"),
+        ([first, second, first], [third], r"`image` .*row 3, which repeats row 1"),
+    ):
+        write_lists(archive, train, test)
         with pytest.raises(ValueError, match=sentence):
             next(nih_chestxray14.image_rows(archive))
 

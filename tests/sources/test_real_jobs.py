@@ -2,7 +2,6 @@
 
 import pathlib
 
-import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -47,16 +46,3 @@ def test_query_sentences_are_all_recorded(medclip_data, tmp_path):
     counts = {name: manifest.counts[name] for name in ("rows", "bad_rows", "unusable_reports")}
     assert counts == {"rows": 40, "bad_rows": 0, "unusable_reports": 0}
     assert {name: split["num_records"] for name, split in manifest.splits.items()}["test"] == 40
-
-
-def test_the_dicom_pair_is_recorded_as_a_picture_and_its_negative(medclip_data, tmp_path):
-    paths = sorted((medclip_data / "dicom").glob("*.dcm"))
-    rows = "".join(f"{path},p{number}\n" for number, path in enumerate(paths))
-    (tmp_path / "pair.csv").write_text(f"path,patient_id\n{rows}")
-    options = {"input": str(tmp_path / "pair.csv"), "output": str(tmp_path / "records"), "image_size": 64}
-    counts = decode_images.run(source="csv", **options, split_fractions=(1.0, 0.0, 0.0)).counts
-    assert (counts["rows"], counts["records"]) == (2, 2)
-    one, two = records_of(tmp_path / "records")
-    assert one["image"].std() > 30
-    assert np.abs(one["image"].astype(int) + two["image"] - 255).max() <= 1  # each is rounded
-    assert one["view"] == two["view"] == b"frontal"

@@ -47,11 +47,6 @@ DAMAGED = {
 }
 
 
-@pytest.fixture
-def archive(tmp_path, image_file):
-    return write_layout(tmp_path, image_file)
-
-
 def test_several_boxes_are_one_row_and_classes_are_states(archive, decoded):
     rows = list(rsna.image_rows(archive))
     assert [row.image_id for row in rows] == ["a", "b", "c"]
