@@ -175,3 +175,15 @@ def test_building_from_python_is_validated_with_the_same_sentence(build, sentenc
     with pytest.raises(ValueError, match="must be") as error:
         build()
     assert sentence in str(error.value)
+
+
+PRETRAINED = [name for name in RUNS if RUNS[name]().train.learning_rate <= 1e-4]
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_run_with_a_fine_tuning_rate_starts_from_pretrained_weights(name, monkeypatch):
+    monkeypatch.setenv("MEDCLIP_WEIGHTS", "/weights")
+    model = get_run(name).model
+    assert model.text.preset == "/weights/Bio_ClinicalBERT"
+    assert model.image.preset in ("resnet_50_imagenet", "swin_tiny_patch4_window7_224")
+    assert len(PRETRAINED) == 6

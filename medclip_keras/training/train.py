@@ -12,8 +12,8 @@ import tensorflow as tf
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import AugmentConfig, RunConfig
-from medclip_keras.errors import require
+from medclip_keras.config import AugmentConfig, ModelConfig, RunConfig
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
@@ -137,7 +137,12 @@ def prepare(
     """
     total_steps = count_steps(config)
     with strategy.scope():
-        model = make_model()
+        try:
+            model = make_model()
+        except OSError as error:  # of a download: requests' errors are OSErrors
+            presets = [config.model.image.preset, config.model.text.preset]
+            advice = f"The download failed: {type(error).__name__}. Name a local folder of the weights."
+            raise refusal("model.image.preset, model.text.preset", "at hand", presets, advice) from error
         model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(workdir / "checkpoints", model)
@@ -161,6 +166,7 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
         KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
     """
     console, workdir = console or Console(), epath.Path(workdir)
+    check_presets(config.model)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = _check_records(config, console)
@@ -182,6 +188,23 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     if held_out and outcome.finished:
         write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
     return outcome
+
+
+def check_presets(config: ModelConfig) -> None:
+    """Refuse a preset whose environment variable is not set.
+
+    Raises:
+        ValueError: such a preset.
+    """
+    for name, preset in (("image", config.image.preset), ("text", config.text.preset)):
+        require(
+            "$" not in preset,
+            f"model.{name}.preset",
+            "a path whose environment variables are set",
+            preset,
+            "Set MEDCLIP_WEIGHTS to the folder of downloaded weights that the run's docstring in "
+            f"medclip_keras/runs.py describes; or --set model.{name}.preset=FOLDER.",
+        )
 
 
 def _check_records(config: RunConfig, console: Console) -> ConceptTable:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.config import RunConfig
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal
 from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, read_vocabulary
 
 
@@ -37,8 +37,7 @@ def _vocabulary_of_preset(preset: str) -> str:
     for name in ("vocab.txt", "assets/tokenizer/vocabulary.txt"):
         if (folder / name).exists():
             return str(folder / name)
-    require(
-        False,
+    raise refusal(
         "model.text.vocabulary",
         "named where the preset is no local folder with a vocabulary",
         preset,

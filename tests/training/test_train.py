@@ -241,3 +241,17 @@ def test_a_missing_best_checkpoint_is_said_and_the_last_is_loaded(unbroken, tmp_
     loaded = load_model(tmp_path / "run")
     assert (loaded.checkpoint, loaded.step) == ("last", 7)
     assert "no best checkpoint" in caplog.text
+
+
+def test_weights_that_are_not_at_hand_are_refused_with_what_to_do(tiny_run, tmp_path, monkeypatch):
+    named = override(tiny_run, ["model.text.preset=$MEDCLIP_WEIGHTS/Bio_ClinicalBERT"])
+    with pytest.raises(ValueError, match=r"`model.text.preset` must be a path whose .* Set MEDCLIP_WEIGHTS"):
+        train(named, tmp_path / "unset")
+    assert not (tmp_path / "unset").exists()
+
+    def download(*arguments, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("keras_hub.models.Backbone.from_preset", download)
+    with pytest.raises(ValueError, match=r"download failed: ConnectionError. Name a local folder"):
+        train(override(tiny_run, ["model.image.preset=resnet_50_imagenet"]), tmp_path / "offline")
