@@ -82,8 +82,6 @@ class Pipeline:
         wanted = KINDS[: KINDS.index(until) + 1] if until else KINDS
         raw = self._find_raw()
         for kind in wanted:
-            if kind == "phantom" and not self.config.data.phantom:
-                continue
             for stage in getattr(self, f"_{kind}")(raw):
                 self._bring_up_to_date(stage)
         return self.ran
@@ -127,6 +125,8 @@ class Pipeline:
     def _phantom(self, raw):
         from medclip_keras.sources import phantom
 
+        if self.config.data.phantom is None:
+            return
         target, options = epath.Path(raw[0].images), dataclasses.asdict(self.config.data.phantom)
 
         def work():

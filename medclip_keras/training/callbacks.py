@@ -197,7 +197,7 @@ class Validation(StepCallback):
         self.total_steps, self.batches = total_steps, batches
         self.checkpoints, self.writer = checkpoints, writer
         self.saved_step = start_step
-        self._objective = None
+        self._objective: Any = None
 
     def on_step(self, step: int, logs: dict) -> None:
         """Validate and save on schedule and at the last step; only save after an interruption.

@@ -30,9 +30,9 @@ class Checkpoints:
         self._last = tf.train.Checkpoint(
             **parts, **({"optimizer": [v.value for v in model.optimizer.variables]} if resumable else {})
         )
-        directory = epath.Path(directory)
-        self._best_manager = tf.train.CheckpointManager(self._best, str(directory / "best"), max_to_keep=1)
-        self._last_manager = tf.train.CheckpointManager(self._last, str(directory / "last"), max_to_keep=2)
+        best, last = (str(epath.Path(directory) / which) for which in ("best", "last"))
+        self._best_manager = tf.train.CheckpointManager(self._best, best, max_to_keep=1)
+        self._last_manager = tf.train.CheckpointManager(self._last, last, max_to_keep=2)
 
     def save(self, step: int) -> None:
         """Saves everything that going on needs."""

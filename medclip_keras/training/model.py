@@ -1,5 +1,7 @@
 """The Keras model whose `train_step` computes the loss on the global batch, on one device or on many."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +22,12 @@ class GlobalStep:
 
     The model has an `objective(batch, training)` that returns a `Loss`, a `logit_scale()` and the `run`.
     """
+
+    run: RunConfig
+    optimizer: keras.optimizers.Optimizer
+    trainable_variables: list[keras.Variable]
+    objective: Callable[..., Loss]
+    logit_scale: Callable[[], Tensor]
 
     def global_gradients(self, batch: dict) -> tuple[Loss, list[tf.Tensor]]:
         """Outcome of the objective, and the gradients of the global batch, equal on every replica.
