@@ -44,7 +44,8 @@ Definitions = tuple[tuple[str, tuple[str, ...]], ...]  # abbreviations and the w
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _OTHER_WORD = "□"
-_SPAN_THEN_KEY = operator.itemgetter(1, 2, 0)  # spaCy's own order of matches differs from process to process
+# The order of spaCy's matches differs between processes, so the key compares all that mentions differ by.
+_READING_ORDER = operator.attrgetter("start", "end", "name", "rule", "assertion", "cue", "cue_span", "scope")
 # Of the assertions of an alias's parts the first of these decides.
 _PRECEDENCE = {
     assertions.NEGATIVE: 0,
@@ -237,9 +238,7 @@ class Extractor:
         phrases = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
         scopes = Scopes(words, phrases, [part for c in candidates for part in c.parts], others)
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
-        # Not a set: its order differs from process to process.
-        unique = dict.fromkeys(mention for mention in found if mention)
-        return tuple(sorted(unique, key=lambda m: (m.start, m.end, m.name)))
+        return tuple(sorted({mention for mention in found if mention}, key=_READING_ORDER))
 
     def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
         """Readings of concepts, and cues by kind, start and end."""
@@ -247,15 +246,16 @@ class Extractor:
         cues: list[tuple[str, int, int]] = []
         parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
         # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
+        last = len(words) - (words[-1] == ".")
         shown = [word if word in self.words else _OTHER_WORD for word in words]
-        for key, start, end in sorted(self._matcher(Doc(self._vocab, words=shown)), key=_SPAN_THEN_KEY):
+        for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
             uses = self._uses[key]
-            cues += [(kind, start, end) for kind in uses.cues]
+            for kind in uses.cues:
+                cues.append((kind, start, end))
             for number, part in uses.parts:
                 parts.setdefault(number, {}).setdefault(part, []).append((start, end))
-            is_whole = start == 0 and end >= len(words) - (words[-1] == ".")
             for position, role, rule in uses.aliases:
-                if is_whole or rule[0] != WHOLE:
+                if rule[0] != WHOLE or (start == 0 and end >= last):
                     candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
             position, alias = self._combinations[number]

@@ -103,23 +103,22 @@ class ReportLabeller:
         meanings: dict[str, tuple[str, ...]] = {}
         for section in sections:
             own: list[Mention] = []
-            is_read = section.name in CONTENT_SECTIONS
-            if is_read:
+            if section.name in CONTENT_SECTIONS:
                 meanings.update(definitions(section.text))
-            for start, end in split_sentences(section.text) if is_read else ():
-                text = section.text[start:end]
-                found = self._extractor.sentence_mentions(text, section.name, start, meanings)
-                own += found
-                sentences.append(LabelledSentence(section.name, text, self.states(found)))
+                for start, end in split_sentences(section.text):
+                    text = section.text[start:end]
+                    found = self._extractor.sentence_mentions(text, section.name, start, meanings)
+                    own += found
+                    sentences.append(LabelledSentence(section.name, text, self.states(found)))
             section_mentions.append(tuple(own))
         states = self.states(list(itertools.chain.from_iterable(section_mentions)))
         return ReportLabels(tuple(sentences), states, tuple(section_mentions), bool(sentences))
 
     def states(self, mentions: Sequence[Mention]) -> StateVector:
         """(num_findings,) int8 of several mentions together."""
-        states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
         if not mentions:
-            return np.array(states, np.int8)
+            return np.zeros(len(self.table), np.int8)
+        states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
         for mention in mentions:
             position, state = self._positions[mention.name], _STATES[mention.assertion]
             if _RANKS[state] > _RANKS[states[position]]:

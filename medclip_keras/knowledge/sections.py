@@ -94,6 +94,8 @@ _OPEN_END = re.compile(
     r"than|versus|vs\.?|dr\.|left|right)$",
     re.IGNORECASE | re.DOTALL,
 )
+_LAST_WORD = re.compile(r"[\w.]*\Z")
+_LETTER = re.compile(r"\w")
 _ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
 _INITIAL = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$")  # "Dr. J. Smith"
 _LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=\s)\s*")
@@ -129,7 +131,7 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
     before = text[max(start, match.start() - 16) : match.start()]
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
-    word = re.split(r"[^\w.]", before)[-1].lower().rstrip(".")
+    word = _LAST_WORD.search(before)[0].lower().rstrip(".")
     if word in _ABBREVIATIONS:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
@@ -153,4 +155,4 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
         start += 1
     while end > start and (text[end - 1].isspace() or text[end - 1] == ";"):
         end -= 1
-    return (start, end) if re.search(r"\w", text[start:end]) else None
+    return (start, end) if _LETTER.search(text, start, end) else None
