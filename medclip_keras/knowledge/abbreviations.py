@@ -13,7 +13,7 @@ _DEFINITION = re.compile(r"((?:[^\W\d_]+[ -]){1,6})\(([A-Z]{2,6})\)")
 
 
 def definitions(text: str) -> dict[str, tuple[str, ...]]:
-    """The abbreviations that a text defines, and the normalised words that each stands for.
+    """Abbreviations defined in a text, each with its normalised words.
 
     >>> definitions("Small right pleural effusion (PE). The PE of last week was larger (see CT).")
     {'PE': ('pleural', 'effusion')}
@@ -34,7 +34,7 @@ def written_out(
     offsets: Sequence[Span],
     meanings: Mapping[str, tuple[str, ...]],
 ) -> tuple[list[str], list[Span]]:
-    """A sentence's words with every defined abbreviation replaced by its words, all at its offsets."""
+    """Expand the defined abbreviations of a sentence; expanded words share the abbreviation's offsets."""
     long_words: list[str] = []
     long_offsets: list[Span] = []
     for word, (start, end) in zip(words, offsets, strict=True):

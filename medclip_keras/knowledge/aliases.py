@@ -1,13 +1,13 @@
-"""What an alias of a concept table may say, and the words it is matched by.
+"""Syntax of the aliases in concept tables, and normalisation of words.
 
     pleural effusion            this phrase
-    (left|right) effusion       each of the alternatives
-    heart + enlarged            both, in either order, a few words apart in one clause
-    !pericardial effusion       a phrase that holds another alias and is not this concept
-    ~heart size is normal       a phrase that says the concept is absent
-    ^normal                     a phrase that counts only where it is the whole sentence
-    &hydropneumothorax          this phrase, which names another concept of the table as well: both say so
-    ?nodular opacity            a phrase that leaves the concept open, even where nothing else doubts it
+    (left|right) effusion       alternatives
+    heart + enlarged            both parts, in any order, a few words apart in one clause
+    !pericardial effusion       excluded: contains another alias, but is not this concept
+    ~heart size is normal       the concept is absent
+    ^normal                     matches a whole sentence only
+    &hydropneumothorax          shared: names another concept of the table too (& in both rows)
+    ?nodular opacity            the concept is uncertain, even without a cue
 
 Phrases are compared word by word after `normalise`: lower case, singular, American spelling, no hyphens.
 """
@@ -42,7 +42,7 @@ PREFIXES = tuple(_FORMS["prefixes"])  # before a known word they form another va
 
 @functools.lru_cache(maxsize=50_000)
 def normalise(word: str) -> str:
-    """A word's matched form: lower case, singular (verbs lose their s as well), American spelling.
+    """Normalise a word: lower case, no plural s (nor a verb's), American spelling.
 
     >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
@@ -76,7 +76,7 @@ def words_of(text: str) -> tuple[list[str], list[Span]]:
 
 @dataclass(frozen=True)
 class Alias:
-    """A parsed alias: one or more parts, each a set of phrases, of which one of each must be there."""
+    """A parsed alias; it matches if every part matches one of its phrases."""
 
     role: str  # PRESENT, ABSENT, EXCLUDED or OPEN
     parts: tuple[tuple[str, ...], ...]
@@ -85,7 +85,7 @@ class Alias:
 
 
 def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
-    """Parses the signs of an alias; `words` as in `alternatives`.
+    """Parse the signs, parts and alternatives of an alias; `words` as in `alternatives`.
 
     >>> parse_alias("(heart|cardiac silhouette) + enlarged").parts
     (('heart', 'cardiac silhouette'), ('enlarged',))
@@ -102,12 +102,11 @@ def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
 
 
 def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str, ...]:
-    """The phrases that a phrase with alternatives stands for.
+    """Expand the alternatives of a phrase.
 
     Args:
         phrase: as in an alias.
-        words: normalised; alternatives that hold others may be left out, for they cannot be in a text of
-            these. None: none are.
+        words: normalised words; alternatives with other words may be dropped. None: keep all.
 
     >>> alternatives("(is|are|) not seen")
     ('is not seen', 'are not seen', 'not seen')

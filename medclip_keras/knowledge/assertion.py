@@ -1,4 +1,4 @@
-"""Is a finding denied, doubted, past or there? The scope of the cues of `knowledge.cues` in one sentence."""
+"""Assertion of each finding in a sentence, by the scopes of its cues (as NegEx and ConText do)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
 _AND_OR = _OR | {"and"}
 # "May not be enlarged" is open; "possible effusion without edema" denies the edema.
 _OF_VERBS = frozenset({"not", "n't", "never"})
-# How many words a cue reaches, where the clause does not end before.
+# Largest scope of a cue, in words.
 _REACH = {
     "negative_before": 30,
     "negative_after": 14,
@@ -46,18 +46,18 @@ class Cue(NamedTuple):
 
 
 class Scopes:
-    """The cues of one sentence, and what each reaches.
+    """The scope of each cue in one sentence.
 
-    A cue before its findings reaches as many following words as its kind may, up to a word that ends every
-    scope or opens a new clause; a cue after them reaches back alike. So a cue has one scope, whatever the
-    finding: it reaches those that begin in it (a cue before them) or end in it (a cue after them).
+    The scope of a cue runs forward, backward or both, for the number of words that its kind allows; a stop
+    word or a new clause ends it. A forward scope contains the findings that begin in it, a backward scope
+    those that end in it.
 
     Args:
         words: the sentence's normalised words and marks.
-        cues: what the matcher found; a cue inside a longer one does not count.
+        cues: matched cues; those inside a longer cue are dropped.
         findings: word spans (start, end) of the findings. A phrase of change ("no enlargement of") that
-            shares words with one ("enlargement of the heart") does not count.
-        others: word spans of what is no finding of the table, but may have cues of its own.
+            overlaps one ("enlargement of the heart") is dropped.
+        others: word spans of excluded phrases, which may have cues of their own.
     """
 
     def __init__(
@@ -72,10 +72,8 @@ class Scopes:
         self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
         self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
         self._findings = [*findings, *others]
-        self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → cues, nearest last, and where each ends
-        self._after: dict[
-            str, list[tuple[Cue, int]]
-        ] = {}  # kind → cues, nearest first, and where each begins
+        self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, end of its scope), in text order
+        self._after: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, start of its scope), in text order
         for cue in cues:
             if cue.kind in _REACH_AHEAD:
                 self._before.setdefault(cue.kind, []).append((cue, self._last(cue)))
@@ -83,7 +81,7 @@ class Scopes:
                 self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
 
     def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
-        """The assertion of the finding words[start:end] and the cue that decides, None where none does."""
+        """The assertion of the finding words[start:end] and its cue; None for the default, positive."""
         resolved = self._behind("resolved_after", end) or self._ahead("resolved_before", start)
         if resolved:
             return HISTORICAL, resolved
@@ -100,7 +98,7 @@ class Scopes:
         return POSITIVE, None
 
     def scope(self, cue: Cue) -> tuple[int, int]:
-        """The words[begin:end] that a cue reaches; it lies among them where it reaches both ways."""
+        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways."""
         last = next((last for other, last in self._before.get(cue.kind, ()) if other is cue), cue.start)
         first = next((first for other, first in self._after.get(cue.kind, ()) if other is cue), cue.end)
         while last > first + 1 and self._words[last - 1] == ",":
@@ -116,22 +114,22 @@ class Scopes:
         )
 
     def _ahead(self, kind: str, start: int) -> Cue | None:
-        """The nearest cue of a kind ahead of a finding that begins in its scope."""
+        """The nearest cue before a finding that begins in the cue's scope."""
         return next((c for c, last in reversed(self._before.get(kind, ())) if c.end <= start < last), None)
 
     def _behind(self, kind: str, end: int) -> Cue | None:
-        """The nearest cue of a kind behind a finding that ends in its scope."""
+        """The nearest cue after a finding that ends in the cue's scope."""
         return next((c for c, first in self._after.get(kind, ()) if first < end <= c.start), None)
 
     def _last(self, cue: Cue) -> int:
-        """Where the scope that a cue opens ends."""
+        """The end of a forward scope."""
         limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
         # "In the appropriate clinical setting, this is …": the comma is the cue's own.
         opening = self._words[cue.end : cue.end + 1] == [","] and cue.text.endswith(_OPENINGS)
         return next((k for k in range(cue.end + opening, limit) if self._ends_scope(k)), limit)
 
     def _first(self, cue: Cue) -> int:
-        """Where the scope of a cue that closes a statement begins."""
+        """The start of a backward scope."""
         limit = max(cue.start - _SHORT_REACH_BACK.get(cue.text, _REACH[cue.kind]) - 1, 0)
         comma = None
         for k in range(cue.start - 1, limit - 1, -1):
@@ -147,11 +145,11 @@ class Scopes:
         return limit
 
     def _looks_ahead(self, cue: Cue) -> bool:
-        """Whether "effusion and questionable edema" doubts what follows, not what stands before."""
+        """Whether an adjective applies to the next finding only: "effusion and questionable edema"."""
         return cue.text in _ADJECTIVES and any(0 <= start - cue.end <= 6 for start, _ in self._findings)
 
     def _ends_scope(self, k: int) -> bool:
-        """Whether a scope ends at a word: a stop, or the opening of a new clause."""
+        """Whether a word ends a forward scope: a stop word, or the first word of a clause."""
         word = self._words[k]
         if k in self._stops or word == ":":
             return True
@@ -170,12 +168,12 @@ class Scopes:
         return list(self._words[start:end])
 
     def _is_clause(self, start: int, first: str) -> bool:
-        """Whether "and small effusions persist" follows rather than "and effusion"."""
+        """Whether a clause begins here: "and small effusions persist", but not "and effusion"."""
         segment = self._segment(start)
         return first in _NEW_SUBJECTS and bool(_VERBS.intersection(segment)) and not _OR.intersection(segment)
 
     def _opens_clause(self, start: int) -> bool:
-        """Whether a new statement begins after a comma, rather than the next item of a list."""
+        """Whether a comma is followed by a new clause, not by the next item of a list."""
         segment = self._segment(start)
         if not segment or segment[0] in _OR:
             return False
@@ -196,7 +194,7 @@ def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:
 
 
 def _longest(cues: list[Cue]) -> list[Cue]:
-    """Cues in order, without those that lie inside a longer one."""
+    """Cues in text order; those inside a longer cue are dropped."""
     if len(cues) < 2:
         return cues
     kept = [

@@ -11,5 +11,5 @@ KINDS: dict[str, tuple[str, ...]] = {
     kind: tuple(phrase.format(**_CONTENT["words"]) for phrase in phrases)
     for kind, phrases in _CONTENT["cues"].items()
 }
-# Words that tell where a clause ends: verbs, determiners, subjects.
+# Words that mark the start of a clause: verbs, determiners, subjects.
 CLAUSES: dict[str, frozenset[str]] = {name: frozenset(words) for name, words in _CONTENT["clauses"].items()}

@@ -1,4 +1,4 @@
-"""A report with its mentions, its text cut where mentions, cues and scopes begin and end."""
+"""Explanation of a report: its text in pieces at the bounds of mentions, cues and scopes."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Piece:
 
 
 def explain(labeller: ReportLabeller, sections: Sequence[Section]) -> Explained:
-    """Label a report and give each section its own mentions, two sections of one name included."""
+    """Label a report; same-named sections keep separate mentions."""
     labels = labeller.label(sections)
     findings = findings_of(labels, labeller.table.names)
     return Explained(labeller.table.name, tuple(sections), labels.section_mentions, findings)
@@ -88,11 +88,11 @@ def pieces(text: str, mentions: Mapping[int, Mention]) -> list[Piece]:
 
 
 def runs(text: str, mentions: Mapping[int, Mention]) -> list[tuple[tuple[int, ...], list[Piece]]]:
-    """The pieces of a section's text, grouped by the mentions whose words they are."""
+    """The pieces of a section's text, grouped by the mentions that contain them."""
     groups = itertools.groupby(pieces(text, mentions), key=lambda piece: piece.mentions)
     return [(numbers, list(group)) for numbers, group in groups]
 
 
 def scope_words(section: Section, mention: Mention) -> str:
-    """The words that a mention's cue reaches, "" without a cue."""
+    """The text of the scope of a mention's cue, "" without a cue."""
     return section.text[slice(*mention.scope)] if mention.scope else ""

@@ -1,8 +1,7 @@
-"""Report text in, mentions out: which concepts a text names, where, and whether it asserts them.
+"""Extract concept mentions from report text: concept, offsets, assertion.
 
-Three steps a sentence, on spaCy's PhraseMatcher over `spacy.blank("en")`: the table's aliases and the cues
-are found in one pass over the normalised words; aliases of several parts are put together and the longest
-reading wins; `knowledge.assertion` decides by the scope of the cues.
+Each sentence takes three steps: spaCy's PhraseMatcher finds aliases and cues in the normalised words; parts
+of aliases are combined and the longest match wins; `knowledge.assertion` assigns the assertion.
 """
 
 import functools
@@ -58,7 +57,7 @@ _APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although"
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A concept in a text: text[start:end] says it."""
+    """A mention of a concept: text[start:end]."""
 
     cui: str
     name: str
@@ -66,15 +65,15 @@ class Mention:
     start: int
     end: int
     assertion: str  # "positive", "negative", "uncertain" or "historical" (of the past, or resolved)
-    cue: str  # the words that decided the assertion, "" where none did
+    cue: str  # text of the cue, "" without one
     rule: str  # the alias that matched
     cue_span: Span | None = None  # characters of the cue: text[cue_span[0]:cue_span[1]]
-    scope: Span | None = None  # characters that the cue reaches, before or after it
+    scope: Span | None = None  # characters of the scope of the cue
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible reading of words[start:end]; `parts` are the word spans that were matched."""
+    """A match of an alias: words[start:end]; `parts` are the spans of its parts."""
 
     concept: int
     role: str
@@ -86,7 +85,7 @@ class _Candidate:
 
 @dataclass
 class _Uses:
-    """The possible meanings of a phrase."""
+    """The cues, alias parts and aliases that a phrase stands for."""
 
     cues: list[str] = field(default_factory=list)  # kinds
     parts: list[tuple[int, int]] = field(default_factory=list)  # combination, part number
@@ -94,17 +93,17 @@ class _Uses:
 
 
 class Extractor:
-    """Finds the concepts of a table in report text.
+    """Extract mentions of a table's concepts from report text.
 
     Args:
         table: the concepts and their aliases.
-        cache_size: how many different sentences are remembered; reports repeat themselves.
+        cache_size: number of sentences in the cache; many sentences occur in several reports.
         linking: settings for misspelled words and a model's entities; None: no linking.
-        words: normalised words of the only text that will be read, which builds the extractor in a fraction
-            of the time; None: any text. Linking needs all words and ignores it.
+        words: normalised words of the only text to be read: a small extractor, built much faster. None: any
+            text. Ignored with linking, which needs all words.
 
     Raises:
-        ValueError: an alias that cannot be parsed; a model or knowledge base that is not there.
+        ValueError: an alias that cannot be parsed; a model or knowledge base that does not exist.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> extractor = Extractor(load_table("chest21"))
@@ -141,11 +140,11 @@ class Extractor:
         self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
 
     def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
-        """Pickle the settings; the worker builds the extractor from them."""
+        """Pickle only the settings; unpickling builds the extractor again."""
         return Extractor, (self.table, self._cache_size, self._linking, self._only)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
-        """All mentions of a section's text, in reading order, offsets into `text`."""
+        """Mentions in the text of a section, sorted by offset into `text`."""
         meanings = definitions(text)
         return tuple(
             mention
@@ -160,9 +159,9 @@ class Extractor:
         offset: int = 0,
         meanings: Mapping[str, tuple[str, ...]] | None = None,
     ) -> list[Mention]:
-        """The mentions of one sentence that begins at `offset` of its section.
+        """Mentions in a sentence at `offset` of its section.
 
-        `meanings` are the abbreviations that its report defines (`knowledge.abbreviations`).
+        `meanings` are the abbreviations defined so far in the report (`knowledge.abbreviations`).
         """
         used = tuple(item for item in meanings.items() if item[0] in sentence) if meanings else ()
         return [_moved(mention, section, offset) for mention in self._read(sentence, used)]
@@ -178,7 +177,7 @@ class Extractor:
         self._combinations.append((position, alias))
 
     def _phrase(self, phrase: str) -> _Uses:
-        """The uses of a phrase, which the matcher finds from now on."""
+        """Add a phrase to the matcher, if new, and return its uses."""
         words, _ = words_of(phrase)
         key = " ".join(words)
         number = self._vocab.strings.add(key)
@@ -188,7 +187,7 @@ class Extractor:
         return self._uses[number]
 
     def _start_linker(self, linking: Linking) -> Linker:
-        """A linker to all learned phrases and to the further aliases of a knowledge base."""
+        """Create the linker to all phrases, with the aliases of a knowledge base."""
         positions = {cui: k for k, cui in enumerate(self.table.cuis)}
         for k, concept in enumerate(self.table.concepts):
             positions.update(dict.fromkeys(concept.equivalents, k))
@@ -207,7 +206,7 @@ class Extractor:
     def _link_entities(
         self, linker: Linker, sentence: str, offsets: Sequence[Span], matched: Sequence[_Candidate]
     ) -> Iterator[_Candidate]:
-        """Readings of the entities of a scispaCy model that overlap no match."""
+        """Candidates for entities of a scispaCy model that overlap no match."""
         for first, last, phrase, similarity in linker.entities(sentence):
             inside = [k for k, (start, end) in enumerate(offsets) if start < last and first < end]
             if not inside or any(c.start <= inside[-1] and inside[0] < c.end for c in matched):
@@ -241,11 +240,11 @@ class Extractor:
         return tuple(sorted({mention for mention in found if mention}, key=_READING_ORDER))
 
     def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
-        """Readings of concepts, and cues by kind, start and end."""
+        """Candidates, and cues as (kind, start, end)."""
         candidates: list[_Candidate] = []
         cues: list[tuple[str, int, int]] = []
         parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
-        # spaCy keeps every word that it has seen: those of no phrase are not shown to it.
+        # spaCy keeps every word that it has seen: mask the words of no phrase.
         last = len(words) - (words[-1] == ".")
         shown = [word if word in self.words else _OTHER_WORD for word in words]
         for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
@@ -299,13 +298,13 @@ def _linked(rule: str, similarity: float) -> str:
 
 
 def _with_similarity(candidate: _Candidate, near: Mapping[int, float]) -> _Candidate:
-    """The candidate; its rule gives the least similarity of its corrected words, if any."""
+    """Note the least similarity of corrected words, if any, in the rule."""
     similarities = [near[k] for start, end in candidate.parts for k in range(start, end) if k in near]
     return replace(candidate, rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
 
 
 def _moved(mention: Mention, section: str, offset: int) -> Mention:
-    """The mention of a sentence as one of its section."""
+    """Move the offsets of a mention from its sentence to its section."""
     cue_span, scope = mention.cue_span, mention.scope
     return Mention(
         mention.cui,
@@ -322,14 +321,14 @@ def _moved(mention: Mention, section: str, offset: int) -> Mention:
 
 
 def _characters(offsets: Sequence[Span], start: int, end: int) -> Span:
-    """The character offsets of words[start:end], at least one word."""
+    """The character offsets of words[start:end]."""
     return offsets[start][0], offsets[end - 1][1]
 
 
 def _combine(
     position: int, alias: Alias, found: Mapping[int, list[Span]], words: list[str]
 ) -> Iterator[_Candidate]:
-    """Readings of an alias of several parts: close together, in any order, within one clause."""
+    """Candidates of an alias with several parts: in any order, close together, in one clause."""
     for spans in itertools.product(*(found[number] for number in range(len(alias.parts)))):
         ordered = sorted(spans)
         gaps = [_gap(words[left[1] : right[0]]) for left, right in itertools.pairwise(ordered)]
@@ -340,7 +339,7 @@ def _combine(
 
 
 def _gap(between: list[str]) -> list[str]:
-    """The words between two parts, without an insertion: "the heart, seen on both views, is enlarged"."""
+    """The words between two parts, without a phrase in commas: "the heart, on both views, is enlarged"."""
     if between[:1] == [","] and between.count(",") == 2:
         closing = between.index(",", 1)
         if between[closing + 1 :] and between[closing + 1] in _COPULAS:
@@ -349,14 +348,14 @@ def _gap(between: list[str]) -> list[str]:
 
 
 def _best_readings(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Drops readings that a longer phrase explains, of the same concept or another, and excluded ones."""
+    """Drop excluded candidates and those covered by a longer candidate."""
     if len(candidates) < 2:
         return [c for c in candidates if c.role != EXCLUDED]
     return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
 
 
 def _explains(longer: _Candidate, shorter: _Candidate) -> bool:
-    """Whether the words of `shorter` are only a piece of what `longer` matched."""
+    """Whether `longer` covers the words of `shorter`."""
     if longer is shorter:
         return False
     same = longer.concept == shorter.concept

@@ -1,4 +1,4 @@
-"""Sections to label states: a vector a sentence and a vector a report, over the table's concepts."""
+"""Label reports: one state vector per sentence and one per report."""
 
 import functools
 import itertools
@@ -36,7 +36,7 @@ _HEART = frozenset({"Cardiomegaly", "Enlarged Cardiomediastinum"})
 
 @dataclass(frozen=True)
 class LabelledSentence:
-    """A sentence of the findings or impression with its own states."""
+    """A sentence with its states."""
 
     section: str
     text: str
@@ -66,7 +66,7 @@ class ReportLabels:
 
 
 class ReportLabeller:
-    """Labels reports by the concepts of a table.
+    """Label reports with the concepts of a table.
 
     Several mentions of a concept: positive before uncertain before negative. Historical and resolved count as
     negative. `No Finding` is positive where normality is stated overall, or of lungs and heart alike, and
@@ -115,7 +115,7 @@ class ReportLabeller:
         return ReportLabels(tuple(sentences), states, tuple(section_mentions), bool(sentences))
 
     def states(self, mentions: Sequence[Mention]) -> StateVector:
-        """(num_findings,) int8 of several mentions together."""
+        """Combine mentions: (num_findings,) int8."""
         if not mentions:
             return np.zeros(len(self.table), np.int8)
         states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
@@ -128,7 +128,7 @@ class ReportLabeller:
         return np.array(states, np.int8)
 
     def _normality(self, states: Sequence[int], said: int) -> int:
-        """The state of `No Finding`: stated overall, or of lungs and heart alike, and not contradicted."""
+        """The state of `No Finding`: positive if normality is stated and not contradicted."""
         denied = int(LabelState.NEGATIVE)
         lungs = any(states[k] == denied for k in self._lungs)
         if lungs and any(states[k] == denied for k in self._heart):

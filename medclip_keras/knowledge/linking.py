@@ -28,7 +28,7 @@ _NGRAMS = (2, 3)  # trigrams alone lose short words: "plueral" shares three of s
 
 @dataclass(frozen=True)
 class Linking:
-    """Settings of the linking; small, so that it travels to workers.
+    """Settings of the linking (pickled for Beam workers).
 
     Args:
         threshold: least similarity of a spelling to a word of the dictionary: one minus edits by letters, in
@@ -63,7 +63,7 @@ class Linking:
 
 
 class LinkedEntity(NamedTuple):
-    """sentence[start:end], linked to a phrase of the dictionary."""
+    """An entity, sentence[start:end], linked to a phrase of the dictionary."""
 
     start: int
     end: int
@@ -158,7 +158,7 @@ class EntityLinker:
         )
 
     def entities(self, sentence: str) -> list[LinkedEntity]:
-        """The entities of a sentence that are near a phrase."""
+        """The entities of a sentence whose cosine to a phrase reaches the threshold."""
         found = []
         with self._model.memory_zone():  # words that are seen once are not kept
             for entity in self._linker(self._model(sentence)).ents:
@@ -168,7 +168,7 @@ class EntityLinker:
         return found
 
     def _nearest_phrase(self, text: str, cui: str) -> str:
-        """The phrase of a concept for which scispaCy linked a text to it."""
+        """The phrase of a concept that is nearest to a text."""
         (candidates,) = self._linker.candidate_generator([text], _NUM_CANDIDATES)
         nearest = next(candidate for candidate in candidates if candidate.concept_id == cui)
         return str(nearest.aliases[int(np.argmax(nearest.similarities))])

@@ -1,9 +1,8 @@
 """Report text to sections, and section text to sentences.
 
-Headings may stand on a line of their own, before their text on the same line, several on one line, in upper
-or mixed case, or not at all. Their many wordings come out as few names: `findings`, `impression`,
-`indication`, `comparison`, `technique`, `examination`, `recommendation`, `addendum`, `signature`; text under
-no heading is `body`, or `preamble` where it stands before a report's own findings.
+Headings are recognised on lines of their own and inside lines, in upper and mixed case. They map to the names
+`findings`, `impression`, `indication`, `comparison`, `technique`, `examination`, `recommendation`, `addendum`
+and `signature`. Text without a heading is `body`, or `preamble` before the findings section.
 """
 
 import re
@@ -21,7 +20,9 @@ class Section:
     text: str = field(repr=False)
 
 
-CONTENT_SECTIONS = frozenset({"findings", "impression", "body", "addendum"})  # what is said of this chest
+CONTENT_SECTIONS = frozenset(
+    {"findings", "impression", "body", "addendum"}
+)  # sections that are searched for findings
 
 _WORDS = tomllib.loads((TABLES / "sections.toml").read_text(encoding="utf-8"))
 _NAMES: dict[str, str] = {h: name for name, headings in _WORDS["headings"].items() for h in headings}
@@ -46,7 +47,7 @@ _SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examinati
 
 
 def split_sections(text: str) -> tuple[Section, ...]:
-    """Splits a report at its headings; sections without text are left out.
+    """Split a report at its headings; sections without text are dropped.
 
     >>> [(s.name, s.text) for s in split_sections("HISTORY: Cough. FINDINGS: Large heart. IMPRESSION: CHF.")]
     [('indication', 'Cough.'), ('findings', 'Large heart.'), ('impression', 'CHF.')]
@@ -94,7 +95,7 @@ _OPEN_END = re.compile(
     r"than|versus|vs\.?|dr\.|left|right)$",
     re.IGNORECASE | re.DOTALL,
 )
-_LAST_WORD = re.compile(r"[\w.]*\Z")
+_NO_WORD = re.compile(r"[^\w.]")
 _LETTER = re.compile(r"\w")
 _ITEM = re.compile(r"\s*\(?(?:\d{1,2}|[a-hA-H])")
 _INITIAL = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$")  # "Dr. J. Smith"
@@ -102,7 +103,7 @@ _LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=
 
 
 def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
-    """Character offsets (start, end) of the sentences; list marks are left out, decimals and titles survive.
+    """Split text into sentences, as character offsets (start, end) without list marks.
 
     >>> text = "1. Nodule of 1.5 cm, told to Dr. Lee. 2. No effusion"
     >>> [text[start:end] for start, end in split_sentences(text)]
@@ -110,7 +111,7 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     """
     spans, start = [], 0
     width = max(_LEAST_WIDTH, *map(len, text.splitlines())) if "\n" in text else 0
-    for mark in _MARK.finditer(text):  # one quick look for where `_BREAK` may match
+    for mark in _MARK.finditer(text):  # a fast scan for possible matches of `_BREAK`
         if mark.start() < start:
             continue
         match = _BREAK.match(text, mark.start())
@@ -123,7 +124,7 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
-    """Whether a candidate ends a sentence: not the mark of a list, not an abbreviation, not an initial."""
+    """Whether a match ends a sentence; list marks, abbreviations and initials do not."""
     if match["wrap"]:
         return _is_deliberate(text, match, width)
     if not match["stop"] or not match["stop"].startswith("."):
@@ -131,7 +132,7 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
     before = text[max(start, match.start() - 16) : match.start()]
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
-    word = _LAST_WORD.search(before)[0].lower().rstrip(".")
+    word = _NO_WORD.split(before)[-1].lower().rstrip(".")
     if word in _ABBREVIATIONS:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
@@ -141,14 +142,14 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
 
 
 def _is_deliberate(text: str, match: re.Match[str], width: int) -> bool:
-    """Whether a line ended although the next word had room in it, and not in the middle of a phrase."""
+    """Whether a line break ends a sentence: the next word had room, and no phrase is cut."""
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()].rstrip()
     following = text[match.end() :].split(maxsplit=1)[0]  # the next line begins in upper case
     return len(line) + 1 + len(following) < width and not _OPEN_END.match(line)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """The span without list mark and white space; None where no word is left."""
+    """Strip list mark and white space from a span; None if it has no word."""
     mark = _LIST_MARK.match(text, start, end)
     start = mark.end() if mark else start
     while start < end and text[start].isspace():

@@ -37,7 +37,7 @@ MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
 
 @dataclass(frozen=True)
 class Reading:
-    """A sentence as the dictionary would spell it.
+    """A sentence with corrected spelling.
 
     Attributes:
         words: normalised words and marks.
@@ -51,13 +51,13 @@ class Reading:
 
 
 class SpellingLinker:
-    """Links misspelled words to those of the dictionary.
+    """Correct misspelled words to words of the dictionary.
 
     Args:
         dictionary: words of aliases and cues, normalised.
         also_known: further valid words.
         threshold: least similarity of a spelling to a word: one minus edits by letters, in (0, 1].
-        cache_size: how many different words are remembered.
+        cache_size: number of words in the cache.
 
     >>> linker = SpellingLinker(["pleural", "effusion", "cardiomegaly"])
     >>> linker.read(*words_of("Plueral effusions, cardio megaly.")).words
@@ -92,7 +92,7 @@ class SpellingLinker:
         return (best, score) if score >= self._threshold else ("", 0.0)
 
     def read(self, words: list[str], offsets: list[Span]) -> Reading:
-        """A sentence with its unknown words as the dictionary spells them."""
+        """Correct the unknown words of a sentence."""
         if all(self._is_valid(word) for word in words):
             return Reading(words, offsets, {})
         read: list[str] = []
@@ -111,13 +111,13 @@ class SpellingLinker:
         return Reading(read, places, similarities)
 
     def is_valid(self, word: str) -> bool:
-        """Whether a word is not looked up: too short, a mark, a mask, known, or a prefix and a known word."""
+        """Whether a word stays as it is: known, prefix and known word, short, a mark or a mask."""
         if not _is_long(word) or word in self._known or len(set(word)) < 3:
             return True
         return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
 
     def _spell(self, words: Sequence[str], position: int) -> tuple[int, tuple[str, ...], float]:
-        """How many written words, from a position on, are read as which words, and their similarity."""
+        """Correct the words at a position: (number of words replaced, replacements, similarity)."""
         pair = words[position : position + 2]
         if "".join(pair) in self._dictionary and not all(map(self._is_valid, pair)):
             return len(pair), ("".join(pair),), 1.0
@@ -129,7 +129,7 @@ class SpellingLinker:
         return 1, halves or (linked or word,), 1.0 if halves else near
 
     def _halves(self, word: str) -> tuple[str, ...]:
-        """Two words of the dictionary that were written as one."""
+        """Split a word into two words of the dictionary; () if impossible."""
         cuts = range(MIN_LETTERS, len(word) - MIN_LETTERS + 1)
         halves = ((word[:cut], word[cut:]) for cut in cuts)
         return next((pair for pair in halves if self._dictionary.issuperset(pair)), ())
@@ -142,7 +142,7 @@ similarity = OSA.normalized_similarity
 
 @functools.cache
 def valid_words() -> frozenset[str]:
-    """Words that resemble words of the dictionaries and are no misspellings, normalised.
+    """Valid words that resemble dictionary words, normalised.
 
     >>> "infusion" in valid_words(), "efusion" in valid_words()
     (True, False)
@@ -153,7 +153,7 @@ def valid_words() -> frozenset[str]:
 
 @functools.cache
 def words_of_shipped_tables() -> frozenset[str]:
-    """The words of all shipped concept tables: a word of another table is valid too."""
+    """The words of all shipped concept tables, valid whatever table is used."""
     files = (path for path in TABLES.iterdir() if path.name.endswith(".jsonl"))
     rows = (json.loads(line) for path in files for line in path.read_text("utf-8").splitlines())
     texts = (text for row in rows for text in (row["name"], *row["aliases"]))

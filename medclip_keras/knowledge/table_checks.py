@@ -66,7 +66,7 @@ def first_problem(concepts: tuple[Concept, ...]) -> Problem | None:
 
 
 def parents_first(concepts: Sequence[Concept]) -> list[int]:
-    """Positions with every parent before its children; those on a circle, and below it, are left out."""
+    """Positions with every parent before its children, without circles and their descendants."""
     order: list[int] = []
     placed: set[str] = set()
     while True:
@@ -146,7 +146,7 @@ def _alias_problems(concepts: Sequence[Concept]) -> Iterator[Problem]:
 
 
 def _keys(alias: Alias) -> Iterator[tuple[str, ...]]:
-    """What the phrases of an alias are compared by: its role, and the words of its parts in any order."""
+    """Comparison keys of an alias: its role and the sorted words of its parts."""
     parts = [[_plain(phrase) for phrase in part] for part in alias.parts]
     for phrases in itertools.product(*parts):
         yield (alias.role, *sorted(phrases))

@@ -16,7 +16,7 @@ SCISPACY_UMLS = "umls"  # the knowledge base that scispaCy downloads, and keeps 
 
 
 def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Aliases of some concepts in a scispaCy knowledge base; read line by line, for UMLS holds millions.
+    """Aliases of given concepts in a scispaCy knowledge base, read line by line.
 
     Args:
         name_or_path: a file with an entity a line in scispaCy's form, or "umls".

@@ -16,11 +16,11 @@ from medclip_keras.knowledge.sections import Section
         ("No brackets.", {}),
     ],
 )
-def test_an_abbreviation_stands_for_the_words_before_its_bracket(text, meanings):
+def test_definitions_are_the_words_before_the_bracket(text, meanings):
     assert definitions(text) == meanings
 
 
-def test_a_defined_abbreviation_is_a_mention_at_its_own_place(extractor):
+def test_defined_abbreviation_is_a_mention_at_its_own_offsets(extractor):
     text = "Right pleural effusion (PE) and lung nodule (LN). No left PE, the LN is new."
     mentions = extractor.mentions(text, "findings")
     assert [(m.name, text[m.start : m.end], m.assertion) for m in mentions] == [
@@ -33,12 +33,12 @@ def test_a_defined_abbreviation_is_a_mention_at_its_own_place(extractor):
     ]
 
 
-def test_an_abbreviation_means_nothing_in_another_report(extractor):
+def test_definition_does_not_apply_to_other_reports(extractor):
     assert extractor.mentions("Small pleural effusion (PE). PE.", "findings")[2:]
     assert extractor.mentions("No PE.", "findings") == ()
 
 
-def test_the_impression_uses_what_the_findings_define():
+def test_impression_uses_definitions_of_the_findings():
     labels = ReportLabeller(load_table("chest21")).label(
         [Section("findings", "No pleural effusion (PE)."), Section("impression", "Small PE.")]
     )

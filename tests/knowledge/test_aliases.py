@@ -11,7 +11,7 @@ from medclip_keras.knowledge.aliases import (
 )
 
 
-def test_words_are_compared_in_one_form():
+def test_words_of_normalises_and_keeps_offsets():
     text = "Air-space opacities, w/o oedema - tumours (1.5 cm)"
     words, offsets = words_of(text)
     assert words == [
@@ -32,7 +32,7 @@ def test_words_are_compared_in_one_form():
         ("XXXX nodules, ___", ["xxxx", "nodule", ","]),
     ],
 )
-def test_abbreviations_hyphens_and_masks_are_words_as_they_are_written(text, words):
+def test_words_of_abbreviations_hyphens_and_masks(text, words):
     assert words_of(text)[0] == words
 
 
@@ -47,16 +47,16 @@ def test_abbreviations_hyphens_and_masks_are_words_as_they_are_written(text, wor
         ("catheters", "catheter"),
     ],
 )
-def test_inflections_and_spellings_meet(one, other):
+def test_inflections_and_spellings_are_normalised_alike(one, other):
     assert words_of(one)[0] == words_of(other)[0]
 
 
 @pytest.mark.parametrize("word", ["atelectasis", "was", "thickness", "focus", "this"])
-def test_an_s_that_is_no_ending_stays(word):
+def test_final_s_of_a_singular_is_kept(word):
     assert words_of(word)[0] == [word]
 
 
-def test_signs_of_an_alias():
+def test_parse_alias_reads_signs_parts_and_alternatives():
     assert parse_alias("!joint effusion").role == EXCLUDED
     assert parse_alias("~heart is normal").role == ABSENT
     assert parse_alias("?nodular opacity").role == OPEN
@@ -74,6 +74,6 @@ def test_aliases_without_a_word_are_refused(text):
 
 
 @pytest.mark.parametrize("text", ["(left|right effusion", "left|right effusion", "left) effusion"])
-def test_open_brackets_are_refused(text):
+def test_unbalanced_brackets_are_refused(text):
     with pytest.raises(ValueError, match=r"alternatives as \(one\|two\)"):
         alternatives(text)

@@ -64,27 +64,27 @@ def expected_to_fail(row: dict):
 
 
 @pytest.mark.parametrize("row", [expected_to_fail(row) for row in ROWS])
-def test_sentence_is_read_as_a_person_reads_it(linking, row):
+def test_challenge_sentence_has_the_expected_states(linking, row):
     assert is_right(linking, row)
 
 
-def test_at_least_19_of_20_sentences_are_read_rightly(linking):
+def test_challenge_accuracy_is_at_least_95_percent(linking):
     right = [is_right(linking, row) for row in ROWS]
     assert sum(right) >= 0.95 * len(ROWS)
 
 
-def test_the_dictionary_alone_misses_nothing_but_misspellings(linking, dictionary):
+def test_linking_gains_only_misspelled_sentences(linking, dictionary):
     lost = {row["phenomenon"] for row in ROWS if is_right(linking, row) and not is_right(dictionary, row)}
     assert lost == {"misspelling"}
 
 
 @pytest.mark.parametrize("assertion", [NEGATIVE, UNCERTAIN, HISTORICAL])
-def test_sentences_tell_a_reader_who_is_blind_to_an_assertion(dictionary, assertion):
+def test_challenge_detects_a_missing_assertion(dictionary, assertion):
     seen = sum(is_right(dictionary, row) for row in ROWS)
     assert sum(is_right(dictionary, row, blind_to=assertion) for row in ROWS) < seen - 10
 
 
-def test_sentences_are_many_different_and_well_formed():
+def test_challenge_rows_are_unique_and_valid():
     assert len({row["text"] for row in ROWS}) == len(ROWS) >= 300
     assert sum(row.get("late", False) for row in ROWS) * 3 >= len(ROWS)
     for row in ROWS:

@@ -17,14 +17,14 @@ CHEXPERT = (
 MORE = ("Infiltration", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia")
 
 
-def test_shipped_tables_are_ordered_as_designed():
+def test_shipped_tables_have_the_documented_order():
     assert load_table("chexpert14").names == CHEXPERT
     assert load_table("chest21").names == CHEXPERT + MORE
     assert len(load_table("chest21")) == 21
 
 
 @pytest.mark.parametrize("table", ["chest21", "chexpert14"])
-def test_shipped_cuis_are_those_of_umls(table):
+def test_shipped_cuis_match_umls(table):
     cuis = dict(zip(load_table(table).names, load_table(table).cuis, strict=True))
     known = {
         "Cardiomegaly": "C0018800",
@@ -45,7 +45,7 @@ def test_shipped_aliases_parse():
             assert all(parse_alias(alias).parts for alias in concept.aliases)
 
 
-def test_table_survives_a_file(tmp_path):
+def test_table_written_and_loaded_is_equal(tmp_path):
     table = load_table("chest21")
     path = tmp_path / "mine.jsonl"
     path.write_text(table.to_jsonl())
@@ -54,7 +54,7 @@ def test_table_survives_a_file(tmp_path):
     assert loaded.fingerprint == table.fingerprint
 
 
-def test_fingerprint_tells_order_aliases_and_parents_apart():
+def test_fingerprint_depends_on_order_aliases_and_parents():
     a, b = Concept("C0000001", "A"), Concept("C0000002", "B", parents=("A",))
     tables = [
         ConceptTable("t", (a, b)),
@@ -98,12 +98,12 @@ OTHER = concept("C0000002", "B")
         ((OTHER, concept(aliases=["+ c"])), "aliases that can be parsed. Received: '+ c', row 2 ('A') of"),
     ],
 )
-def test_impossible_tables_are_refused_with_the_row(concepts, sentence):
+def test_invalid_tables_are_refused_with_the_row(concepts, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         ConceptTable("bad", concepts)
 
 
-def test_only_the_circle_is_named():
+def test_refusal_of_a_circle_names_only_its_rows():
     below = concept("C0000003", "below", parents=["A"])
     circle = (concept("C0000001", "A", parents=["B"]), concept("C0000002", "B", parents=["C"]))
     back = concept("C0000004", "C", parents=["root", "A"])
@@ -124,7 +124,7 @@ def test_only_the_circle_is_named():
         ("b", "hernia"),  # the other's name
     ],
 )
-def test_an_alias_that_two_concepts_claim_is_refused_with_both_rows(mine, theirs):
+def test_alias_of_two_concepts_is_refused_with_both_rows(mine, theirs):
     concepts = (concept("C0000003", "C"), concept(aliases=[mine]), concept("C0000002", "B", aliases=[theirs]))
     with pytest.raises(
         ValueError, match=r"aliases of one concept each, .* row 2 \('A'\) and row 3 \('B'\) of"
@@ -141,11 +141,11 @@ def test_an_alias_that_two_concepts_claim_is_refused_with_both_rows(mine, theirs
         ("heart enlarged", "heart + enlarged"),  # one phrase is not two parts
     ],
 )
-def test_what_two_concepts_may_both_say(mine, theirs):
+def test_aliases_that_two_concepts_may_share(mine, theirs):
     ConceptTable("good", (concept(aliases=[mine]), concept("C0000002", "B", aliases=[theirs])))
 
 
-def test_a_name_may_be_shared_by_its_own_alias():
+def test_name_is_shared_if_its_alias_has_the_sign():
     shared = (
         concept(name="Pleural Mass", aliases=["&pleural mass"]),
         concept("C0000002", "B", aliases=["&pleural mass"]),
@@ -153,7 +153,7 @@ def test_a_name_may_be_shared_by_its_own_alias():
     assert len(ConceptTable("good", shared)) == 2
 
 
-def test_rows_of_a_file_are_named_by_their_line(tmp_path):
+def test_refusal_gives_the_line_of_the_file(tmp_path):
     path = tmp_path / "mine.jsonl"
     rows = ['{"cui": "C0000001", "name": "A"}', "", '{"cui": "C0000002", "name": "B", "parents": ["C"]}']
     path.write_text("\n".join(rows))
@@ -175,14 +175,14 @@ def test_rows_of_a_file_are_named_by_their_line(tmp_path):
         ("{", "no JSON (column 2)"),
     ],
 )
-def test_lines_that_are_no_concept_are_refused(tmp_path, row, problem):
+def test_invalid_lines_are_refused(tmp_path, row, problem):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"cui": "C0000001", "name": "A"}\n' + row + "\n")
     with pytest.raises(ValueError, match=re.escape(f"Received: line 2 of 'bad': {problem}")):
         load_table(str(path))
 
 
-def test_cuis_that_an_installed_umls_lacks_are_refused(tmp_path):
+def test_cuis_missing_in_the_knowledge_base_are_refused(tmp_path):
     table = ConceptTable("t", (OTHER, concept(equivalents=["C0000009"])))
     known = {"C0000001", "C0000002", "C0000009"}
     check_cuis(table, known)
@@ -197,21 +197,21 @@ def test_cuis_that_an_installed_umls_lacks_are_refused(tmp_path):
         load_table(str(path), known_cuis=known - {"C0000002"})
 
 
-def test_equivalents_are_written_where_there_are_any():
+def test_equivalents_are_written_only_if_present():
     plain, twin = ConceptTable("t", (concept(),)), ConceptTable("t", (concept(equivalents=["C0000009"]),))
     assert "equivalents" not in plain.to_jsonl()
     assert json.loads(twin.to_jsonl())["equivalents"] == ["C0000009"]
     assert plain.fingerprint != twin.fingerprint
 
 
-def test_unknown_names_and_files_are_refused_with_near_ones():
+def test_unknown_names_and_files_are_refused_with_near_names():
     with pytest.raises(ValueError, match=r"Received: 'chest12'\. Shipped tables: chest21"):
         load_table("chest12")
     with pytest.raises(ValueError, match=r"Received: 'Cardiomegalie'\. Near names: Cardiomegaly"):
         load_table("chest21").index("Cardiomegalie")
 
 
-def test_descendants_are_all_that_imply_a_concept():
+def test_descendants_follow_parents_transitively():
     rows = (
         concept("C0000001", "leaf", parents=["left", "right"]),
         concept("C0000002", "left", parents=["root"]),
@@ -226,6 +226,6 @@ def test_descendants_are_all_that_imply_a_concept():
     np.testing.assert_array_equal(table.descendants.T, above)
 
 
-def test_a_table_goes_to_a_worker_and_back():
+def test_table_can_be_pickled():
     table = load_table("chexpert14")
     assert pickle.loads(pickle.dumps(table)) == table

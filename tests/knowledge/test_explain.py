@@ -14,7 +14,7 @@ def mention_of(text: str, words: str, cue: str = "", scope: str = "") -> Mention
     )
 
 
-def test_pieces_add_up_and_cover_what_each_mention_says():
+def test_pieces_add_up_and_cover_mentions_cues_and_scopes():
     text = "No left effusion or mass, none."
     mentions = [
         mention_of(text, "left effusion", "No", "left effusion or mass"),
@@ -39,7 +39,7 @@ def test_text_without_mentions_is_one_piece_and_no_text_is_none():
     assert pieces("", {}) == []
 
 
-def test_sections_of_one_name_keep_their_own_mentions(labeller):
+def test_same_named_sections_keep_separate_mentions(labeller):
     # The second one's mention stands further on than the first one's, so offsets alone would not tell.
     sections = [
         Section("findings", "Effusion. The catheter tip is where it was before this."),
@@ -55,13 +55,13 @@ def test_sections_of_one_name_keep_their_own_mentions(labeller):
     assert [number for _, own in report.numbered for number in own] == [*range(1, 1 + sum(map(len, said)))]
 
 
-def test_a_meaning_defined_in_one_section_holds_in_the_next(labeller):
+def test_definition_applies_to_later_sections(labeller):
     sections = [Section("findings", "Pneumothorax (PTX)."), Section("impression", "Small PTX.")]
     report = explain(labeller, sections)
     assert [[m.name for m in mentions] for mentions in report.mentions][1] == ["Pneumothorax"]
 
 
-def test_findings_are_the_reports_in_the_tables_order(labeller):
+def test_findings_follow_the_table_order(labeller):
     report = explain(
         labeller, [Section("findings", "No effusion. Possible edema. Edema has resolved. Nodule.")]
     )
@@ -69,7 +69,7 @@ def test_findings_are_the_reports_in_the_tables_order(labeller):
     assert list(report.findings) == [n for n in labeller.table.names if n in report.findings]
 
 
-def test_scope_words_are_what_the_cue_reaches(labeller):
+def test_scope_words_are_the_text_of_the_scope(labeller):
     section = Section("findings", "No effusion or edema; nodule.")
     [mentions] = explain(labeller, [section]).mentions
     assert [scope_words(section, m) for m in mentions] == ["effusion or edema", "effusion or edema", ""]

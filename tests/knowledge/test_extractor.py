@@ -9,7 +9,7 @@ from medclip_keras.knowledge.concepts import Concept, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor
 
 
-def test_mentions_carry_offsets_cue_and_concept(extractor):
+def test_mention_has_offsets_cue_and_concept(extractor):
     text = "1. The heart is large.\n2. There is no left pleural effusion or pneumothorax."
     mentions = extractor.mentions(text, "impression")
     assert [(m.name, text[m.start : m.end], m.assertion, m.cue) for m in mentions] == [
@@ -34,7 +34,7 @@ def test_negation_ends_with_its_sentence_and_clause(said, extractor):
     assert said(extractor, "No effusion or pneumothorax.") == {"Pleural Effusion": "-", "Pneumothorax": "-"}
 
 
-def test_upper_case_british_and_hyphenated_words_are_the_same_words(said, extractor):
+def test_case_spelling_and_hyphens_do_not_matter(said, extractor):
     for text in ("INTERSTITIAL EDEMA", "Interstitial oedema", "interstitial-edema", "interstitial\nedema"):
         assert said(extractor, text) == {"Edema": "+"}
 
@@ -44,7 +44,7 @@ def test_longest_phrase_wins(said, extractor):
     assert said(extractor, "Opacity and a nodule.") == {"Lung Opacity": "+", "Nodule": "+"}
 
 
-def test_a_phrase_that_leaves_its_concept_open_hides_no_other(said, extractor):
+def test_uncertain_alias_does_not_cover_other_concepts(said, extractor):
     assert said(extractor, "Nodular opacity.") == {"Nodule": "?", "Lung Opacity": "+"}
     assert said(extractor, "No nodular opacity.") == {"Nodule": "-", "Lung Opacity": "-"}
 
@@ -58,7 +58,7 @@ def test_a_phrase_that_leaves_its_concept_open_hides_no_other(said, extractor):
         ("The heart lies behind the sternum as before and the aorta is enlarged.", {}),  # too far apart
     ],
 )
-def test_only_an_insertion_may_stand_between_commas_inside_an_alias(said, extractor, text, found):
+def test_parts_of_an_alias_may_enclose_one_phrase_in_commas(said, extractor, text, found):
     assert said(extractor, text) == found
 
 
@@ -71,23 +71,23 @@ def test_only_an_insertion_may_stand_between_commas_inside_an_alias(said, extrac
         ("Aorta is normal.", {}),
     ],
 )
-def test_some_phrases_count_only_as_a_whole_sentence(said, extractor, text, found):
+def test_whole_sentence_alias_matches_no_part_of_a_sentence(said, extractor, text, found):
     assert said(extractor, text) == found
 
 
-def test_one_reading_a_concept_where_aliases_overlap(extractor):
+def test_overlapping_aliases_give_one_mention(extractor):
     mentions = extractor.mentions("The heart shows cardiac enlargement.", "findings")
     assert [m.name for m in mentions] == ["Cardiomegaly"]
 
 
-def test_normality_is_not_denied_by_another_negation(said, extractor):
+def test_negation_does_not_apply_to_no_finding(said, extractor):
     assert said(extractor, "No effusion and no acute disease.") == {
         "Pleural Effusion": "-",
         "No Finding": "+",
     }
 
 
-def test_a_users_table_needs_only_a_row_a_concept(said):
+def test_custom_table_is_extracted(said):
     table = ConceptTable(
         "bones",
         (
@@ -106,18 +106,18 @@ def test_a_users_table_needs_only_a_row_a_concept(said):
     assert said(extractor, "Not a normal bone density.") == {}
 
 
-def test_an_alias_that_cannot_be_read_is_refused():
+def test_invalid_alias_is_refused():
     with pytest.raises(ValueError, match=r"Received: '\(left effusion'"):
         Extractor(ConceptTable("bad", (Concept("C0000001", "A", ("(left effusion",)),)))
 
 
-def test_extractor_travels_to_a_worker(said, extractor):
+def test_extractor_can_be_pickled(said, extractor):
     copy = pickle.loads(pickle.dumps(extractor))
     assert said(copy, "No effusion.") == {"Pleural Effusion": "-"}
     assert copy.table == extractor.table
 
 
-def test_an_extractor_of_a_texts_words_reads_it_alike(extractor):
+def test_extractor_limited_to_words_gives_equal_mentions(extractor):
     # All phenomena in a few texts, so that many phrases are left out and many are not.
     lines = (pathlib.Path(__file__).parent / "challenge.jsonl").read_text().splitlines()
     texts = [json.loads(line)["text"] for line in lines]

@@ -15,7 +15,7 @@ def header(path):
         return next(csv.reader(file))
 
 
-def test_every_row_names_a_concept_of_thorax_or_a_reason():
+def test_every_row_has_a_concept_of_thorax_or_a_reason():
     names = set(load_table("thorax").names)
     with label_names._TABLE.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -24,7 +24,7 @@ def test_every_row_names_a_concept_of_thorax_or_a_reason():
     assert [row for row in rows if bool(row["concept"]) == bool(row["reason"])] == []
 
 
-def test_the_tables_of_the_papers_are_covered():
+def test_labels_of_chexpert_and_nih_are_complete():
     chexpert, nih = load_table("chexpert14").names, labels_of("nih_chestxray14")
     for dataset in ("chexpert", "mimic_cxr", "convirt_8x200"):
         assert {label: concept_of_label(dataset, label) for label in labels_of(dataset)} == dict(
@@ -67,7 +67,7 @@ def test_the_tables_of_the_papers_are_covered():
         ("mura", "positive", None),
     ],
 )
-def test_labels_land_where_they_belong(dataset, label, concept):
+def test_concept_of_label(dataset, label, concept):
     assert concept_of_label(dataset, label) == concept
 
 
@@ -120,7 +120,7 @@ def test_rsna_has_its_target_column(medclip_data):
     assert "Target" in labels_of("rsna")
 
 
-def test_padchest_labels_go_to_the_concept_that_has_their_cui(medclip_data):
+def test_padchest_labels_map_to_the_concept_with_their_cui(medclip_data):
     concepts = {cui: c.name for c in load_table("thorax").concepts for cui in (c.cui, *c.equivalents)}
     text = (medclip_data / "padchest_terms" / "tree_term_CUI_counts.csv").read_text()
     nodes = re.findall(

@@ -21,7 +21,7 @@ def named(labeller, states):
     return {name: LabelState(state).name for name, state in pairs if state != LabelState.NOT_MENTIONED}
 
 
-def test_sentences_and_report_have_their_own_states(labeller):
+def test_sentences_and_report_have_separate_states(labeller):
     labels = labeller.label(
         [
             Section("indication", "Pneumothorax?"),
@@ -75,13 +75,13 @@ def test_positive_before_uncertain_before_negative(labeller, text, state):
         ("Otherwise normal chest.", False),
     ],
 )
-def test_no_finding_needs_normality_and_nothing_against_it(labeller, text, normal):
+def test_no_finding_needs_stated_normality_without_findings(labeller, text, normal):
     states = labeller.label([Section("findings", text)]).states
     expected = LabelState.POSITIVE if normal else LabelState.NOT_MENTIONED
     assert states[labeller.table.index("No Finding")] == expected
 
 
-def test_a_sentence_of_normality_keeps_its_state_in_an_abnormal_report(labeller):
+def test_sentence_keeps_no_finding_in_an_abnormal_report(labeller):
     labels = labeller.label([Section("impression", "No acute disease. Old rib fracture.")])
     column = labeller.table.index("No Finding")
     assert [s.states[column] for s in labels.sentences] == [LabelState.POSITIVE, LabelState.NOT_MENTIONED]
@@ -107,7 +107,7 @@ def test_text_without_headings_is_labelled(labeller):
     assert named(labeller, labels.states) == {"Cardiomegaly": "POSITIVE", "Pleural Effusion": "NEGATIVE"}
 
 
-def test_mentions_point_into_their_sections(labeller):
+def test_mention_offsets_are_relative_to_the_section(labeller):
     sections = [Section("findings", "Lungs show edema."), Section("impression", "Edema.")]
     mentions = labeller.label(sections).mentions
     texts = {section.name: section.text for section in sections}
@@ -122,7 +122,7 @@ def test_a_table_without_no_finding_works():
     assert labeller.label([Section("findings", "No effusions.")]).states.tolist() == [LabelState.NEGATIVE]
 
 
-def test_labels_agree_with_people_on_open_i(medclip_data, labeller):
+def test_labels_agree_with_open_i_gold(medclip_data, labeller):
     path = pathlib.Path(__file__).parents[1] / "benchmarks" / "labels.py"
     spec = importlib.util.spec_from_file_location("labels", path)
     benchmark = importlib.util.module_from_spec(spec)

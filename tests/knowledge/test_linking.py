@@ -62,7 +62,7 @@ def said(extractor, text):
         ("Ödem, edmea.", {"Edema": "positive"}),
     ],
 )
-def test_misspelled_findings_are_asserted_like_others(linking, text, expected):
+def test_misspelled_findings_are_found_and_asserted(linking, text, expected):
     assert said(linking, text) == expected
 
 
@@ -77,7 +77,7 @@ def test_misspelled_findings_are_asserted_like_others(linking, text, expected):
         "",
     ],
 )
-def test_real_words_are_not_taken_for_findings(linking, text):
+def test_valid_words_are_not_corrected_to_findings(linking, text):
     assert said(linking, text) == {}
 
 
@@ -90,7 +90,7 @@ def test_without_linking_a_misspelled_finding_is_missed(plain):
     assert said(plain, "No pnuemothorax. Possible cardiomegally.") == {}
 
 
-def test_a_linked_mention_says_so_and_stands_where_it_was_written(linking):
+def test_linked_mention_has_original_offsets_and_similarity(linking):
     text = "Mild edema. Large left pnuemothorax, plueral  effusions and cardio\nmegaly."
     mentions = linking.mentions(text, "findings")
     written = [(text[m.start : m.end], m.rule) for m in mentions]
@@ -102,12 +102,12 @@ def test_a_linked_mention_says_so_and_stands_where_it_was_written(linking):
     ]
 
 
-def test_the_least_similar_word_of_a_mention_counts(linking):
+def test_rule_gives_the_least_similarity(linking):
     (mention,) = linking.mentions("Plueral efusion.", "findings")
     assert mention.rule == "linked: Pleural Effusion (0.86)"  # six of seven, and seven of eight
 
 
-def test_words_of_a_run_together_one_stand_where_they_were_written():
+def test_split_word_keeps_the_offsets_of_its_halves():
     linker = SpellingLinker(["pleural", "effusion"])
     text = "No pleuraleffusion."
     reading = linker.read(*words_of(text))
@@ -154,13 +154,13 @@ def test_one_edit_in_five_letters_reaches_the_default_threshold():
     assert linker.link("axoux") == ("", 0.0)
 
 
-def test_of_equally_few_edits_the_word_with_the_same_beginning_is_taken():
+def test_ties_in_edits_prefer_the_same_beginning():
     linker = SpellingLinker(["right", "height", "excluded", "exclude"])
     assert linker.link("reight")[0] == "right"
     assert linker.link("excludde")[0] == "excluded"
 
 
-def test_valid_formations_are_not_looked_up():
+def test_prefixed_known_words_are_valid():
     linker = SpellingLinker(["calcified", "pleural"], also_known=["hilar"])
     for word in ("uncalcified", "extrapleural", "suprahilar", "xxxxx", "edma", "12345"):
         assert linker.is_valid(word)
@@ -169,7 +169,7 @@ def test_valid_formations_are_not_looked_up():
 
 
 @pytest.mark.parametrize(("valid", "near"), [("module", "nodule"), ("lobulated", "loculated")])
-def test_valid_words_are_kept_however_near_a_word_of_the_dictionary_is(valid, near):
+def test_valid_words_near_the_dictionary_are_kept(valid, near):
     linker = SpellingLinker([near])
     assert linker.link(valid) == (near, pytest.approx(1 - 1 / len(near)))  # so it would be corrected
     assert linker.read(*words_of(f"{valid} s")).words == [valid, "s"]
@@ -195,7 +195,7 @@ def test_candidates_hold_every_alias_exactly():
         assert (best.concept_id, max(best.similarities)) == (cui, pytest.approx(1))
 
 
-def test_what_no_alias_has_makes_a_text_less_like_it():
+def test_unknown_ngrams_lower_the_cosine():
     generate = candidate_generator([Entity("C0000001", "effusion", [])])
     for text, low, high in (("effusion", 0.999, 1.001), ("zygoma effusion", 0.3, 0.8)):
         ((candidate,),) = generate([text], 1)
@@ -264,7 +264,7 @@ def test_knowledge_base_gives_aliases_of_one_owner_without_marks(umls_path):
     }
 
 
-def test_aliases_of_a_knowledge_base_are_found_and_do_not_overrule_the_table(umls_path, linking):
+def test_knowledge_base_aliases_yield_to_the_table(umls_path, linking):
     extractor = Extractor(TABLE, linking=Linking(umls=umls_path))
     text = "No water on the lung, possible aireless lung. Effusion."
     mentions = [(m.name, m.assertion, m.rule) for m in extractor.mentions(text, "findings")]
@@ -276,7 +276,7 @@ def test_aliases_of_a_knowledge_base_are_found_and_do_not_overrule_the_table(uml
     assert said(linking, text) == {"Pleural Effusion": "positive"}
 
 
-def test_knowledge_bases_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
+def test_unreadable_knowledge_bases_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"`umls` must be a \.jsonl file that exists, or 'umls'"):
         knowledge_base_aliases(str(tmp_path / "none.jsonl"), TABLE.cuis)
     path = tmp_path / "bad.jsonl"
@@ -321,7 +321,7 @@ def test_entities_of_a_scispacy_model_are_linked_to_phrases(model_path):
     assert exact == "Edema"
 
 
-def test_models_that_are_not_there_or_find_no_entities_are_refused(tmp_path):
+def test_missing_models_and_models_without_entities_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"`scispacy_model` must be an installed spaCy model.*'en_core_sci_sm'"
     ):

@@ -63,14 +63,14 @@ def test_json_is_the_line_of_the_mentions_file(tmp_path, capsys):
     }  # fmt: skip
 
 
-def test_misspelled_words_are_read_where_that_is_asked(capsys):
+def test_link_threshold_enables_linking(capsys):
     assert main(["Small plueral efusion.", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == {}
     assert main(["Small plueral efusion.", "--json", "--link_threshold", "0.8"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == {"Pleural Effusion": "positive"}
 
 
-def test_html_writes_the_page_that_was_asked_for_and_nothing_else(tmp_path, capsys):
+def test_html_writes_only_the_page_and_escapes_the_report(tmp_path, capsys):
     page = tmp_path / "page.html"
     assert main(["<script>alert(1)</script> No effusion.", "--html", str(page)]) == 0
     assert capsys.readouterr().out.endswith(f"\nPage: {page}\n")
@@ -79,7 +79,7 @@ def test_html_writes_the_page_that_was_asked_for_and_nothing_else(tmp_path, caps
     assert "<script>alert(1)" not in page.read_text()
 
 
-def test_concepts_may_be_a_file_of_ones_own(tmp_path, capsys):
+def test_concepts_may_be_a_file(tmp_path, capsys):
     table = tmp_path / "mine.jsonl"
     table.write_text('{"cui": "C1234567", "name": "Gadget", "aliases": ["thingummy"], "parents": []}\n')
     assert main(["A thingummy is seen.", "--concepts", str(table)]) == 0
@@ -104,7 +104,7 @@ def test_concepts_may_be_a_file_of_ones_own(tmp_path, capsys):
     ],
     ids=lambda value: "",
 )
-def test_what_is_refused(arguments, sentence, capsys):
+def test_invalid_arguments_are_refused(arguments, sentence, capsys):
     assert main(arguments) == 1
     output = capsys.readouterr()
     assert sentence in output.err
@@ -112,7 +112,7 @@ def test_what_is_refused(arguments, sentence, capsys):
     assert output.out == ""
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path, capsys):
+def test_binary_file_is_refused(tmp_path, capsys):
     path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
     assert main(["--file", str(path)]) == 1

@@ -56,7 +56,7 @@ class Elements(HTMLParser):
         )
 
 
-def test_the_page_says_the_whole_report_once_and_nothing_of_it_is_markup(report):
+def test_page_contains_the_report_once_and_escaped(report):
     page = Elements(render_page(report))
     said = "".join(section.text for section in report.sections)
     assert page.text("medclip-report") == said
@@ -84,7 +84,7 @@ def test_marks_cues_and_scopes_are_the_mentions(report):
     }
 
 
-def test_every_mention_is_reached_by_the_keyboard_and_explained(report):
+def test_every_mention_has_keyboard_focus_and_a_label(report):
     page = render_page(report)
     marks = [attrs for _, attrs in Elements(page).tags if attrs.get("tabindex") == "0"]
     assert len(marks) == 6
@@ -98,7 +98,7 @@ def test_every_mention_is_reached_by_the_keyboard_and_explained(report):
             assert f".medclip-report:has(.m{number}:is(:hover,:focus)) .{kind}{number}{{" in page
 
 
-def test_words_of_two_mentions_have_both_marks_and_both_signs():
+def test_overlapping_mentions_have_both_marks_and_signs():
     text = "left effusion mass here"
     mentions = (
         Mention("C0000001", "One", "findings", 0, 13, "negative", "", "one"),  # left effusion
@@ -118,13 +118,13 @@ def test_words_of_two_mentions_have_both_marks_and_both_signs():
     assert found.text("medclip-report") == text
 
 
-def test_highlight_gives_mentions_to_sections_of_one_name(labeller):
+def test_highlight_assigns_mentions_to_same_named_sections(labeller):
     sections = [Section("findings", "Nodule."), Section("findings", "Nothing else but an effusion.")]
     page = Elements(highlight(sections, labeller.label(sections).mentions))
     assert (page.text("m1"), page.text("m2")) == ("Nodule", "effusion")
 
 
-def test_assertions_differ_by_the_line_under_the_words_not_by_colour_alone():
+def test_assertions_differ_by_underline_style():
     css = (importlib.resources.files("medclip_keras.knowledge") / "report.css").read_text()
     default = re.search(r"\.mention mark \{[^}]*text-decoration: underline", css)
     styles = {a: re.search(rf"mark\.{a} \{{[^}}]*text-decoration-style: (\w+)", css) for a in ASSERTIONS}
@@ -133,14 +133,14 @@ def test_assertions_differ_by_the_line_under_the_words_not_by_colour_alone():
     assert len(set(lines)) == len(ASSERTIONS)
 
 
-def test_the_page_needs_no_network_and_knows_dark_and_paper(report):
+def test_page_has_no_links_and_styles_dark_mode_and_print(report):
     page = render_page(report)
     assert not re.search(r"https?:|src=|url\(|@import|<link", page)
     for needed in ("color-scheme: light dark", "@media (prefers-color-scheme: dark)", "@media print"):
         assert needed in page
 
 
-def test_the_tables_hold_findings_and_mentions(labeller):
+def test_page_has_tables_of_findings_and_mentions(labeller):
     report = explain(
         labeller, split_sections("The lungs are clear. The heart is normal in size. No effusion.")
     )

@@ -124,7 +124,7 @@ def sections_of(text):
     return [(section.name, section.text) for section in split_sections(text)]
 
 
-def test_every_word_belongs_to_one_sentence():
+def test_sentences_do_not_overlap_and_keep_all_words():
     text = "1. Heart: large, 1.5 times. Seen by Dr. Wu.\n\n- Lungs clear;no mass!  b) Stop"
     spans = split_sentences(text)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
@@ -132,14 +132,14 @@ def test_every_word_belongs_to_one_sentence():
     assert [w for w in ("large", "1.5", "Wu", "clear", "mass", "Stop") if w not in kept] == []
 
 
-def test_a_title_is_no_heading_of_what_follows_it():
+def test_title_does_not_start_a_section():
     paragraph = " FINAL REPORT\n The lungs are clear. The heart is large.\n"
     assert sections_of(paragraph) == [("body", "The lungs are clear. The heart is large.")]
     with_findings = " FINAL REPORT\n PORTABLE CHEST\n\n FINDINGS:  Small effusion.\n"
     assert sections_of(with_findings) == [("preamble", "PORTABLE CHEST"), ("findings", "Small effusion.")]
 
 
-def test_a_wet_read_does_not_stand_for_the_findings_of_the_report_after_it():
+def test_wet_read_does_not_replace_the_final_findings():
     text = "WET READ: No effusion.\n FINAL REPORT\n INDICATION: Cough.\n\n Large effusion.\n"
     assert sections_of(text) == [
         ("findings", "No effusion."), ("indication", "Cough."), ("body", "Large effusion."),

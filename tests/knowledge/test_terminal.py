@@ -16,7 +16,7 @@ def shown(report: Explained, width: int = 130, **options) -> str:
     return console.file.getvalue()
 
 
-def test_without_colours_quotation_marks_and_signs_tell_all(labeller):
+def test_uncoloured_output_has_quotation_marks_and_signs(labeller):
     text = "HISTORY: Edema. FINDINGS: No effusion or edema. Possible nodule. Pneumonia resolved. Large heart."
     lines = [line.rstrip() for line in shown(explain(labeller, split_sections(text))).splitlines()]
     assert lines[0] == "INDICATION (not read) Edema."
@@ -36,7 +36,7 @@ def test_numbers_run_through_the_report(labeller):
     assert "IMPRESSION No «edema»[2 -]." in shown(report)
 
 
-def test_with_colours_the_words_are_the_same_without_quotation_marks(labeller):
+def test_coloured_output_has_no_quotation_marks(labeller):
     report = explain(labeller, split_sections("No effusion."))
     coloured = shown(report, force_terminal=True, color_system="truecolor", no_color=False)
     assert "\x1b[1;4;36meffusion\x1b[0m" in coloured
@@ -46,7 +46,7 @@ def test_with_colours_the_words_are_the_same_without_quotation_marks(labeller):
     assert "«\x1b[1;4meffusion\x1b[0m»" in uncoloured
 
 
-def test_words_of_two_mentions_show_both():
+def test_overlapping_mentions_show_both_numbers():
     text = "left effusion mass"
     mentions = (
         Mention("C0000001", "One", "findings", 0, 13, "negative", "", "one"),
@@ -56,7 +56,7 @@ def test_words_of_two_mentions_show_both():
     assert shown(report).startswith("FINDINGS «left »[1 -]«effusion»[1 -, 2 ?]« mass»[2 ?]")
 
 
-def test_control_characters_and_markup_of_a_report_stay_text(labeller):
+def test_control_characters_and_markup_are_neutralised(labeller):
     text = "No \x1b[31meffusion\x07, [bold]edema[/bold]."
     output = shown(explain(labeller, split_sections(text)), force_terminal=True, color_system="truecolor")
     assert "\x1b[31meff" not in output

@@ -59,20 +59,20 @@ def phrases_of(concept, most=12):
             yield from phrases[:: 1 + len(phrases) // most]
 
 
-def test_chest21_comes_first_with_the_same_cuis(table):
+def test_thorax_begins_with_chest21(table):
     small = load_table("chest21")
     assert table.names[:21] == small.names
     assert table.cuis[:21] == small.cuis
 
 
-def test_the_tree_holds_that_of_chest21(table):
+def test_thorax_keeps_the_parents_of_chest21(table):
     small = load_table("chest21")
     for name in small.names:
         assert ancestors(small, name) <= ancestors(table, name)
     assert len(table.order) == len(table)
 
 
-def test_every_finding_that_padchest_maps_is_there_and_nothing_else(table, padchest):
+def test_thorax_has_exactly_the_findings_of_padchest(table, padchest):
     findings = {cui for _, cui, top in padchest if cui and top != "localization"}
     places = {cui for _, cui, top in padchest if cui and top == "localization"}
     small = load_table("chest21")
@@ -102,7 +102,7 @@ def test_each_name_and_first_alias_is_found_and_denied(table, wide):
     assert not failures
 
 
-def test_what_chest21_reads_thorax_reads_as_the_same_or_as_a_kind_of_it(table, wide, extractor):
+def test_thorax_finds_what_chest21_finds_or_a_descendant(table, wide, extractor):
     failures = []
     for concept in extractor.table.concepts:
         for phrase in phrases_of(concept):
@@ -115,7 +115,7 @@ def test_what_chest21_reads_thorax_reads_as_the_same_or_as_a_kind_of_it(table, w
     assert not failures
 
 
-def test_descendants_are_the_concepts_of_which_it_is_an_ancestor(table):
+def test_descendants_match_ancestors(table):
     above = [ancestors(table, name) for name in table.names]
     expected = [[name in ancestors_of for ancestors_of in above] for name in table.names]
     np.testing.assert_array_equal(table.descendants, expected)
@@ -144,7 +144,7 @@ def test_descendants_are_the_concepts_of_which_it_is_an_ancestor(table):
         ("Prosthetic aortic valve.", {"Artificial Aortic Valve", "Prosthesis", "Support Devices"}),
     ],
 )
-def test_a_sentence_and_what_it_implies(table, wide, sentence, expected):
+def test_sentence_implies_concepts_and_their_ancestors(table, wide, sentence, expected):
     mentions = wide.mentions(sentence, "findings")
     assert {m.assertion for m in mentions} == {"positive"}
     assert expected <= set().union(*(ancestors(table, m.name) for m in mentions))
@@ -168,7 +168,7 @@ def test_a_sentence_and_what_it_implies(table, wide, sentence, expected):
         ("Congestive heart failure.", "Edema"),
     ],
 )
-def test_a_sentence_that_sounds_alike(table, wide, sentence, not_meant):
+def test_similar_phrase_does_not_imply_a_concept(table, wide, sentence, not_meant):
     mentions = wide.mentions(sentence, "findings")
     found = [m.name for m in mentions if m.assertion == "positive"]
     assert not_meant not in set().union(*(ancestors(table, name) for name in found))
@@ -186,7 +186,7 @@ def test_a_sentence_that_sounds_alike(table, wide, sentence, not_meant):
         ("The thoracic aorta is normal in caliber.", "Aortic Aneurysm"),
     ],
 )
-def test_a_normal_sentence_denies(wide, sentence, denied):
+def test_normal_sentence_negates_a_concept(wide, sentence, denied):
     found = {m.name: m.assertion for m in wide.mentions(sentence, "findings")}
     assert found[denied] == "negative"
 
@@ -200,6 +200,6 @@ def test_a_normal_sentence_denies(wide, sentence, denied):
         ("Normal chest. Calcified granuloma.", False),
     ],
 )
-def test_devices_of_the_whole_tree_leave_a_chest_normal(table, labeller, text, normal):
+def test_support_devices_leave_a_chest_normal(table, labeller, text, normal):
     labels = labeller.label([Section("findings", text)])
     assert (labels.states[table.index(NO_FINDING)] == LabelState.POSITIVE) == normal
