@@ -50,6 +50,7 @@ Refused before any work: a folder of none or of several of these layouts; a miss
 line; a file that is named twice.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -122,10 +123,7 @@ def _folder_rows(root: epath.Path) -> list[ImageRow]:
 
 
 def _find_lists(root: epath.Path) -> dict[str, list[epath.Path]]:
-    return {
-        split: sorted(file for name in names for file in root.glob(name))
-        for split, (names, _) in _LISTS.items()
-    }
+    return {split: sorted(itertools.chain(*map(root.glob, names))) for split, (names, _) in _LISTS.items()}
 
 
 def _list_rows(root: epath.Path) -> list[ImageRow]:
@@ -147,26 +145,18 @@ def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> list[Imag
     requirement = f"lines of patient, file, class ({', '.join(_CLASSES_OF_LISTS)}), source"
     lines = read_lines(file, _LINE, "input", requirement)
     require_distinct((line["file"] for line in lines), "filename", file)
-    return [
-        _row(line["file"], images / line["file"], line["label"], line["patient"], split=split)
-        for line in lines
-    ]
+    return [_row(x["file"], images / x["file"], x["label"], x["patient"], split=split) for x in lines]
 
 
-def _table_rows(root: epath.Path) -> list[ImageRow]:
+def _table_rows(root: epath.Path) -> Iterator[ImageRow]:
     rows = list(read_table(root / TABLE, ("patient_id", "image_id", "projection")))
     require_distinct((row["image_id"] for row in rows), "image_id", root / TABLE)
     files = {f.stem: f for name in ("png", "images") for f in dicom.image_files(root / name)}
-    return [
-        _row(
-            row["image_id"],
-            files.get(row["image_id"], root / "png" / f"{row['image_id']}.png"),
-            "COVID-19",
-            row["patient_id"],
-            view=_VIEWS.get(row["projection"].strip().lower(), ""),
+    for row in rows:
+        name, view = row["image_id"], _VIEWS.get(row["projection"].strip().lower(), "")
+        yield _row(
+            name, files.get(name, root / "png" / f"{name}.png"), "COVID-19", row["patient_id"], view=view
         )
-        for row in rows
-    ]
 
 
 def _row(

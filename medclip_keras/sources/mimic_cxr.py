@@ -41,16 +41,16 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
-from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow, ReportRow
 from medclip_keras.sources.tables import (
+    Labels,
     concepts_of,
     first_file,
     read_table,
     require_distinct,
     require_file,
-    state_of_code,
+    states_in,
 )
 
 CITATION = (
@@ -74,7 +74,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of the metadata table; `path` is the folder that holds the tables and `files`."""
     root = epath.Path(path)
     metadata = _require_table(root, TABLES.format("metadata"))
-    splits, states_of = _splits(root), _states(root)
+    splits, labels_of = _splits(root), _labels(root)
     images = []  # tuples, as 377,110 rows of all columns need too much memory
     for row in read_table(metadata, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
         patient, study = sys.intern(row["subject_id"]), sys.intern(row["study_id"])
@@ -83,10 +83,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
     for image_id, study, patient, view, split in images:
         path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
-        labels = dict(
-            zip(_CONCEPT_OF_LABEL.values(), map(LabelState, states_of.get(study, b"")), strict=False)
-        )
-        yield ImageRow(image_id, study, patient, path, view, labels, split)
+        yield ImageRow(image_id, study, patient, path, view, labels_of.get(study, {}), split)
 
 
 def read_image(row: ImageRow) -> ImageContent:
@@ -150,15 +147,15 @@ def _split_of(splits: Mapping[str, str], patient: str, place: str) -> str:
     return splits[patient]
 
 
-def _states(root: epath.Path) -> dict[str, bytes]:
-    """study_id → the states of its labels, a byte each, by the first table of labels that exists."""
+def _labels(root: epath.Path) -> dict[str, Labels]:
+    """study_id → its labels, by the first table of labels that exists."""
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
-    states: dict[str, bytes] = {}
+    labels: dict[str, Labels] = {}
     for row in read_table(table, ("study_id", *_CONCEPT_OF_LABEL)):
-        if row["study_id"] in states:
+        if row["study_id"] in labels:
             row.refuse("study_id", f"different in every row of {table}", "Download it again.")
-        states[row["study_id"]] = bytes(state_of_code(row[label], label) for label in _CONCEPT_OF_LABEL)
-    return states
+        labels[row["study_id"]] = states_in(row, _CONCEPT_OF_LABEL)
+    return labels
 
 
 def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
