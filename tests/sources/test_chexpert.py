@@ -1,8 +1,4 @@
-"""CheXpert: paths to patients and studies, codes, views, and the tables' split.
-
-The columns are those of https://stanfordmlgroup.github.io/competitions/chexpert/ as CheX_Dataset of
-https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py reads them. Rows are made up.
-"""
+"""CheXpert: paths to patients and studies, codes, views, and the tables' split."""
 
 import gzip
 

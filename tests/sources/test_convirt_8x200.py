@@ -1,7 +1,4 @@
-"""ConVIRT's retrieval tables: candidates, query images, query sentences.
-
-The columns are those of https://github.com/yuhaozhang/convirt.
-"""
+"""ConVIRT's retrieval tables: candidates, query images, query sentences."""
 
 import collections
 

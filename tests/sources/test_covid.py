@@ -1,9 +1,4 @@
-"""COVID-19 archives: three layouts, one coding.
-
-The layouts are those of https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database, of
-https://github.com/lindawangg/COVID-Net/blob/master/docs/COVIDx.md and of
-https://github.com/ml-workgroup/covid-19-image-repository.
-"""
+"""COVID-19 archives: three layouts, one coding."""
 
 import collections
 
@@ -17,13 +12,8 @@ COVID = {"COVID-19": POSITIVE}
 OPACITY = {"COVID-19": NEGATIVE, "Lung Opacity": POSITIVE, "No Finding": NEGATIVE}
 PNEUMONIA = {"COVID-19": NEGATIVE, "Pneumonia": POSITIVE, "No Finding": NEGATIVE}
 VIRAL = {**PNEUMONIA, "Viral Pneumonia": POSITIVE}
-NORMAL = {
-    "COVID-19": NEGATIVE,
-    "Pneumonia": NEGATIVE,
-    "Viral Pneumonia": NEGATIVE,
-    "Lung Opacity": NEGATIVE,
-    "No Finding": POSITIVE,
-}
+DISEASES = ("COVID-19", "Pneumonia", "Viral Pneumonia", "Lung Opacity")
+NORMAL = {**dict.fromkeys(DISEASES, NEGATIVE), "No Finding": POSITIVE}
 TRAIN = (
     "COVID 1 COVID(1).png COVID-19 sirm\n3 SARS-Fig8a-day0.jpeg pneumonia cohen\n"
     "3 SARS-Fig8b-day5.jpeg pneumonia cohen\n00f08de1-2c 00f08de1-2c.png normal\n"

@@ -1,8 +1,4 @@
-"""Everybody's own table.
-
-Its columns are of this project; a label column's codes are those of CheXpert's tables
-(https://stanfordmlgroup.github.io/competitions/chexpert/).
-"""
+"""Everybody's own table."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
-"""Kermany's children: labels from folders, patients from the manifest or the file name.
-
-The folders and file names are those of https://data.mendeley.com/datasets/rscbjbr9sj (chest_xray).
-"""
+"""Kermany's children: labels from folders, patients from the manifest or the file name."""
 
 import pytest
 
@@ -29,32 +26,26 @@ MANIFEST = "file,label,subtype,patient\na.jpeg,normal,normal,p1\nb.jpeg,pneumoni
 
 def write_layout(folder, image_file):
     """Both classes and their manifest."""
-    root = folder / "kermany"
-    for seed, name in enumerate(("NORMAL/a.jpeg", "PNEUMONIA/b.jpeg")):
-        (root / name).parent.mkdir(parents=True)
-        (root / name).write_bytes(image_file(seed, "jpeg"))
+    root = make(folder / "kermany", ["NORMAL/a.jpeg", "PNEUMONIA/b.jpeg"])
+    for seed, path in enumerate(sorted(root.rglob("*.jpeg"))):
+        path.write_bytes(image_file(seed, "jpeg"))
     (root / kermany.MANIFEST).write_text(MANIFEST)
     return root
 
 
+TABLE = kermany.MANIFEST
 DAMAGED = {
     write_layout: [
-        (
-            "manifest.csv",
-            lambda t: t.replace(",normal", ",flu", 1),
-            r"`label` must be normal .*'flu'.* row 1 of",
-        ),
-        (
-            "manifest.csv",
-            lambda t: t.replace("patient", "patient_id"),
-            r"`patient` must be .*names: patient_id",
-        ),
-        ("manifest.csv", lambda t: t + t.split("\n")[2], r"`file` must be .*'row 3, which repeats row 2'"),
+        (TABLE, lambda t: t.replace(",normal", ",flu", 1), r"`label` must be normal.*'flu'.* row 1 of"),
+        (TABLE, lambda t: t.replace("patient", "patient_id"), r"`patient` .*names: patient_id"),
+        (TABLE, lambda t: t + t.split("\n")[2], r"`file` must be .*'row 3, which repeats row 2'"),
     ]
 }
 
 
 def test_published_folders_give_patients_from_file_names(tmp_path):
+    with pytest.raises(ValueError, match="`input` must be a folder that holds NORMAL and PNEUMONIA"):
+        next(kermany.image_rows(tmp_path))
     make(tmp_path, [*PUBLISHED, "train/NORMAL/.DS_Store", "train/PNEUMONIA/._person7_bacteria_24.jpeg"])
     rows = {row.image_id: row for row in kermany.image_rows(tmp_path)}
     assert {name: row.patient_id for name, row in rows.items()} == PUBLISHED
@@ -77,11 +68,6 @@ def test_manifest_names_files_and_patients(tmp_path):
     found = [(row.image_id, row.patient_id) for row in rows]
     assert found == [("NORMAL/a.jpeg", "p1"), ("PNEUMONIA/b.jpeg", "p2")]
     assert kermany.read_image(rows[1]) == b"PNEUMONIA/b.jpeg"
-
-
-def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`input` must be a folder that holds NORMAL and PNEUMONIA"):
-        next(kermany.image_rows(tmp_path))
 
 
 def test_real_file_names_tell_the_patient_of_the_manifest(medclip_data):

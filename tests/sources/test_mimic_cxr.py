@@ -1,8 +1,4 @@
-"""MIMIC-CXR: tables joined by study and patient, images in two forms, reports as they come.
-
-The columns are those of https://physionet.org/content/mimic-cxr-jpg/2.1.0/ and, for the study list, of
-https://physionet.org/content/mimic-cxr/2.1.0/. Identifiers and texts are made up.
-"""
+"""MIMIC-CXR: tables joined by study and patient, images in two forms, reports as they come; all made up."""
 
 import gzip
 import shutil
@@ -109,19 +105,10 @@ DAMAGED = {
         (LABEL_TABLE, repeat(1), r"`study_id` must be different in every row .*Received: 'row 4 of"),
         (LABEL_TABLE, lambda t: t.replace("-1.0", "2.0"), r"`Pneumonia` must be 1, 0, -1 or blank"),
         (SPLIT_TABLE, lambda t: t.replace("validate", "dev"), r"`split` must be one of .*Received: 'dev'"),
-        (
-            SPLIT_TABLE,
-            lambda t: t.replace("train", "test", 1),
-            r"`split` must be the same for all images of a",
-        ),
+        (SPLIT_TABLE, lambda t: t.replace("train", "test", 1), r"`split` must be the same for all images of"),
         (SPLIT_TABLE, lambda t: t.replace("10000777", "1"), r"`split` must be known .*Received: 'row 4 of"),
     ]
 }
-
-
-def rewrite(root, name, change):
-    path = root / f"{name}.gz"
-    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()).decode()).encode()))
 
 
 def test_images_are_joined_with_split_and_labels_by_patient_and_study(archive):
@@ -143,7 +130,8 @@ def test_labels_are_the_studys_as_chexpert_codes_them(archive, decoded):
 def test_the_order_of_a_table_does_not_matter(archive):
     rows = list(mimic_cxr.image_rows(archive))
     for name in (SPLIT, CHEXPERT):
-        rewrite(archive, name, lambda text: "\n".join([*text.split("\n")[:1], *sorted(text.split("\n")[1:])]))
+        header, *others = tables()[name].splitlines()
+        (archive / f"{name}.gz").write_bytes(gzip.compress("\n".join([header, *sorted(others)]).encode()))
     assert list(mimic_cxr.image_rows(archive)) == rows
 
 
@@ -245,10 +233,3 @@ def test_reports_need_the_table_of_the_split_and_reports(archive, tmp_path):
         next(mimic_cxr.report_rows(archive))
     with pytest.raises(ValueError, match=r"`input` must be a folder with reports such as .*s50414267\.txt"):
         next(mimic_cxr.report_rows(tmp_path / "empty"))
-
-
-def test_a_truncated_table_is_refused(archive):
-    path = archive / f"{CHEXPERT}.gz"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="`input` must be a whole compressed table"):
-        next(mimic_cxr.image_rows(archive))

@@ -1,7 +1,4 @@
-"""MURA: headerless tables of paths and studies.
-
-The tables are those of https://stanfordmlgroup.github.io/competitions/mura, in the form of their lines.
-"""
+"""MURA: headerless tables of paths and studies."""
 
 import collections
 import json
@@ -34,36 +31,17 @@ def write_layout(folder, image_file):
     return root
 
 
+IMAGES, STUDIES = "train_image_paths.csv", "train_labeled_studies.csv"
 DAMAGED = {
     write_layout: [
         *((name, None, f"`input` must be a folder with {name}") for name in TABLES),
-        (
-            "train_image_paths.csv",
-            lambda t: t[: t.find("\n") + 1] * 2,
-            "`image` .*row 2, which repeats row 1",
-        ),
-        ("train_image_paths.csv", lambda t: "Img_Path\n", r"`image` must be a line .*image1\.png.*row 1 of"),
-        (
-            "train_image_paths.csv",
-            lambda t: f"{HAND}image1.png\n",
-            "`image` must be a line such as .*row 1 of",
-        ),
+        (IMAGES, lambda t: t[: t.find("\n") + 1] * 2, "`image` .*row 2, which repeats row 1"),
+        (IMAGES, lambda t: "Img_Path\n", r"`image` must be a line .*image1\.png.*row 1 of"),
+        (IMAGES, lambda t: f"{HAND}image1.png\n", "`image` must be a line such as .*row 1 of"),
         ("valid_labeled_studies.csv", lambda t: "", "`image` must be of a study in valid_labeled.*row 1 of"),
-        (
-            "train_labeled_studies.csv",
-            lambda t: t.replace(",1", ""),
-            "`study` must be a line such .*row 1 of",
-        ),
-        (
-            "train_labeled_studies.csv",
-            lambda t: t.replace(",0", ",1"),
-            "`study` must be labelled as.*row 2 of",
-        ),
-        (
-            "train_labeled_studies.csv",
-            lambda t: f"{SHOULDER},1\n" * 2,
-            "`study` .*row 2, which repeats row 1",
-        ),
+        (STUDIES, lambda t: t.replace(",1", ""), "`study` must be a line such .*row 1 of"),
+        (STUDIES, lambda t: t.replace(",0", ",1"), "`study` must be labelled as.*row 2 of"),
+        (STUDIES, lambda t: f"{SHOULDER},1\n" * 2, "`study` .*row 2, which repeats row 1"),
     ]
 }
 

@@ -1,7 +1,4 @@
-"""ChestX-ray14: labels, folders and the official split.
-
-The columns are those of https://nihcc.app.box.com/v/ChestXray-NIHCC, Data_Entry_2017_v2020.csv.
-"""
+"""ChestX-ray14: labels, folders and the official split."""
 
 import collections
 
@@ -31,11 +28,7 @@ TABLE = nih_chestxray14.TABLE
 DAMAGED = {
     write_layout: [
         (TABLE, None, r"`input` must be a folder with Data_Entry_2017_v2020.csv"),
-        (
-            TABLE,
-            lambda t: t.replace("|Eff", "|Ef"),
-            r"`Finding Labels` must be names of the release .*'Efusion'",
-        ),
+        (TABLE, lambda t: t.replace("|Eff", "|Ef"), r"`Finding Labels` must be names of .*'Efusion'"),
         (TABLE, lambda t: t.replace("Patient ID", "Patient"), "`Patient ID` must be a column"),
         (TABLE, lambda t: t + t.splitlines()[2], r"`Image Index` .*row 4, which repeats row 2"),
     ]

@@ -1,8 +1,4 @@
-"""Open-i: reports from an archive or a folder, images from a folder or by a table.
-
-Layouts and columns are those of https://openi.nlm.nih.gov/faq (NLMCXR_reports.tgz, NLMCXR_png.tgz) and of
-https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university (indiana_projections.csv).
-"""
+"""Open-i: reports from an archive or a folder, images from a folder or by a table."""
 
 import io
 import re
@@ -118,20 +114,13 @@ def write_layout(folder, image_file):
     return root
 
 
+TABLE = openi.TABLE
 DAMAGED = {
     write_layout: [
-        (openi.TABLE, lambda t: t.replace("projection", "view"), "`projection` must be a column of"),
-        (
-            openi.TABLE,
-            lambda t: t.replace("Lateral", "Oblique"),
-            "`projection` must be Frontal or .*row 1 of",
-        ),
-        (openi.TABLE, lambda t: t.replace("10_IM-0002", "ten"), "`filename` must be a name such .*row 3 of"),
-        (
-            openi.TABLE,
-            lambda t: t + "2,CXR2_IM-0652-2001.png,Frontal",
-            "`filename` .*row 4, which repeats row 1",
-        ),
+        (TABLE, lambda t: t.replace("projection", "view"), "`projection` must be a column of"),
+        (TABLE, lambda t: t.replace("Lateral", "Oblique"), "`projection` must be Frontal .*row 1 of"),
+        (TABLE, lambda t: t.replace("10_IM-0002", "ten"), "`filename` must be a name such .*row 3 of"),
+        (TABLE, lambda t: t + "2,CXR2_IM-0652-2001.png,Frontal", "`filename` .*row 4, which repeats row 1"),
     ]
 }
 

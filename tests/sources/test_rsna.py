@@ -1,7 +1,4 @@
-"""RSNA's challenge: boxes to images, classes to states, NIH patients, and what is refused.
-
-The columns are those of https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data (stage 2).
-"""
+"""RSNA's challenge: boxes to images, classes to states, NIH patients, and what is refused."""
 
 import json
 import zipfile
@@ -35,11 +32,7 @@ DAMAGED = {
         (BOXES, lambda t: t + ROWS[2], r"`patientId and box` .*row 5, which repeats row 3"),
         (BOXES, lambda t: t + ROWS[3], r"`patientId and box` .*row 5, which repeats row 4"),
         (BOXES, lambda t: t + "a,1,2,3,4,1", r"`Target` must be the same in all rows .*'row 5 of"),
-        (
-            BOXES,
-            lambda t: t.replace("a,,,,,0", "a,,,,,yes"),
-            r"`Target` must be one of 0, 1. Received: 'yes'",
-        ),
+        (BOXES, lambda t: t.replace(",0", ",yes", 1), r"`Target` must be one of 0, 1. Received: 'yes'"),
         (CLASS, lambda t: t + "a,Lung Opacity\n", r"`class` must be the same in all .*'row 5 of"),
         (CLASS, lambda t: t.replace("a,Normal", "a,Lung Opacity"), r"`class` must be 'Lung Opac"),
         (CLASS, lambda t: t.replace("a,Normal\n", ""), r"`class` must be .*Received: 'None for"),

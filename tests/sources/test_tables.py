@@ -19,12 +19,14 @@ def test_read_table_yields_rows_by_column_also_after_a_byte_order_mark(tmp_path)
     assert list(tables.read_table(path, ("a", "b"))) == [{"a": "1", "b": "two\nlines"}, {"a": "3", "b": ""}]
 
 
-def test_read_table_names_the_columns_near_to_a_missing_one(tmp_path):
+def test_read_table_refuses_a_missing_column_by_near_names_and_a_missing_file(tmp_path):
     path = write(tmp_path / "t.csv", "path,Patient ID\nx,1\n")
     with pytest.raises(ValueError, match=r"`patient_id` must be a column of .*Near names: Patient ID\."):
         next(tables.read_table(path, ("path", "patient_id")))
     with pytest.raises(ValueError, match=r"`zzz` must be a column of .*Known: path, Patient ID\."):
         next(tables.read_table(path, ("zzz",)))
+    with pytest.raises(ValueError, match=r"`input` must be a table .* Received: '.*none.csv'"):
+        next(tables.read_table(tmp_path / "none.csv", ()))
 
 
 def test_read_table_refuses_a_row_that_ends_before_its_columns(tmp_path):
@@ -33,11 +35,6 @@ def test_read_table_refuses_a_row_that_ends_before_its_columns(tmp_path):
     path = write(tmp_path / "cut.csv", "a,b,c\n1,2,3\n1,2\n1")
     with pytest.raises(ValueError, match=r"`input` must be a table whose rows .*'row 3 of .*cut\.csv'"):
         list(tables.read_table(path, ("a", "b")))
-
-
-def test_read_table_refuses_a_missing_file(tmp_path):
-    with pytest.raises(ValueError, match=r"`input` must be a table .* Received: '.*none.csv'"):
-        next(tables.read_table(tmp_path / "none.csv", ()))
 
 
 def test_read_table_refuses_another_encoding_without_quoting_the_line(tmp_path):
@@ -73,11 +70,10 @@ def test_read_table_refuses_an_archive_of_several_tables(tmp_path):
 
 def test_require_distinct_names_both_rows_and_no_key():
     tables.require_distinct(["p1", "p2", ("p1", "2")], "patientId", "t.csv")
-    sentence = (
-        r"^`patientId` must be different in every row of t\.csv\. "
-        r"Received: 'row 4, which repeats row 2'\. Delete one of them\.$"
-    )
-    with pytest.raises(ValueError, match=sentence):
+    received = r"Received: 'row 4, which repeats row 2'\. Delete one of them\.$"
+    with pytest.raises(
+        ValueError, match=r"^`patientId` must be different in every row of t\.csv\. " + received
+    ):
         tables.require_distinct(["p1", "p2", "p3", "p2", "p1"], "patientId", "t.csv")
 
 

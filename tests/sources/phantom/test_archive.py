@@ -18,18 +18,11 @@ def write_layout(folder, image_file):
     return folder
 
 
+TABLE = "images.csv"
 DAMAGED = {
     write_layout: [
-        (
-            "images.csv",
-            lambda t: t.replace("view", "views", 1),
-            r"`view` must be .*images\.csv\. .*names: views",
-        ),
-        (
-            "images.csv",
-            lambda t: t + t.splitlines()[-1],
-            r"`image_id` must be .*'row 5, which repeats row 4'",
-        ),
+        (TABLE, lambda t: t.replace("view", "views", 1), r"`view` .*images\.csv\. .*names: views"),
+        (TABLE, lambda t: t + t.splitlines()[-1], r"`image_id` must be .*'row 5, which repeats row 4'"),
     ]
 }
 
@@ -82,9 +75,8 @@ def test_images_are_gray_png_of_the_asked_size(archive):
 def cohort(tmp_path_factory):
     """An archive that is large enough for shares to be counted."""
     directory = tmp_path_factory.mktemp("cohort")
-    phantom.write_phantom(
-        directory, seed=5, image_size=32, num_paired=200, num_image_only=100, num_text_only=100
-    )
+    counts = {"num_paired": 200, "num_image_only": 100, "num_text_only": 100}
+    phantom.write_phantom(directory, seed=5, image_size=32, **counts)
     return directory
 
 
