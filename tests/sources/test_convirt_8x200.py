@@ -20,14 +20,9 @@ def candidate(path, *positives):
     return ",".join((f"{PLACE}/{path}", "Male", "86", "Frontal", "AP", *codes))
 
 
-CANDIDATES = "\n".join(
-    (
-        ",".join(HEADER),
-        candidate("patient1/study1/view1_frontal.jpg", "Fracture"),
-        candidate("patient1/study2/view1_frontal.jpg", "Edema"),
-        candidate("patient2/study1/view1_frontal.jpg", "No Finding"),
-    )
-)
+CATEGORIES = {"patient1/study1": "Fracture", "patient1/study2": "Edema", "patient2/study1": "No Finding"}
+ROWS = [candidate(f"{study}/view1_frontal.jpg", name) for study, name in CATEGORIES.items()]
+CANDIDATES = "\n".join((",".join(HEADER), *ROWS))
 QUERIES = f"Variable,Path\nEdema,{PLACE}/patient1/study3/view2_lateral.jpg\n"
 SENTENCES = 'Variable,Text\nEdema,"Wet, swollen lungs."\nFracture,A broken rib.\nEdema,Wetter lungs.\n'
 

@@ -111,8 +111,6 @@ def test_wrong_tables_are_refused(tmp_path, text, sentence):
         list(csv.image_rows(path))
 
 
-def test_report_rows_ask_for_a_report_column(tmp_path):
-    path = tmp_path / "images_only.csv"
-    path.write_text("path,patient_id\na.png,p\n")
+def test_report_rows_ask_for_a_report_column(tmp_path, image_file):
     with pytest.raises(ValueError, match="`report` must be a column"):
-        list(csv.report_rows(path))
+        next(csv.report_rows(write_layout(tmp_path, image_file)))

@@ -1,7 +1,5 @@
 """The jobs on the real archives, to the counts of their readme; NIH and Open-i: in the tests of the jobs."""
 
-import pathlib
-
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -13,11 +11,8 @@ from medclip_keras.records.manifest import read_manifest
 
 def records_of(directory):
     manifest = read_manifest(directory)
-    paths = [str(pathlib.Path(directory) / name) for name in manifest.shard_names]
-    return [
-        tfds.as_numpy(manifest.features.deserialize_example(record))
-        for record in tf.data.TFRecordDataset(paths)
-    ]
+    records = tf.data.TFRecordDataset([str(directory / name) for name in manifest.shard_names])
+    return [tfds.as_numpy(manifest.features.deserialize_example(record)) for record in records]
 
 
 @pytest.mark.parametrize(
