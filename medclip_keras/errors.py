@@ -27,7 +27,7 @@ def require(condition: bool, argument: str, requirement: str, received: Any, adv
 def near_names(name: str, known: Iterable[str], label: str = "Near names") -> str:
     """Return the known names that resemble `name` without regard to case; all known names if none does.
 
-    >>> near_names("edema", ["Edema", "Pneumonia"])
+    >>> near_names("EDEMA", ["Edema", "Pneumonia"])
     'Near names: Edema.'
     >>> near_names("zzz", ["Edema", "Pneumonia"])
     'Known: Edema, Pneumonia.'
