@@ -1,8 +1,8 @@
-"""Others' ways from report text to labels, on the same reports, for `labels.py`.
+"""Other labellers for `labels.py`.
 
-negspaCy and medspaCy get the mentions of our dictionary and decide their assertion, each in an environment
-of its own that is made on first use (medspaCy needs another spaCy than this project). Regular expressions
-and the automatic terms of Open-i's XML have no dictionary of ours.
+negspaCy and medspaCy assign assertions to the mentions of our dictionary, each in a separate environment that
+is created on first use (medspaCy needs another spaCy version). Regular expressions and the automatic terms of
+Open-i's XML are independent of our dictionary.
 """
 
 import dataclasses
@@ -55,15 +55,11 @@ _DENIED = re.compile(r"\b(no|not|without|negative|free of|clear of|resolved|abse
 
 
 class PeerError(RuntimeError):
-    """A peer that cannot be had, with the last line that said why."""
+    """A peer cannot be installed or fails; the message is its last line."""
 
 
 def python_of(peer: str, folder: pathlib.Path | None = None) -> str:
-    """The interpreter of a peer's environment, which is made where it is not there.
-
-    Raises:
-        PeerError: it cannot be installed.
-    """
+    """The interpreter of a peer's environment, created if missing; raises `PeerError`."""
     caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
     environment = (folder or caches / "medclip_keras" / "benchmarks") / peer
     python, done = environment / "bin" / "python", environment / "installed"
@@ -77,11 +73,7 @@ def python_of(peer: str, folder: pathlib.Path | None = None) -> str:
 
 
 def run_worker(peer: str, arguments: Sequence[str], text: str, folder: pathlib.Path | None = None) -> str:
-    """What `peer_worker.py` prints in the peer's environment, given `text`.
-
-    Raises:
-        PeerError: the peer cannot be installed, or fails.
-    """
+    """Output of `peer_worker.py` for `text` in the peer's environment; raises `PeerError`."""
     return _run([python_of(peer, folder), _WORKER, peer, *arguments], peer, text)
 
 
@@ -101,7 +93,7 @@ class _Nothing:
 
 
 class DictionaryOnly(Extractor):
-    """Our dictionary without our assertion: what an alias itself denies ("heart size is normal") is negative.
+    """Our dictionary without cues; only aliases of absence ("heart size is normal") are negative.
 
     The rule of a mention is the JSON of its parts' character offsets.
     """
@@ -123,7 +115,7 @@ class DictionaryReport:
 def dictionary_reports(
     table: ConceptTable, reports: Sequence[tuple[str, Sequence[Section]]]
 ) -> list[DictionaryReport]:
-    """What the peers are given."""
+    """Sentences and dictionary mentions, the input of the peers."""
     extractor = DictionaryOnly(table)
     found = []
     for report_id, sections in reports:
@@ -142,12 +134,9 @@ def dictionary_reports(
 def assert_by_peer(
     peer: str, table: ConceptTable, reports: Sequence[DictionaryReport], folder: pathlib.Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Report id → (num_findings,) int8 states, by the peer's assertion.
+    """Report id → (num_findings,) int8 states, by the peer's assertion; raises `PeerError`.
 
-    A mention of several parts ("heart … enlarged") is denied where one of them is: a cue may stand between.
-
-    Raises:
-        PeerError: the peer cannot be installed or fails.
+    A mention of several parts ("heart … enlarged") is negative if one part is: a cue may stand between them.
     """
     labeller = ReportLabeller(table)
     said = [(text, mentions) for report in reports for text, mentions in report.sentences]
@@ -182,7 +171,7 @@ def _asserted(mentions: Sequence[Mention], assertions) -> list[Mention]:
 
 
 def by_expressions(sections: Sequence[Section]) -> np.ndarray:
-    """(13,) int8 states: a finding is there that a sentence names without one of a few words of denial."""
+    """(13,) int8 states: positive if a sentence names the finding without a word of negation."""
     states = np.zeros(len(EXPRESSIONS), np.int8)
     for section in sections:
         if section.name not in CONTENT_SECTIONS:
@@ -196,7 +185,7 @@ def by_expressions(sections: Sequence[Section]) -> np.ndarray:
 
 
 def by_automatic_terms(content: bytes) -> np.ndarray:
-    """(13,) int8 states of the terms that Open-i's own indexer wrote into a report's XML."""
+    """(13,) int8 states of the automatic index terms in a report's XML."""
     terms = [(term.text or "").lower() for term in ElementTree.fromstring(content).iter("automatic")]
     named = [any(expression.search(term) for term in terms) for expression in EXPRESSIONS]
     return np.where(named, LabelState.POSITIVE, LabelState.NOT_MENTIONED).astype(np.int8)

@@ -1,17 +1,15 @@
-"""Reports a second on one core, and memory, of the extractor: dictionary and assertion, and with linking.
+"""Measure reports per second on one core and peak memory of the labeller, without and with linking.
 
     python tests/benchmarks/label_speed.py [--concepts NAME …] [--reports N] [--peer negspacy|medspacy|none]
         [--environments DIR]
 
-Reports of 60 words are written by a seed from sentences of our own: the table's names, sizes, sides, places,
-measures, denials and hedges. One report in five has a misspelled word, one in ten a word that nobody knows.
-Nearly no sentence comes twice, so that what is remembered of earlier ones does not help. Real reports repeat
-themselves: on Open-i six sentences of ten came before. So there are rows with as many repeated ones as well.
+Reports of 60 words are generated from sentence templates. One report in five has a misspelled word, one in
+ten an unknown word. Sentences hardly repeat, so the cache does not help; on Open-i 60 % of the sentences
+repeat, so some rows have the same share of repeated sentences.
 
-Each figure is of a process of its own, on one thread: seconds of its processor for labelling alone, after the
-extractor was made, and its peak memory. N and then 2 N reports show whether memory grows with them. The peer
-reads the same reports in the same run: spaCy's sentencizer and PhraseMatcher with the table's phrases, then
-the peer's assertion.
+Each row runs in a new process on one thread: processor seconds for labelling, without construction, and peak
+memory, for N and 2 N reports to show growth. The peer reads the same reports: spaCy's sentencizer and
+PhraseMatcher with the table's phrases, then the peer's assertion.
 """
 
 import argparse
@@ -51,7 +49,7 @@ _FRAMES = (
 
 
 def write_sentence(names: list[str], rng: random.Random) -> str:
-    """One sentence."""
+    """Fill a random template."""
     finding, size = rng.choice(names), rng.choice(_SIZES)
     return rng.choice(_FRAMES).format(
         size=size,
@@ -66,7 +64,7 @@ def write_sentence(names: list[str], rng: random.Random) -> str:
 
 
 def write_reports(table: ConceptTable, num_reports: int, repeated: float, seed: int = 0) -> Iterator[str]:
-    """Texts of about 60 words, a share of their sentences out of a few hundred."""
+    """Generate texts of about 60 words; the share `repeated` of sentences comes from 300 fixed ones."""
     rng = random.Random(seed)
     names = [concept.name.lower() for concept in table.concepts if concept.name != NO_FINDING]
     often = [write_sentence(names, rng) for _ in range(300)]
@@ -85,7 +83,7 @@ def write_reports(table: ConceptTable, num_reports: int, repeated: float, seed: 
 
 
 def _misspell(words: list[str], rng: random.Random) -> None:
-    """Swaps two neighbours inside one of the long words."""
+    """Swap two neighbouring letters in a long word."""
     long_words = [k for k, word in enumerate(words) if len(word) > 6 and word.isalpha()]
     k = rng.choice(long_words)
     cut = rng.randrange(1, len(words[k]) - 2)
@@ -93,7 +91,7 @@ def _misspell(words: list[str], rng: random.Random) -> None:
 
 
 def measure(concepts: str, linking: str, num_reports: str, repeated: str) -> dict[str, float]:
-    """Labels reports in this process; the arguments come from a command line."""
+    """Label reports in this process; arguments as on the command line."""
     num_reports = int(num_reports)
     table = load_table(concepts)
     started = time.perf_counter()
@@ -117,7 +115,7 @@ def measure(concepts: str, linking: str, num_reports: str, repeated: str) -> dic
 
 
 def measure_apart(*arguments: object) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a new process."""
     command = [sys.executable, __file__, "--measure", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -127,11 +125,7 @@ def measure_apart(*arguments: object) -> dict[str, float]:
 def time_peer(
     peer: str, table: ConceptTable, num_reports: int, repeated: float, environments: pathlib.Path | None
 ) -> float:
-    """Reports a second of the peer's pipeline with the table's phrases of one part.
-
-    Raises:
-        PeerError: it cannot be had.
-    """
+    """Reports per second of the peer with the table's one-part phrases; raises `PeerError`."""
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
     import label_peers
 
@@ -146,7 +140,7 @@ def time_peer(
 
 
 def print_table(concepts: str, arguments) -> None:
-    """The figures of one concept table."""
+    """Measure and print the rows of one concept table."""
     table, num = load_table(concepts), arguments.reports
     print(f"\n{concepts}: {len(table)} concepts, reports of {NUM_WORDS} words, one core")
     print(f"{'':26}{'reports':>9}{'reports/s':>11}{'start':>8}{'peak':>10}{'growth':>8}{'repeated':>10}")
@@ -179,7 +173,7 @@ def print_table(concepts: str, arguments) -> None:
 
 
 def main() -> None:
-    """Prints a table of figures for each concept table."""
+    """Print the measurements of each concept table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--concepts", nargs="+", default=["chest21", "thorax"])
     parser.add_argument("--reports", type=int, default=10_000)

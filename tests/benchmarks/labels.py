@@ -1,4 +1,5 @@
-"""Labels found by the extractor beside those that people coded, on Open-i reports, and beside others' ways.
+"""Compare the extractor's labels with Open-i's hand-coded labels, and with other labellers on the same
+reports.
 
     python tests/benchmarks/labels.py [--part tune|rest|all|each] [--concepts NAME or FILE] [--linking T]
         [--peers all|none|NAME …] [--environments DIR]
@@ -8,12 +9,11 @@ Reads `$MEDCLIP_DATA/openi`. For each part of the reports it prints
 - precision, recall and F1 of each finding and their micro average over the 13 findings that occur (Hernia
   does not), with 95 % bootstrap intervals over reports, uncertain counted as negative and as positive;
 - micro averages of others on the same reports: the same dictionary with negspaCy's and with medspaCy's
-  assertion (each installed into an environment of its own below DIR), thirteen regular expressions with
-  denials in the same sentence, and the automatic terms that the XML carries.
+  assertion (each installed into a separate environment below DIR), thirteen regular expressions with negation
+  in the same sentence, and the automatic terms of the XML.
 
-`tune` are the reports whose identifier hashes to the lower 70 %: only these were looked at while the
-extractor was written. With a wider table than chest21 a finding counts where one of its kinds is named that
-chest21 has no name for.
+`tune` are the 70 % of reports, by hash of the identifier, that were read while the extractor was written.
+With a wider table than chest21, descendants of a finding count for it unless chest21 lists them.
 """
 
 import argparse
@@ -50,12 +50,12 @@ _BY_RANK = np.argsort(_RANKS)
 
 
 def is_tuning(report_id: str) -> bool:
-    """Whether a report belongs to the 70 % that may be looked at."""
+    """Whether a report belongs to the 70 % for tuning."""
     return int(hashlib.sha256(report_id.encode()).hexdigest(), 16) % 100 < 70
 
 
 def read_gold(folder: pathlib.Path, part: str) -> dict[str, np.ndarray]:
-    """Report id to (13,) bool, what people coded."""
+    """Hand-coded labels: report id → (13,) bool."""
     with open(folder / "gold14_dev.csv", newline="") as file:
         return {
             row["filename"]: np.array([row[name] == "1" for name in FINDINGS])
@@ -65,7 +65,7 @@ def read_gold(folder: pathlib.Path, part: str) -> dict[str, np.ndarray]:
 
 
 def kinds_of(table: ConceptTable, finding: str, named: frozenset[str]) -> list[int]:
-    """Positions of a finding and of its kinds, down to those that `named` names as findings of their own."""
+    """Positions of a finding and its descendants, without those in `named` and below."""
     kinds = {table.index(finding)}
     for position in table.order:
         parents = {table.index(name) for name in table.concepts[position].parents}
@@ -97,12 +97,7 @@ def scores_of(counts: np.ndarray) -> np.ndarray:
 def with_intervals(counts: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Scores of each finding and, last, their micro average, with 95 % intervals over reports.
 
-    Args:
-        counts: (3, num_reports, 13).
-        seed: of the resamples.
-
-    Returns:
-        (3, 14) precision, recall, F1, and (2, 3, 14) their 2.5 and 97.5 percentiles.
+    (3, num_reports, 13) → (3, 14) precision, recall, F1, and (2, 3, 14) their 2.5 and 97.5 percentiles.
     """
     num_reports = counts.shape[1]
     draws = np.random.default_rng(seed).multinomial(
@@ -116,7 +111,7 @@ def with_intervals(counts: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 
 def as_bools(states: np.ndarray) -> dict[str, np.ndarray]:
-    """The two ways to count what is uncertain."""
+    """Boolean labels, with uncertain as negative and as positive."""
     positive = states == LabelState.POSITIVE
     return {
         "uncertain = negative": positive,
@@ -133,7 +128,7 @@ def label(labeller: ReportLabeller, reports) -> tuple[np.ndarray, float]:
 
 
 def print_findings(gold: np.ndarray, states: np.ndarray) -> None:
-    """Each finding and the micro average, with intervals."""
+    """Print a row per finding and the micro average, with intervals."""
     for name, found in as_bools(states).items():
         scores, bounds = with_intervals(counts_of(gold, found))
         print(f"\n{name:24}{'gold':>5}" + "".join(f"{column:^22}" for column in ("P", "R", "F1")))
@@ -146,7 +141,7 @@ def print_findings(gold: np.ndarray, states: np.ndarray) -> None:
 
 
 def print_micro(gold: np.ndarray, states_by_way: dict[str, np.ndarray | str]) -> None:
-    """One line a way: precision, recall, F1 with interval, both mappings; or why it cannot be had."""
+    """Print a row per labeller: precision, recall, F1 with interval; or its error."""
     print(f"\n{'micro average':40}" + f"{'P':>7}{'R':>7}{'F1':>7}{'':16}" * 2)
     print(f"{'':40}{'uncertain = negative':^37}{'uncertain = positive':^37}")
     for way, states in states_by_way.items():
@@ -164,7 +159,7 @@ def print_micro(gold: np.ndarray, states_by_way: dict[str, np.ndarray | str]) ->
 
 
 def compare(table: ConceptTable, rows, reports, peers, environments) -> dict[str, np.ndarray | str]:
-    """The others: way → (num_reports, 13) states, or the sentence that says why not."""
+    """Other labellers: name → (num_reports, 13) states, or an error message."""
     ways: dict[str, np.ndarray | str] = {}
     given = label_peers.dictionary_reports(table, reports) if peers else []
     for peer in peers:
@@ -180,7 +175,7 @@ def compare(table: ConceptTable, rows, reports, peers, environments) -> dict[str
 
 
 def print_part(part: str, folder: pathlib.Path, labellers: dict[str, ReportLabeller], arguments) -> None:
-    """Scores of one part of the reports."""
+    """Print the scores of one part of the reports."""
     gold_by_id = read_gold(folder, part)
     rows = [r for r in openi.report_rows(str(folder / "NLMCXR_reports_dev.tgz")) if r.report_id in gold_by_id]
     reports = [(row.report_id, openi.read_report(row)) for row in rows]
@@ -196,7 +191,7 @@ def print_part(part: str, folder: pathlib.Path, labellers: dict[str, ReportLabel
 
 
 def main() -> None:
-    """Prints the tables of the parts that were asked for."""
+    """Print the tables of the selected parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--part", choices=["tune", "rest", "all", "each"], default="each")
     parser.add_argument("--concepts", default="chest21", help="a shipped concept table, or a .jsonl file")

@@ -1,19 +1,16 @@
-"""How near must a spelling be? Misspellings that are found, and real words that are taken for others.
+"""Precision and recall of spelling correction by threshold.
 
     python tests/benchmarks/linking.py [--concepts NAME or FILE] [--seed N]
 
 Reads `$MEDCLIP_DATA` (Open-i reports of the tuning part, the words of BERT's vocabulary). Three tables:
 
-1. by threshold, for the fewest edits (ours) and for the highest cosine (scispaCy's): of the misspellings, the
-   share that is linked to the right word (recall); of all that is linked, misspellings and the reports' real
-   words together, the share that is right (precision); with and without the list of real words. Each word of
-   the dictionary is misspelled four times, three times by one edit and once by two: a swap of neighbours, a
-   letter lost, doubled or replaced.
-2. aliases with one word misspelled by one edit, in "There is …" and "No …": named, and rightly asserted.
-3. what linking adds to the tuning reports themselves, where nearly nothing is misspelled.
+1. By threshold, for the fewest edits (ours) and the highest cosine (scispaCy): recall over misspellings, and
+   precision over misspellings and valid words, with and without the list of valid words. Each word of the
+   dictionary is misspelled four times, three times by one edit and once by two.
+2. Aliases with one misspelled word in "There is …" and "No …": found, and correctly asserted.
+3. Mentions that linking adds to the tuning reports.
 
-The list of real words was written with the words of the reports and of BERT's vocabulary in view: its
-precision elsewhere is lower than printed here.
+The list of valid words was written with these words in view: precision on other text is lower.
 """
 
 import argparse
@@ -41,7 +38,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def misspell(word: str, rng: random.Random) -> str:
-    """One edit: neighbours swapped, a letter lost, doubled or replaced."""
+    """Apply one edit: swap neighbours, or drop, double or replace a letter."""
     k = rng.randrange(len(word))
     edits = [
         word[:k] + word[k + 1 :],
@@ -54,7 +51,7 @@ def misspell(word: str, rng: random.Random) -> str:
 
 
 def misspellings(words, rng: random.Random) -> list[tuple[str, str]]:
-    """(spelling, word), four a word; spellings that are a word themselves are left out."""
+    """(spelling, word) pairs, four per word, without spellings that are valid words."""
     pairs = []
     for word in sorted(words):
         for num_edits in (1, 1, 1, 2):
@@ -79,8 +76,7 @@ def sentences_of_tuning(folder: pathlib.Path) -> list[str]:
 
 
 def best_by_each(words, spellings) -> list[tuple[tuple[str, float], tuple[str, float]]]:
-    """For each spelling the word with the fewest edits, and the one with the highest cosine of scispaCy's own
-    vectors, which are of trigrams; with the figure."""
+    """(word, similarity) for each spelling, by fewest edits and by highest cosine of trigram vectors."""
     words, spellings = sorted(words), list(spellings)
     linker = SpellingLinker(words, threshold=min(_THRESHOLDS))
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3))
@@ -94,7 +90,7 @@ def best_by_each(words, spellings) -> list[tuple[tuple[str, float], tuple[str, f
 
 
 def print_by_threshold(words, pairs, negatives) -> None:
-    """The first table."""
+    """Print table 1."""
     known = SpellingLinker(words)
     lists = {"without the list": negatives, "with it": [w for w in negatives if not known.is_valid(w)]}
     print(f"{len(pairs)} misspellings of {len(words)} words; real words outside of the dictionary:")
@@ -119,7 +115,7 @@ def print_by_threshold(words, pairs, negatives) -> None:
 
 
 def print_in_sentences(table, pairs, extractors) -> None:
-    """The second table."""
+    """Print table 2."""
     spellings: dict[str, list[str]] = {}
     for spelling, word in pairs:
         spellings.setdefault(word, []).append(spelling)
@@ -142,7 +138,7 @@ def print_in_sentences(table, pairs, extractors) -> None:
 
 
 def main() -> None:
-    """Prints the three tables."""
+    """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--concepts", default="chest21")
     parser.add_argument("--seed", type=int, default=0)

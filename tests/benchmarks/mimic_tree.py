@@ -1,8 +1,7 @@
-"""A generated MIMIC-CXR tree in the published layout, of any size; nothing in it is of a patient.
+"""Generate a synthetic MIMIC-CXR tree of any size in the published layout.
 
-A patient has three studies; a study has a report and none to three images, one on average. Images are small,
-some hundreds of different ones. Nearly no report comes twice; one in twenty-five has neither findings nor
-impression, as in the release.
+A patient has three studies; a study has a report and zero to three small images, one on average. Reports
+hardly repeat; one in twenty-five has neither findings nor impression, as in the release.
 """
 
 import csv
@@ -56,7 +55,7 @@ class _Tables:
 
 
 def write_tree(root: pathlib.Path, num_studies: int, seed: int = 0) -> None:
-    """Writes so many reports, and as many images where it is a multiple of ten."""
+    """Write `num_studies` reports, and equally many images for multiples of ten."""
     rng, tables, pictures = random.Random(seed), _Tables(), _pictures(seed)
     texts = write_reports(load_table("chest21"), num_studies, repeated=0.6, seed=seed)
     for number, (text, num_images) in enumerate(zip(texts, itertools.cycle(_IMAGES_OF_STUDY), strict=False)):
@@ -77,7 +76,7 @@ def write_tree(root: pathlib.Path, num_studies: int, seed: int = 0) -> None:
 
 
 def _report(text: str, headed: bool) -> str:
-    """A text under the headings of a report; without findings and impression where it is not headed."""
+    """Put a text under headings; without `headed`, no findings and impression."""
     if not headed:
         return f"{_INDICATION} \n COMPARISON:  {text[:20]}\n"
     findings, _, impression = text.rpartition(". ")
@@ -85,7 +84,7 @@ def _report(text: str, headed: bool) -> str:
 
 
 def _pictures(seed: int) -> list[bytes]:
-    """JPEG files of 60 by 64 pixels: soft shades with some noise."""
+    """JPEG files of 60 by 64 pixels: smooth shades with noise."""
     generator, pictures = np.random.default_rng(seed), []
     for _ in range(NUM_PICTURES):
         shades = PIL.Image.fromarray(generator.integers(0, 256, (5, 5), np.uint8)).resize((60, 64))

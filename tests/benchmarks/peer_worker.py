@@ -1,4 +1,4 @@
-"""What runs in a peer's own environment: spaCy and the peer, nothing of ours.
+"""Run a peer in its separate environment, with spaCy and without this project.
 
     python peer_worker.py negspacy|medspacy assert < requests.jsonl > answers.jsonl
     python peer_worker.py negspacy|medspacy time phrases.txt < texts.jsonl
@@ -49,7 +49,7 @@ STARTS = {"negspacy": start_negspacy, "medspacy": start_medspacy}
 
 
 def answer_requests(peer: str) -> None:
-    """One sentence a document: the sentences are ours, so that the peers differ in assertion alone."""
+    """Assert spans, one document per given sentence, so that peers differ in assertion only."""
     nlp = spacy.blank("en")
     assertion = STARTS[peer](nlp)
     components = [component for _, component in nlp.pipeline]
@@ -66,7 +66,7 @@ def answer_requests(peer: str) -> None:
 
 
 def time_texts(peer: str, phrases_path: str) -> None:
-    """Seconds for all texts, after the pipeline was made."""
+    """Print the processor seconds for all texts, without construction."""
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     ruler = nlp.add_pipe("span_ruler", config={"spans_key": GROUP, "phrase_matcher_attr": "LOWER"})
