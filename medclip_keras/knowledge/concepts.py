@@ -141,9 +141,7 @@ def load_table(name_or_path: str, known_cuis: Collection[str] | None = None) -> 
 def check_cuis(table: ConceptTable, known: Collection[str]) -> None:
     """Refuses a table with a CUI that a knowledge base does not hold.
 
-    Args:
-        table: the concepts.
-        known: CUIs, such as the keys of scispaCy's `KnowledgeBase.cui_to_entity`.
+    `known` holds CUIs, such as the keys of scispaCy's `KnowledgeBase.cui_to_entity`.
 
     >>> check_cuis(ConceptTable("mine", (Concept("C9999999", "Gadget"),)), {"C0018800"})
     Traceback (most recent call last):

@@ -62,12 +62,7 @@ def explain(labeller: ReportLabeller, sections: Sequence[Section]) -> Explained:
 def pieces(text: str, mentions: Mapping[int, Mention]) -> list[Piece]:
     """Cut a section's text at every beginning and end of a mention, a cue or a scope.
 
-    Args:
-        text: of the section.
-        mentions: of the section, by number.
-
-    Returns:
-        Pieces that add up to the text.
+    `mentions` are those of the section, by number; the pieces add up to the text.
 
     >>> mention = Mention("C0013604", "Edema", "body", 3, 8, "negative", "no", "edema", (0, 2), (3, 8))
     >>> [(piece.text, piece.mentions, piece.cues, piece.scopes) for piece in pieces("No edema", {1: mention})]

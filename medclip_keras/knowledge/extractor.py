@@ -274,12 +274,13 @@ class Extractor:
                 decided = assertions.NEGATIVE
             elif candidate.role == OPEN and decided == assertions.POSITIVE:
                 decided = assertions.UNCERTAIN
+        start, end = _characters(offsets, candidate.start, candidate.end)
         return Mention(
             cui=self.table.cuis[candidate.concept],
             name=name,
             section="",
-            start=offsets[candidate.start][0],
-            end=offsets[candidate.end - 1][1],
+            start=start,
+            end=end,
             assertion=decided,
             cue=cue.text if cue else "",
             rule=candidate.rule,

@@ -63,11 +63,7 @@ def labels_of(dataset: str) -> tuple[str, ...]:
 
 
 def datasets() -> tuple[str, ...]:
-    """The data sets whose label names are known.
-
-    >>> datasets()[0]
-    'nih_chestxray14'
-    """
+    """Names of the data sets with label names."""
     return tuple(_table())
 
 

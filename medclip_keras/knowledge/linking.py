@@ -72,12 +72,9 @@ class LinkedEntity(NamedTuple):
 
 
 class Linker:
-    """Corrects the spelling of a sentence and links its entities.
+    """Correct the spelling of a sentence and link its entities.
 
-    Args:
-        linking: the settings.
-        phrases: CUI → the dictionary's phrases.
-        dictionary: words of aliases and cues, normalised.
+    `phrases` are the dictionary's by CUI; `dictionary` holds the normalised words of aliases and cues.
     """
 
     def __init__(self, linking: Linking, phrases: Mapping[str, Sequence[str]], dictionary: Collection[str]):
@@ -91,11 +88,7 @@ class Linker:
 
 
 class ExactIndex:
-    """The nearest rows of a sparse matrix by cosine, with the method name that scispaCy expects.
-
-    Args:
-        vectors: sparse float32 (num_aliases, num_ngrams), rows of length 1.
-    """
+    """Exact nearest rows by cosine of sparse float32 (num_aliases, num_ngrams), with nmslib's interface."""
 
     def __init__(self, vectors: "csr_matrix"):
         self._vectors = vectors.T.tocsr()

@@ -31,10 +31,7 @@ class MentionsLine(TypedDict):
 def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> MentionsLine:
     """A report's line of the mentions file: state by finding, and mentions without their text.
 
-    Args:
-        report_id: the source's own.
-        labels: of the report.
-        names: the concept table's, in its order.
+    `names` are those of the concept table, in its order.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> from medclip_keras.knowledge.labeller import ReportLabeller

@@ -61,7 +61,7 @@ def first_problem(concepts: tuple[Concept, ...]) -> Problem | None:
     """The first validation error of a table, or None."""
     if not concepts:
         return "hold at least one concept", "none", ()
-    checks = (_malformed_cuis, _double_names, _double_cuis, _unknown_parents, _circles, _alias_problems)
+    checks = (_malformed_cuis, _duplicates, _unknown_parents, _circles, _alias_problems)
     return next(itertools.chain.from_iterable(check(concepts) for check in checks), None)
 
 
@@ -88,21 +88,15 @@ def _malformed_cuis(concepts: Sequence[Concept]) -> Iterator[Problem]:
                 yield "have UMLS CUIs (C and seven digits)", repr(cui), (position,)
 
 
-def _double_names(concepts: Sequence[Concept]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for position, concept in enumerate(concepts):
-        if concept.name in first:
-            yield "have different names", repr(concept.name), (first[concept.name], position)
-        first[concept.name] = position
-
-
-def _double_cuis(concepts: Sequence[Concept]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for position, concept in enumerate(concepts):
-        for cui in (concept.cui, *concept.equivalents):
-            if cui in first:
-                yield "have different CUIs", cui, (first[cui], position)
-            first[cui] = position
+def _duplicates(concepts: Sequence[Concept]) -> Iterator[Problem]:
+    names = [(repr(concept.name), k) for k, concept in enumerate(concepts)]
+    cuis = [(cui, k) for k, concept in enumerate(concepts) for cui in (concept.cui, *concept.equivalents)]
+    for noun, values in (("names", names), ("CUIs", cuis)):
+        first: dict[str, int] = {}
+        for value, position in values:
+            if value in first:
+                yield f"have different {noun}", value, (first[value], position)
+            first[value] = position
 
 
 def _unknown_parents(concepts: Sequence[Concept]) -> Iterator[Problem]:

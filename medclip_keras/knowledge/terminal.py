@@ -21,12 +21,7 @@ _MAX_RULE = 80  # characters of a rule: some aliases list many alternatives
 
 
 def render_terminal(report: Explained, console: Console) -> RenderableType:
-    """The report, a legend, the mentions and the findings.
-
-    Args:
-        report: of `explain`.
-        console: the output; without colours, quotation marks show where mentions begin and end.
-    """
+    """Report, legend, mentions and findings; quotation marks delimit mentions without colours."""
     quoted = console.color_system is None or console.no_color
     parts: list[RenderableType] = []
     for section, mentions in report.numbered:
