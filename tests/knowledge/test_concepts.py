@@ -86,6 +86,7 @@ OTHER = concept("C0000002", "B")
             (OTHER, concept(equivalents=["C0000002"])),
             "different CUIs. Received: C0000002, row 1 ('B') and row 2",
         ),
+        ((concept(equivalents=["C0000001"]),), "different CUIs. Received: C0000001, row 1 ('A') and row 1"),
         ((OTHER, concept(parents=["Bee"])), "same table. Received: 'Bee' (Known: B, A), row 2 ('A') of"),
         ((OTHER, concept("C123")), "UMLS CUIs (C and seven digits). Received: 'C123', row 2 ('A') of"),
         ((OTHER, concept("c0000001")), "UMLS CUIs (C and seven digits). Received: 'c0000001', row 2"),
