@@ -31,9 +31,10 @@ from medclip_keras import knowledge
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
-from medclip_keras.knowledge.linking import THRESHOLD, Linking
+from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.mentions import mentions_line
 from medclip_keras.knowledge.sections import Section
+from medclip_keras.knowledge.spelling import THRESHOLD
 from medclip_keras.provenance import sha256_of
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.sources import get_source

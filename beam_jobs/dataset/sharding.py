@@ -60,7 +60,7 @@ class Outcome:
 
     record: dict[str, Any] | None
     tags: tuple[str, ...] = ()
-    mentions: dict[str, Any] | None = field(default=None, repr=False)
+    mentions: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 BadRow = dict[str, str]  # "key" and "reason"
