@@ -2,8 +2,8 @@
 
     phantom → label_reports → decode_images → validate_records → train → evaluate → export
 
-Each stage leaves `stages/NAME.json`, with the fingerprints of what it read and wrote. A stage whose inputs
-did not change, and whose outputs are there, is not run again.
+Each stage writes `stages/NAME.json` with the fingerprints of its inputs. A stage runs again only if its inputs
+changed or its output is missing.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from rich.console import Console
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
 from medclip_keras.errors import require
+from medclip_keras.provenance import versions
 from medclip_keras.runs import RUNS, get_run
 
 
@@ -30,9 +31,9 @@ class Stage:
 
     Attributes:
         name: unique within a run.
-        inputs: what decides the stage's result, as JSON types with fingerprints in them.
-        output: the file or folder whose presence, with `inputs`, shows that there is nothing to do.
-        work: does it; returns counts for the stage's file.
+        inputs: everything that decides the result, as JSON types with fingerprints of files.
+        output: the file or folder that the stage leaves last.
+        work: runs the stage; returns counts for the stage's file.
     """
 
     name: str
@@ -46,9 +47,9 @@ class Pipeline:
 
     Args:
         config: the run, with `data.phantom` or `data.raw`.
-        workdir: receives raw/, records/, stages/ and all that training, evaluation and export leave.
+        workdir: receives raw/, records/, stages/ and the outputs of training, evaluation and export.
         beam_options: passed on to Apache Beam.
-        console: where it says what it does.
+        console: prints the stages' names and progress.
     """
 
     def __init__(
@@ -70,10 +71,10 @@ class Pipeline:
         self.ran: list[str] = []
 
     def run(self, until: str = "") -> list[str]:
-        """Runs what is not up to date; returns the names of the stages that ran.
+        """Run the stages that are not up to date; returns their names.
 
         Args:
-            until: the kind of the last stage wanted, one of `KINDS`; empty: all.
+            until: the kind of the last stage, one of `KINDS`; empty: all stages.
 
         Raises:
             ValueError: an unknown stage, a missing archive; before any work.
@@ -87,12 +88,12 @@ class Pipeline:
         return self.ran
 
     def stale(self, kind: str) -> list[str]:
-        """The stages of a kind that would run now; what they read must have been made."""
+        """Names of the stages of a kind that are not up to date; earlier stages must have run."""
         return [s.name for s in getattr(self, f"_{kind}")(self._find_raw()) if not self._is_up_to_date(s)]
 
     @property
     def trained(self) -> RunConfig:
-        """The run with the record folders that its stages made."""
+        """The run with the folders of its own records."""
         raw = self._find_raw()
         images = tuple(str(self._records("images", k)) for k, r in enumerate(raw) if r.images)
         texts = tuple(str(self._records("reports", k)) for k, r in enumerate(raw) if r.reports)
@@ -229,21 +230,27 @@ class Pipeline:
             evaluate_workdir(self.workdir, console=self.console)
             return {}
 
-        inputs = {"weights": self._weights_sha256(), "records": self._record_fingerprints(self.trained)}
+        inputs = {
+            "weights": self._weights_sha256(),
+            "records": self._record_fingerprints(self.trained),
+            "prompts_sha256": _file_sha256(self.config.evaluation.prompts),
+        }
         yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
 
     def _export(self, raw):
         from medclip_keras.export import export_workdir
 
-        def work():
-            return {
-                "version": export_workdir(self.workdir, self.workdir / "export", console=self.console).name
-            }
+        target = self.workdir / "export"
 
-        yield Stage("export", {"weights": self._weights_sha256()}, self.workdir / "export", work)
+        def work():
+            return {"version": export_workdir(self.workdir, target, console=self.console).name}
+
+        yield Stage("export", {"weights": self._weights_sha256()}, target, work)
 
     def _weights_sha256(self) -> str:
-        return _files_sha256(str(self.workdir / "checkpoints"))
+        from beam_jobs.dataset.inputs import input_sha256
+
+        return input_sha256(str(self.workdir / "checkpoints"), ())
 
     def _record_fingerprints(self, config: RunConfig) -> list[str]:
         return [_fingerprint(path) for path in (*config.data.images, *config.data.texts)]
@@ -253,13 +260,10 @@ class Pipeline:
 
     def _is_up_to_date(self, stage: Stage) -> bool:
         file = self._stage_file(stage)
-        if not (file.exists() and stage.output.exists()):
-            return False
-        return json.loads(file.read_text())["inputs"] == _json(stage.inputs)
+        done = file.exists() and stage.output.exists()
+        return done and json.loads(file.read_text())["inputs"] == _json(stage.inputs)
 
     def _bring_up_to_date(self, stage: Stage) -> None:
-        from medclip_keras.provenance import versions
-
         if self._is_up_to_date(stage):
             self.console.print(f"[dim]{stage.name}: up to date[/dim]", highlight=False)
             return
@@ -285,16 +289,10 @@ KINDS = (
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training ended early on a signal, with a checkpoint.
-
-    Attributes:
-        step: the last step, saved.
-        total_steps: steps of the whole run.
-    """
+    """Training stopped early on a signal and saved a checkpoint."""
 
     def __init__(self, step: int, total_steps: int):
         super().__init__(f"stopped after step {step} of {total_steps}; the checkpoint is saved")
-        self.step, self.total_steps = step, total_steps
 
 
 def validate_folder(
@@ -304,10 +302,10 @@ def validate_folder(
     console: Console,
     beam_options: Sequence[str] = (),
 ) -> dict:
-    """Validates a folder of records before it is trained on; unchanged ones are not read again.
+    """Validate a folder of records before training; unchanged records are not read again.
 
-    It is held against the schema that its owner gave or edited, beside the records, where `python -m
-    beam_jobs.validate_records` leaves it, or in the workdir's validation/.
+    The schema is the one that the owner edited beside the records or in the workdir's validation/, else an
+    inferred one.
 
     Returns:
         The number of anomalies.
@@ -325,7 +323,7 @@ def validate_folder(
     if not data.allow_anomalies:
         edit = f"edit {schema or output / 'schema.json'} and start again"
         result.require_valid(
-            f"Mend the records; or {edit}; or train on them: --set data.allow_anomalies=true."
+            f"Correct the records; or {edit}; or accept them: --set data.allow_anomalies=true."
         )
     found = len(result.anomalies)
     said = f"anomalies, allowed: {found}" if found else "no anomaly"
@@ -335,7 +333,7 @@ def validate_folder(
 
 
 def validation_output(directory: str, workdir: epath.Path) -> epath.Path:
-    """Where the validation of a record folder lies; folders of one name in two places get two."""
+    """Output folder of a record folder's validation; same-named folders get separate output paths."""
     mark = hashlib.sha256(str(epath.Path(directory).resolve()).encode()).hexdigest()[:8]
     return epath.Path(workdir) / "validation" / f"{epath.Path(directory).name}-{mark}"
 
@@ -355,18 +353,12 @@ def _file_sha256(path: str) -> str:
     return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest() if path else ""
 
 
-def _files_sha256(path: str) -> str:
-    from beam_jobs.dataset.inputs import input_sha256
-
-    return input_sha256(path, ())
-
-
 def _json(values: dict) -> dict:
     return json.loads(json.dumps(values))
 
 
 def _move_aside(workdir: epath.Path) -> epath.Path:
-    """Moves what an earlier training left to the next free folder of workdir/earlier/."""
+    """Move the earlier run's model to the next free folder of workdir/earlier/."""
     earlier = workdir / "earlier"
     number = 1 + max((int(p.name) for p in earlier.iterdir()), default=0) if earlier.exists() else 1
     kept = earlier / str(number)
@@ -378,7 +370,7 @@ def _move_aside(workdir: epath.Path) -> epath.Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     parser = new_parser("medclip_keras.pipeline", __doc__.split("\n")[0])
     parser.add_argument("--run", required=True, help=f"{', '.join(_raw_runs())}, or a run.json")
     parser.add_argument("--set", action="extend", default=[], metavar="a.b=c", dest="assignments", nargs="+")
