@@ -2,8 +2,8 @@
 
     phantom → label_reports → decode_images → validate_records → train → evaluate → export
 
-Each stage writes `stages/NAME.json` with the fingerprints of its inputs. A stage runs again only if its inputs
-changed or its output is missing.
+Each stage writes `stages/NAME.json` with the fingerprints of its inputs. A stage runs again only if its
+inputs changed or its output is missing.
 """
 
 import dataclasses
