@@ -1,4 +1,4 @@
-"""python -m medclip_keras.evaluate: metrics, plots and a report for a trained model or an exported one.
+"""Metrics, plots and a report for a trained model or an exported one.
 
     python -m medclip_keras.evaluate --workdir DIR
     python -m medclip_keras.evaluate --saved_model MODELS_DIR/N --records DIR …
@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser("medclip_keras.evaluate", __doc__.partition(":")[2])
+    parser = new_parser("medclip_keras.evaluate", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="DIR", help="of a trained run")
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")

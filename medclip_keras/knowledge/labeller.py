@@ -19,7 +19,7 @@ _STATES = {  # plain ints: looked up for every mention
     POSITIVE: int(LabelState.POSITIVE),
     UNCERTAIN: int(LabelState.UNCERTAIN),
     NEGATIVE: int(LabelState.NEGATIVE),
-    HISTORICAL: int(LabelState.NEGATIVE),  # what is past or resolved is not on this image
+    HISTORICAL: int(LabelState.NEGATIVE),  # a past or resolved finding is not on this image
 }
 # Of several mentions of a concept the highest rank decides.
 _RANKS = {

@@ -27,7 +27,7 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
 
     Args:
         frame: the JPEG file, bytes of padding after it allowed.
-        runner: what the header says of the picture; is told in how many bits the values come.
+        runner: the picture's header; receives the number of bits of the values.
 
     Returns:
         (rows, columns[, 3]) uint8, or uint16 where JPEG keeps more than 8 bits; colours as they are stored,

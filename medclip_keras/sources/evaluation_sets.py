@@ -314,7 +314,7 @@ def _group(images: Iterable[_Candidate], key: Callable[[_Candidate], str]) -> di
 
 
 def _bundles(images: list[_Candidate], one_a_patient: bool) -> list[list[_Candidate]]:
-    """What is taken together: an image, or a patient's images, patients in the order of their own draw."""
+    """Units of a draw: single images, or each patient's images in the order of the patients' own draw."""
     if one_a_patient:
         return [[one] for one in images]
     of_patient = _group(images, lambda one: one.patient_id)

@@ -10,7 +10,7 @@ torchxrayvision's loader reads the same columns
 
 Counts of the release: 112,120 images of 1024x1024 pixels, 30,805 patients; train_val 86,524, test 25,596.
 
-Labels: `Finding Labels` names what is there, joined by "|", or says "No Finding". A name of the fourteen that
+Labels: `Finding Labels` names the findings, joined by "|", or says "No Finding". A name of the fourteen that
 is not listed is negative. `Effusion` is Pleural Effusion and `Pleural_Thickening` Pleural Thickening here;
 Infiltration, Mass, Nodule, Emphysema, Fibrosis, Pleural Thickening and Hernia are chest21's further names.
 Nothing is uncertain. An image counts as a study of its own, for the release says nothing else.
