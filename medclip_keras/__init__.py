@@ -7,7 +7,7 @@ The public names, imported when they are first asked for:
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "RunConfig": "medclip_keras.config",
