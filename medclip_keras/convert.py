@@ -32,7 +32,7 @@ from medclip_keras.config import (
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.models.account import TEXT, VISION, Row, Source, as_text, assign, read_source
-from medclip_keras.models.architectures import ARCHITECTURES, KINDS, bert_sizes
+from medclip_keras.models.architectures import ARCHITECTURES, bert_sizes
 from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.models.image_encoder import PUBLISHED
 from medclip_keras.models.key_maps import Entry
@@ -70,10 +70,10 @@ def convert_dual(
         image_size: side of the images that the image tower sees.
         stored_image_size: side of the records; 0: image_size, so that a picture is resized once.
         num_heads: of BERT; 0: that of config.json, else heads of 64.
-        lower_case: of the tokeniser; Bio_ClinicalBERT's default lower-cases its cased vocabulary.
+        lower_case: of the tokeniser.
 
     Returns:
-        A run of its architecture, with the released pooling and preprocessing; the model; the account.
+        The run, with the released pooling and preprocessing; the model; the account.
 
     Raises:
         ValueError: the state dict is not that of a MedCLIP, or has another number of word pieces.
@@ -117,7 +117,7 @@ def _image_config(source: Source, image_size: int, preset: pathlib.Path) -> Imag
 
 def _image_head(source: Source) -> str:
     """Name of the image projection; the released ResNet's is its classifier layer."""
-    is_resnet = KINDS[source.kind].architecture == "resnet"
+    is_resnet = source.kind == "medclip_resnet50"
     return f"{VISION}fc.weight" if is_resnet else "vision_model.projection_head.weight"
 
 
@@ -155,13 +155,9 @@ def dual_entries(source: Source, model: DualEncoder) -> list[Entry]:
 def convert_tower(
     source: Source, *, image_size: int = 224, num_heads: int = 0
 ) -> tuple[keras.Model, list[Row]]:
-    """Convert a single tower's state dict to keras-hub's backbone, with the account.
-
-    Raises:
-        ValueError: the state dict is not that of such a tower.
-    """
+    """Convert a single tower's state dict to keras-hub's backbone, or raise ValueError; with the account."""
     given = source.checkpoint(image_size=image_size, num_heads=num_heads)
-    backbone = source.architecture.build(given)
+    backbone = source.architecture.backbone(**source.architecture.sizes(given))
     entries, variables = source.architecture.entries(backbone), backbone.weights
     if source.kind == "hf_bert":
         pooler = backbone.pooled_dense
@@ -181,15 +177,8 @@ def write_workdir(source: Source, options: argparse.Namespace, folder: pathlib.P
     check_vocabulary(pieces)
     concepts = load_table(options.concepts)
     lower_case = resolve_lower_case(options.lower_case, options.vocabulary)
-    config, model, rows = convert_dual(
-        source,
-        len(pieces),
-        folder,
-        image_size=options.image_size,
-        stored_image_size=options.stored_image_size,
-        num_heads=options.num_heads,
-        lower_case=lower_case,
-    )
+    sizes = {name: getattr(options, name) for name in ("image_size", "stored_image_size", "num_heads")}
+    config, model, rows = convert_dual(source, len(pieces), folder, lower_case=lower_case, **sizes)
     if config.model.image.preset:  # written into `folder`, which is renamed
         preset = pathlib.Path(options.workdir).absolute() / IMAGE_BACKBONE
         config = override(config, [f"model.image.preset={preset}"])
@@ -219,10 +208,7 @@ def write_tower(source: Source, options: argparse.Namespace, folder: pathlib.Pat
 
 
 def convert(options: argparse.Namespace) -> list[Row]:
-    """Write the result of the command line into a temporary folder, and rename it when it is complete.
-
-    Returns:
-        The account, which is written too.
+    """Write the result into a temporary folder, rename it when it is complete, and return the account.
 
     Raises:
         ValueError: weights, vocabulary or options that do not fit; nothing is written then.
@@ -274,11 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--stored_image_size", type=int, default=0, help="side of your records (default: image_size)")
     add("--num_heads", type=int, default=0, help="of the text tower, or ViT (default: heads of 64)")
     options = parser.parse_args(argv)
-
-    def work() -> None:
-        print(as_text(convert(options)))
-
-    return run_command("medclip_keras.convert", work)
+    return run_command("medclip_keras.convert", lambda: print(as_text(convert(options))))
 
 
 if __name__ == "__main__":

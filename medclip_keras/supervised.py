@@ -47,7 +47,7 @@ SUPERVISED_FILE = "supervised.json"
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Initial weights, trained part and share of labels of a supervised run.
+    """Settings of a supervised run.
 
     Attributes:
         weights: "random", "preset" (the run's `model.image.preset`) or the workdir of a trained run.
@@ -70,7 +70,7 @@ def fit_supervised(
 
     Args:
         config: the run; `data.images` names record folders.
-        start: initial weights, trained part, share of labels.
+        start: settings.
         workdir: receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
         console: receives progress and the metrics.
 
@@ -86,13 +86,9 @@ def fit_supervised(
     image_folders(config.data, "train")
     classes = classes_of(config, start.labels_share)
     num_images = count_labelled(config, classes, "train")
-    require(
-        num_images > 0,
-        "data.images",
-        f"folders with images in the split 'train' that are positive for exactly one of "
-        f"{', '.join(classes.names)}",
-        list(config.data.images),
-    )
+    names = ", ".join(classes.names)
+    needed = f"folders with images in the split 'train' that are positive for exactly one of {names}"
+    require(num_images > 0, "data.images", needed, list(config.data.images))
     write_run_json(config, workdir)
     _write_start(start, workdir)
     how = f"start: {start.weights}{', frozen' if start.freeze else ''}"
@@ -102,9 +98,8 @@ def fit_supervised(
         make_encoder, classes, config, workdir, freeze=start.freeze, console=console
     )
     if not outcome.finished:
-        console.print(
-            f"Stopped after step {outcome.step} of {outcome.total_steps}. The same command resumes the run."
-        )
+        stopped = f"Stopped after step {outcome.step} of {outcome.total_steps}."
+        console.print(f"{stopped} The same command resumes the run.")
         return {}
     return _evaluate(classifier, start, num_images, workdir / "evaluation", console)
 
@@ -123,34 +118,22 @@ def classes_of(config: RunConfig, share: float = 1.0) -> Classes:
 
 
 def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]:
-    """Return a function that builds the image tower with its initial weights.
-
-    Args:
-        config: the run.
-        weights: see `Start`.
+    """Return a function that builds the image tower with its initial weights, one of `Start.weights`.
 
     Raises:
         ValueError: a preset that the run does not name, a folder without a trained run, or of another tower.
     """
     image = config.model.image
     if weights in ("random", "preset"):
-        require(
-            weights == "random" or bool(image.preset),
-            "--start",
-            "random or a workdir, for the run names no preset",
-            weights,
-            "Name one: --set model.image.preset=NAME or FOLDER.",
-        )
+        needed = "random or a workdir, for the run names no preset"
+        advice = "Name one: --set model.image.preset=NAME or FOLDER."
+        require(weights == "random" or bool(image.preset), "--start", needed, weights, advice)
         image = dataclasses.replace(image, preset=image.preset if weights == "preset" else "")
         return lambda: ImageEncoder(image, config.model.projection_dim)
     trained = read_run_json(weights)
-    require(
-        trained.model.image == image,
-        "--start",
-        f"a workdir whose image tower is the run's ({image})",
-        trained.model.image,
-        "Leave out --run to take the run of the workdir.",
-    )
+    needed = f"a workdir whose image tower is the run's ({image})"
+    advice = "Leave out --run to take the run of the workdir."
+    require(trained.model.image == image, "--start", needed, trained.model.image, advice)
     return lambda: load_model(weights).model.image_encoder
 
 
@@ -158,13 +141,8 @@ def _write_start(start: Start, workdir: epath.Path) -> None:
     path, written = workdir / SUPERVISED_FILE, dataclasses.asdict(start)
     if path.exists():
         earlier = json.loads(path.read_text())
-        require(
-            earlier == written,
-            "workdir",
-            f"empty, or hold this very run; it holds one with {earlier}",
-            written,
-            "Name another --workdir, or delete it.",
-        )
+        needed = f"empty, or hold this very run; it holds one with {earlier}"
+        require(earlier == written, "workdir", needed, written, "Name another --workdir, or delete it.")
         return
     path.write_text(json.dumps(written, indent=2) + "\n")
 
@@ -212,7 +190,16 @@ def _measure(classifier: Classifier, share: float, num_images: int) -> dict[str,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parse(argv)
+    parser = new_parser("medclip_keras.supervised", __doc__)
+    add = parser.add_argument
+    add("--workdir", required=True, help="receives the run and its evaluation")
+    add("--run", default="", help="a named run or a run.json (default: that of the --start workdir)")
+    add("--images", nargs="+", default=[], metavar="DIR", help="image records (default: the run's)")
+    add("--start", default="random", metavar="random|preset|WORKDIR", help="weights of the image tower")
+    add("--freeze", action="store_true", help="train the head alone")
+    add("--labels_share", type=float, default=1.0, metavar="SHARE", help="of the training images (default 1)")
+    add("--set", action="extend", nargs="+", default=[], metavar="a.b=c", dest="assignments")
+    options = parser.parse_args(argv)
 
     def work() -> int:
         start = Start(options.start, options.freeze, options.labels_share)
@@ -223,31 +210,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_of(options: argparse.Namespace) -> RunConfig:
     """The run of the command line; the run of the --start workdir by default."""
-    require(
-        bool(options.run) or options.start not in ("random", "preset"),
-        "--run",
-        "named, unless --start is a workdir",
-        options.run,
-        "Name a run, or a run.json.",
-    )
+    known = bool(options.run) or options.start not in ("random", "preset")
+    needed, advice = "named, unless --start is a workdir", "Name a run, or a run.json."
+    require(known, "--run", needed, options.run, advice)
     config = get_run(options.run) if options.run else read_run_json(options.start)
     config = override(config, options.assignments)
     if not options.images:
         return config
     return dataclasses.replace(config, data=dataclasses.replace(config.data, images=tuple(options.images)))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = new_parser("medclip_keras.supervised", __doc__)
-    add = parser.add_argument
-    add("--workdir", required=True, help="receives the run and its evaluation")
-    add("--run", default="", help="a named run or a run.json (default: that of the --start workdir)")
-    add("--images", nargs="+", default=[], metavar="DIR", help="image records (default: the run's)")
-    add("--start", default="random", metavar="random|preset|WORKDIR", help="weights of the image tower")
-    add("--freeze", action="store_true", help="train the head alone")
-    add("--labels_share", type=float, default=1.0, metavar="SHARE", help="of the training images (default 1)")
-    add("--set", action="extend", nargs="+", default=[], metavar="a.b=c", dest="assignments")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The account of a conversion: the destination of every tensor of a state dict, or a refusal by name."""
 
-import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +34,9 @@ _SHOWN = 8  # names in one message
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the account: a tensor of the file, and its destination.
+    """A line of the account: a tensor's name and shape in the file, and its destination.
 
     Attributes:
-        key: its name in the file.
-        shape: its shape there.
         target: the variable's path, or "-" for a tensor that is left out.
         note: the variable's shape, or why the tensor is left out.
     """
@@ -66,7 +63,7 @@ class Source:
     kind: str
     tensors: StateDict
     names: dict[str, str]
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any]
 
     @property
     def is_medclip(self) -> bool:
@@ -97,21 +94,17 @@ def read_source(path: str | pathlib.Path) -> Source:
     path = find_weights(path)
     tensors, settings = read_state_dict(path), read_settings(path)
     kind = detect_kind(tensors)
-    _require_named(kind, settings)
+    field, pattern = KINDS[kind].named_by or ("", "")
+    named = settings.get(field)
+    fits = named is None or re.fullmatch(pattern, str(named)) is not None
+    wanted = pattern.replace(r"\d+", "18, resnet50 or the like")
+    require(fits, f"config.json: {field}", wanted, named, "No backbone here computes that architecture.")
     names: dict[str, str] = {}
     for name in tensors:
         renamed = _canonical(name, kind)
         require(renamed not in names, name, "the only name of its tensor", [names.get(renamed), name])
         names[renamed] = name
     return Source(path.name, kind, {k: tensors[n] for k, n in names.items()}, names, settings)
-
-
-def _require_named(kind: str, settings: Mapping[str, Any]) -> None:
-    field, pattern = KINDS[kind].named_by or ("", "")
-    named = settings.get(field)
-    fits = named is None or re.fullmatch(pattern, str(named)) is not None
-    wanted = pattern.replace(r"\d+", "18, resnet50 or the like")
-    require(fits, f"config.json: {field}", wanted, named, "No backbone here computes that architecture.")
 
 
 def _canonical(name: str, kind: str) -> str:
@@ -158,11 +151,8 @@ def _values(source: Source, entries: list[Entry]) -> dict[int, np.ndarray]:
     """Identity of a variable → its value, NaN in parts that no entry fills."""
     values: dict[int, np.ndarray] = {}
     for entry in entries:
-        shape = tuple(entry.variable.shape)
-        whole = values.setdefault(id(entry.variable), np.full(shape, np.nan, np.float32))
-        width = entry.shape[-1] if entry.shape else 0
-        part = ... if entry.third is None else np.s_[..., entry.third * width : (entry.third + 1) * width]
-        whole[part] = entry.convert(source.tensors[entry.key])
+        empty = np.full(entry.variable.shape, np.nan, np.float32)
+        entry.fill(values.setdefault(id(entry.variable), empty), source.tensors[entry.key])
     return values
 
 
@@ -190,14 +180,13 @@ def _refuse_unless_complete(source: Source, needed: Mapping[str, Entry], ignored
             f"{names[k]} is {present[k].dtype}" for k in filled if present[k].dtype.kind != "f"
         ],
     }
-    found = [f"{len(some)} {fault}: {_listed(some)}" for fault, some in faults.items() if some]
+    found = [
+        f"{len(some)} {fault}: {', '.join(some[:_SHOWN])}{', …' if len(some) > _SHOWN else ''}"
+        for fault, some in faults.items()
+        if some
+    ]
     wanted = f"every tensor of a {source.kind}, in its shape, and no other"
     require(not found, "weights", wanted, f"{source.file}: {'; '.join(found)}", "Nothing was written.")
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def as_text(rows: list[Row]) -> str:

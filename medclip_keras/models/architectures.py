@@ -22,7 +22,7 @@ from medclip_keras.models.key_maps import Entry, count
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What sizes are read off.
+    """Tensor shapes and settings that determine a backbone's sizes.
 
     Attributes:
         shapes: tensor → its shape.
@@ -37,11 +37,7 @@ class Checkpoint:
     num_heads: int = 0
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor.
-
-        Raises:
-            ValueError: it is missing.
-        """
+        """Shape of a tensor; ValueError if it is missing."""
         require(key in self.shapes, "weights", "complete", f"no {key}", "Fetch the file again.")
         return self.shapes[key]
 
@@ -102,11 +98,7 @@ def _vit_sizes(given: Checkpoint) -> dict[str, Any]:
 
 
 def bert_sizes(given: Checkpoint) -> dict[str, Any]:
-    """Constructor arguments of BertBackbone; Devlin et al., NAACL 2019.
-
-    Raises:
-        ValueError: a shape to read the sizes off is missing, or keras-hub's BERT has no such setting.
-    """
+    """Constructor arguments of BertBackbone, or ValueError if it has none such; Devlin et al., NAACL 2019."""
     _only(given.settings, hidden_act="gelu", layer_norm_eps=1e-12, position_embedding_type="absolute")
     vocabulary_size, width = given.shape("embeddings.word_embeddings.weight")
     return {
@@ -118,21 +110,17 @@ def bert_sizes(given: Checkpoint) -> dict[str, Any]:
 
 def _transformer_sizes(given: Checkpoint, width: int) -> dict[str, Any]:
     num_layers = count(given.shapes, r"encoder\.layer\.(\d+)\.")
-    num_heads = given.num_heads or given.settings.get("num_attention_heads", 0)
+    said = given.num_heads or given.settings.get("num_attention_heads", 0)
+    num_heads = said or (width // 64 if width % 64 == 0 else 0)
+    divisor = f"a divisor of the width {width} (published models have heads of 64)"
+    advice = "Shapes do not contain the number of heads: give it, or a config.json beside the weights."
+    require(num_heads > 0 and width % num_heads == 0, "--num_heads", divisor, said, advice)
     return {
         "num_layers": given.settings.get("num_hidden_layers", num_layers),
-        "num_heads": _heads(width, num_heads),
+        "num_heads": num_heads,
         "hidden_dim": width,
         "intermediate_dim": given.shape("encoder.layer.0.intermediate.dense.bias")[0],
     }
-
-
-def _heads(width: int, given: int) -> int:
-    number = given or (width // 64 if width % 64 == 0 else 0)
-    divisor = f"a divisor of the width {width} (published models have heads of 64)"
-    advice = "Shapes do not contain the number of heads: give it, or a config.json beside the weights."
-    require(number > 0 and width % number == 0, "--num_heads", divisor, given, advice)
-    return number
 
 
 def _only(settings: Mapping[str, Any], **needed: Any) -> None:
@@ -143,7 +131,7 @@ def _only(settings: Mapping[str, Any], **needed: Any) -> None:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a PyTorch model becomes a backbone of keras-hub.
+    """Conversion of a PyTorch model to a backbone of keras-hub.
 
     Attributes:
         backbone: constructor.
@@ -158,10 +146,6 @@ class Architecture:
     entries: Callable[[keras.Model], list[Entry]]
     renamed: Sequence[tuple[str, str]] = ()
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def build(self, given: Checkpoint) -> keras.Model:
-        """The backbone of a checkpoint's sizes, with random weights."""
-        return self.backbone(**self.sizes(given))
 
 
 _CLASSIFIER = {r"classifier\.(weight|bias)": "the classifier"}
@@ -231,13 +215,10 @@ KINDS = {
 
 
 def detect_kind(keys: Iterable[str]) -> str:
-    """The kind of a state dict by its names.
+    """The kind of a state dict by its names; ValueError for an unknown layout.
 
     >>> detect_kind(["bert.embeddings.word_embeddings.weight", "bert.pooler.dense.bias"])
     'hf_bert'
-
-    Raises:
-        ValueError: an unknown layout.
     """
     keys = list(keys)
     for name, kind in KINDS.items():

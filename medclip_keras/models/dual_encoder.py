@@ -37,19 +37,16 @@ class DualEncoder(keras.Model):
     ):
         super().__init__(**kwargs)
         self.config, self.local_features = config, local_features
+        dim, projection = config.projection_dim, config.projection
         self.image_encoder = ImageEncoder(
-            config.image,
-            config.projection_dim,
-            projection=config.projection,
-            local_features=local_features,
-            name="image_encoder",
+            config.image, dim, projection=projection, local_features=local_features, name="image_encoder"
         )
         self.text_encoder = TextEncoder(
             config.text,
-            config.projection_dim,
+            dim,
             vocabulary_size,
             max_tokens,
-            projection=config.projection,
+            projection=projection,
             local_features=local_features,
             name="text_encoder",
         )
@@ -78,7 +75,7 @@ class DualEncoder(keras.Model):
         return _unit_length(self.image_encoder(images, training=training).embeddings_unnormalized)
 
     def describe_images(self, images):
-        """Embed images float (B, S, S, 1), normalised, and return the features before the projection too.
+        """Embed normalised images float (B, S, S, 1); their features before the projection too.
 
         Returns:
             {"image_embeddings" (B, D) of unit length, "image_features" (B, C)} float32.
@@ -110,7 +107,8 @@ class DualEncoder(keras.Model):
             "regions" (B, num_regions, D), "words" (B, T, D) and "word_mask" (B, T), not normalised.
         """
         image = self.image_encoder(inputs["images"], training=training)
-        text = self.text_encoder(_text_inputs(inputs), training=training)
+        names = ("token_ids", "padding_mask", "word_ids")
+        text = self.text_encoder({k: inputs[k] for k in names if k in inputs}, training=training)
         outputs = {
             "image_embeddings": _unit_length(image.embeddings_unnormalized),
             "text_embeddings": _unit_length(text.embeddings_unnormalized),
@@ -118,10 +116,6 @@ class DualEncoder(keras.Model):
         if self.local_features:
             outputs |= {"regions": image.regions, "words": text.words, "word_mask": text.word_mask}
         return outputs
-
-
-def _text_inputs(batch: dict) -> dict:
-    return {name: batch[name] for name in ("token_ids", "padding_mask", "word_ids") if name in batch}
 
 
 def _unit_length(embeddings_unnormalized):

@@ -83,8 +83,8 @@ def _small_resnet(config: ImageEncoderConfig) -> keras.Model:
 def _basic_block(x, filters: int, strides: int, name: str):
     """relu(norm(conv(relu(norm(conv(x))))) + shortcut), as He et al., CVPR 2016, with group normalisation."""
     shortcut = x
-    if strides != 1 or x.shape[-1] != filters:
-        shortcut = layers.AveragePooling2D(strides, name=f"{name}_shortcut_pool")(x) if strides != 1 else x
+    if strides != 1:  # then the width doubles
+        shortcut = layers.AveragePooling2D(strides, name=f"{name}_shortcut_pool")(x)
         shortcut = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_shortcut")(shortcut)
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv1")(x)
     x = ops.relu(layers.GroupNormalization(groups=8, name=f"{name}_norm1")(x))
@@ -114,13 +114,6 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
     known = f"one of {', '.join(BACKBONES)}"
     require(config.backbone in BACKBONES, "model.image.backbone", known, config.backbone, advice)
     return BACKBONES[config.backbone](config)
-
-
-def synchronise_batch_normalisation(backbone: keras.Model) -> None:
-    """Compute batch statistics over all replicas, so that their number changes nothing."""
-    for layer in backbone._flatten_layers():
-        if isinstance(layer, layers.BatchNormalization):
-            layer.synchronized = True
 
 
 class ImageFeatures(NamedTuple):
@@ -166,7 +159,9 @@ class ImageEncoder(keras.Model):
         self.image_size, self.upsampled_size = config.image_size, config.upsampled_size
         self.local_features = local_features
         backbone = build_backbone(config)
-        synchronise_batch_normalisation(backbone)
+        for layer in backbone._flatten_layers():
+            if isinstance(layer, layers.BatchNormalization):
+                layer.synchronized = True  # statistics of the global batch, whatever the number of replicas
         if local_features:
             region_map = getattr(backbone, "pyramid_outputs", {}).get("P4", backbone.output)
             backbone = keras.Model(backbone.inputs, [backbone.output, region_map], name=backbone.name)

@@ -51,11 +51,11 @@ class Entry:
         """Shape that the tensor must have."""
         return LAYOUTS[self.layout](np.empty(self.shape, np.float32)).shape
 
-    def convert(self, tensor: np.ndarray) -> np.ndarray:
-        """The tensor in the layout of the variable, float32 of `shape`."""
-        value = np.empty(self.shape, np.float32)
-        LAYOUTS[self.layout](value)[...] = tensor
-        return value
+    def fill(self, value: np.ndarray, tensor: np.ndarray) -> None:
+        """Write the tensor into its part of the variable's value, float32."""
+        part = np.empty(self.shape, np.float32)
+        LAYOUTS[self.layout](part)[...] = tensor
+        (value if self.third is None else np.split(value, 3, axis=-1)[self.third])[...] = part
 
 
 TO_SWIN = [
@@ -92,9 +92,8 @@ def resnet_entries(backbone: keras.Model) -> list[Entry]:
         for block in range(num_blocks):
             ours, theirs = f"stack{stack}_block{block}", f"layer{stack + 1}.{block}"
             if block == 0 and (bottleneck or stack > 0):
-                entries += _conv_and_norm(
-                    backbone, f"{ours}_0", f"{theirs}.downsample.0", f"{theirs}.downsample.1"
-                )
+                downsample = f"{theirs}.downsample"
+                entries += _conv_and_norm(backbone, f"{ours}_0", f"{downsample}.0", f"{downsample}.1")
             for n in range(1, 4 if bottleneck else 3):
                 entries += _conv_and_norm(backbone, f"{ours}_{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}")
     return entries
@@ -176,10 +175,10 @@ def bert_entries(backbone: keras.Model) -> list[Entry]:
     ]
     num_layers = count([layer.name for layer in backbone.layers], r"transformer_layer_(\d+)$")
     for i in range(num_layers):
-        name, block = f"encoder.layer.{i}", layer(f"transformer_layer_{i}")
-        attention = block._self_attention_layer
+        name, block = f"encoder.layer.{i}.attention", layer(f"transformer_layer_{i}")
+        entries += _attention(f"{name}.self", f"{name}.output.dense", block._self_attention_layer)
+        name = f"encoder.layer.{i}"
         entries += [
-            *_attention(f"{name}.attention.self", f"{name}.attention.output.dense", attention),
             *_norm(f"{name}.attention.output.LayerNorm", block._self_attention_layer_norm),
             *_dense(f"{name}.intermediate.dense", block._feedforward_intermediate_dense),
             *_dense(f"{name}.output.dense", block._feedforward_output_dense),
@@ -195,11 +194,8 @@ def _attention(inputs: str, output: str, layer) -> list[Entry]:
         entries.append(Entry(f"{inputs}.{part}.weight", dense.kernel, "dense"))
         entries.append(Entry(f"{inputs}.{part}.bias", dense.bias, "flat"))
     dense = layer.output_dense
-    return [
-        *entries,
-        Entry(f"{output}.weight", dense.kernel, "dense_of_heads"),
-        Entry(f"{output}.bias", dense.bias),
-    ]
+    kernel = Entry(f"{output}.weight", dense.kernel, "dense_of_heads")
+    return [*entries, kernel, Entry(f"{output}.bias", dense.bias)]
 
 
 def _dense(key: str, layer) -> list[Entry]:

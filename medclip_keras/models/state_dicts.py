@@ -4,6 +4,7 @@ Nothing in a file is executed: `torch.load(weights_only=True)` refuses every cla
 does not need.
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -25,11 +26,7 @@ FILE_NAMES = (
 )
 _INDEX = ".index.json"  # Hugging Face's map of the shards of a large model
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
-_WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # keys of the weights in checkpoints of training loops
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training checkpoints
 # DataParallel, torch.compile, a module that holds the model (Lightning's, MedCLIP's own classifiers).
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _POINTER = b"version https://git-lfs"
@@ -83,8 +80,7 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
     {"state_dict": …}, {"model_state_dict": …} or {"model": …} is extracted.
 
     Args:
-        path: a .safetensors file, or one that `torch.save` wrote (the extra `torch` reads those), or a
-            .index.json of several.
+        path: a .safetensors file, one of `torch.save` (extra `torch`), or an .index.json of several.
 
     Returns:
         Name → array: floats as float32, others as they are.
@@ -108,12 +104,10 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
     """Tensor → the file that holds it."""
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         files = json.loads(index.read_text())["weight_map"]
         if all(isinstance(name, str) for name in files.values()):
             return files
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
     raise refusal("weights", "an index with a weight_map of tensors and their files", index.name)
 
 
@@ -136,13 +130,11 @@ def read_settings(path: pathlib.Path, name: str = "config.json") -> dict:
     file = path.parent / name
     if not file.is_file():
         return {}
-    try:
+    with contextlib.suppress(ValueError):
         settings = json.loads(file.read_text())
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise refusal("weights", f"beside a {name} that is a JSON object", str(file))
-    return settings
+        if isinstance(settings, dict):
+            return settings
+    raise refusal("weights", f"beside a {name} that is a JSON object", str(file))
 
 
 def _read_safetensors(path: pathlib.Path) -> StateDict:

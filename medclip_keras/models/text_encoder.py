@@ -22,20 +22,16 @@ HIDDEN_STATES = {  # number of layers → indices of the states to use
 def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: int) -> keras.Model:
     """Build BERT of the configured sizes with random weights, or load its preset.
 
-    BERT's published weights were trained with the exact gelu, and keras-hub computes the tanh approximation:
-    every layer gets the exact function.
+    Every layer gets the exact gelu of BERT's published weights; keras-hub computes the tanh approximation.
 
     Raises:
         ValueError: a vocabulary of another size than the preset's.
     """
     if config.preset:
         backbone = keras_hub.models.BertBackbone.from_preset(config.preset)
-        require(
-            backbone.vocabulary_size == vocabulary_size,
-            "model.text.vocabulary",
-            f"the {backbone.vocabulary_size} word pieces of the weights of {config.preset!r}",
-            vocabulary_size,
-        )
+        size = backbone.vocabulary_size
+        needed = f"the {size} word pieces of the weights of {config.preset!r}"
+        require(size == vocabulary_size, "model.text.vocabulary", needed, vocabulary_size)
     else:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=vocabulary_size,
@@ -85,9 +81,9 @@ class TextFeatures(NamedTuple):
 class TextEncoder(keras.Model):
     """Sentences to embeddings: BERT, mean of hidden states 1, 2 and last, linear projection.
 
-    Follows: the released code of Wang et al., EMNLP 2022. Departs: the mean runs over the words only, so an
-    embedding does not depend on the padding of its batch; `pooling="padded_mean"` averages over padding too,
-    as the released weights expect. A backbone with fewer layers uses the states that it has.
+    Follows: the released code of Wang et al., EMNLP 2022. Departs: the mean leaves out padding;
+    `pooling="padded_mean"` includes it, as the released weights expect. Smaller backbones use the states that
+    they have.
 
     ConVIRT (Zhang et al., MLHC 2022) takes the maximum of the last state over the tokens, freezes the lower
     layers, and has a hidden layer in its projection. GLoRIA (Huang et al., ICCV 2021) sums the last four

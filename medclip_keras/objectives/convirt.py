@@ -21,9 +21,6 @@ def convirt(
         temperature: tau > 0.
         image_weight: lambda in [0, 1].
 
-    Returns:
-        The loss of `info_nce`.
-
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")[[0, 2]]
     >>> round(float(convirt(v, t).loss), 4)

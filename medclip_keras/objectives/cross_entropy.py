@@ -45,13 +45,10 @@ def cross_entropy(logits: Tensor, y: Tensor, z: Tensor, image_weight: float = 0.
         L    = w L_it + (1 - w) L_ti
 
     Args:
-        logits: float (num_images, num_texts).
-        y: float (num_images, num_texts), targets of the images.
-        z: float (num_images, num_texts), targets of the texts.
+        logits: float (num_images, num_texts), as y and z.
+        y: targets of the images.
+        z: targets of the texts.
         image_weight: w in [0, 1].
-
-    Returns:
-        A scalar.
 
     >>> import numpy as np
     >>> y, z = np.full((2, 3), 1 / 3, "float32"), np.full((2, 3), 1 / 2, "float32")
@@ -65,14 +62,7 @@ def cross_entropy(logits: Tensor, y: Tensor, z: Tensor, image_weight: float = 0.
 
 
 def soft_loss(logits: Tensor, y: Tensor, z: Tensor, similarity: Tensor) -> Loss:
-    """`Loss` of predictions against soft targets: `cross_entropy`, and its excess over the targets' entropy.
-
-    >>> import numpy as np
-    >>> y, z = np.full((2, 3), 1 / 3, "float32"), np.full((2, 3), 1 / 2, "float32")
-    >>> out = soft_loss(np.zeros((2, 3), "float32"), y, z, y)  # predictions equal the targets
-    >>> round(float(out.loss), 4), round(float(out.kl), 4)
-    (0.8959, 0.0)
-    """
+    """`Loss` against soft targets: `cross_entropy`, and its excess over the targets' entropy."""
     loss = cross_entropy(logits, y, z)
     entropy = (ops.mean(ops.sum(minus_log(y), axis=1)) + ops.mean(ops.sum(minus_log(z), axis=0))) / 2
     return Loss(loss, loss - entropy, logits, similarity)

@@ -44,13 +44,7 @@ def info_nce(
 
 
 def own_text(logits: Tensor) -> Tensor:
-    """Targets of a batch of pairs, the identity matrix: 1 for an image with its own text.
-
-    Args:
-        logits: float (num_pairs, num_pairs).
-
-    Returns:
-        A matrix of that shape and dtype.
+    """Targets of a batch of pairs, the identity matrix like logits (num_pairs, num_pairs).
 
     Raises:
         ValueError: another number of images than of texts.

@@ -22,7 +22,7 @@ _DRAWS = (
 
 
 def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    """Decode a JPEG or PNG file to a gray square: the pixels of a record, and the start of serving.
+    """Decode a JPEG or PNG file to a gray square, for records and serving.
 
     The picture is centred on a black square of its longer side, then resized (bicubic, antialiased).
     16-bit PNG files keep their full range: 65535 becomes 255. Colour becomes luminance.
@@ -37,35 +37,25 @@ def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: neither JPEG nor PNG, truncated or corrupt.
     """
-    gray = tf.cond(
-        tf.io.is_jpeg(file_bytes), lambda: _decode_jpeg(file_bytes), lambda: _decode_png(file_bytes)
-    )  # (height, width, 1)
+
+    def decode_jpeg():
+        gray = tf.io.decode_jpeg(file_bytes, channels=1, dct_method="INTEGER_ACCURATE")
+        return tf.cast(gray, tf.float32)
+
+    def decode_png():  # 8-bit values come as value * 257, so one division serves both depths without a loss
+        return _scale_16_bits(tf.io.decode_png(file_bytes, channels=1, dtype=tf.uint16))
+
+    gray = tf.cond(tf.io.is_jpeg(file_bytes), decode_jpeg, decode_png)  # (height, width, 1)
     return _resize_to_square(gray, size)
 
 
 def picture_to_square(picture: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes decoded pixels as `decode_to_square` does those of a 16-bit PNG file.
-
-    Args:
-        picture: (height, width) uint16, 65535 white.
-        size: side of the result in pixels.
-
-    Returns:
-        (size, size, 1) uint8 in [0, 255].
-    """
+    """`decode_to_square` of decoded pixels (height, width) uint16, 65535 white, as of a 16-bit PNG file."""
     return _resize_to_square(_scale_16_bits(picture[..., None]), size)
 
 
 def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    """Decode a batch of files; `decode_to_square` of each.
-
-    Args:
-        file_bytes: (B,) string.
-        size: side of the results in pixels.
-
-    Returns:
-        (B, size, size, 1) uint8 in [0, 255].
-    """
+    """`decode_to_square` of each file of a batch: (B,) string to (B, size, size, 1) uint8."""
     return tf.map_fn(
         lambda one: decode_to_square(one, size),
         file_bytes,
@@ -83,11 +73,9 @@ def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:
     Returns:
         (B, image_size, image_size, 1) float32, normalised.
 
-    Example: a black and a white image; with nothing to resize only the statistics act.
-
-    >>> import tensorflow as tf
-    >>> images = tf.stack([tf.zeros((3, 3, 1), tf.uint8), 255 * tf.ones((3, 3, 1), tf.uint8)])
-    >>> [f"{x:.4f}" for x in for_evaluation(images, 3)[:, 0, 0, 0].numpy()]
+    >>> import numpy as np
+    >>> black_and_white = np.uint8([0, 255])[:, None, None, None]
+    >>> [f"{x:.4f}" for x in for_evaluation(black_and_white, 1).numpy().ravel()]
     ['-2.0977', '1.4801']
     """
     return normalise(_resize(images, image_size))
@@ -147,14 +135,7 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
-    """Map values in [0, 255] to `(x / 255 - mean) / standard deviation`.
-
-    Args:
-        images: any shape, uint8 or float32 in [0, 255].
-
-    Returns:
-        The same shape, float32.
-    """
+    """Map uint8 or float32 in [0, 255], of any shape, to float32 `(x / 255 - mean) / standard deviation`."""
     scale = 1.0 / (255.0 * STANDARD_DEVIATION)
     return tf.cast(images, tf.float32) * scale - MEAN / STANDARD_DEVIATION
 
@@ -227,29 +208,16 @@ def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
     return tf.transpose(channels, (3, 1, 2, 0))  # (B, S, S, 1)
 
 
-def _decode_jpeg(file_bytes: tf.Tensor) -> tf.Tensor:
-    gray = tf.io.decode_jpeg(file_bytes, channels=1, dct_method="INTEGER_ACCURATE")
-    return tf.cast(gray, tf.float32)
-
-
-def _decode_png(file_bytes: tf.Tensor) -> tf.Tensor:
-    # 8-bit files come back as value * 257, so that one division serves both depths without a loss.
-    return _scale_16_bits(tf.io.decode_png(file_bytes, channels=1, dtype=tf.uint16))
-
-
 def _scale_16_bits(gray: tf.Tensor) -> tf.Tensor:
     return tf.cast(gray, tf.float32) / 257.0
 
 
 def _resize_to_square(gray: tf.Tensor, size: int) -> tf.Tensor:
-    square = _pad_to_square(gray)  # (side, side, 1)
-    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)  # (size, size, 1)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
-
-
-def _pad_to_square(image: tf.Tensor) -> tf.Tensor:
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    height, width = tf.shape(gray)[0], tf.shape(gray)[1]
     side = tf.maximum(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    paddings = [[top, side - height - top], [left, side - width - left], [0, 0]]
-    return tf.pad(image, paddings)
+    square = tf.pad(
+        gray, [[top, side - height - top], [left, side - width - left], [0, 0]]
+    )  # (side, side, 1)
+    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)  # (size, size, 1)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)

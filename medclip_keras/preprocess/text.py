@@ -116,13 +116,10 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
         lower_case=settings["lower_case"],
         max_tokens=settings["max_tokens"],
     )
-    require(
-        tokenizer.fingerprint == settings["sha256"],
-        str(directory / WORDPIECES_FILE),
-        f"the file whose SHA-256 {SETTINGS_FILE} names ({settings['sha256']})",
-        tokenizer.fingerprint,
-        "The vocabulary was changed after it was saved; the weights need the saved one.",
-    )
+    path, saved = str(directory / WORDPIECES_FILE), settings["sha256"]
+    needed = f"the file whose SHA-256 {SETTINGS_FILE} names ({saved})"
+    advice = "The vocabulary was changed after it was saved; the weights need the saved one."
+    require(tokenizer.fingerprint == saved, path, needed, tokenizer.fingerprint, advice)
     return tokenizer
 
 
@@ -141,30 +138,21 @@ def read_vocabulary(path: epath.PathLike) -> list[str]:
 def check_vocabulary(vocabulary: Sequence[str]) -> None:
     """Refuse pieces on which the tokeniser's operations crash or err.
 
-    >>> check_vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lung"])
-
     Raises:
         ValueError: a special piece is missing, or a piece occurs twice or is empty.
     """
     missing = [piece for piece in REQUIRED_PIECES if piece not in vocabulary]
-    require(
-        not missing,
-        "vocabulary",
-        f"a list that holds {', '.join(REQUIRED_PIECES)}",
-        f"{len(vocabulary)} pieces without {', '.join(missing)}",
-        "Give the vocabulary file that belongs to the text weights.",
-    )
+    needed = f"a list that holds {', '.join(REQUIRED_PIECES)}"
+    received = f"{len(vocabulary)} pieces without {', '.join(missing)}"
+    advice = "Give the vocabulary file that belongs to the text weights."
+    require(not missing, "vocabulary", needed, received, advice)
     first_line: dict[str, int] = {}
     for line, piece in enumerate(vocabulary, start=1):
         require(bool(piece), "vocabulary", "free of empty lines", f"nothing in line {line}")
         earlier = first_line.setdefault(piece, line)
-        require(
-            earlier == line,
-            "vocabulary",
-            "free of duplicates",
-            f"{piece!r} in lines {earlier} and {line}",
-            "Replace the second one by an unused piece, so that the ids after it stay.",
-        )
+        received = f"{piece!r} in lines {earlier} and {line}"
+        advice = "Replace the second one by an unused piece, so that the ids after it stay."
+        require(earlier == line, "vocabulary", "free of duplicates", received, advice)
 
 
 def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[str]:

@@ -51,12 +51,7 @@ class Classifier(GlobalStep, keras.Model):
         return self.head(tower.pooled)
 
     def objective(self, batch: dict, training: bool) -> Loss:
-        """Cross-entropy on the global batch: softmax for images of one class each, else sigmoids.
-
-        Args:
-            batch: of `records.labelled_images`.
-            training: whether the encoder is in training mode.
-        """
+        """Cross-entropy on a global batch of `labelled_images`: softmax for one class each, else sigmoids."""
         logits, labels = gather(self(batch["images"], training=training)), gather(batch["labels"])
         if self.classes.one_each:
             loss = softmax_cross_entropy(logits, labels)
@@ -109,18 +104,15 @@ def train_classifier(
     console, workdir = console or Console(), epath.Path(workdir)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
-    trainer = prepare(
-        lambda: Classifier(make_encoder(), classes, config, freeze).create_weights(),
-        config,
-        make_strategy(config.train),
-        workdir,
-        console,
-    )
+
+    def make() -> Classifier:
+        return Classifier(make_encoder(), classes, config, freeze).create_weights()
+
+    trainer = prepare(make, config, make_strategy(config.train), workdir, console)
     outcome = Outcome(trainer.start_step, trainer.total_steps)
     if not trainer.finished:
-        batches = labelled_images(
-            config, classes, steps_per_epoch=steps_per_epoch(config), start_step=trainer.start_step
-        )
+        per_epoch = steps_per_epoch(config)
+        batches = labelled_images(config, classes, steps_per_epoch=per_epoch, start_step=trainer.start_step)
         outcome = trainer.fit(batches, _validation_batches(config, classes))
     if (workdir / "checkpoints" / "best" / "checkpoint").exists():
         trainer.checkpoints.restore_weights("best")

@@ -5,12 +5,20 @@
 The weights are not stored: `draw` makes them from the tensors' names and shapes, here and in the tests alike.
 """
 
+import contextlib
 import json
 import pathlib
 import tempfile
 import zlib
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
+
+with contextlib.suppress(ImportError):  # the tests import `draw` and need no PyTorch
+    import timm
+    import torch
+    import torchvision
+    import transformers
 
 FOLDER = pathlib.Path(__file__).parent
 LAYOUTS, EXPECTED = FOLDER / "pretrained_layouts.json", FOLDER / "pretrained_expected.npz"
@@ -52,8 +60,6 @@ def draw_tokens() -> tuple[np.ndarray, np.ndarray]:
 
 def fill(model) -> dict:
     """Draws every tensor of a torch model; returns name → [shape, dtype]."""
-    import torch
-
     state = model.state_dict()
     for key, value in state.items():
         dtype = str(value.dtype).removeprefix("torch.")
@@ -68,9 +74,6 @@ def hugging_face(model_class, config, prefix: str):
 
     The names in memory changed with transformers 5, those in its files did not.
     """
-    import torch
-    from safetensors.numpy import load_file, save_file
-
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "model.safetensors"
         model_class(config).save_pretrained(folder)
@@ -82,9 +85,6 @@ def hugging_face(model_class, config, prefix: str):
 
 def text_tower(bias: bool):
     """The released text tower: names and embeddings of `draw_tokens`, of length 1."""
-    import torch
-    import transformers
-
     config = transformers.BertConfig(**TINY_BERT)
     bert, layout = hugging_face(transformers.BertModel, config, "text_model.model.")
     names = ["text_model.projection_head.weight"] + ["text_model.projection_head.bias"] * bias
@@ -104,8 +104,6 @@ def unit(x):
 
 def medclip_resnet50() -> tuple[dict, dict]:
     """One block a stage; `position_ids` as old versions of transformers wrote them; no projection bias."""
-    import torch
-    import torchvision
 
     class Vision(torch.nn.Module):
         def __init__(self):
@@ -124,9 +122,6 @@ def medclip_resnet50() -> tuple[dict, dict]:
 
 def medclip_swin() -> tuple[dict, dict]:
     """With a projection bias, and under DataParallel's `module.`."""
-    import torch
-    import transformers
-
     config = transformers.SwinConfig(**TINY_SWIN)
     swin, layout = hugging_face(transformers.SwinModel, config, "vision_model.model.")
     name, indices = "vision_model.projection_head.weight", "attention.self.relative_position_index"
@@ -140,9 +135,6 @@ def medclip_swin() -> tuple[dict, dict]:
 
 def torchvision_resnet50() -> tuple[dict, dict]:
     """Basic blocks, with the classifier."""
-    import torch
-    import torchvision
-
     model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [2, 1, 1, 1], num_classes=5)
     layout = fill(model)
     model.fc = torch.nn.Identity()
@@ -151,9 +143,6 @@ def torchvision_resnet50() -> tuple[dict, dict]:
 
 def timm_resnet() -> tuple[dict, dict]:
     """Bottlenecks, without a classifier."""
-    import timm
-    import torch
-
     model = timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (1, 1, 1, 1), num_classes=0)
     layout = fill(model)
     return layout, {"pooled": model(torch.from_numpy(draw_images(64, 3))).detach().numpy()}
@@ -161,9 +150,6 @@ def timm_resnet() -> tuple[dict, dict]:
 
 def hf_swin() -> tuple[dict, dict]:
     """For classification: a prefix, and a classifier beside it."""
-    import torch
-    import transformers
-
     config = transformers.SwinConfig(**TINY_SWIN)
     model, layout = hugging_face(transformers.SwinForImageClassification, config, "")
     states = model.swin(torch.from_numpy(draw_images(32, 3))).last_hidden_state
@@ -172,9 +158,6 @@ def hf_swin() -> tuple[dict, dict]:
 
 def hf_vit() -> tuple[dict, dict]:
     """The bare model, with its pooler."""
-    import torch
-    import transformers
-
     model, layout = hugging_face(transformers.ViTModel, transformers.ViTConfig(**TINY_VIT), "")
     states = model(torch.from_numpy(draw_images(24, 3))).last_hidden_state
     return layout, {"tokens": states.detach().numpy()}
@@ -182,9 +165,6 @@ def hf_vit() -> tuple[dict, dict]:
 
 def hf_bert() -> tuple[dict, dict]:
     """With the heads of its pretraining."""
-    import torch
-    import transformers
-
     config = transformers.BertConfig(**TINY_BERT)
     model, layout = hugging_face(transformers.BertForPreTraining, config, "")
     ids, mask = (torch.from_numpy(x) for x in draw_tokens())

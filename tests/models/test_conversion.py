@@ -73,14 +73,12 @@ def test_released_layout_gives_the_embeddings_of_the_released_model(kind, tmp_pa
     workdir = converted(write(tmp_path / "weights", tensors), kind, tmp_path / "run")
     printed = capsys.readouterr().out
     assert all(key.removeprefix("module.") in printed for key in tensors)
-    loaded = load_model(workdir)
-    size = IMAGE_SIZE[kind]
-    images = loaded.model.encode_images(peers.draw_images(size).transpose(0, 2, 3, 1))
+    model = load_model(workdir).model
+    images = model.encode_images(peers.draw_images(IMAGE_SIZE[kind]).transpose(0, 2, 3, 1))
     np.testing.assert_allclose(images, EXPECTED[f"{kind}/image"], atol=1e-5)
-    texts = loaded.model.encode_tokens(*peers.draw_tokens())
+    texts = model.encode_tokens(*peers.draw_tokens())
     np.testing.assert_allclose(texts, EXPECTED[f"{kind}/text"], atol=1e-5)
-    scale = float(peers.draw("logit_scale", ()))
-    np.testing.assert_allclose(loaded.model.logit_scale(), np.exp(scale), rtol=1e-5)
+    np.testing.assert_allclose(model.logit_scale(), np.exp(peers.draw("logit_scale", ())), rtol=1e-5)
 
 
 def test_released_workdir_has_the_released_configuration(tmp_path):
@@ -170,8 +168,8 @@ def without(key):
     return lambda tensors: tensors.pop(key)
 
 
-def with_tensor(key, shape, value=1):
-    return lambda tensors: tensors.update({key: np.full(shape, value, "float32")})
+def with_tensor(key, shape, value=1, dtype="float32"):
+    return lambda tensors: tensors.update({key: np.full(shape, value, dtype)})
 
 
 ONE = "vision_model.model.encoder.layers.0.blocks.1.attention.self.key.weight"
@@ -199,10 +197,7 @@ def swin(tmp_path_factory):
         (with_tensor(ONE, (8, 9)), rf"1 of a wrong shape: {ONE} is \(8, 9\) instead of \(8, 8\)"),
         (with_tensor(TWO, 17), rf"{TWO} is \(17,\) instead of \(16,\)"),
         (with_tensor("logit_scale", 2), r"logit_scale is \(2,\) instead of \(\)"),
-        (
-            lambda tensors: tensors.update({ONE: np.ones((8, 8), "int8")}),
-            f"1 of whole numbers: {ONE} is int8",
-        ),
+        (with_tensor(ONE, (8, 8), dtype="int8"), f"1 of whole numbers: {ONE} is int8"),
     ],
 )
 def test_misfit_tensor_is_refused_by_name_and_no_variable_changes(change, sentence, swin, tmp_path):
@@ -221,12 +216,7 @@ def test_misfit_tensor_is_refused_by_name_and_no_variable_changes(change, senten
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without(TWO), f"1 missing: {TWO}"),
-        (
-            with_tensor("text_model.extra.weight", 3),
-            r"1 not known: text_model\.extra\.weight'\. Nothing was w",
-        ),
-        (with_tensor(TWO, 17), rf"1 of a wrong shape: {TWO} is \(17,\) instead of \(16,\)"),
+        (with_tensor("text_model.extra.weight", 3), r"1 not known: .*extra\.weight'\. Nothing was written\."),
         (without("text_model.projection_head.weight"), "1 missing: text_model.projection_head.weight"),
         (without("text_model.model.embeddings.word_embeddings.weight"), "no embeddings.word_embeddings.wei"),
         (with_tensor("text_model.projection_head.weight", (9, 16)), "text_model.projection_head.weight': 9"),
@@ -249,10 +239,8 @@ def test_truncated_file_writes_no_file(resnet_tower, tmp_path, capsys):
     cut = tmp_path / "weights" / "cut.safetensors"
     cut.write_bytes(resnet_tower.read_bytes()[:-9])
     assert run(cut, "torchvision_resnet50", tmp_path / "tower") == 1
-    printed = capsys.readouterr().err
-    assert re.search(
-        r"^medclip_keras\.convert: `weights` must be a complete .*Fetch it again\.$", printed, re.M
-    )
+    sentence = r"^medclip_keras\.convert: `weights` must be a complete .*Fetch it again\.$"
+    assert re.search(sentence, capsys.readouterr().err, re.M)
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
@@ -274,13 +262,13 @@ def test_wrapper_prefixes_and_task_heads_are_ignored(tmp_path):
 
 
 def test_missing_layer_and_other_settings_of_config_json_are_refused(tmp_path):
-    settings = peers.TINY_BERT | {"num_hidden_layers": 5}
-    source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings=settings))
-    with pytest.raises(ValueError, match=r"16 missing: encoder\.layer\.4\.attention"):
-        convert.convert_tower(source)
-    source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings={"hidden_act": "relu"}))
-    with pytest.raises(ValueError, match=r"`config.json: hidden_act` must be 'gelu'. Received: 'relu'"):
-        convert.convert_tower(source)
+    for settings, sentence in (
+        (peers.TINY_BERT | {"num_hidden_layers": 5}, r"16 missing: encoder\.layer\.4\.attention"),
+        ({"hidden_act": "relu"}, r"`config.json: hidden_act` must be 'gelu'. Received: 'relu'"),
+    ):
+        source = read_source(write(tmp_path / "weights", tensors_of("hf_bert"), settings=settings))
+        with pytest.raises(ValueError, match=sentence):
+            convert.convert_tower(source)
     settings = {"architecture": "resnet50"}  # as timm writes it
     read_source(write(tmp_path / "timm", tensors_of("timm_resnet"), settings=settings))
 

@@ -1,5 +1,6 @@
 """The encoders: shapes, padding, pooling, saving, mixed precision."""
 
+import dataclasses
 import math
 
 import keras
@@ -14,12 +15,19 @@ from medclip_keras.models.image_encoder import BACKBONES, build_backbone
 TEXT = TextEncoderConfig(num_layers=4, num_heads=2, hidden_dim=16, intermediate_dim=32)
 
 
-def make(image=None, text=TEXT, **options) -> DualEncoder:
-    image = image or ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8)
+IMAGE = ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8)
+
+
+def make(image=IMAGE, text=None, local_features=False, **options) -> DualEncoder:
+    """A small model; `text` holds what differs from TEXT."""
     keras.utils.set_random_seed(0)
-    return DualEncoder(
-        ModelConfig(image=image, text=text, projection_dim=12, **options), 40, 10
-    ).build_towers()
+    text = dataclasses.replace(TEXT, **text or {})
+    config = ModelConfig(image=image, text=text, projection_dim=12, **options)
+    return DualEncoder(config, 40, 10, local_features=local_features).build_towers()
+
+
+def draw_images(size=32):
+    return np.random.default_rng(0).normal(size=(2, size, size, 1)).astype("float32")
 
 
 def tokens(lengths, width, seed=0):
@@ -30,15 +38,11 @@ def tokens(lengths, width, seed=0):
 
 def test_embeddings_have_unit_length_and_differ():
     model = make()
-    images = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype("float32")
-    ids, mask = tokens([3, 5, 2, 6], 6)
-    v, t = model.encode_images(images).numpy(), model.encode_tokens(ids, mask).numpy()
-    assert v.shape == (3, 12)
-    assert t.shape == (4, 12)
-    np.testing.assert_allclose(np.linalg.norm(v, axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(t, axis=1), 1, rtol=1e-6)
-    assert np.abs(v[0] - v[1]).max() > 1e-3
-    assert np.abs(t[0] - t[1]).max() > 1e-3
+    images, texts = model.encode_images(draw_images()), model.encode_tokens(*tokens([3, 5, 2, 6], 6))
+    for embeddings, number in ((images.numpy(), 2), (texts.numpy(), 4)):
+        assert embeddings.shape == (number, 12)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
+        assert np.abs(embeddings[0] - embeddings[1]).max() > 1e-3
 
 
 def test_text_embeddings_do_not_depend_on_the_padding_of_the_batch():
@@ -51,42 +55,31 @@ def test_text_embeddings_do_not_depend_on_the_padding_of_the_batch():
 
 
 def test_padded_mean_depends_on_the_padding_of_the_batch():
-    model = make(text=TextEncoderConfig(**(vars(TEXT) | {"pooling": "padded_mean"})))
+    model = make(text={"pooling": "padded_mean"})
     ids, mask = tokens([4], 4)
     wide = model.encode_tokens(np.pad(ids, [(0, 0), (0, 5)]), np.pad(mask, [(0, 0), (0, 5)]))
     assert np.abs(wide - model.encode_tokens(ids, mask)).max() > 1e-3
 
 
-def test_text_pools_hidden_states_one_two_and_last():
-    model = make()
-    ids, mask = tokens([3, 5], 5)
-    states = model.text_encoder.backbone(
-        {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-    )
-    assert len(states) == 3
-    layers = [s.name for s in model.text_encoder.backbone.layers if s.name.startswith("transformer_layer")]
-    assert layers == [f"transformer_layer_{i}" for i in range(4)]
-    mean = sum(np.asarray(s) for s in states) / 3  # (2, 5, 16)
-    pooled = np.stack([mean[i, :n].mean(0) for i, n in enumerate([3, 5])])
-    expected = pooled @ model.text_encoder.projection.kernel.numpy()
-    got = model.text_encoder({"token_ids": ids, "padding_mask": mask}).embeddings_unnormalized
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+LAST_FOUR = {"num_layers": 6, "hidden_states": "last_four", "pooling": "max"}
 
 
-def test_last_four_states_are_summed_and_the_maximum_skips_padding():
-    text = TextEncoderConfig(
-        **(vars(TEXT) | {"num_layers": 6, "hidden_states": "last_four", "pooling": "max"})
-    )
-    model = make(text=text)
+@pytest.mark.parametrize(
+    ("text", "num_states", "combine", "pool"), [({}, 3, np.mean, np.mean), (LAST_FOUR, 4, np.sum, np.max)]
+)
+def test_text_pools_hidden_states_over_word_pieces_without_padding(text, num_states, combine, pool):
+    """The mean of states 1, 2 and last of four; the sum of the last four of six, and its maximum."""
+    encoder = make(text=text).text_encoder
     ids, mask = tokens([3, 5], 5)
-    states = model.text_encoder.backbone(
-        {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-    )
-    assert len(states) == 4
-    total = sum(np.asarray(s) for s in states)  # (2, 5, 16)
-    pooled = np.stack([total[i, :n].max(0) for i, n in enumerate([3, 5])])
-    got = model.text_encoder({"token_ids": ids, "padding_mask": mask}).embeddings_unnormalized
-    np.testing.assert_allclose(got, pooled @ model.text_encoder.projection.kernel.numpy(), atol=1e-5)
+    inputs = {"token_ids": ids, "padding_mask": mask}
+    states = encoder.backbone(inputs | {"segment_ids": np.zeros_like(ids)})
+    assert len(states) == num_states
+    layers = [s.name for s in encoder.backbone.layers if s.name.startswith("transformer_layer")]
+    assert layers == [f"transformer_layer_{i}" for i in range(text.get("num_layers", 4))]
+    combined = combine([np.asarray(s) for s in states], axis=0)  # (2, 5, 16)
+    pooled = np.stack([pool(combined[i, :n], axis=0) for i, n in enumerate([3, 5])])
+    expected = pooled @ encoder.projection.kernel.numpy()
+    np.testing.assert_allclose(encoder(inputs).embeddings_unnormalized, expected, atol=1e-5)
 
 
 def test_an_mlp_projection_has_one_hidden_layer_with_a_relu():
@@ -96,15 +89,14 @@ def test_an_mlp_projection_has_one_hidden_layer_with_a_relu():
         hidden = np.maximum(x @ encoder.hidden.kernel.numpy() + encoder.hidden.bias.numpy(), 0)
         assert hidden.shape == (3, width)
         np.testing.assert_allclose(encoder.hidden(x), hidden, atol=1e-5)
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    images = draw_images()
     pooled = np.mean(model.image_encoder.backbone(np.repeat(images, 3, axis=-1)), axis=(1, 2))
     expected = model.image_encoder.hidden(pooled).numpy() @ model.image_encoder.projection.kernel.numpy()
     np.testing.assert_allclose(model.image_encoder(images).embeddings_unnormalized, expected, atol=1e-5)
 
 
 def test_local_features_are_regions_of_the_third_stage_and_words():
-    model = make_local()
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    model, images = make(local_features=True), draw_images()
     ids, mask = tokens([4, 6], 6)
     word_ids = np.array([[-1, 0, 0, -1, -1, -1], [-1, 0, 1, 1, 2, -1]], "int32")
     batch = {"images": images, "token_ids": ids, "padding_mask": mask, "word_ids": word_ids}
@@ -124,30 +116,21 @@ def test_local_features_are_regions_of_the_third_stage_and_words():
     np.testing.assert_allclose(said["image_embeddings"], model.encode_images(images), atol=1e-6)
 
 
-def make_local() -> DualEncoder:
-    keras.utils.set_random_seed(0)
-    image = ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8)
-    config = ModelConfig(image=image, text=TEXT, projection_dim=12)
-    return DualEncoder(config, 40, 10, local_features=True).build_towers()
-
-
 def test_images_are_enlarged_for_the_backbone():
-    model = make(ImageEncoderConfig(backbone="small_resnet", image_size=24, upsampled_size=32, width=8))
+    model, images = make(dataclasses.replace(IMAGE, image_size=24, upsampled_size=32)), draw_images(24)
     assert model.image_encoder.backbone.input_shape == (None, 32, 32, 3)
-    images = np.random.default_rng(0).normal(size=(2, 24, 24, 1)).astype("float32")
     large = tf.image.resize(images, (32, 32), "bilinear")
-    same = make(ImageEncoderConfig(backbone="small_resnet", image_size=32, width=8))
-    np.testing.assert_allclose(model.encode_images(images), same.encode_images(large), atol=1e-6)
+    np.testing.assert_allclose(model.encode_images(images), make().encode_images(large), atol=1e-6)
 
 
 def test_frozen_layers_are_the_embeddings_and_the_first_ones():
-    model = make(text=TextEncoderConfig(**(vars(TEXT) | {"frozen_layers": 3})))
+    model = make(text={"frozen_layers": 3})
     text = [v.path for v in model.text_encoder.trainable_variables]
     assert not [path for path in text if "embedding" in path]
     layers = {part for path in text for part in path.split("/") if part.startswith("transformer_layer")}
     assert layers == {"transformer_layer_3"}
     with pytest.raises(ValueError, match=r"`model.text.frozen_layers` must be at most 4 layers. Received: 5"):
-        make(text=TextEncoderConfig(**(vars(TEXT) | {"frozen_layers": 5})))
+        make(text={"frozen_layers": 5})
 
 
 def test_bert_computes_the_exact_gelu():
@@ -183,9 +166,8 @@ def test_every_backbone_has_a_feature_map_of_its_width(backbone):
 
 
 def test_an_unknown_backbone_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"must be one of small_resnet, resnet18, .* Near names: resnet50, resnet18"
-    ):
+    sentence = r"must be one of small_resnet, resnet18, .* Near names: resnet50, resnet18"
+    with pytest.raises(ValueError, match=sentence):
         build_backbone(ImageEncoderConfig(backbone="resnet51"))
 
 
@@ -196,7 +178,7 @@ def test_presets_load_from_local_folders_and_their_vocabulary_must_fit(tmp_path)
         vocabulary_size=40, num_layers=3, num_heads=2, hidden_dim=16, intermediate_dim=32
     )
     bert.save_to_preset(str(tmp_path / "bert"))
-    model = make(text=TextEncoderConfig(preset=str(tmp_path / "bert")))
+    model = make(text={"preset": str(tmp_path / "bert")})
     np.testing.assert_array_equal(
         model.text_encoder.backbone.get_layer("token_embedding").embeddings,
         bert.get_layer("token_embedding").embeddings,
@@ -226,7 +208,7 @@ def test_weights_survive_saving(tmp_path):
 
 
 def test_mixed_precision_gives_float32_embeddings_near_those_of_float32():
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    images = draw_images()
     exact = make().encode_images(images)
     try:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")

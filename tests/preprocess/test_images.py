@@ -17,7 +17,6 @@ from medclip_keras.preprocess.images import (
     decode_all_to_squares,
     decode_to_square,
     for_evaluation,
-    normalise,
     picture_to_square,
 )
 
@@ -117,9 +116,8 @@ def test_jpeg_colour_becomes_luminance():
 def test_file_decodes_alike_one_by_one_batched_and_in_a_graph():
     contents = list(files().values())
     singles = np.stack([decode_to_square(content, 24) for content in contents])
-    assert (
-        len({single.tobytes() for single in singles}) == 7
-    )  # 16 bit, alpha and progressive equal their plain twins
+    # 16 bit, alpha and progressive equal their plain twins.
+    assert len({single.tobytes() for single in singles}) == 7
     np.testing.assert_array_equal(decode_all_to_squares(tf.constant(contents), 24), singles)
     graph = tf.function(lambda batch: decode_all_to_squares(batch, 24))
     np.testing.assert_array_equal(graph(tf.constant(contents)), singles)
@@ -135,30 +133,21 @@ def test_truncated_file_is_an_invalid_argument(name, missing):
         decode_to_square(files()[name][:-missing], 24)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"version https://git-lfs.github.com/spec/v1\n",
-        encode(picture(9, 9), "BMP"),
-        encode(picture(9, 9), "GIF"),
-    ],
-)
-def test_file_that_is_no_jpeg_or_png_is_an_invalid_argument(content):
+def corrupt(content):
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 4
+    return bytes(changed)
+
+
+OTHER_FILES = {"BMP": encode(picture(9, 9), "BMP"), "GIF": encode(picture(9, 9), "GIF"), "empty": b""}
+OTHER_FILES["Git LFS pointer"] = b"version https://git-lfs.github.com/spec/v1\n"
+OTHER_FILES["corrupt PNG"] = corrupt(files()["png_portrait"])
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_file_that_is_no_intact_jpeg_or_png_is_an_invalid_argument(name):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_to_square(content, 24)
-
-
-def test_corrupt_png_is_an_invalid_argument():
-    content = bytearray(files()["png_portrait"])
-    content[len(content) // 2] ^= 4
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_to_square(bytes(content), 24)
-
-
-def test_normalise_uses_the_released_statistics():
-    values = normalise(tf.constant([0, 51, 255], tf.uint8))
-    np.testing.assert_allclose(values, [(v - 0.5863) / 0.2795 for v in (0, 0.2, 1)], rtol=1e-6)
+        decode_to_square(OTHER_FILES[name], 24)
 
 
 def test_evaluation_resizes_and_clips():

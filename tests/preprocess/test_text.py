@@ -30,19 +30,13 @@ def test_tokens_of_a_sentence_equal_those_derived_by_hand(tokenizer):
     assert tokens["token_ids"].dtype == tokens["padding_mask"].dtype == tf.int32
 
 
-def test_case_is_kept_by_a_cased_tokenizer():
-    cased = Tokenizer(VOCABULARY, lower_case=False, max_tokens=4)
-    np.testing.assert_array_equal(cased(tf.constant(["Lung", "lung"]))["token_ids"][:, 1], [10, 5])
-    uncased = Tokenizer(VOCABULARY, lower_case=True, max_tokens=4)
-    np.testing.assert_array_equal(uncased(tf.constant(["Lung", "lung"]))["token_ids"][:, 1], [5, 5])
-
-
-def test_accents_are_stripped_with_the_case_only():
-    texts = tf.constant(["cléar"])
-    uncased = Tokenizer(VOCABULARY, lower_case=True, max_tokens=4)
-    assert uncased(texts)["token_ids"][0, 1] == VOCABULARY.index("clear")
-    cased = Tokenizer(VOCABULARY, lower_case=False, max_tokens=4)
-    assert cased(texts)["token_ids"][0, 1] == VOCABULARY.index("[UNK]")
+@pytest.mark.parametrize(
+    ("lower_case", "pieces"), [(True, ["lung", "lung", "clear"]), (False, ["Lung", "lung", "[UNK]"])]
+)
+def test_case_and_accents_are_kept_by_a_cased_tokenizer_only(lower_case, pieces):
+    tokenizer = Tokenizer(VOCABULARY, lower_case=lower_case, max_tokens=4)
+    found = tokenizer(tf.constant(["Lung", "lung", "cléar"]))["token_ids"][:, 1]
+    np.testing.assert_array_equal(found, [VOCABULARY.index(piece) for piece in pieces])
 
 
 def test_truncation_keeps_the_end_piece():
@@ -97,15 +91,12 @@ def test_load_gives_the_saved_vocabulary_and_its_lower_casing(lower_case, token_
     assert loaded(tf.constant(["Lung"]))["token_ids"][0, 1] == token_id
 
 
-def test_load_refuses_changed_wordpieces(tokenizer, tmp_path):
+def test_load_refuses_a_missing_tokenizer_and_changed_wordpieces(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=r"`directory` must be a folder with tokenizer\.json"):
+        load_tokenizer(tmp_path)
     tokenizer.save(tmp_path)
     (tmp_path / "wordpieces.txt").write_text("\n".join([*VOCABULARY[:4], "heart", *VOCABULARY[5:]]) + "\n")
     with pytest.raises(ValueError, match=r"wordpieces.txt` must be .* SHA-256"):
-        load_tokenizer(tmp_path)
-
-
-def test_load_refuses_a_folder_without_a_tokenizer(tmp_path):
-    with pytest.raises(ValueError, match=r"`directory` must be a folder with tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
