@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from objective_cases import ON_REPLICAS, make_cases
 
+from medclip_keras.config import TrainConfig
 from medclip_keras.training.replicas import gather, make_strategy
 
 SHARES = (slice(0, 3), slice(3, None))
@@ -20,7 +21,7 @@ SHARES = (slice(0, 3), slice(3, None))
 def main(output: str) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = make_strategy("mirrored")
+    strategy = make_strategy(TrainConfig(strategy="mirrored"))
     assert strategy.num_replicas_in_sync == 2
     cases = {name: case for name, case in make_cases().items() if name in ON_REPLICAS}
 
