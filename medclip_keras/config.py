@@ -69,17 +69,17 @@ ImageSide = Annotated[int, Field(ge=16)]  # pixels
 
 @_section("data.raw")
 class RawInput:
-    """Raw files of one archive, of which the pipeline makes records. `$NAME` in a path is expanded."""
+    """Raw files of one archive, input of the pipeline. `$NAME` in a path is expanded."""
 
     source: str
-    images: str = ""  # file or folder that holds the images; empty: none are read
-    reports: str = ""  # file or folder that holds the reports; empty: none are read
-    hold_out: tuple[str, ...] = ()  # evaluation sets whose patients are left out, NAME or NAME=PATH
+    images: str = ""  # file or folder of the images; empty: no images
+    reports: str = ""  # file or folder of the reports; empty: no reports
+    hold_out: tuple[str, ...] = ()  # evaluation sets whose patients are excluded, NAME or NAME=PATH
 
 
 @_section("data.phantom")
 class PhantomConfig:
-    """How many synthetic studies the pipeline draws before it starts; see `sources.phantom`."""
+    """Counts of synthetic studies that the pipeline draws first; see `sources.phantom`."""
 
     num_paired: Count = 1200
     num_image_only: Count = 400
@@ -89,7 +89,7 @@ class PhantomConfig:
 
 @_section("data")
 class DataConfig:
-    """Which records, and how batches are made of them."""
+    """Records, and how batches are drawn from them."""
 
     phantom: PhantomConfig | None = None  # synthetic studies that `pipeline` makes
     raw: tuple[RawInput, ...] = ()  # raw archives that `pipeline` starts from
@@ -104,20 +104,17 @@ class DataConfig:
     stored_image_size: ImageSide = 256  # side of the decoded images in the shards
     balance: bool = True  # repeat-factor draws, so that rare findings are seen as often as common ones
     shuffle_buffer: PositiveCount = 2048  # records held in memory to shuffle
-    # Which sentence meets which image: independent draws; own_report: a random one of the image's own report,
-    # where it has one; label_overlap: the same, and other images meet one that shares a finding with them, as
-    # in MedCLIP's released code; pairs: images without a report are left out; auto: what the objective is
-    # made for.
+    # independent: sentences are drawn independently of images. own_report: a random sentence of the image's
+    # own report, if any. label_overlap: own_report; an image without a report gets a sentence that shares a
+    # finding, as in MedCLIP's released code. pairs: skip images without a report. auto: by objective.
     pairing: Literal["auto", "independent", "own_report", "label_overlap", "pairs"] = "auto"
-    paired_share: PositiveShare = (
-        1.0  # of the studies with image and report, those that are trained on; by hash
-    )
+    paired_share: PositiveShare = 1.0  # share of the paired studies to train on, chosen by hash
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"
     coding: Literal["multi_hot", "signed"] = "multi_hot"
     closure: bool = False  # a present child makes its parent present, an absent parent its children absent
     unlabelled_sentence: Literal["zero", "no_finding"] = "zero"
-    min_words: Count = 3  # shorter sentences are left out
+    min_words: Count = 3  # shorter sentences are skipped
     max_tokens: Annotated[int, Field(ge=3)] = 77  # [CLS], at least one word piece, [SEP]
     allow_anomalies: bool = False  # train on records in which validate_records finds anomalies
 
@@ -133,7 +130,7 @@ class AugmentConfig:
     translation: Share = 0.0625  # share of the side
     scale: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.8, 1.1)
     crop: bool = True  # random crop of image_size from the stored side; False: resize
-    # Share of that crop's side that is kept and enlarged.
+    # Share of the crop's side that is cut out and enlarged.
     crop_share: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(_ascending)] = (1.0, 1.0)
     # Gaussian, pixels of an image of side 224.
     blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)] = (0.0, 0.0)
@@ -145,8 +142,8 @@ class ImageEncoderConfig:
 
     backbone: str = "resnet50"  # a name of models.image_encoder.BACKBONES
     preset: str = ""  # anything keras-hub loads, a local folder of Hugging Face weights too; empty: random
-    image_size: ImageSide = 224  # side of the images that the encoder is given
-    upsampled_size: Count = 0  # side the backbone sees, where that is to be another
+    image_size: ImageSide = 224  # side of the encoder's input
+    upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
 
 
@@ -163,7 +160,7 @@ class TextEncoderConfig:
     max_positions: Count = 0  # rows of the position table; 0: data.max_tokens
     hidden_states: Literal["first_two_and_last", "last", "last_four"] = "first_two_and_last"
     pooling: Literal["masked_mean", "padded_mean", "max"] = "masked_mean"
-    frozen_layers: Count = 0  # so many transformer layers, and the embeddings, keep their weights
+    frozen_layers: Count = 0  # number of frozen transformer layers; above 0, the embeddings are frozen too
     projection_bias: bool = False  # some released weights have one
     vocabulary: str = ""  # wordpiece file; empty: the preset's, or learned from the training split
     vocabulary_size: Annotated[int, Field(ge=10)] = 8000  # of a learned vocabulary
@@ -187,23 +184,24 @@ class ObjectiveConfig:
     """The loss (a function of `objectives`) and the switches of label matching (paper against code)."""
 
     name: Annotated[str, AfterValidator(_known_objective)] = "semantic_matching"
-    instance_weight: Share = 0.5  # mixed_matching: how much an own pair counts against shared findings
+    instance_weight: Share = 0.5  # mixed_matching: weight of the own pair against shared findings
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: Positive = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
-    tree_closeness: Share = 0.0  # how far findings that share an ancestor count as the same
+    tree_closeness: Share = 0.0  # closeness of findings that share an ancestor; 0: unrelated
 
 
 @_section("train")
 class TrainConfig:
     """Optimisation."""
 
-    batch_size: Annotated[int, Field(ge=2)] = 100  # images a step, and sentences a step, over all replicas
-    epochs: Positive = 10.0  # passes over the images; used where `steps` is 0
+    batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
+    epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
     steps: Count = 0
     learning_rate: Positive = 2e-5
-    schedule: Literal["cosine", "plateau"] = "cosine"  # after the warm-up; plateau: halved where it stalls
-    plateau_patience: PositiveCount = 5  # validations without a better one before the rate is halved
+    # After the warm-up; plateau: halve the rate when validation stalls.
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    plateau_patience: PositiveCount = 5  # validations without improvement before the rate is halved
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # cosine only
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
@@ -216,7 +214,7 @@ class TrainConfig:
 
 @_section("evaluation")
 class EvaluationConfig:
-    """What is measured at the end of a run, on the test split."""
+    """Evaluation on the test split at the end of a run."""
 
     # single_finding: accuracy among images that are positive for exactly one of `findings` (the x200 sets);
     # multi_label: one AUROC a finding over all images ("Abnormal" is: No Finding not positive).
@@ -228,9 +226,9 @@ class EvaluationConfig:
         "Edema",
         "Pleural Effusion",
     )
-    per_class: PositiveCount = 200  # images a class, at most; single_finding only
+    per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
-    num_prompts: PositiveCount = 10  # prompts a finding, at most
+    num_prompts: PositiveCount = 10  # maximum prompts per finding
     tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
@@ -239,7 +237,7 @@ class EvaluationConfig:
 
 @_section()
 class RunConfig:
-    """Everything that decides a run's bytes, but for the input files."""
+    """All settings of a run: with the input files they determine its results."""
 
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -286,7 +284,7 @@ class RunConfig:
 
     @property
     def pairing(self) -> str:
-        """`data.pairing`; "auto" is what the objective is made for."""
+        """`data.pairing`; "auto" resolves to the objective's default."""
         auto = self.data.pairing == "auto"
         return OBJECTIVES[self.objective.name].pairing if auto else self.data.pairing
 
@@ -295,7 +293,7 @@ _ADAPTER = pydantic.TypeAdapter(RunConfig)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON types."""
+    """Convert a configuration to JSON types."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values
 
@@ -313,7 +311,7 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """Applies `--set a.b=c` assignments; values are JSON where they parse as JSON, else strings.
+    """Applies `--set a.b=c` assignments; parse values as JSON, else keep them as strings.
 
     >>> override(RunConfig("mine"), ["train.steps=10"]).train.steps
     10
@@ -339,7 +337,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
 
 
 def field_values(config: RunConfig) -> dict[str, Any]:
-    """Every field by its path, as JSON types.
+    """Map each field's path to its value, as JSON types.
 
     >>> field_values(RunConfig("mine"))["train.batch_size"]
     100
@@ -365,7 +363,7 @@ def _unknown_field(path: str) -> str:
 
 
 def _sentence(error: pydantic.ValidationError, section: str = "") -> str:
-    """The first error as "`path` must be requirement. Received: value.", with the near names of a choice."""
+    """Format the first error as "`path` must be requirement. Received: value.", with near names."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in (section, *first["loc"]) if part != "")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

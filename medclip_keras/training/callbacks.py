@@ -20,7 +20,7 @@ from medclip_keras.training.model import loss_scale
 
 
 class StepCallback(keras.callbacks.Callback):
-    """A callback that knows the step of the whole run, a resumed one too.
+    """Callback that counts the steps of the whole run, earlier processes included.
 
     Args:
         start_step: steps done before this process began.
@@ -31,12 +31,12 @@ class StepCallback(keras.callbacks.Callback):
         self.step = start_step
 
     def on_train_batch_end(self, batch, logs=None):
-        """Counts the step, then calls `on_step`."""
+        """Count the step, then call `on_step`."""
         self.step += 1
         self.on_step(self.step, logs or {})
 
     def on_step(self, step: int, logs: dict) -> None:
-        """Called after each step; `step` counts from 1."""
+        """Run after each step; `step` counts from 1."""
 
 
 class StopOnNaN(StepCallback):
@@ -99,13 +99,13 @@ class StopOnSignal(StepCallback):
 
 
 class ProgressBar(StepCallback):
-    """A bar with loss, KL, temperature, images a second and time left; a line now and then in a log file.
+    """Show loss, KL, temperature, images per second and time left: a bar, or lines if not a terminal.
 
     Args:
         start_step: steps done before.
         total_steps: steps of the whole run.
         batch_size: images a step.
-        console: where it prints.
+        console: prints the progress.
     """
 
     SECONDS_BETWEEN_LINES = 15
@@ -118,9 +118,7 @@ class ProgressBar(StepCallback):
     def __enter__(self) -> "ProgressBar":
         self._began = self._last_line = time.monotonic()
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(
-            *columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=False
-        )
+        self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
         self._task = self._bar.add_task("", total=self.total_steps, completed=self.step, figures="")
         if self.console.is_terminal:
             self._bar.start()
@@ -130,8 +128,8 @@ class ProgressBar(StepCallback):
         self._bar.stop()
 
     def on_step(self, step, logs):
-        """Moves the bar."""
-        if step == self._first_step + 1:  # the first step traces the graph: not counted in the rate
+        """Update the bar."""
+        if step == self._first_step + 1:  # exclude the first step, which traces the graph
             self._began = time.monotonic()
             return
         rate = (step - self._first_step - 1) / max(time.monotonic() - self._began, 1e-9)
@@ -152,12 +150,12 @@ class ProgressBar(StepCallback):
 
 
 class TensorBoard(StepCallback):
-    """Scalars of every `log_every`-th step.
+    """Write scalars every `log_every` steps.
 
     Args:
         start_step: steps done before.
         writer: a TensorFlow summary writer.
-        config: says how often.
+        config: uses `log_every` and `batch_size`.
     """
 
     def __init__(self, start_step: int, writer, config: TrainConfig):
@@ -166,7 +164,7 @@ class TensorBoard(StepCallback):
         self._last = time.monotonic()
 
     def on_step(self, step, logs):
-        """Writes loss, KL, temperature, gradient norm, learning rate and images a second."""
+        """Write loss, KL, temperature, gradient norm, learning rate and images per second."""
         if step % self.config.log_every:
             return
         seconds, self._last = time.monotonic() - self._last, time.monotonic()
@@ -180,7 +178,7 @@ class TensorBoard(StepCallback):
 
 
 class Validation(StepCallback):
-    """Loss and KL on fixed validation batches, the similarity matrices, and the checkpoints.
+    """Validate on fixed batches, draw the similarity matrices and save checkpoints.
 
     Args:
         start_step: steps done before.
@@ -212,7 +210,7 @@ class Validation(StepCallback):
             self.saved_step = step
 
     def validate(self, step: int) -> float:
-        """Returns the mean KL over the validation batches; keeps the weights if it is the lowest so far."""
+        """Return the mean KL of the validation batches; save the weights if it is the lowest so far."""
         self._objective = self._objective or tf.function(lambda b: self.model.objective(b, training=False))
         outcomes = [self._objective(batch) for batch in self.batches]
         kl = float(np.mean([o.kl for o in outcomes]))
@@ -225,14 +223,14 @@ class Validation(StepCallback):
         return kl
 
     def _halve_stale_rate(self) -> None:
-        """ConVIRT's schedule: half the rate after `plateau_patience` validations without a better one."""
+        """Halve the learning rate after `plateau_patience` validations without improvement, as ConVIRT."""
         if int(self.checkpoints.num_stale.numpy()) >= self.model.run.train.plateau_patience:
             self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
             self.checkpoints.num_stale.assign(0)
 
 
 def _matrices(outcome) -> np.ndarray:
-    """Cosines of the embeddings beside similarities of the labels, as one picture, uint8 (1, H, W, 4)."""
+    """Draw logits beside label similarities in one image, uint8 (1, H, W, 4)."""
     order = np.argsort(-outcome.similarity.numpy().sum(1), kind="stable")[:64]
     figure = Figure(figsize=(8, 4), layout="constrained")
     canvas = FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""Checkpoints that an unbroken and a resumed run share bit for bit: weights, seeds, optimizer and step."""
+"""Checkpoints of weights, seeds, optimizer and step; a resumed run equals an uninterrupted one exactly."""
 
 import tensorflow as tf
 from etils import epath
@@ -7,23 +7,22 @@ from medclip_keras.training.model import MedCLIP
 
 
 class Checkpoints:
-    """The last checkpoints of a run, to go on from, and the best one on the validation split, to use.
+    """Save the last two checkpoints, to resume from, and the best one on the validation split.
 
-    TensorFlow writes a checkpoint's files under new names before it points to them: a killed process
-    leaves the one before. Model variables hold the state of the dropout seeds too, so dropout goes on where
-    it was; the batches need nothing saved, for batch k is a function of the seed and k.
+    Saving is atomic: a killed process leaves the previous checkpoint. Model variables include the state of
+    the dropout seeds. Batches need no state: batch k is a function of the seed and k.
 
     Args:
         directory: folder of the checkpoints.
         model: the model, with every weight created.
-        resumable: False where only weights are wanted (no optimizer is restored then).
+        resumable: whether to save and restore the optimizer too.
     """
 
     def __init__(self, directory: str, model: MedCLIP, resumable: bool = True):
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_kl = tf.Variable(float("inf"), dtype=tf.float64, trainable=False)
         self.num_stale = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # Lists of variables: tracking the Keras objects themselves leaves some of their state out.
+        # Track lists of variables: tracking the Keras objects misses some of their state.
         weights = [v.value for v in model.variables]
         parts = {"step": self.step, "best_kl": self.best_kl, "num_stale": self.num_stale, "weights": weights}
         self._best = tf.train.Checkpoint(step=self.step, weights=weights)
@@ -35,13 +34,13 @@ class Checkpoints:
         self._last_manager = tf.train.CheckpointManager(self._last, last, max_to_keep=2)
 
     def save(self, step: int) -> None:
-        """Saves everything that going on needs."""
+        """Save all state that resuming needs."""
         self.step.assign(step)
         self._last_manager.save(checkpoint_number=step)
 
     def save_if_best(self, step: int, kl: float) -> bool:
-        """Keeps the weights where the validation KL is the lowest so far; else counts one more stale one."""
-        if not kl < float(self.best_kl.numpy()):  # float() refuses a variable of several devices
+        """Save the weights if the validation KL is the lowest so far; else count a stale validation."""
+        if not kl < float(self.best_kl.numpy()):  # float() fails on a mirrored variable
             self.num_stale.assign_add(1)
             return False
         self.best_kl.assign(kl)
@@ -51,14 +50,14 @@ class Checkpoints:
         return True
 
     def restore_last(self) -> int:
-        """Restores the last checkpoint; returns its step, 0 where there is none."""
+        """Restore the last checkpoint and return its step; 0 without a checkpoint."""
         if self._last_manager.latest_checkpoint is None:
             return 0
         self._last.restore(self._last_manager.latest_checkpoint).assert_consumed()
         return int(self.step.numpy())
 
     def restore_weights(self, which: str) -> int:
-        """Restores the weights of the "best" or the "last" checkpoint; returns its step.
+        """Restore the weights of the "best" or the "last" checkpoint and return its step.
 
         Raises:
             ValueError: there is no such checkpoint.

@@ -1,4 +1,4 @@
-"""The Keras model whose `train_step` computes the loss on the global batch, on one device or on many."""
+"""The MedCLIP model and its optimizer; `train_step` computes the loss on the global batch of all devices."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,10 @@ from medclip_keras.training.replicas import gather, num_replicas, sum_over_repli
 
 
 class GlobalStep:
-    """Trains a Keras model on the global batch, on one device or on many; a mixin.
+    """Mixin that trains a Keras model on the global batch of one or more devices.
 
-    Every replica computes the very same loss on the global batch, from what all replicas gathered. The
-    gradient of (loss / num_replicas), summed over replicas, is then the gradient that one device would have:
-    gathering's backward pass sums over the replicas already.
+    Every replica gathers the global batch and computes the same loss. The gradient of (loss / num_replicas),
+    summed over replicas, equals that of one device: the backward pass of `gather` sums over replicas already.
 
     The model has an `objective(batch, training)` that returns a `Loss`, a `logit_scale()` and the `run`.
     """
@@ -30,9 +29,9 @@ class GlobalStep:
     logit_scale: Callable[[], Tensor]
 
     def global_gradients(self, batch: dict) -> tuple[Loss, list[tf.Tensor]]:
-        """Outcome of the objective, and the gradients of the global batch, equal on every replica.
+        """Return the loss and the gradients of the global batch, equal on every replica.
 
-        Backpropagated with the scaled loss, so that float16 gradients do not underflow, and unscaled again.
+        Scales the loss so that float16 gradients do not underflow, then unscales the gradients.
         """
         scale = loss_scale(self.optimizer)
         with tf.GradientTape() as tape:
@@ -44,11 +43,11 @@ class GlobalStep:
         return outcome, [sum_over_replicas(g) / scale for g in gradients]
 
     def train_step(self, batch: dict) -> dict:
-        """One step: the loss and its gradient on the global batch, clipped by their global norm, applied."""
+        """Apply the gradients of the global batch, clipped by their global norm."""
         outcome, gradients = self.global_gradients(batch)
         gradients, norm = tf.clip_by_global_norm(gradients, self.run.train.clip_norm)
-        # The optimizer sums over replicas once more, and divides by the scale. It skips a step whose
-        # gradients are not finite if it scales the loss.
+        # The optimizer sums over replicas again and divides by the scale. With loss scaling it skips a step
+        # whose gradients are not finite.
         factor = loss_scale(self.optimizer) / num_replicas()
         self.optimizer.apply([g * factor for g in gradients], self.trainable_variables)
         return {
@@ -59,7 +58,7 @@ class GlobalStep:
         }
 
     def test_step(self, batch: dict) -> dict:
-        """Loss and KL to the target of one batch, dropout off."""
+        """Compute loss and KL of one batch, without dropout."""
         outcome = self.objective(batch, training=False)
         return {"loss": outcome.loss, "kl": outcome.kl}
 
@@ -70,13 +69,13 @@ def loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
 
 
 class MedCLIP(GlobalStep, DualEncoder):
-    """A dual encoder that trains with the objective of its run: semantic matching, unless it says another.
+    """Dual encoder that trains with its run's objective; semantic matching by default.
 
     Args:
         config: the run.
         vocabulary_size: number of word pieces.
         concept_kernel: float (num_findings, num_findings) by which the objective compares labels; None: the
-            identity. It is no weight, and a model that is not trained further does without.
+            identity. Only training uses it; checkpoints do not hold it.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             )
 
     def objective(self, batch: dict, training: bool) -> Loss:
-        """The loss on the global batch, from this replica's share of it.
+        """Compute the loss on the global batch from this replica's share.
 
         Args:
             batch: as `records.batches.training_batches` makes them: "images" (B, S, S, 1), "token_ids",

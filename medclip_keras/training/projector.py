@@ -13,12 +13,12 @@ from medclip_keras.training.model import MedCLIP
 def write_projector(
     model: MedCLIP, batches: Sequence[dict], names: Sequence[str], directory: epath.PathLike
 ) -> None:
-    """Writes embeddings and labels where `tensorboard --logdir` finds them; no text and no identifier.
+    """Write held-out embeddings and their findings for `tensorboard --logdir`; no text, no identifier.
 
     Args:
         model: the trained model.
         batches: validation batches, as `records.batches.training_batches` makes them.
-        names: of the findings, in the order of the label vectors.
+        names: names of the findings, in the order of the label vectors.
         directory: TensorBoard's folder.
     """
     directory = epath.Path(directory)

@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model with all that using it needs.
+    """A trained model with its run, concepts and tokenizer.
 
     Attributes:
         config: the run.
@@ -38,13 +38,12 @@ class LoadedModel:
 
 
 def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
-    """The trained model of a workdir.
+    """Load the trained model of a workdir.
 
     Args:
         workdir: as `train` left it.
-        which: "best" by the validation KL, or "last". A run without a validation so far (no validation split,
-            stopped early, converted weights) has no best: the last is loaded, with a warning in the log and
-            `checkpoint` "last".
+        which: "best" by the validation KL, or "last". A run without validation (no validation split,
+            stopped early, converted weights) falls back to "last", with a warning in the log.
 
     Raises:
         ValueError: the folder holds no run or no checkpoint.

@@ -1,4 +1,4 @@
-"""One training run, from record folders to checkpoints, resumed from its last checkpoint."""
+"""Train a run on record folders, or resume it from its last checkpoint."""
 
 import contextlib
 import dataclasses
@@ -236,29 +236,27 @@ def _open_vocabulary(config: RunConfig, table: ConceptTable, folder: epath.Path)
 
 
 def count_steps(config: RunConfig) -> int:
-    """Steps of the whole run: `train.steps`, or `train.epochs` passes over the training images."""
+    """Count the steps of the whole run: `train.steps`, or `train.epochs` passes over the training images."""
     return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch(config)))
 
 
 def steps_per_epoch(config: RunConfig) -> int:
-    """Steps that draw as many images as the training split holds."""
+    """Count the steps that draw as many images as the training split holds."""
     return max(1, num_images(config, "train") // config.train.batch_size)
 
 
 def num_images(config: RunConfig, split: str) -> int:
-    """Images of a split, by the manifests."""
+    """Sum the images of a split over the manifests."""
     return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
 
 
 def validation_batches(config: RunConfig, tokenizer: Tokenizer) -> list[dict]:
-    """Up to 8 batches of the validation split, drawn as in training, not augmented; maybe none."""
+    """Draw up to 8 validation batches as in training, without augmentation; none without a split."""
     held_out = num_images(config, "valid")
     if not held_out:
         return []
-    plain, per_epoch = (
-        dataclasses.replace(config, augment=_PLAIN),
-        max(1, held_out // config.train.batch_size),
-    )
+    plain = dataclasses.replace(config, augment=_PLAIN)
+    per_epoch = max(1, held_out // config.train.batch_size)
     batches = training_batches(plain, tokenizer, split="valid", steps_per_epoch=per_epoch)
     return list(itertools.islice(batches, _VALIDATION_BATCHES))
 

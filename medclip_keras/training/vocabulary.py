@@ -1,6 +1,4 @@
-"""The word pieces of a run: from a file, from the text weights, or learned from the training sentences."""
-
-from collections.abc import Iterator
+"""Make a run's tokenizer from a vocabulary file, pretrained text weights, or the training sentences."""
 
 import tensorflow as tf
 from etils import epath
@@ -11,26 +9,27 @@ from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, read_voca
 
 
 def make_tokenizer(config: RunConfig, sentences: tf.data.Dataset) -> Tokenizer:
-    """The tokeniser that `model.text` asks for.
+    """Make the tokenizer that `model.text` configures.
 
     Args:
         config: the run.
-        sentences: batches with "text", string (B,); read only where the vocabulary is learned.
+        sentences: batches with "text", string (B,); read only to learn a vocabulary.
 
     Raises:
-        ValueError: a vocabulary file that is missing or malformed.
+        ValueError: a missing or malformed vocabulary file.
     """
     text = config.model.text
     path = text.vocabulary or _vocabulary_of_preset(text.preset)
     if path:
         vocabulary = read_vocabulary(path)
     else:
-        vocabulary = learn_vocabulary(_texts(sentences), text.vocabulary_size, text.lower_case)
+        texts = (sentence.decode() for batch in sentences for sentence in batch["text"].numpy())
+        vocabulary = learn_vocabulary(texts, text.vocabulary_size, text.lower_case)
     return Tokenizer(vocabulary, lower_case=text.lower_case, max_tokens=config.data.max_tokens)
 
 
 def _vocabulary_of_preset(preset: str) -> str:
-    """The vocabulary file in a local folder of weights, keras-hub's or Hugging Face's layout."""
+    """Find the vocabulary file in a local folder of keras-hub or Hugging Face weights."""
     if not preset:
         return ""
     folder = epath.Path(preset)
@@ -43,9 +42,3 @@ def _vocabulary_of_preset(preset: str) -> str:
         preset,
         "Download the preset's vocab.txt and name it.",
     )
-
-
-def _texts(sentences: tf.data.Dataset) -> Iterator[str]:
-    for batch in sentences:
-        for text in batch["text"].numpy():
-            yield text.decode()
