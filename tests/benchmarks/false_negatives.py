@@ -87,7 +87,7 @@ def make_step(objective, weights, optimizer):
             outcome = objective(v, t, labels)
         slopes = tape.gradient(outcome.loss, outcome.logits)
         optimizer.apply_gradients(zip(tape.gradient(outcome.loss, weights), weights, strict=True))
-        others = labels @ tf.transpose(labels) - OWN  # same finding, another study
+        others = labels @ tf.transpose(labels) - tf.eye(BATCH)  # same finding, another study
         return tf.reduce_sum(slopes * others) / tf.reduce_sum(tf.abs(slopes))
 
     return step
