@@ -36,7 +36,7 @@ def phantom_tiny() -> RunConfig:
     Command: `python -m medclip_keras.fit`. It needs no data and no GPU.
     Hardware: two CPU cores, 1.3 GiB. Time: 4 min 40 s.
     Expected, over seeds and machines (`tests/benchmarks/phantom.py`): zero-shot accuracy of the prompt
-    ensemble .94 to .98 (chance .20); image to text P@10 .95 to .98.
+    ensemble .93 to .98 (chance .20); image to text P@10 .95 to .98.
     """
     return RunConfig(
         name="phantom_tiny",
