@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from beam_jobs import decode_images, label_reports
+from beam_jobs.dataset.writing import publish, start_workplace
 from medclip_keras import fit
-from medclip_keras.records.manifest import read_manifest, verify
+from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest, verify
 from medclip_keras.records.shards import shard_of_file
 
 NUM_ROWS = 600
@@ -156,3 +159,56 @@ def test_interrupted_job_ends_with_one_line_and_leaves_nothing(told, unbroken, t
     if workers == 1:  # the threads of Beam that look after workers print tracebacks
         assert "Traceback" not in "".join(lines)
     assert list(out.iterdir()) == []
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_publishing_that_is_killed_at_any_file_leaves_a_whole_dataset_or_none(told, tmp_path, monkeypatch):
+    few = {**told, "records_per_shard": NUM_ROWS}
+    for name, concepts in (("old", "chexpert14"), ("new", told["concepts"])):
+        label_reports.run(output=str(tmp_path / name), **{**few, "concepts": concepts})
+    output, path_type = tmp_path / "records", type(epath.Path(tmp_path))
+    methods = {name: getattr(path_type, name) for name in ("replace", "unlink")}
+    seen = set()
+    for allowed in range(100):
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(tmp_path / "old", output)
+        workplace = start_workplace(output)
+        shutil.copytree(tmp_path / "new", workplace / "dataset", dirs_exist_ok=True)
+        left = iter(range(allowed))
+
+        def step(name, *arguments, left=left, **options):
+            if next(left, None) is None:
+                raise KilledError
+            return methods[name](*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            for name in methods:
+                patch.setattr(path_type, name, lambda *a, name=name, **k: step(name, *a, **k))
+            try:
+                publish(workplace, output, "")
+                finished = True
+            except KilledError:
+                finished = False
+        seen.add(whose(output, tmp_path))
+        if finished:
+            assert whose(output, tmp_path) == "new"
+            assert seen == {"old", "none", "new"}
+            return
+        assert whose(output, tmp_path) == ("none" if allowed else "old")
+    pytest.fail("publish never finished")
+
+
+def whose(output, tmp_path):
+    """Name the dataset in a folder by its manifest; it must be whole."""
+    try:
+        manifest = read_manifest(output)
+    except ValueError:
+        assert not (output / MANIFEST_NAME).exists()
+        return "none"
+    verify(output)
+    rows = sum(builder.num_examples for builder in tfds.builder_from_directory(output).info.splits.values())
+    assert rows == manifest.num_records
+    return next(n for n in ("old", "new") if read_manifest(tmp_path / n).fingerprint == manifest.fingerprint)
