@@ -16,7 +16,6 @@ the result of the first.
 """
 
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,9 +31,16 @@ from beam_jobs.validation import anomalies, page
 from beam_jobs.validation import schema as schemas
 from beam_jobs.validation import statistics as gathered
 from beam_jobs.validation.statistics import STATISTICS_NAME, Statistics, read_statistics
-from medclip_keras.errors import refusal, require
+from medclip_keras.errors import require
 from medclip_keras.provenance import code_sha256, sha256_of
-from medclip_keras.records.manifest import MANIFEST_NAME, Manifest, load_concepts, read_manifest, verify
+from medclip_keras.records.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    file_sha256,
+    load_concepts,
+    read_manifest,
+    verify,
+)
 
 PAGE_NAME, RESULT_NAME = "report.html", "validation.json"  # the second is written last
 _OLD_NAMES = ("statistics.pb", schemas.OLD_SCHEMA_NAME, "anomalies.pbtxt")  # of the last version
@@ -106,60 +112,43 @@ def run(
     jobs.require_known_options(beam_options, ("input", "schema", "baseline", "output"))
     output = output or default_output(input)
     require(not jobs.lies_within(output, input), "output", "a folder outside of the records", output)
-    manifest, concepts = read_manifest(input), load_concepts(input).names
+    manifest, folder = read_manifest(input), epath.Path(output)
     schema = schema or kept_schema(output)
-    given = schemas.read_schema(schema) if schema else None
-    before = _read_baseline(baseline, manifest, beam_options) if baseline else None
+    rules = schemas.read_schema(schema) if schema else {}
+    before = _read_baseline(baseline, manifest, beam_options) if baseline else {}
     schema_text = epath.Path(schema).read_text() if schema else ""
-    fingerprint = _fingerprint(manifest, schema_text, before)
+    made_from = [manifest.fingerprint, schema_text, gathered.to_json(before), own_code_sha256()]
     earlier = _read_result(output)
-    complete = all((epath.Path(output) / name).exists() for name in (STATISTICS_NAME, PAGE_NAME))
-    if earlier is not None and complete and earlier.fingerprint == fingerprint:
+    complete = all((folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME))
+    if earlier is not None and complete and earlier.fingerprint == sha256_of(made_from):
         return earlier
     verify(input)
-    _remove_result(output, keep_schema=bool(schema))
-    statistics = gather_statistics(input, manifest, concepts, output, beam_options)
-    if given is None:
-        given = schemas.infer_schema(manifest, concepts, statistics)
-        schema_text = schemas.to_json(given)
-    (epath.Path(output) / schemas.SCHEMA_NAME).write_text(schema_text)
-    found = _find_and_show(manifest, output, statistics, given, before)
+    for name in (RESULT_NAME, *([] if schema else [schemas.SCHEMA_NAME]), *_OLD_NAMES):
+        (folder / name).unlink(missing_ok=True)
+    statistics = gather_statistics(input, manifest, output, beam_options)
+    if not schema:
+        rules = schemas.infer_schema(manifest, load_concepts(input).names, statistics)
+        schema_text = schemas.to_json(rules)
+    (folder / schemas.SCHEMA_NAME).write_text(schema_text)
+    found = _find_and_show(manifest, folder, statistics, rules, before)
     result = Validation(
         directory=str(input),
         output=str(output),
-        fingerprint=fingerprint,
-        inferred_sha256="" if schema else _sha256(schema_text),
+        fingerprint=sha256_of(made_from),
+        inferred_sha256="" if schema else file_sha256(folder / schemas.SCHEMA_NAME),
         num_records={name: split.totals["records"] for name, split in statistics.items()},
         anomalies=[[one.name, one.sentence] for one in found],
     )
-    (epath.Path(output) / RESULT_NAME).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+    (folder / RESULT_NAME).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     return result
 
 
-def _fingerprint(manifest: Manifest, schema_text: str, before: Statistics | None) -> str:
-    baseline = _sha256(gathered.to_json(before)) if before else ""
-    return sha256_of([manifest.fingerprint, schema_text, baseline, own_code_sha256()])
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def kept_schema(output: epath.PathLike) -> str:
-    """Path of the given or edited schema in an output; "" if it has none, or the inferred one.
-
-    Raises:
-        ValueError: an edited schema of the last version, whose edits would be lost.
-    """
+    """Path of the given or edited schema in an output; "" if it has none, or the inferred one."""
     earlier = _read_result(output)
-    paths = [epath.Path(output) / name for name in (schemas.SCHEMA_NAME, schemas.OLD_SCHEMA_NAME)]
     inferred = earlier.inferred_sha256 if earlier else ""
-    edited = [str(path) for path in paths if path.exists() and _sha256(path.read_text()) != inferred]
-    if edited == [str(paths[1])]:
-        requirement = f"a {schemas.SCHEMA_NAME}; {schemas.OLD_SCHEMA_NAME} is of an earlier version"
-        advice = "Move it away, validate once, and repeat your edits in the schema.json that is written."
-        raise refusal("schema", requirement, edited[0], advice)
-    return edited[0] if edited else ""
+    paths = [epath.Path(output) / name for name in (schemas.SCHEMA_NAME, schemas.OLD_SCHEMA_NAME)]
+    return next((str(path) for path in paths if path.exists() and file_sha256(path) != inferred), "")
 
 
 def schema_in_force(directory: epath.PathLike, output: epath.PathLike) -> str:
@@ -178,13 +167,13 @@ def own_code_sha256() -> str:
 
 
 def gather_statistics(
-    directory: str, manifest: Manifest, concepts: Sequence[str], output: str, beam_options: Sequence[str] = ()
+    directory: str, manifest: Manifest, output: str, beam_options: Sequence[str] = ()
 ) -> Statistics:
     """Run the pipeline over a dataset; it leaves `statistics.json` in the output."""
     path = epath.Path(output) / STATISTICS_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     with jobs.running_pipeline(beam_options) as pipeline:
-        facts = gathered.read_facts(pipeline, str(directory), manifest, concepts)
+        facts = gathered.read_facts(pipeline, str(directory), manifest, load_concepts(directory).names)
         tallies = facts | "GatherTallies" >> gathered.GatherTallies()
         write = beam.Map(gathered.write_statistics, beam.pvalue.AsDict(tallies))
         _ = pipeline | "Output" >> beam.Create([str(path)]) | "WriteStatistics" >> write
@@ -193,39 +182,33 @@ def gather_statistics(
 
 def _find_and_show(
     manifest: Manifest,
-    output: str,
+    folder: epath.Path,
     statistics: Statistics,
     schema: schemas.Schema,
-    before: Statistics | None,
+    before: Statistics,
 ) -> list[anomalies.Anomaly]:
     """Find the anomalies, and write the page."""
-    compared = [*anomalies.compare_splits(statistics, statistics, schema, "skew")]
-    compared += anomalies.compare_splits(statistics, before or {}, schema, "drift")
+    compared = [
+        *anomalies.compare_splits(statistics, statistics, schema, "skew"),
+        *anomalies.compare_splits(statistics, before, schema, "drift"),
+    ]
     in_manifest = {name: split["num_records"] for name, split in manifest.splits.items()}
     found = anomalies.find_anomalies(statistics, schema, compared, in_manifest)
     title = f"Records of {manifest.source}: {manifest.num_records:,} {manifest.kind}"
     side = f", {manifest.image_size} px" if manifest.kind == "images" else ""
     concepts = f"{manifest.num_findings} concepts of {manifest.concept_table}"
     note = f"{concepts}{side}; records {manifest.fingerprint[:16]}"
-    (epath.Path(output) / PAGE_NAME).write_text(page.render_page(title, note, statistics, found, compared))
+    (folder / PAGE_NAME).write_text(page.render_page(title, note, statistics, found, compared))
     return found
 
 
 def _read_result(output: epath.PathLike) -> Validation | None:
+    """Earlier result in an output; None without one, or if it is of another version."""
     path = epath.Path(output) / RESULT_NAME
-    if not path.exists():
-        return None
     try:
-        return Validation(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError):  # of another version
+        return Validation(**json.loads(path.read_text())) if path.exists() else None
+    except (json.JSONDecodeError, TypeError):
         return None
-
-
-def _remove_result(output: str, keep_schema: bool) -> None:
-    """Remove an earlier result, and its schema unless that was given or edited."""
-    schema = () if keep_schema else (schemas.SCHEMA_NAME,)
-    for name in (RESULT_NAME, *schema, *_OLD_NAMES):
-        (epath.Path(output) / name).unlink(missing_ok=True)
 
 
 def _read_baseline(baseline: str, manifest: Manifest, beam_options: Sequence[str]) -> Statistics:
@@ -234,8 +217,7 @@ def _read_baseline(baseline: str, manifest: Manifest, beam_options: Sequence[str
         requirement = f"records, or a folder with the {STATISTICS_NAME} of their validation"
         advice = "Name the folder of the baseline's records."
         require((epath.Path(baseline) / MANIFEST_NAME).exists(), "--baseline", requirement, baseline, advice)
-        run(input=baseline, beam_options=beam_options)
-        path = epath.Path(default_output(baseline)) / STATISTICS_NAME
+        path = epath.Path(run(input=baseline, beam_options=beam_options).output) / STATISTICS_NAME
     before = read_statistics(path)
     of_kind = all(("image" in split.lengths) == (manifest.kind == "images") for split in before.values())
     require(of_kind, "--baseline", f"of {manifest.kind}, as the input is", baseline)

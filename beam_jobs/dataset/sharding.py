@@ -5,7 +5,7 @@ import pickle
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
@@ -67,13 +67,6 @@ BadRow = dict[str, str]  # "key" and "reason"
 MakeRecord = Callable[[KeyedRow[Any]], Outcome]
 
 
-class ShardsMade(NamedTuple):
-    """Results of `MakeShards`: the output of `write` for each shard; keys and reasons of unreadable rows."""
-
-    shards: beam.PCollection
-    bad: beam.PCollection
-
-
 def key_row(row: AnyRow, options: JobOptions) -> KeyedRow[AnyRow]:
     """Give a row its keys and its split: the archive's, else the patient's."""
     identifier = row.image_id if isinstance(row, ImageRow) else row.report_id
@@ -88,7 +81,7 @@ def key_row(row: AnyRow, options: JobOptions) -> KeyedRow[AnyRow]:
 
 
 class MakeShards(beam.PTransform):
-    """Rows → `ShardsMade`; reads and writes by the given functions.
+    """Rows → `shards`, the output of `write` for each, and `bad`, keys and reasons of unreadable rows.
 
     Rows travel without their keys, which take a quarter of a pack and are made in less time than read.
 
@@ -126,13 +119,12 @@ class MakeShards(beam.PTransform):
             | "AssignShard" >> beam.FlatMap(_packs_of_shards, beam.pvalue.AsDict(num_rows), self._options)
         )
         every_shard = num_rows | "EveryShard" >> beam.FlatMap(_every_shard, self._options.records_per_shard)
-        made = (
+        return (
             (with_shard, every_shard)
             | "AddEveryShard" >> beam.Flatten()
             | "GroupByShard" >> beam.GroupByKey()
             | "MakeShard" >> beam.ParDo(self._make_shard, *self._places).with_outputs("bad", main="shards")
         )
-        return ShardsMade(made.shards, made.bad)
 
 
 class MakeShardFn(beam.DoFn):

@@ -14,6 +14,7 @@ from beam_jobs.validation.statistics import Statistics
 
 REMAKE = "Run the Beam job that made them again."
 Kind = Literal["skew", "drift"]  # against train, or against the baseline
+_OF_SENTENCES = "sentences/label_states/"
 _EDGES = {  # of the bins of numbers
     BRIGHTNESS: range(0, 256, 16),
     WORDS: (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 30, 50),
@@ -39,13 +40,7 @@ _SHARED = {
 
 @dataclass(frozen=True)
 class Anomaly:
-    """An anomaly.
-
-    Attributes:
-        name: its kind, such as "patient_in_two_splits".
-        feature: of the statistics.
-        sentence: requirement, received value, advice.
-    """
+    """An anomaly: its kind, such as "patient_in_two_splits"; its feature; the error sentence."""
 
     name: str
     feature: str
@@ -54,13 +49,7 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A feature in a split, compared with another sample.
-
-    Attributes:
-        feature, kind, split: of the sample.
-        threshold: of the schema.
-        difference: see `comparison`.
-    """
+    """A feature in a split, compared with another sample; the threshold is the schema's."""
 
     feature: str
     kind: Kind
@@ -90,18 +79,18 @@ def find_anomalies(
         comparisons: of `compare_splits`.
         num_records: of each split, by the manifest.
     """
-    found = [*against_schema(statistics, schema), *_miscounted(statistics, num_records)]
+    found = [*_against_schema(statistics, schema), *_miscounted(statistics, num_records)]
     for split, own in statistics.items():
         found += _faults(split, own)
     found += map(_differs, filter(lambda one: one.exceeds, comparisons))
     return sorted(found, key=lambda anomaly: (anomaly.feature, anomaly.name, anomaly.sentence))
 
 
-def against_schema(statistics: Statistics, schema: Schema) -> Iterator[Anomaly]:
+def _against_schema(statistics: Statistics, schema: Schema) -> Iterator[Anomaly]:
     """Violations of a schema: missing or new features, values and sizes out of bounds."""
     known = {name for split in statistics.values() for name in (*split.lengths, *split.categories)}
     for name in sorted(known - schema.keys()):
-        if not name.startswith("sentences/label_states/"):  # the rule of sentences/label_states holds
+        if not name.startswith(_OF_SENTENCES):  # the rule of sentences/label_states holds
             advice = "Add it to the schema, or use the concept table that it was made with."
             yield _anomaly("new_feature", name, "a feature of the schema", "an unknown feature", advice)
     for name, rule in schema.items():
@@ -128,8 +117,8 @@ def compare_splits(
         if other is None or other is own:
             continue
         for name in sorted(own.categories.keys() | own.numbers.keys()):
-            is_of_sentences = name.startswith("sentences/label_states/")
-            rule = schema.get("sentences/label_states" if is_of_sentences else name, Rule())
+            of_sentences = name.startswith(_OF_SENTENCES)
+            rule = schema.get(_OF_SENTENCES.rstrip("/") if of_sentences else name, Rule())
             threshold = rule.max_skew if kind == "skew" else rule.max_drift
             difference = _compare_feature(name, own, other, kind)
             if threshold is not None and difference is not None:
@@ -168,19 +157,13 @@ def _join_absent(counts: Counter[str]) -> Counter[str]:
 
 def _differs(one: Comparison) -> Anomaly:
     difference = one.difference
-    within = "" if difference.vanished else f", within {one.threshold:g}"
+    within, change = ("", "remove") if difference.vanished else (f", within {one.threshold:g}", "raise")
+    requirement = f"in {one.split} about as in {one.reference}{within}"
     share, other_share = (f"{100 * share:.1f} %" for share in (difference.share, difference.other_share))
-    change = "remove" if difference.vanished else "raise"
-    advice = (
-        f"Look for a change in how they were made; if it is intended, {change} max_{one.kind} of this feature"
-    )
-    return _anomaly(
-        one.kind,
-        one.feature,
-        f"in {one.split} about as in {one.reference}{within}",
-        f"{share} {difference.value!r}, there {other_share}",
-        f"{advice} in the schema.",
-    )
+    cause = "Look for a change in how they were made"
+    advice = f"{cause}; if it is intended, {change} max_{one.kind} of this feature in the schema."
+    received = f"{share} {difference.value!r}, there {other_share}"
+    return _anomaly(one.kind, one.feature, requirement, received, advice)
 
 
 def _faults(split: str, own: Tally) -> Iterator[Anomaly]:

@@ -26,8 +26,8 @@ class Difference:
     Attributes:
         value: the value that differs most.
         share, other_share: of that value, in this and in the other sample.
-        p_value: of differences as large, if both samples were drawn from one distribution.
-        vanished: whether the value is missing where it was expected.
+        p_value: of the test.
+        vanished: whether the value has vanished.
     """
 
     value: str

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,6 @@ STATES = tuple(state.name.lower() for state in LabelState)
 BRIGHTNESS, WORDS, NUMBER = "image/brightness", "sentences/words", "sentences/number"
 NUM_EXAMPLES = 3  # record keys that are kept of each fault
 BLANK_RANGE = 8  # an image with a smaller range of gray values shows nothing: black, white, one gray
-NOT_SHOWN = "(not shown)"
 _HASH, _WORD = re.compile(r"[0-9a-f]{16}"), re.compile(r"[A-Za-z_]{1,14}")
 # Type in a `tf.train.Example`, and values per record (None: one per sentence).
 _SHARED_FIELDS: dict[str, tuple[str, int | None]] = {
@@ -65,20 +64,21 @@ class Tally:
     def add_fault(self, name: str, fault: str, key: str, count: int = 1) -> None:
         """Count a fault of the record with a key."""
         self.faults.setdefault(name, Counter())[fault] += count
-        self._keep_examples(f"{name} {fault}", [key])
+        self.examples[f"{name} {fault}"] = [key]
 
-    def merge(self, other: "Tally") -> None:
-        """Add another tally to this one."""
-        self.totals.update(other.totals)
+
+def merge(tallies: Iterable[Tally]) -> Tally:
+    """Add up tallies."""
+    total = Tally()
+    for tally in tallies:
+        total.totals.update(tally.totals)
         for measure in ("lengths", "categories", "numbers", "faults"):
-            own = getattr(self, measure)
-            for name, counts in getattr(other, measure).items():
+            own = getattr(total, measure)
+            for name, counts in getattr(tally, measure).items():
                 own.setdefault(name, Counter()).update(counts)
-        for fault, keys in other.examples.items():
-            self._keep_examples(fault, keys)
-
-    def _keep_examples(self, fault: str, keys: Sequence[str]) -> None:
-        self.examples[fault] = sorted({*self.examples.get(fault, ()), *keys})[:NUM_EXAMPLES]
+        for fault, keys in tally.examples.items():
+            total.examples[fault] = sorted({*total.examples.get(fault, ()), *keys})[:NUM_EXAMPLES]
+    return total
 
 
 @dataclass
@@ -97,10 +97,13 @@ class RecordFacts:
     tally: Tally = field(default_factory=Tally)
     sightings: list[Sighting] = field(default_factory=list)
 
-    def fault(self, feature: str, fault: str) -> None:
-        """Record a fault, once."""
-        if fault not in self.tally.faults.get(feature, ()):
-            self.tally.add_fault(feature, fault, self.key)
+    def add_fault(self, name: str, fault: str) -> None:
+        """Count a fault of the record."""
+        self.tally.add_fault(name, fault, self.key)
+
+    def add_sighting(self, name: str, content: bytes) -> None:
+        """Keep the digest of a value."""
+        self.sightings.append((name, hashlib.blake2b(content, digest_size=12).digest()))
 
 
 def describe_record(
@@ -115,8 +118,8 @@ def describe_record(
         concepts: names of the concept table.
     """
     features = tf.train.Example.FromString(serialized).features.feature
-    lists = {name: feature.WhichOneof("kind") for name, feature in features.items()}
-    values = {name: getattr(features[name], one).value for name, one in lists.items() if one}
+    lists = {name: one for name, feature in features.items() if (one := feature.WhichOneof("kind"))}
+    values = {name: getattr(features[name], one).value for name, one in lists.items()}
     facts = RecordFacts(split, _shown_key(_first(values, "record_key")))
     facts.tally.totals["records"] = 1
     readable = {
@@ -125,8 +128,11 @@ def describe_record(
         if _has_its_form(facts, name, lists[name], own, manifest.kind)
     }
     _describe_texts(facts, readable)
-    _describe_image(facts, readable, manifest.image_size)
-    _describe_labels(facts, readable, concepts)
+    if "image" in readable:
+        _describe_image(facts, readable["image"][0], manifest.image_size)
+    states = np.array(readable.get("label_states", ()), np.int64)
+    if "label_states" in readable and _add_states(facts, "label_states", states, concepts) and states.any():
+        facts.tally.totals["labelled"] = 1
     _describe_sentences(facts, readable, concepts)
     return facts
 
@@ -139,9 +145,9 @@ def _has_its_form(facts: RecordFacts, name: str, value_type: str, own: Sequence[
         length = len(own[0]) if name == "image" and value_type == expected_type else len(own)
         facts.tally.lengths[name] = Counter([length])
     if value_type != expected_type:
-        facts.fault(name, "wrong_type")
+        facts.add_fault(name, "wrong_type")
     elif num_values == 1 and len(own) != 1:
-        facts.fault(name, "wrong_shape")
+        facts.add_fault(name, "wrong_shape")
     else:
         return True
     return False
@@ -150,34 +156,26 @@ def _has_its_form(facts: RecordFacts, name: str, value_type: str, own: Sequence[
 def _describe_texts(facts: RecordFacts, values: Mapping[str, Any]) -> None:
     for name in ("record_key", "patient_id"):
         if text := _first(values, name):
-            facts.sightings.append((name, _digest(text)))
+            facts.add_sighting(name, text)
     for name in ("split", "view"):
         if text := _first(values, name):
             facts.tally.categories[name] = Counter([_shown_word(text)])
     if "split" in values and _first(values, "split") not in (b"", facts.split.encode()):
-        facts.fault("split", "unlike_shard")
+        facts.add_fault("split", "unlike_shard")
 
 
-def _describe_image(facts: RecordFacts, values: Mapping[str, Any], image_size: int) -> None:
-    if "image" not in values:
-        return
-    pixels = np.frombuffer(values["image"][0], np.uint8)
+def _describe_image(facts: RecordFacts, content: bytes, image_size: int) -> None:
+    pixels = np.frombuffer(content, np.uint8)
     if len(pixels) != image_size**2:
-        facts.fault("image", "wrong_shape")
+        facts.add_fault("image", "wrong_shape")
     if not len(pixels):
         return
     mean = int(pixels.sum(dtype=np.int64)) * 16 // len(pixels) / 16  # in sixteenths: few distinct values
     facts.tally.numbers[BRIGHTNESS] = Counter([mean])
-    if int(pixels.max()) - int(pixels.min()) < BLANK_RANGE:
-        facts.fault("image", "blank")
+    if np.ptp(pixels) < BLANK_RANGE:
+        facts.add_fault("image", "blank")
     else:  # blank images are equal, and no copies
-        facts.sightings.append(("image", _digest(values["image"][0])))
-
-
-def _describe_labels(facts: RecordFacts, values: Mapping[str, Any], concepts: Sequence[str]) -> None:
-    states = np.array(values.get("label_states", ()), np.int64)
-    if "label_states" in values and _add_states(facts, "label_states", states, concepts, 1) and states.any():
-        facts.tally.totals["labelled"] = 1
+        facts.add_sighting("image", content)
 
 
 def _describe_sentences(facts: RecordFacts, values: Mapping[str, Any], concepts: Sequence[str]) -> None:
@@ -186,21 +184,21 @@ def _describe_sentences(facts: RecordFacts, values: Mapping[str, Any], concepts:
     facts.tally.numbers |= {WORDS: Counter(num_words), NUMBER: Counter([len(texts)])}
     facts.tally.categories["sentences/section"] = Counter(map(_shown_word, sections))
     if 0 in num_words:
-        facts.fault("sentences/text", "empty")
+        facts.add_fault("sentences/text", "empty")
     if len(sections) != len(texts):
-        facts.fault("sentences/section", "wrong_shape")
+        facts.add_fault("sentences/section", "wrong_shape")
     states = np.array(values.get("sentences/label_states", ()), np.int64)
     _add_states(facts, "sentences/label_states", states, concepts, len(texts))
 
 
 def _add_states(
-    facts: RecordFacts, name: str, states: np.ndarray, concepts: Sequence[str], num_rows: int
+    facts: RecordFacts, name: str, states: np.ndarray, concepts: Sequence[str], num_rows: int = 1
 ) -> bool:
     """Count label states (num_rows * num_findings,) by concept; False if they are faulty."""
     if states.size != num_rows * len(concepts):
-        facts.fault(name, "wrong_shape")
-    elif states.size and not (states.min() >= 0 and states.max() < len(STATES)):
-        facts.fault(name, "out_of_range")
+        facts.add_fault(name, "wrong_shape")
+    elif ((states < 0) | (states >= len(STATES))).any():
+        facts.add_fault(name, "out_of_range")
     else:
         for concept, column in zip(concepts, states.reshape(num_rows, len(concepts)).T.tolist(), strict=True):
             facts.tally.categories[f"{name}/{concept}"] = Counter(STATES[state] for state in column)
@@ -213,10 +211,6 @@ def _first(values: Mapping[str, Any], name: str) -> bytes:
     return own[0] if len(own) and isinstance(own[0], bytes) else b""
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=12).digest()
-
-
 def _shown_key(record_key: bytes) -> str:
     """A key that may be shown: identifiers that a job kept are hashed."""
     text = record_key.decode(errors="replace")
@@ -226,4 +220,4 @@ def _shown_key(record_key: bytes) -> str:
 def _shown_word(value: bytes) -> str:
     """A value that may be shown: a code or a word, never a possible identifier or report text."""
     text = value.decode(errors="replace")
-    return text if _WORD.fullmatch(text) else NOT_SHOWN
+    return text if _WORD.fullmatch(text) else "(not shown)"

@@ -1,4 +1,4 @@
-"""Statistics and anomalies of a dataset as one self-contained page."""
+"""The validation of a dataset as one self-contained page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +26,7 @@ def render_page(
     anomalies: Sequence[Anomaly],
     comparisons: Sequence[Comparison],
 ) -> str:
-    """The page as HTML.
-
-    Args:
-        title: of the dataset.
-        note: a line on its origin.
-        statistics: of the dataset.
-        anomalies: of `find_anomalies`.
-        comparisons: of `compare_splits`; the largest are shown.
-    """
+    """The page as HTML: the anomalies, the statistics, and the largest of the comparisons."""
     with_images = any("image" in split.lengths for split in statistics.values())
     tables = {
         "Splits": html_table(_SPLITS + _IMAGES * with_images, _split_rows(statistics, with_images)),
@@ -53,11 +45,8 @@ def summarise(counts: Mapping[float, int]) -> tuple[float, ...]:
     >>> [round(value, 2) for value in summarise({1.0: 2, 4.0: 1})]
     [3, 2.0, 1.41, 1.0, 1.0, 4.0]
     """
-    values, weights = np.array(sorted(counts)), np.array([counts[value] for value in sorted(counts)])
-    mean = np.average(values, weights=weights)
-    deviation = np.sqrt(np.average((values - mean) ** 2, weights=weights))
-    median = values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)]
-    return int(weights.sum()), float(mean), float(deviation), values[0], median, values[-1]
+    values = np.sort(np.repeat(list(counts), list(counts.values())))
+    return len(values), values.mean(), values.std(), values[0], values[(len(values) - 1) // 2], values[-1]
 
 
 def _split_rows(statistics: Statistics, with_images: bool) -> Iterator[list[str]]:

@@ -64,7 +64,7 @@ def infer_schema(manifest: Manifest, concepts: Sequence[str], statistics: Statis
     side = manifest.image_size
     special = {
         "split": Rule(values=SPLITS),
-        "view": dataclasses.replace(compared, values=VIEWS, max_skew=VIEW_SKEW_THRESHOLD),
+        "view": Rule(values=VIEWS, max_skew=VIEW_SKEW_THRESHOLD, max_drift=DEFAULT_THRESHOLD),
         "image": Rule(shape=(side, side, 1) if side else ()),
         "label_states": Rule(shape=(manifest.num_findings,), min_count=1),
         "sentences/section": compared,
@@ -100,12 +100,15 @@ def read_schema(path: epath.PathLike) -> Schema:
     Raises:
         ValueError: no such file, one of the last version, or not a schema.
     """
-    path = epath.Path(path)
-    require(path.exists(), "--schema", f"a {SCHEMA_NAME} of validate_records", str(path))
+    path, requirement = epath.Path(path), f"a {SCHEMA_NAME} of validate_records"
+    require(path.exists(), "--schema", requirement, str(path))
     if path.suffix == ".pbtxt":
-        advice = "Validate once without --schema, and repeat your edits in the schema.json that it writes."
+        advice = (
+            "Move it away, validate once without --schema, and repeat your edits in the schema.json that is "
+            "written."
+        )
         raise refusal(
-            "--schema", f"a {SCHEMA_NAME}; schema.pbtxt is of an earlier version", str(path), advice
+            "--schema", f"{requirement}; {OLD_SCHEMA_NAME} is of an earlier version", str(path), advice
         )
     try:
         return _AS_JSON.validate_json(path.read_bytes())

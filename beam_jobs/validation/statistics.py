@@ -12,7 +12,7 @@ from apache_beam.io.tfrecordio import ReadAllFromTFRecord
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
-from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record
+from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record, merge
 from medclip_keras.errors import refusal
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.splits import SPLITS
@@ -24,12 +24,12 @@ _AS_JSON = TypeAdapter(Statistics)
 
 
 def write_statistics(path: epath.PathLike, tallies: Statistics) -> None:
-    """Write statistics as JSON; equal ones give equal bytes."""
+    """Write the file of statistics."""
     epath.Path(path).write_text(to_json(tallies))
 
 
 def to_json(statistics: Statistics) -> str:
-    """Statistics as the text of their file."""
+    """Statistics as the text of their file; equal ones give equal bytes."""
     return json.dumps(_AS_JSON.dump_python(statistics), indent=1, sort_keys=True) + "\n"
 
 
@@ -59,25 +59,7 @@ class GatherTallies(beam.PTransform):
             | "AddUpEach" >> beam.CombinePerKey(add_sightings)
             | "TallySightings" >> beam.FlatMap(tally_sightings)
         )
-        return (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(_MergeTallies())
-
-
-class _MergeTallies(beam.CombineFn):
-    def create_accumulator(self):
-        return Tally()
-
-    def add_input(self, accumulator, tally):
-        accumulator.merge(tally)
-        return accumulator
-
-    def merge_accumulators(self, accumulators):
-        total = Tally()
-        for tally in accumulators:
-            total.merge(tally)
-        return total
-
-    def extract_output(self, accumulator):
-        return accumulator
+        return (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(merge)
 
 
 def read_facts(pipeline: beam.Pipeline, directory: str, manifest: Manifest, concepts: Sequence[str]):
@@ -113,11 +95,8 @@ def add_sightings(sightings: Iterable[tuple[tuple[int, ...], str]]) -> tuple[tup
     >>> add_sightings([((1, 0, 0), "b"), ((0, 0, 2), "a")])
     ((1, 0, 2), 'a')
     """
-    total, first = (0,) * len(SPLITS), ""
-    for counts, key in sightings:
-        total = tuple(a + b for a, b in zip(total, counts, strict=True))
-        first = min(first or key, key)
-    return total, first
+    counts, keys = zip(*sightings, strict=True)
+    return tuple(map(sum, zip(*counts, strict=True))), min(keys)
 
 
 def tally_sightings(element: tuple[Sighting, tuple[tuple[int, ...], str]]) -> Iterator[tuple[str, Tally]]:

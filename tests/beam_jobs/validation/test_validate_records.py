@@ -218,7 +218,9 @@ def test_an_output_of_the_last_version_is_replaced_unless_its_schema_was_edited(
     (output / "validation.json").write_text(json.dumps(result))
     if edited:
         (output / "schema.pbtxt").write_text("inferred, and edited")
-        with pytest.raises(ValueError, match="Move it away, validate once, and repeat your edits"):
+        with pytest.raises(
+            ValueError, match="Move it away, validate once without --schema, and repeat your edits"
+        ):
             validate_records.run(input=directory)
         assert (output / "schema.pbtxt").read_text() == "inferred, and edited"
         (output / "schema.pbtxt").unlink()
@@ -271,7 +273,7 @@ def test_page_shows_the_counts(clean, table):
         ({"schema": "typo.json"}, "typo.json: view.max_skwe: Unexpected keyword argument"),
         (
             {"schema": "last.pbtxt"},
-            "Validate once without --schema, and repeat your edits in the schema.json",
+            "validate once without --schema, and repeat your edits in the schema.json",
         ),
         ({"baseline": "nowhere"}, "`--baseline` must be records, or a folder with the statistics.json"),
         ({"baseline": "reports"}, "`--baseline` must be of images, as the input is"),
