@@ -53,23 +53,14 @@ class AnomalousRecordsError(ValueError):
 
 @dataclass(frozen=True)
 class Validation:
-    """Result of a validation.
+    """Result of a validation."""
 
-    Attributes:
-        directory: of the records.
-        output: folder of the four files.
-        fingerprint: of the records, the schema, the baseline and the code.
-        inferred_sha256: of the schema file as it was inferred; "" if it was given.
-        num_records: of each split.
-        anomalies: pairs of name and sentence.
-    """
-
-    directory: str
-    output: str
-    fingerprint: str
-    inferred_sha256: str
-    num_records: Mapping[str, int]
-    anomalies: Sequence[Sequence[str]]
+    directory: str  # of the records
+    output: str  # folder of the four files
+    fingerprint: str  # of the records, the schema, the baseline and the code
+    inferred_sha256: str  # of the schema file as it was inferred; "" if it was given
+    num_records: Mapping[str, int]  # of each split
+    anomalies: Sequence[Sequence[str]]  # pairs of name and sentence
 
     def require_valid(self, advice: str = "") -> None:
         """Raise unless there is no anomaly.

@@ -47,17 +47,12 @@ SUPERVISED_FILE = "supervised.json"
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Settings of a supervised run.
+    """Settings of a supervised run."""
 
-    Attributes:
-        weights: "random", "preset" (the run's `model.image.preset`) or the workdir of a trained run.
-        freeze: whether only the head learns.
-        labels_share: share of the labelled training images to learn from.
-    """
-
+    # "random", "preset" (the run's `model.image.preset`) or the workdir of a trained run
     weights: str = "random"
-    freeze: bool = False
-    labels_share: float = 1.0
+    freeze: bool = False  # whether only the head learns
+    labels_share: float = 1.0  # share of the labelled training images to learn from
 
     def __post_init__(self):
         require(0 < self.labels_share <= 1, "--labels_share", "over 0 and up to 1", self.labels_share)

@@ -60,33 +60,20 @@ class TooManyBadRowsError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job, ready to run.
+    """A job, ready to run."""
 
-    Attributes:
-        name: of the command.
-        kind: "images" or "reports".
-        options: of the job.
-        source: module of the archive.
-        table: concepts of the label vectors.
-        start: makes the function that turns a keyed row into its outcome; called once per worker process.
-        modules: modules that decide a record's bytes, besides the source and the schema.
-        tags: tags to count rows under; see `Outcome`.
-        selection: of rows.
-        reports: manifest of the joined reports, or None.
-        resources_sha256: fingerprint of a model and a knowledge base outside of the package, or "".
-    """
-
-    name: str
-    kind: str
-    options: JobOptions
-    source: ModuleType
-    table: ConceptTable
+    name: str  # of the command
+    kind: str  # "images" or "reports"
+    options: JobOptions  # of the job
+    source: ModuleType  # module of the archive
+    table: ConceptTable  # concepts of the label vectors
+    # makes the function that turns a keyed row into its outcome; called once per worker process
     start: Callable[[], sharding.MakeRecord]
-    modules: tuple[ModuleType, ...]
-    tags: tuple[str, ...]
-    selection: Selection
-    reports: Manifest | None = None
-    resources_sha256: str = ""
+    modules: tuple[ModuleType, ...]  # modules that decide a record's bytes, besides the source and the schema
+    tags: tuple[str, ...]  # tags to count rows under; see `Outcome`
+    selection: Selection  # of rows
+    reports: Manifest | None = None  # manifest of the joined reports, or None
+    resources_sha256: str = ""  # fingerprint of a model and a knowledge base outside of the package, or ""
 
     @property
     def rows(self) -> Callable[[str], Iterator[sharding.Row]]:

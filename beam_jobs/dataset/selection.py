@@ -16,21 +16,14 @@ HELD_OUT = "held_out_rows"
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected rows.
+    """Selected rows."""
 
-    Attributes:
-        evaluation_set: its name; "" selects the whole archive.
-        split_of: image_id → split, of the set's images.
-        counts: split → class → images of the set.
-        hold_out: names of the sets whose patients are left out.
-        held_out: those patients.
-    """
-
-    evaluation_set: str = ""
+    evaluation_set: str = ""  # its name; "" selects the whole archive
+    # image_id → split, of the set's images
     split_of: Mapping[str, str] = field(default_factory=dict, repr=False)
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    hold_out: tuple[str, ...] = ()
-    held_out: frozenset[str] = field(default=frozenset(), repr=False)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split → class → images of the set
+    hold_out: tuple[str, ...] = ()  # names of the sets whose patients are left out
+    held_out: frozenset[str] = field(default=frozenset(), repr=False)  # those patients
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -24,22 +24,15 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 
 @dataclass(frozen=True)
 class KeyedRow(Generic[AnyRow]):
-    """A row with the keys of its record.
+    """A row with the keys of its record."""
 
-    Attributes:
-        position: hash of the record's identifier; decides the shard and the place in it.
-        record_key, study_id, patient_id: keys, or the identifiers if the job keeps them.
-        split: "train", "valid" or "test".
-        row: the source's row.
-        reports: serialized report records of the same study, if reports are joined.
-    """
-
-    position: str
-    record_key: str
+    position: str  # hash of the record's identifier; decides the shard and the place in it
+    record_key: str  # keys, or the identifiers if the job keeps them
     study_id: str
     patient_id: str
-    split: str
-    row: AnyRow = field(repr=False)
+    split: str  # "train", "valid" or "test"
+    row: AnyRow = field(repr=False)  # the source's row
+    # serialized report records of the same study, if reports are joined
     reports: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
@@ -50,16 +43,11 @@ class KeyedRow(Generic[AnyRow]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one readable row.
+    """Result of one readable row."""
 
-    Attributes:
-        record: the fields of its record, or None for no record.
-        tags: names to count the row under, such as "unusable_reports".
-        mentions: a line for the mentions file, or None.
-    """
-
-    record: dict[str, Any] | None
-    tags: tuple[str, ...] = ()
+    record: dict[str, Any] | None  # the fields of its record, or None for no record
+    tags: tuple[str, ...] = ()  # names to count the row under, such as "unusable_reports"
+    # a line for the mentions file, or None
     mentions: Mapping[str, Any] | None = field(default=None, repr=False)
 
 

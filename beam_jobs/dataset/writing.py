@@ -27,27 +27,18 @@ _MENTIONS_NAME = re.compile(r"mentions-(train|valid|test)-\d{5}-of-\d{5}\.jsonl"
 
 @dataclass
 class ShardSummary:
-    """Counts of a written shard.
+    """Counts of a written shard."""
 
-    Attributes:
-        split, index: of the shard.
-        shard: the manifest's entry: name, num_records, num_bytes, sha256.
-        num_rows: readable rows.
-        positives, sentence_positives: (num_findings,) positive records and sentences.
-        num_sentences: of all records.
-        tags: tag → rows.
-        mentions: name of a mentions file → its SHA-256.
-    """
-
-    split: str
+    split: str  # of the shard
     index: int
+    # the manifest's entry: name, num_records, num_bytes, sha256
     shard: dict[str, Any] = field(default_factory=dict)
-    num_rows: int = 0
-    positives: list[int] = field(default_factory=list)
+    num_rows: int = 0  # readable rows
+    positives: list[int] = field(default_factory=list)  # (num_findings,) positive records and sentences
     sentence_positives: list[int] = field(default_factory=list)
-    num_sentences: int = 0
-    tags: dict[str, int] = field(default_factory=dict)
-    mentions: dict[str, str] = field(default_factory=dict)
+    num_sentences: int = 0  # of all records
+    tags: dict[str, int] = field(default_factory=dict)  # tag → rows
+    mentions: dict[str, str] = field(default_factory=dict)  # name of a mentions file → its SHA-256
 
 
 @dataclass(frozen=True)

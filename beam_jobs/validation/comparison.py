@@ -21,20 +21,13 @@ VANISHED = 20
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two samples.
+    """Difference of two samples."""
 
-    Attributes:
-        value: the value that differs most.
-        share, other_share: of that value, in this and in the other sample.
-        p_value: of the test.
-        vanished: whether the value has vanished.
-    """
-
-    value: str
-    share: float
+    value: str  # the value that differs most
+    share: float  # of that value, in this and in the other sample
     other_share: float
-    p_value: float
-    vanished: bool
+    p_value: float  # of the test
+    vanished: bool  # whether the value has vanished
 
     @property
     def distance(self) -> float:

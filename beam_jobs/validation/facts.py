@@ -42,24 +42,19 @@ def fields_of(kind: str) -> dict[str, tuple[str, int | None]]:
 
 @dataclass
 class Tally:
-    """Counts of the records of a split; they add up in any order.
+    """Counts of the records of a split; they add up in any order."""
 
-    Attributes:
-        totals: "records", "labelled" records (with a state of any concept), and distinct values by field.
-        lengths: field → number of its values in a record (of the image: bytes) → records.
-        categories: split, view, section, `label_states/CONCEPT`, `sentences/label_states/CONCEPT` → value →
-            count.
-        numbers: mean gray value of an image, words of a sentence, sentences of a record → value → count.
-        faults: field → fault → count; "in_train_and_test" counts values that two splits share.
-        examples: "field fault" → the smallest record keys.
-    """
-
+    # "records", "labelled" records (with a state of any concept), and distinct values by field
     totals: Counter[str] = field(default_factory=Counter)
+    # field → number of its values in a record (of the image: bytes) → records
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
+    # split, view, section, `label_states/CONCEPT`, `sentences/label_states/CONCEPT` → value → count
     categories: dict[str, Counter[str]] = field(default_factory=dict)
+    # mean gray value of an image, words of a sentence, sentences of a record → value → count
     numbers: dict[str, Counter[float]] = field(default_factory=dict)
+    # field → fault → count; "in_train_and_test" counts values that two splits share
     faults: dict[str, Counter[str]] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)  # "field fault" → the smallest record keys
 
     def add_fault(self, name: str, fault: str, key: str, count: int = 1) -> None:
         """Count a fault of the record with a key."""
@@ -83,19 +78,12 @@ def merge(tallies: Iterable[Tally]) -> Tally:
 
 @dataclass
 class RecordFacts:
-    """Facts of one record.
+    """Facts of one record."""
 
-    Attributes:
-        split: of the shard that holds it.
-        key: its record key; a kept identifier is hashed.
-        tally: its counts and faults.
-        sightings: digests of its key, its patient and its image.
-    """
-
-    split: str
-    key: str = ""
-    tally: Tally = field(default_factory=Tally)
-    sightings: list[Sighting] = field(default_factory=list)
+    split: str  # of the shard that holds it
+    key: str = ""  # its record key; a kept identifier is hashed
+    tally: Tally = field(default_factory=Tally)  # its counts and faults
+    sightings: list[Sighting] = field(default_factory=list)  # digests of its key, its patient and its image
 
     def add_fault(self, name: str, fault: str) -> None:
         """Count a fault of the record."""

@@ -32,23 +32,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Rule:
-    """Rule for one feature.
+    """Rule for one feature."""
 
-    Attributes:
-        min_fraction: share of a split's records that must have the field.
-        min_count: records of the dataset that must state the concept; of `label_states`, any concept.
-        shape: of a record's values; () is free.
-        values: allowed values; () is free.
-        max_skew: allowed difference between a split and train (see `comparison`); None is free.
-        max_drift: allowed difference between a split and the same split of the baseline.
-    """
-
-    min_fraction: Share = 0.0
+    min_fraction: Share = 0.0  # share of a split's records that must have the field
+    # records of the dataset that must state the concept; of `label_states`, any concept
     min_count: Annotated[int, Field(ge=0)] = 0
-    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    values: tuple[str, ...] = ()
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()  # of a record's values; () is free
+    values: tuple[str, ...] = ()  # allowed values; () is free
+    # allowed difference between a split and train (see `comparison`); None is free
     max_skew: Share | None = None
-    max_drift: Share | None = None
+    max_drift: Share | None = None  # allowed difference between a split and the same split of the baseline
 
 
 Schema = dict[str, Rule]

@@ -15,18 +15,12 @@ SIGNS = {POSITIVE: "+", NEGATIVE: "-", UNCERTAIN: "?", HISTORICAL: "past"}
 
 @dataclass(frozen=True)
 class Explained:
-    """A report and its labels.
+    """A report and its labels."""
 
-    Attributes:
-        concepts: name of the concept table.
-        sections: of the report, in order.
-        mentions: of each section.
-        findings: "positive", "negative" or "uncertain" of each concept that the report mentions.
-    """
-
-    concepts: str
-    sections: tuple[Section, ...]
-    mentions: tuple[tuple[Mention, ...], ...]
+    concepts: str  # name of the concept table
+    sections: tuple[Section, ...]  # of the report, in order
+    mentions: tuple[tuple[Mention, ...], ...]  # of each section
+    # "positive", "negative" or "uncertain" of each concept that the report mentions
     findings: Mapping[str, str]
 
     @property

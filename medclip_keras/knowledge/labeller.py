@@ -45,19 +45,13 @@ class LabelledSentence:
 
 @dataclass(frozen=True)
 class ReportLabels:
-    """The labels of a report.
+    """The labels of a report."""
 
-    Attributes:
-        sentences: of findings, impression and text under no heading, in order.
-        states: (num_findings,) int8 of the whole report, no closure over parents.
-        section_mentions: of each section, the mentions that give the states; offsets into its text.
-        usable: False for a report without sentences.
-    """
-
-    sentences: tuple[LabelledSentence, ...]
-    states: StateVector
+    sentences: tuple[LabelledSentence, ...]  # of findings, impression and text under no heading, in order
+    states: StateVector  # (num_findings,) int8 of the whole report, no closure over parents
+    # of each section, the mentions that give the states; offsets into its text
     section_mentions: tuple[tuple[Mention, ...], ...]
-    usable: bool
+    usable: bool  # False for a report without sentences
 
     @functools.cached_property
     def mentions(self) -> tuple[Mention, ...]:

@@ -37,17 +37,11 @@ MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
 
 @dataclass(frozen=True)
 class Reading:
-    """A sentence with corrected spelling.
+    """A sentence with corrected spelling."""
 
-    Attributes:
-        words: normalised words and marks.
-        offsets: the characters of each in the sentence as it is written.
-        similarities: position of a corrected word → similarity of its spelling.
-    """
-
-    words: list[str]
-    offsets: list[Span]
-    similarities: Mapping[int, float]
+    words: list[str]  # normalised words and marks
+    offsets: list[Span]  # the characters of each in the sentence as it is written
+    similarities: Mapping[int, float]  # position of a corrected word → similarity of its spelling
 
 
 class SpellingLinker:

@@ -34,36 +34,23 @@ _SHOWN = 8  # names in one message
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the account: a tensor's name and shape in the file, and its destination.
-
-    Attributes:
-        target: the variable's path, or "-" for a tensor that is left out.
-        note: the variable's shape, or why the tensor is left out.
-    """
+    """A line of the account: a tensor's name and shape in the file, and its destination."""
 
     key: str
     shape: tuple[int, ...]
-    target: str
-    note: str
+    target: str  # the variable's path, or "-" for a tensor that is left out
+    note: str  # the variable's shape, or why the tensor is left out
 
 
 @dataclass(frozen=True)
 class Source:
-    """A state dict under the names of `key_maps`.
+    """A state dict under the names of `key_maps`."""
 
-    Attributes:
-        file: its name, for messages.
-        kind: a key of KINDS.
-        tensors: name → array.
-        names: the same names → those in the file.
-        settings: of the config.json beside it; empty without one.
-    """
-
-    file: str
-    kind: str
-    tensors: StateDict
-    names: dict[str, str]
-    settings: dict[str, Any]
+    file: str  # its name, for messages
+    kind: str  # a key of KINDS
+    tensors: StateDict  # name → array
+    names: dict[str, str]  # the same names → those in the file
+    settings: dict[str, Any]  # of the config.json beside it; empty without one
 
     @property
     def is_medclip(self) -> bool:

@@ -22,19 +22,12 @@ from medclip_keras.models.key_maps import Entry, count
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensor shapes and settings that determine a backbone's sizes.
+    """Tensor shapes and settings that determine a backbone's sizes."""
 
-    Attributes:
-        shapes: tensor → its shape.
-        settings: of the config.json beside the weights; empty without one.
-        image_size: side of the images that an image tower will see.
-        num_heads: of a ViT or BERT; 0: that of the settings, else heads of 64.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    settings: Mapping[str, Any]
-    image_size: int = 224
-    num_heads: int = 0
+    shapes: Mapping[str, tuple[int, ...]]  # tensor → its shape
+    settings: Mapping[str, Any]  # of the config.json beside the weights; empty without one
+    image_size: int = 224  # side of the images that an image tower will see
+    num_heads: int = 0  # of a ViT or BERT; 0: that of the settings, else heads of 64
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor; ValueError if it is missing."""
@@ -131,20 +124,14 @@ def _only(settings: Mapping[str, Any], **needed: Any) -> None:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Conversion of a PyTorch model to a backbone of keras-hub.
+    """Conversion of a PyTorch model to a backbone of keras-hub."""
 
-    Attributes:
-        backbone: constructor.
-        sizes: its arguments, from shapes and settings.
-        entries: which tensor fills which of its variables.
-        renamed: pattern → replacement that bring other names to those of `entries`.
-        ignored: pattern of whole names → why those tensors of a single tower are left out.
-    """
-
-    backbone: Callable[..., keras.Model]
-    sizes: Callable[[Checkpoint], dict[str, Any]]
-    entries: Callable[[keras.Model], list[Entry]]
+    backbone: Callable[..., keras.Model]  # constructor
+    sizes: Callable[[Checkpoint], dict[str, Any]]  # its arguments, from shapes and settings
+    entries: Callable[[keras.Model], list[Entry]]  # which tensor fills which of its variables
+    # pattern → replacement that bring other names to those of `entries`
     renamed: Sequence[tuple[str, str]] = ()
+    # pattern of whole names → why those tensors of a single tower are left out
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -189,17 +176,12 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A published layout of state dicts.
+    """A published layout of state dicts."""
 
-    Attributes:
-        architecture: of its only tower, or of its image tower.
-        key: pattern at the start of a name that no other kind has.
-        named_by: field of config.json, and the pattern of its values. Others have tensors of the same names
-            and compute something else (RoBERTa's positions, the blurred strides of timm's resnetaa50).
-    """
-
-    architecture: str
-    key: str
+    architecture: str  # of its only tower, or of its image tower
+    key: str  # pattern at the start of a name that no other kind has
+    # field of config.json, and the pattern of its values. Others have tensors of the same names and compute
+    # something else (RoBERTa's positions, the blurred strides of timm's resnetaa50).
     named_by: tuple[str, str] | None = None
 
 

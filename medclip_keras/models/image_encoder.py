@@ -117,18 +117,13 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
 
 
 class ImageFeatures(NamedTuple):
-    """Outputs of the image tower for a batch, not normalised.
+    """Outputs of the image tower for a batch, not normalised."""
 
-    Attributes:
-        embeddings_unnormalized: (B, D), of whole images.
-        pooled: (B, C), spatial mean of the backbone's feature map: input of the projection, of linear probes
-            and of classifiers.
-        regions: (B, num_regions, D), of places in the images; None without local features.
-    """
-
-    embeddings_unnormalized: Tensor
+    embeddings_unnormalized: Tensor  # (B, D), of whole images
+    # (B, C), spatial mean of the backbone's feature map: input of the projection, of linear probes and of
+    # classifiers
     pooled: Tensor
-    regions: Tensor = None
+    regions: Tensor = None  # (B, num_regions, D), of places in the images; None without local features
 
 
 class ImageEncoder(keras.Model):

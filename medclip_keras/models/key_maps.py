@@ -26,19 +26,12 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor and the variable, or the third of a variable's last axis, that it fills.
+    """One tensor and the variable, or the third of a variable's last axis, that it fills."""
 
-    Attributes:
-        key: name in the state dict.
-        variable: of the Keras model.
-        layout: a name of LAYOUTS.
-        third: 0, 1 or 2 if query, key and value share the variable; None: all of it.
-    """
-
-    key: str
-    variable: keras.Variable
-    layout: str = "same"
-    third: int | None = None
+    key: str  # name in the state dict
+    variable: keras.Variable  # of the Keras model
+    layout: str = "same"  # a name of LAYOUTS
+    third: int | None = None  # 0, 1 or 2 if query, key and value share the variable; None: all of it
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -65,17 +65,11 @@ def freeze(backbone: keras.Model, num_layers: int) -> None:
 
 
 class TextFeatures(NamedTuple):
-    """Outputs of the text tower for a batch, not normalised.
+    """Outputs of the text tower for a batch, not normalised."""
 
-    Attributes:
-        embeddings_unnormalized: (B, D), of whole texts.
-        words: (B, T, D), of words, word 0 first; None without local features.
-        word_mask: (B, T), 1 for a word; None likewise.
-    """
-
-    embeddings_unnormalized: Tensor
-    words: Tensor = None
-    word_mask: Tensor = None
+    embeddings_unnormalized: Tensor  # (B, D), of whole texts
+    words: Tensor = None  # (B, T, D), of words, word 0 first; None without local features
+    word_mask: Tensor = None  # (B, T), 1 for a word; None likewise
 
 
 class TextEncoder(keras.Model):

@@ -16,19 +16,13 @@ from medclip_keras.objectives.loss import Loss
 
 @dataclass(frozen=True)
 class Objective:
-    """What a run with an objective needs beside its function.
+    """What a run with an objective needs beside its function."""
 
-    Attributes:
-        pairing: the default of `data.pairing`; "pairs": the objective takes nothing but pairs.
-        fixed_logit_scale: 1/tau of an objective that does not learn it.
-        initial_logit_scale: 1/tau to learn from; None: that of `model.initial_temperature`.
-        initial_logit_bias: start of a learned bias; None: no bias.
-    """
-
+    # the default of `data.pairing`; "pairs": the objective takes nothing but pairs
     pairing: Literal["independent", "own_report", "pairs"]
-    fixed_logit_scale: float | None = None
-    initial_logit_scale: float | None = None
-    initial_logit_bias: float | None = None
+    fixed_logit_scale: float | None = None  # 1/tau of an objective that does not learn it
+    initial_logit_scale: float | None = None  # 1/tau to learn from; None: that of `model.initial_temperature`
+    initial_logit_bias: float | None = None  # start of a learned bias; None: no bias
 
 
 OBJECTIVES = {

@@ -31,18 +31,13 @@ _BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes whic
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Classes to learn.
+    """Classes to learn."""
 
-    Attributes:
-        names: of concepts, in the order of the labels' columns.
-        one_each: single-label classification of the images that are positive for exactly one class, as in
-            single_finding; False: independent binary classification of all images.
-        share: of the training images; by hash of the record key, so that a smaller share is part of a larger
-            one.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of concepts, in the order of the labels' columns
+    # single-label classification of the images that are positive for exactly one class, as in single_finding;
+    # False: independent binary classification of all images
     one_each: bool
+    # of the training images; by hash of the record key, so that a smaller share is part of a larger one
     share: float = 1.0
 
 

@@ -28,32 +28,22 @@ _READ_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents and provenance of a dataset.
+    """Contents and provenance of a dataset."""
 
-    Attributes:
-        kind: "images" or "reports".
-        source: the archive's name.
-        image_size: side of the stored images in pixels; 0 for reports.
-        concept_table: its name; the table is beside the manifest.
-        concepts_sha256: `ConceptTable.fingerprint`; records of different tables are never mixed.
-        num_findings: concepts in the table.
-        splits: for each of train, valid, test: `num_records`; `shards`, a list of {name, num_records,
-            num_bytes, sha256}; `positives`, the number of records positive for each finding; `num_sentences`;
-            `sentence_positives`, the number of sentences positive for each finding.
-        counts: rows, records, bad_rows and tagged rows of the job.
-        reports_sha256: `fingerprint` of the report dataset whose sentences were joined in, else "".
-        made_from: the job, its input and options, its code and the versions it ran under.
-    """
-
-    kind: str
-    source: str
-    image_size: int
-    concept_table: str
-    concepts_sha256: str
-    num_findings: int
+    kind: str  # "images" or "reports"
+    source: str  # the archive's name
+    image_size: int  # side of the stored images in pixels; 0 for reports
+    concept_table: str  # its name; the table is beside the manifest
+    concepts_sha256: str  # `ConceptTable.fingerprint`; records of different tables are never mixed
+    num_findings: int  # concepts in the table
+    # for each of train, valid, test: `num_records`; `shards`, a list of {name, num_records, num_bytes,
+    # sha256}; `positives`, the number of records positive for each finding; `num_sentences`;
+    # `sentence_positives`, the number of sentences positive for each finding
     splits: Mapping[str, Mapping[str, Any]]
+    # rows, records, bad_rows and tagged rows of the job
     counts: Mapping[str, int] = field(default_factory=dict)
-    reports_sha256: str = ""
+    reports_sha256: str = ""  # `fingerprint` of the report dataset whose sentences were joined in, else ""
+    # the job, its input and options, its code and the versions it ran under
     made_from: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property

@@ -34,21 +34,13 @@ from medclip_keras.sources import evaluation_sets, get_source
 
 @dataclasses.dataclass(eq=False)
 class RecordsConfig(tfds.core.BuilderConfig):
-    """Options of `decode_images`; `name` is a folder of the prepared data.
+    """Options of `decode_images`; `name` is a folder of the prepared data."""
 
-    Attributes:
-        image_size: side of the stored images, pixels.
-        concepts: a concept table's name or file.
-        key_salt: salt of the keys that replace identifiers.
-        keep_ids: write the archive's identifiers instead.
-        allow_annotation: take DICOM files with words burned into the picture.
-    """
-
-    image_size: int = 256
-    concepts: str = "chest21"
-    key_salt: str = "medclip_keras"
-    keep_ids: bool = False
-    allow_annotation: bool = False
+    image_size: int = 256  # side of the stored images, pixels
+    concepts: str = "chest21"  # a concept table's name or file
+    key_salt: str = "medclip_keras"  # salt of the keys that replace identifiers
+    keep_ids: bool = False  # write the archive's identifiers instead
+    allow_annotation: bool = False  # take DICOM files with words burned into the picture
 
 
 class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped

@@ -18,23 +18,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model with its run, concepts and tokenizer.
+    """A trained model with its run, concepts and tokenizer."""
 
-    Attributes:
-        config: the run.
-        table: the concepts of its records.
-        tokenizer: the run's.
-        model: with its weights.
-        step: the step of the weights.
-        checkpoint: "best" or "last", whichever the weights are from.
-    """
-
-    config: RunConfig
-    table: ConceptTable
-    tokenizer: Tokenizer
-    model: MedCLIP
-    step: int
-    checkpoint: str = "last"
+    config: RunConfig  # the run
+    table: ConceptTable  # the concepts of its records
+    tokenizer: Tokenizer  # the run's
+    model: MedCLIP  # with its weights
+    step: int  # the step of the weights
+    checkpoint: str = "last"  # "best" or "last", whichever the weights are from
 
 
 def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:

@@ -42,15 +42,10 @@ _VALIDATION_BATCHES = 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training run ended.
+    """How a training run ended."""
 
-    Attributes:
-        step: steps done and saved.
-        total_steps: steps of the whole run; more than `step` after an interruption.
-    """
-
-    step: int
-    total_steps: int
+    step: int  # steps done and saved
+    total_steps: int  # steps of the whole run; more than `step` after an interruption
 
     @property
     def finished(self) -> bool:
@@ -60,25 +55,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A compiled model at the step of its last checkpoint; `prepare` makes one.
+    """A compiled model at the step of its last checkpoint; `prepare` makes one."""
 
-    Attributes:
-        model: a `GlobalStep` model with every weight created.
-        checkpoints: of the model.
-        num_replicas: devices that share each batch.
-        start_step: steps that earlier processes did.
-        total_steps: steps of the whole run.
-        workdir: receives checkpoints/ and tensorboard/.
-        console: prints the progress.
-    """
-
-    model: keras.Model
-    checkpoints: Checkpoints
-    num_replicas: int
-    start_step: int
-    total_steps: int
-    workdir: epath.Path
-    console: Console
+    model: keras.Model  # a `GlobalStep` model with every weight created
+    checkpoints: Checkpoints  # of the model
+    num_replicas: int  # devices that share each batch
+    start_step: int  # steps that earlier processes did
+    total_steps: int  # steps of the whole run
+    workdir: epath.Path  # receives checkpoints/ and tensorboard/
+    console: Console  # prints the progress
 
     @property
     def finished(self) -> bool:
