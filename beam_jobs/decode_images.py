@@ -113,10 +113,6 @@ def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.n
 def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Join the sentences and states of a study's report records, in the order of their keys.
 
-    Args:
-        serialized: report records; mostly one, or none.
-        num_findings: concepts in the table.
-
     Returns:
         Sentences as `schema.encode` takes them, and (num_findings,) int8: of several reports positive decides
         before uncertain before negative.

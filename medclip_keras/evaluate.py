@@ -91,11 +91,7 @@ def measure(
 ) -> Json:
     """Evaluate a model on the test split of its records, if any, and on the user's own images.
 
-    Args:
-        subject: the model and its records.
-        output: receives metrics.json, figures/ and report.html.
-        own_images: from `read_image_manifest`.
-        console: receives the tables.
+    `output` receives metrics.json, figures/ and report.html.
 
     Returns:
         The content of metrics.json.

@@ -63,11 +63,7 @@ def fit_supervised(
 ) -> dict:
     """Train a classifier in `workdir`, or resume it, and evaluate it on the test split.
 
-    Args:
-        config: the run; `data.images` names record folders.
-        start: settings.
-        workdir: receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
-        console: receives progress and the metrics.
+    The workdir receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
 
     Returns:
         The content of evaluation/metrics.json; empty if Ctrl-C stopped training.

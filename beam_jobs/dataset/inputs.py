@@ -12,9 +12,7 @@ from etils import epath
 def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
     """SHA-256 of the names, sizes and times of change of the input's files; their content is not read.
 
-    Args:
-        input_path: a folder, listed with its subfolders, or a file.
-        row_paths: files that the rows of a local table name.
+    A folder is listed with its subfolders; `row_paths` are the files that the rows of a local table name.
     """
     if epath.Path(input_path).is_dir():
         return _sha256_of_files(_list_folder(input_path))

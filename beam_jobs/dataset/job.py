@@ -13,22 +13,13 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from beam_jobs.dataset import sharding
+from beam_jobs.dataset import sharding, writing
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.local_workers import tied_workers
 from beam_jobs.dataset.options import JobOptions, running_pipeline
 from beam_jobs.dataset.progress import Progress
 from beam_jobs.dataset.report_join import FetchReports, read_places
 from beam_jobs.dataset.selection import Selection
-from beam_jobs.dataset.writing import (
-    BAD_RECORDS_NAME,
-    ShardSummary,
-    WriteShard,
-    publish,
-    require_replaceable,
-    start_workplace,
-    write_bad_records,
-)
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.provenance import code_sha256, sha256_of, versions
@@ -102,7 +93,7 @@ def run_job(job: Job) -> Manifest:
     """
     started = time.monotonic()
     options = job.options
-    require_replaceable(options.output)
+    writing.require_replaceable(options.output)
     made_from = describe_making(job)
     manifest = find_current(job, made_from["fingerprint"])
     if manifest is not None:
@@ -112,7 +103,7 @@ def run_job(job: Job) -> Manifest:
         return manifest
     print(f"{job.name}: {options.source} at {options.input} → {options.output}", flush=True)
     bad_records_path(options).unlink(missing_ok=True)
-    workplace = start_workplace(options.output)
+    workplace = writing.start_workplace(options.output)
     try:
         execute(job, workplace)
         manifest = finish(job, workplace, made_from)
@@ -191,7 +182,7 @@ def find_current(job: Job, fingerprint: str) -> Manifest | None:
 def execute(job: Job, workplace: epath.Path) -> None:
     """Run the pipeline; it leaves shards and a summary in the workplace."""
     options = job.options
-    write = WriteShard(
+    write = writing.WriteShard(
         directory=str(workplace / "dataset"),
         dataset=job.dataset,
         kind=job.kind,
@@ -217,7 +208,7 @@ def execute(job: Job, workplace: epath.Path) -> None:
         _ = summary | "WriteSummary" >> beam.Map(_write_summary, *results)
 
 
-def _write_summary(path: str, made: list[ShardSummary], bad: list[sharding.BadRow]) -> None:
+def _write_summary(path: str, made: list[writing.ShardSummary], bad: list[sharding.BadRow]) -> None:
     shards_made = [dataclasses.asdict(one) for one in made]
     epath.Path(path).write_text(json.dumps({"shards": shards_made, "bad": bad}))
 
@@ -230,7 +221,7 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
         ValueError: no row gave a record.
     """
     summary = json.loads((workplace / _SUMMARY_NAME).read_text())
-    made = [ShardSummary(**shard) for shard in summary["shards"]]
+    made = [writing.ShardSummary(**shard) for shard in summary["shards"]]
     made.sort(key=lambda shard: (shard.split, shard.index))
     dataset = workplace / "dataset"
     counts = count_rows(made, summary["bad"], job.tags)
@@ -251,16 +242,16 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
     for name in {one.shard["name"] for one in made}.difference(manifest.shard_names):
         (dataset / name).unlink()
     (dataset / CONCEPTS_NAME).write_text(job.table.to_jsonl())
-    write_bad_records(dataset / BAD_RECORDS_NAME, summary["bad"])
+    writing.write_bad_records(dataset / writing.BAD_RECORDS_NAME, summary["bad"])
     citation, licence = getattr(job.source, "CITATION", ""), getattr(job.source, "LICENCE", "")
     write_tfds_metadata(dataset, manifest, citation=citation, licence=licence)
     write_manifest(dataset, manifest)
-    publish(workplace, job.options.output, job.options.mentions)
+    writing.publish(workplace, job.options.output, job.options.mentions)
     return manifest
 
 
 def count_rows(
-    made: Sequence[ShardSummary], bad: Sequence[sharding.BadRow], tags: Sequence[str]
+    made: Sequence[writing.ShardSummary], bad: Sequence[sharding.BadRow], tags: Sequence[str]
 ) -> dict[str, int]:
     """Counts of rows, records, bad rows, and rows with each tag."""
     tagged = collections.Counter(dict.fromkeys(tags, 0))
@@ -274,7 +265,7 @@ def count_rows(
     }
 
 
-def describe_split(split: str, made: Sequence[ShardSummary], num_findings: int) -> dict[str, Any]:
+def describe_split(split: str, made: Sequence[writing.ShardSummary], num_findings: int) -> dict[str, Any]:
     """Manifest entry of a split; one without records has no shards."""
     own = [one for one in made if one.split == split]
     num_records = sum(one.shard["num_records"] for one in own)
@@ -296,7 +287,7 @@ def refuse_bad_rows(job: Job, counts: Mapping[str, int], bad: Sequence[sharding.
     path, evaluation_set = bad_records_path(job.options), job.selection.evaluation_set
     allowed = 0 if evaluation_set else job.options.max_bad_fraction
     if counts["bad_rows"] > allowed * counts["rows"]:
-        write_bad_records(path, bad)
+        writing.write_bad_records(path, bad)
         received = f"{counts['bad_rows']} bad of {counts['rows']} rows"
         advice = f"Keys and reasons are in {path}."
         if evaluation_set:
@@ -312,4 +303,4 @@ def refuse_bad_rows(job: Job, counts: Mapping[str, int], bad: Sequence[sharding.
 def bad_records_path(options: JobOptions) -> epath.Path:
     """Path of a failed job's bad records, beside the output."""
     output = epath.Path(options.output)
-    return output.parent / f"{output.name}.{BAD_RECORDS_NAME}"
+    return output.parent / f"{output.name}.{writing.BAD_RECORDS_NAME}"

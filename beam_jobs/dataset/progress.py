@@ -11,9 +11,7 @@ from medclip_keras.records.shards import shard_of_file
 class Progress:
     """A context manager that prints a line now and then while a job runs.
 
-    Args:
-        name: of the job.
-        shards: folder with the finished shards of the attempt.
+    `shards` is the folder of the attempt's finished shards.
     """
 
     SECONDS_BETWEEN_LINES = 15

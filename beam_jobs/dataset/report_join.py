@@ -52,10 +52,7 @@ class FetchReports:
         """Rows with the serialized reports of their studies.
 
         Every file is opened once and read in its order: on a bucket, an open per record would take minutes.
-
-        Args:
-            keyed_rows: of a shard.
-            places: of all reports, see `read_places`.
+        `places` are those of all reports, from `read_places`.
         """
         wanted = np.unique(np.array([_hash(keyed.study_id) for keyed in keyed_rows], np.uint64))
         reports: dict[str, list[bytes]] = {}

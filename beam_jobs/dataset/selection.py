@@ -71,17 +71,15 @@ def _rows_of_set(
 def select(source: str, path: str, evaluation_set: str = "", hold_out: tuple[str, ...] = ()) -> Selection:
     """Select rows by a job's options; reads the archive's tables, and prints the counts.
 
-    Args:
-        source: of the job.
-        path: the job's input.
-        evaluation_set: name of the set to record, or "".
-        hold_out: sets to leave out, each NAME, or NAME=PATH if another folder lists the set's images.
+    `hold_out` lists sets to leave out, each NAME, or NAME=PATH if another folder lists the set's images.
 
     Raises:
         ValueError: no such set, one of another archive, an archive with too few images for it, or both.
     """
     if not evaluation_set:
-        return _without(source, path, hold_out)
+        left_out = [_patients_of(source, path, given) for given in hold_out]
+        patients = frozenset[str]().union(*(own for _, own in left_out))
+        return Selection(hold_out=tuple(name for name, _ in left_out), held_out=patients)
     made_of = get_evaluation_set(evaluation_set).source
     advice = f"{evaluation_set} is made of images of {made_of}."
     require(made_of == source, "evaluation_set", f"a set of {source}", evaluation_set, advice)
@@ -90,16 +88,6 @@ def select(source: str, path: str, evaluation_set: str = "", hold_out: tuple[str
     members = members_of(evaluation_set, path)
     print(f"Evaluation set {members.sentence}", flush=True)
     return Selection(evaluation_set, members.split_of, members.counts)
-
-
-def _without(source: str, path: str, hold_out: tuple[str, ...]) -> Selection:
-    names: list[str] = []
-    patients: set[str] = set()
-    for given in hold_out:
-        name, held_out = _patients_of(source, path, given)
-        names.append(name)
-        patients |= held_out
-    return Selection(hold_out=tuple(names), held_out=frozenset(patients))
 
 
 def _patients_of(source: str, path: str, given: str) -> tuple[str, frozenset[str] | set[str]]:

@@ -73,11 +73,7 @@ def find_anomalies(
 ) -> list[Anomaly]:
     """All anomalies of a dataset, in the order of features.
 
-    Args:
-        statistics: of the dataset.
-        schema: inferred or given.
-        comparisons: of `compare_splits`.
-        num_records: of each split, by the manifest.
+    `num_records` are those of each split, by the manifest.
     """
     found = [*_against_schema(statistics, schema), *_miscounted(statistics, num_records)]
     for split, own in statistics.items():
@@ -106,11 +102,8 @@ def compare_splits(
 ) -> Iterator[Comparison]:
     """Compare every split with train of `reference` (skew), or with the same split there (drift).
 
-    Args:
-        statistics: of the dataset.
-        reference: itself for skew; the baseline's for drift.
-        schema: its `max_skew` or `max_drift` selects the features.
-        kind: of the comparison.
+    `reference` is the dataset itself for skew, the baseline for drift. A `max_skew` or `max_drift` in the
+    schema selects the features.
     """
     for split, own in statistics.items():
         other = reference.get("train" if kind == "skew" else split)

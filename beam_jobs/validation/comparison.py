@@ -47,11 +47,8 @@ def compare(
 ) -> Difference | None:
     """Find the largest difference between the shares of a value; a vanished value comes first.
 
-    Args:
-        counts: value → count in the sample.
-        other: the same in the sample that it is compared with.
-        patients: of the two samples.
-        may_not_vanish: values whose absence from the first sample is an anomaly.
+    `counts` and `other` map values to counts in the two samples, `patients` are theirs. A value of
+    `may_not_vanish` that the first sample lacks is an anomaly.
 
     Returns:
         The difference, or None if a sample is empty.

@@ -97,14 +97,7 @@ class RecordFacts:
 def describe_record(
     serialized: bytes, split: str, manifest: Manifest, concepts: Sequence[str]
 ) -> RecordFacts:
-    """Read one record, whatever it holds.
-
-    Args:
-        serialized: a `tf.train.Example`.
-        split: of the shard that holds it.
-        manifest: of the dataset; its kind and image size count.
-        concepts: names of the concept table.
-    """
+    """Read one record, a `tf.train.Example` in a shard of `split`, whatever it holds."""
     features = tf.train.Example.FromString(serialized).features.feature
     lists = {name: one for name, feature in features.items() if (one := feature.WhichOneof("kind"))}
     values = {name: getattr(features[name], one).value for name, one in lists.items()}

@@ -16,12 +16,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     """Accuracy (single_finding only) and AUROC, overall and by class, with intervals over patients.
 
     A class's accuracy is that among its own images; its AUROC is one against the rest, of `ranked_scores`.
-    The overall AUROC is the macro mean.
-
-    Args:
-        task: the images and their labels.
-        scores: float (num_images, num_classes).
-        bootstrap: of the intervals.
+    The overall AUROC is the macro mean. Scores are float (num_images, num_classes).
 
     Raises:
         ValueError: scores that are not finite.

@@ -29,9 +29,8 @@ class ImageManifest:
 def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
     """Read a CSV file with the columns `path`, optionally `patient_id`, and one 0/1 column a class.
 
-    Args:
-        path: of the CSV file; image paths in it are relative to its folder.
-        prompts_path: JSON file {class: [prompt, …]}; "" takes the shipped prompts of the classes' names.
+    Image paths are relative to the file's folder. `prompts_path` is a JSON file {class: [prompt, …]}; without
+    it the classes' names select shipped prompts.
 
     Raises:
         ValueError: a missing file, column or prompt, a cell that is not 0 or 1; before any image is read.

@@ -29,10 +29,7 @@ def write(
 ) -> Json:
     """Write all outputs into a folder, metrics.json last.
 
-    Args:
-        results: data set → result.
-        directory: receives metrics.json, report.html and figures/<data set>/<plot>.png.
-        made_from: run, seed and the other inputs of the evaluation, in JSON types.
+    Plots are figures/<data set>/<plot>.png; `made_from` holds run, seed and other inputs, in JSON types.
 
     Returns:
         The content of metrics.json: `made_from`, and under "data" each data set's metrics.

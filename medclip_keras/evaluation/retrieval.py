@@ -61,11 +61,8 @@ def retrieve(
 ) -> RetrievalResult:
     """Precision@{1, 2, 5, 10}, as far as there are candidates, with intervals over the queries' patients.
 
-    Args:
-        queries: a single_finding task; a candidate of the same class is relevant.
-        candidates: from `select_candidates`.
-        similarities: model → float (num_queries, num_candidates), rows are images.
-        bootstrap: of the intervals.
+    `similarities` are by model, float (num_queries, num_candidates), rows are images; candidates of the
+    query's class are relevant.
     """
     relevant = (
         queries.class_index[:, None] == candidates.class_index[None, :]

@@ -21,13 +21,7 @@ def finding_scores(logits: Floats, names: Sequence[str], findings: Sequence[str]
     >>> finding_scores(np.array([[1.0, 2.0, 3.0]]), ["Mass", "No Finding", "Edema"], ["Abnormal", "Mass"])
     array([[-2.,  1.]])
 
-    Args:
-        logits: float (num_images, num_names).
-        names: of the logits' columns.
-        findings: of the result's columns.
-
-    Returns:
-        float (num_images, num_findings).
+    Logits are float (num_images, num_names), scores float (num_images, num_findings).
     """
     columns = dict(zip(names, logits.T, strict=True))
     if ABNORMAL in findings:
@@ -48,15 +42,8 @@ def measure_classifier(
 ) -> DatasetResult:
     """Accuracy or AUROC of a classifier on one data set's test images, with intervals over patients.
 
-    Args:
-        score: stored images uint8 (B, S, S, 1) to logits (B, num_names).
-        names: concepts of the logits' columns.
-        batches: as `evaluator.evaluate` describes them.
-        config: task, findings, limits.
-        concept_names: of the label states, in order.
-        num_training_images: number of images that the classifier learned from.
-        share: of the labelled images that these are.
-        seed: of the bootstrap.
+    `score` maps stored images uint8 (B, S, S, 1) to logits (B, num_names) of the concepts `names`; `share` of
+    the labelled images, `num_training_images`, were learned from. Batches are those of `evaluator.evaluate`.
 
     Returns:
         The result; empty if no image belongs to the task.

@@ -104,9 +104,7 @@ def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
 def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str, ...]:
     """Expand the alternatives of a phrase.
 
-    Args:
-        phrase: as in an alias.
-        words: normalised words; alternatives with other words may be dropped. None: keep all.
+    `words` are normalised; alternatives with other words may be dropped. None keeps all.
 
     >>> alternatives("(is|are|) not seen")
     ('is not seen', 'are not seen', 'not seen')

@@ -119,12 +119,8 @@ class ConceptTable:
         )
 
 
-def load_table(name_or_path: str, known_cuis: Collection[str] | None = None) -> ConceptTable:
-    """Loads a shipped concept table by name, or a JSON-lines file.
-
-    Args:
-        name_or_path: `chest21`, or a path that ends in .jsonl.
-        known_cuis: the CUIs of an installed UMLS; other CUIs are refused (`check_cuis`). None: no check.
+def load_table(name_or_path: str) -> ConceptTable:
+    """Loads a shipped concept table by name, or a file of JSON lines whose name ends in .jsonl.
 
     >>> load_table("chexpert14").names[2]
     'Cardiomegaly'
@@ -132,10 +128,14 @@ def load_table(name_or_path: str, known_cuis: Collection[str] | None = None) -> 
     Raises:
         ValueError: no such table or file, or a row that is not a concept; the row is in the sentence.
     """
-    table = _read_table(name_or_path)
-    if known_cuis is not None:
-        check_cuis(table, known_cuis)
-    return table
+    shipped = sorted(p.name.removesuffix(".jsonl") for p in TABLES.iterdir() if p.name.endswith(".jsonl"))
+    if str(name_or_path) in shipped:
+        return _parse_table(name_or_path, (TABLES / f"{name_or_path}.jsonl").read_text(encoding="utf-8"))
+    path = epath.Path(name_or_path)
+    if path.suffix != ".jsonl" or not path.is_file():
+        near = near_names(path.name, shipped, "Shipped tables")
+        raise refusal("concepts", "a shipped concept table or a .jsonl file", str(name_or_path), near)
+    return _parse_table(path.stem, path.read_text())
 
 
 def check_cuis(table: ConceptTable, known: Collection[str]) -> None:
@@ -155,17 +155,6 @@ def check_cuis(table: ConceptTable, known: Collection[str]) -> None:
         for cui in (concept.cui, *concept.equivalents):
             if cui not in known:
                 raise table._refusal("have CUIs of the knowledge base", cui, [position])
-
-
-def _read_table(name_or_path: str) -> ConceptTable:
-    shipped = sorted(p.name.removesuffix(".jsonl") for p in TABLES.iterdir() if p.name.endswith(".jsonl"))
-    if str(name_or_path) in shipped:
-        return _parse_table(name_or_path, (TABLES / f"{name_or_path}.jsonl").read_text(encoding="utf-8"))
-    path = epath.Path(name_or_path)
-    if path.suffix != ".jsonl" or not path.is_file():
-        near = near_names(path.name, shipped, "Shipped tables")
-        raise refusal("concepts", "a shipped concept table or a .jsonl file", str(name_or_path), near)
-    return _parse_table(path.stem, path.read_text())
 
 
 def _row_of(concept: Concept) -> dict[str, str | tuple[str, ...]]:

@@ -40,6 +40,7 @@ from medclip_keras.knowledge.umls import knowledge_base_aliases
 _Use = TypeVar("_Use")
 Definitions = tuple[tuple[str, tuple[str, ...]], ...]  # abbreviations and the words that each stands for
 
+SENTENCES_KEPT = 20_000  # many sentences occur in several reports
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _OTHER_WORD = "□"
@@ -95,12 +96,8 @@ class _Uses:
 class Extractor:
     """Extract mentions of a table's concepts from report text.
 
-    Args:
-        table: the concepts and their aliases.
-        cache_size: number of sentences in the cache; many sentences occur in several reports.
-        linking: settings for misspelled words and a model's entities; None: no linking.
-        words: normalised words of the only text to be read: a small extractor, built much faster. None: any
-            text. Ignored with linking, which needs all words.
+    `linking` adds misspelled words and a model's entities. `words`, the normalised words of the only text to
+    be read, give a small extractor that is built much faster; linking needs all words and ignores them.
 
     Raises:
         ValueError: an alias that cannot be parsed; a model or knowledge base that does not exist.
@@ -114,12 +111,10 @@ class Extractor:
     def __init__(
         self,
         table: ConceptTable,
-        cache_size: int = 20_000,
         linking: Linking | None = None,
         words: Collection[str] | None = None,
     ):
         self.table = table
-        self._cache_size = cache_size
         self._linking = linking
         self._only = words if linking is None else None
         self._vocab = spacy.blank("en").vocab
@@ -137,11 +132,11 @@ class Extractor:
                 for alternative in alternatives(phrase, self._only):
                     _add(self._phrase(alternative).cues, kind)
         self._linker = self._start_linker(linking) if linking else None
-        self._read = functools.lru_cache(maxsize=cache_size)(self._read_sentence)
+        self._read = functools.lru_cache(maxsize=SENTENCES_KEPT)(self._read_sentence)
 
     def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
         """Pickle only the settings; unpickling builds the extractor again."""
-        return Extractor, (self.table, self._cache_size, self._linking, self._only)
+        return Extractor, (self.table, self._linking, self._only)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """Mentions in the text of a section, sorted by offset into `text`."""

@@ -64,12 +64,8 @@ class ReportLabeller:
 
     Several mentions of a concept: positive before uncertain before negative. Historical and resolved count as
     negative. `No Finding` is positive where normality is stated overall, or of lungs and heart alike, and
-    nothing but support devices is positive or uncertain; it is left unmentioned elsewhere.
-
-    Args:
-        table: the concepts.
-        linking: settings for misspelled words and a model's entities; None: no linking.
-        words: of the only text that will be read, as for `Extractor`; None: any text.
+    nothing but support devices is positive or uncertain; it is left unmentioned elsewhere. `linking` and
+    `words` are those of `Extractor`.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> labeller = ReportLabeller(load_table("chexpert14"))

@@ -126,10 +126,7 @@ def candidate_generator(entities: Iterable["Entity"]) -> "CandidateGenerator":
 class EntityLinker:
     """Links the entities of a spaCy model to the dictionary's phrases, with scispaCy's own linker.
 
-    Args:
-        model: name or folder of an installed spaCy model.
-        phrases: CUI → phrases.
-        threshold: least cosine.
+    `phrases` are by CUI, `threshold` is the least cosine.
 
     Raises:
         ValueError: no such model, or one that finds no entities.

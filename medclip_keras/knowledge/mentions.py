@@ -1,37 +1,18 @@
 """The labels of a report as the line of JSON that `label_reports --mentions` writes."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
 from medclip_keras.knowledge.labeller import ReportLabels
 from medclip_keras.knowledge.states import LabelState
 
-
-class MentionRecord(TypedDict):
-    """A mention without its text; offsets into its section."""
-
-    cui: str
-    name: str
-    section: str
-    start: int
-    end: int
-    assertion: str
+_SHOWN = ("cui", "name", "section", "start", "end", "assertion")  # of a mention, not its text
 
 
-class MentionsLine(TypedDict):
-    """A line of the mentions file."""
-
-    report_id: str
-    findings: dict[str, str]
-    mentions: list[MentionRecord]
-
-
-def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> MentionsLine:
-    """A report's line of the mentions file: state by finding, and mentions without their text.
-
-    `names` are those of the concept table, in its order.
+def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
+    """A report's line of the mentions file: state by finding of the table `names`, and mentions without text.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> from medclip_keras.knowledge.labeller import ReportLabeller
@@ -44,17 +25,7 @@ def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) ->
     return {
         "report_id": report_id,
         "findings": findings_of(labels, names),
-        "mentions": [
-            {
-                "cui": mention.cui,
-                "name": mention.name,
-                "section": mention.section,
-                "start": mention.start,
-                "end": mention.end,
-                "assertion": mention.assertion,
-            }
-            for mention in labels.mentions
-        ],
+        "mentions": [{field: getattr(mention, field) for field in _SHOWN} for mention in labels.mentions],
     }
 
 

@@ -27,9 +27,7 @@ _MEANINGS = {
 def highlight(sections: Sequence[Section], mentions: Iterable[Mention]) -> str:
     """A report as a piece of HTML, for a notebook.
 
-    Args:
-        sections: of the report.
-        mentions: of the report, in its order: `ReportLabels.mentions`.
+    `mentions` are those of the report in its order, `ReportLabels.mentions`.
 
     Raises:
         ValueError: a mention that is in none of the sections.

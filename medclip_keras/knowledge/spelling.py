@@ -33,6 +33,7 @@ from medclip_keras.knowledge.aliases import PREFIXES, Span, normalise, words_of
 
 THRESHOLD = 0.8
 MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
+_WORDS_KEPT = 20_000
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,8 @@ class Reading:
 class SpellingLinker:
     """Correct misspelled words to words of the dictionary.
 
-    Args:
-        dictionary: words of aliases and cues, normalised.
-        also_known: further valid words.
-        threshold: least similarity of a spelling to a word: one minus edits by letters, in (0, 1].
-        cache_size: number of words in the cache.
+    `dictionary` holds the normalised words of aliases and cues, `also_known` further valid words. `threshold`
+    is the least similarity of a spelling to a word: one minus edits by letters, in (0, 1].
 
     >>> linker = SpellingLinker(["pleural", "effusion", "cardiomegaly"])
     >>> linker.read(*words_of("Plueral effusions, cardio megaly.")).words
@@ -63,14 +61,13 @@ class SpellingLinker:
         dictionary: Collection[str],
         also_known: Collection[str] = (),
         threshold: float = THRESHOLD,
-        cache_size: int = 20_000,
     ):
         self._dictionary = frozenset(filter(_is_long, dictionary))
         self._targets = sorted(self._dictionary)
         self._known = valid_words().union(dictionary, also_known)
         self._threshold = threshold
-        self._link = functools.lru_cache(maxsize=cache_size)(self.link)
-        self._is_valid = functools.lru_cache(maxsize=cache_size)(self.is_valid)
+        self._link = functools.lru_cache(_WORDS_KEPT)(self.link)
+        self._is_valid = functools.lru_cache(_WORDS_KEPT)(self.is_valid)
 
     def link(self, word: str) -> tuple[str, float]:
         """The dictionary's word for a spelling and their similarity; ("", 0.0) if none is near enough.

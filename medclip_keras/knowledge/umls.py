@@ -18,10 +18,6 @@ SCISPACY_UMLS = "umls"  # the knowledge base that scispaCy downloads, and keeps 
 def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Aliases of given concepts in a scispaCy knowledge base, read line by line.
 
-    Args:
-        name_or_path: a file with an entity a line in scispaCy's form, or "umls".
-        cuis: the concepts.
-
     Returns:
         CUI → aliases in lower case that only this concept has, without those of less than four letters and
         those with a mark ("Effusion, Pleural", "Mass (finding)").

@@ -107,11 +107,6 @@ def _canonical(name: str, kind: str) -> str:
 def assign(source: Source, entries: list[Entry], variables: Sequence[keras.Variable]) -> list[Row]:
     """Fill variables from a state dict, all of them or none.
 
-    Args:
-        source: the state dict.
-        entries: which tensor fills which variable.
-        variables: every variable that must be filled.
-
     Returns:
         The account, a row for each tensor of the file.
 

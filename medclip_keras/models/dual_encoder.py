@@ -14,14 +14,9 @@ class DualEncoder(keras.Model):
     """Image and text encoder with a learned temperature.
 
     Follows: Wang et al., EMNLP 2022, section 3.2; Radford et al., ICML 2021, for the clamped logit scale.
-
-    Args:
-        config: sizes, backbones and presets.
-        vocabulary_size: number of word pieces.
-        max_tokens: the longest sentence in word pieces, [CLS] and [SEP] included.
-        local_features: whether to compute regions of images and words of texts (GLoRIA).
-        initial_logit_scale: 1/tau at the start; None: that of `config.initial_temperature`.
-        learn_logit_scale: whether 1/tau is trained.
+    `max_tokens` is the longest sentence in word pieces, [CLS] and [SEP] included. `local_features` adds
+    regions of images and words of texts (GLoRIA). 1/tau starts at `initial_logit_scale`, else as
+    `config.initial_temperature` says, and is trained if `learn_logit_scale`.
     """
 
     def __init__(

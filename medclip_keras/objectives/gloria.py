@@ -82,11 +82,7 @@ def gloria(
     Args:
         image_embeddings: float (num_pairs, D), L2-normalised.
         text_embeddings: float (num_pairs, D), L2-normalised; row i belongs to image i.
-        regions: float (num_pairs, num_regions, D).
-        words: float (num_pairs, num_words, D).
-        word_mask: (num_pairs, num_words), not 0 for the real words.
-        global_weight: of L_global.
-        local_weight: of L_local.
+        others: as in `local_similarity`, with as many images and captions as pairs.
 
     Returns:
         The loss, with the logits of the whole embeddings.

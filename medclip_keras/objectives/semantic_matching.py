@@ -153,13 +153,8 @@ def semantic_matching(
         image_embeddings: float (num_images, D), L2-normalised.
         text_embeddings: float (num_texts, D), L2-normalised.
         logit_scale: float scalar, 1/tau.
-        image_labels: float (num_images, num_findings).
-        text_labels: float (num_texts, num_findings).
-        image_known: float (num_images, num_findings) in {0, 1} or None.
-        text_known: float (num_texts, num_findings) in {0, 1} or None.
-        similarity: "cosine" (paper) or "dot" (released code).
         target_temperature: T of the soft targets.
-        concept_kernel: NumPy float (num_findings, num_findings) of `label_similarity`, or None.
+        others: as in `label_similarity`.
 
     Returns:
         The loss; its kl is the mean divergence of the predictions from the soft targets.

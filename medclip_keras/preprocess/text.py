@@ -53,10 +53,7 @@ class Tokenizer(tf.Module):
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Split texts into word pieces.
-
-        Args:
-            texts: (B,) string.
+        """Split texts (B,) string into word pieces.
 
         Returns:
             {"token_ids": (B, max_tokens) int32, "padding_mask": (B, max_tokens) int32, 0 for [PAD], else 1}.
@@ -74,10 +71,7 @@ class Tokenizer(tf.Module):
         }
 
     def word_ids(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Index of the word that each piece belongs to; punctuation marks count as words.
-
-        Args:
-            token_ids: (B, T) int32, from a call.
+        """Index of the word that each piece (B, T) int32 belongs to; punctuation marks count as words.
 
         Returns:
             (B, T) int32, from 0; -1 for [CLS], [SEP] and [PAD].
@@ -158,13 +152,9 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
 def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[str]:
     """Learn word pieces from texts; the order of the texts does not matter.
 
-    Follows: tensorflow-text's top-down WordPiece learner.
+    The result has fewer pieces than `size` if the texts hold fewer, a few more if many are equally frequent.
 
-    Args:
-        texts: sentences, read once.
-        size: number of pieces to aim for. The result is smaller if the texts hold fewer, or a little larger
-            if many pieces are equally frequent.
-        lower_case: that of the tokeniser of these pieces.
+    Follows: tensorflow-text's top-down WordPiece learner.
 
     Returns:
         The pieces, special ones first.

@@ -18,29 +18,12 @@ from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import augment
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records import streams
 from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import RecordFolder, image_folders, read_records, sentence_folders
 from medclip_keras.records.schema import parse_batch
-from medclip_keras.records.streams import (
-    AUGMENT,
-    BLOCK,
-    IMAGES,
-    PAIRS,
-    SENTENCES,
-    Features,
-    Pass,
-    endless,
-    fold_in,
-    has_words,
-    image_pass,
-    in_parallel,
-    kept_images,
-    seeds_of,
-    sentence_parser,
-    sentence_pass,
-    stream_seed,
-)
+from medclip_keras.records.streams import Features, Pass, fold_in, stream_seed
 
 _CANDIDATES = 16  # sentences drawn per image for the pairing "label_overlap"
 _RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
@@ -85,19 +68,20 @@ def training_batches(
     batch_size = config.train.batch_size
     images, texts = image_folders(config.data, split), sentence_folders(config.data, split)
     table = load_concepts(images[0].directory)
-    keep = kept_images(config, split, len(table))
+    keep = streams.kept_images(config, split, len(table))
 
     def stream(name: int, make_pass: Pass, num_items: int = batch_size) -> tf.data.Dataset:
         seed = stream_seed(config.seed, name)
-        items = endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
+        items = streams.endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
         return items.batch(num_items, drop_remainder=True)  # nothing remains; the shape is static
 
-    streams = [stream(IMAGES, image_pass(config.data, images, split, keep))]
+    drawn = [stream(streams.IMAGES, streams.image_pass(config.data, images, split, keep))]
     if config.pairing != "pairs":
         num_sentences = batch_size * (_CANDIDATES if config.pairing == "label_overlap" else 1)
-        streams.append(stream(SENTENCES, sentence_pass(config.data, texts, split, keep), num_sentences))
+        sentences = streams.sentence_pass(config.data, texts, split, keep)
+        drawn.append(stream(streams.SENTENCES, sentences, num_sentences))
     make_batch = functools.partial(_make_batch, config, tokenizer, table, images[0])
-    return in_parallel(make_batch, start_step, *streams)
+    return streams.in_parallel(make_batch, start_step, *drawn)
 
 
 def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf.data.Dataset:
@@ -132,8 +116,9 @@ def evaluation_sentences(config: RunConfig, split: str, batch_size: int = 256) -
         ValueError: folders that cannot be used together, an empty split, a missing shard.
     """
     folders = sentence_folders(config.data, split)
-    keep = kept_images(config, split, folders[0].manifest.num_findings)
-    sentences = read_records(folders, split, keep).batch(BLOCK).map(sentence_parser(config.data, folders))
+    keep = streams.kept_images(config, split, folders[0].manifest.num_findings)
+    parse = streams.sentence_parser(config.data, folders)
+    sentences = read_records(folders, split, keep).batch(streams.BLOCK).map(parse)
     return sentences.unbatch().batch(batch_size).prefetch(1)
 
 
@@ -156,7 +141,8 @@ def _make_batch(
     if config.pairing == "label_overlap":
         texts = _sharing_a_finding(image_labels, _text_vectors(texts, config.data, table)[0], texts)
     if own_report:
-        dice = tf.random.stateless_uniform((batch_size,), fold_in(stream_seed(config.seed, PAIRS), step))
+        seed = fold_in(stream_seed(config.seed, streams.PAIRS), step)
+        dice = tf.random.stateless_uniform((batch_size,), seed)
         texts = _own_texts(parsed, config.data, dice, texts)
     text_labels, text_known = _text_vectors(texts, config.data, table)
     tokens = tokenizer(texts["text"])
@@ -182,7 +168,7 @@ def augmented(config: RunConfig, images: tf.Tensor, step: tf.Tensor) -> tf.Tenso
     """Augmented images (B, s, s, 1) float32 of a step, from stored ones (B, S, S, 1) uint8."""
     side, batch_size = config.data.stored_image_size, config.train.batch_size
     index = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    seeds = seeds_of(stream_seed(config.seed, AUGMENT), index)  # (B, 2)
+    seeds = streams.seeds_of(stream_seed(config.seed, streams.AUGMENT), index)  # (B, 2)
     images = tf.ensure_shape(images, (batch_size, side, side, 1))
     return augment(images, config.model.image.image_size, config.augment, seeds)
 
@@ -235,7 +221,7 @@ def _own_texts(parsed: Features, data: DataConfig, dice: tf.Tensor, drawn: Featu
         {"text" (B,), "label_states" (B, num_findings), "study_id" (B,)}.
     """
     texts, states = parsed["sentences"]["text"], parsed["sentences"]["label_states"]
-    keep = texts.with_values(has_words(texts.values, data.min_words))  # (B, N) ragged
+    keep = texts.with_values(streams.has_words(texts.values, data.min_words))  # (B, N) ragged
     texts, states = tf.ragged.boolean_mask(texts, keep), tf.ragged.boolean_mask(states, keep)
     one = _whole_report if data.text_unit == "report" else functools.partial(_one_sentence, dice)
     own_texts, own_states = one(texts, states)

@@ -11,10 +11,6 @@ def data_sets(data: DataConfig, split: str) -> dict[str, DataConfig]:
 
     Archives are evaluated one by one: a model can tell them apart by their source. A second folder of a
     source is "NAME 2".
-
-    Args:
-        data: its folders of image records are split up.
-        split: "train", "valid" or "test".
     """
     found = {}
     for directory in data.images:

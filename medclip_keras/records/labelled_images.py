@@ -12,19 +12,11 @@ import tensorflow as tf
 
 from medclip_keras.config import DataConfig, RunConfig
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.preprocess.images import for_evaluation
-from medclip_keras.records import batches
+from medclip_keras.records import batches, streams
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import Keep, RecordFolder, image_folders, read_records
 from medclip_keras.records.schema import parse_batch
-from medclip_keras.records.streams import (
-    IMAGES,
-    Features,
-    endless,
-    image_pass,
-    in_parallel,
-    stream_seed,
-)
+from medclip_keras.records.streams import Features
 
 _BUCKETS, _SHARE_KEY = 2**32, (0x6C6162656C, 0x7368617265)  # the key fixes which images a share of them is
 
@@ -48,17 +40,10 @@ def labelled_images(
     steps_per_epoch: int,
     split: str = "train",
     start_step: int = 0,
-    augmented: bool = True,
 ) -> tf.data.Dataset:
     """Endless batches of labelled images, from step `start_step` on.
 
-    Args:
-        config: its `data`, `augment`, `seed`, `train.batch_size` and `model.image.image_size` count.
-        classes: of the labels.
-        steps_per_epoch: batches an epoch, as for `training_batches`.
-        split: which records.
-        start_step: the first batch.
-        augmented: False: images as the evaluation sees them.
+    `config` and steps count as in `training_batches`.
 
     Returns:
         A dataset of dicts: images (B, s, s, 1), labels, known (B, num_classes) float32. With `one_each` the
@@ -71,9 +56,9 @@ def labelled_images(
     folders, batch_size = image_folders(config.data, split), config.train.batch_size
     keep = kept(config.data, classes, split)
     features = folders[0].manifest.features
-    records = endless(
-        image_pass(config.data, folders, split, keep),
-        stream_seed(config.seed, IMAGES),
+    records = streams.endless(
+        streams.image_pass(config.data, folders, split, keep),
+        streams.stream_seed(config.seed, streams.IMAGES),
         steps_per_epoch * batch_size,
         start_step * batch_size,
     ).batch(batch_size, drop_remainder=True)
@@ -82,14 +67,10 @@ def labelled_images(
     def make_batch(step: tf.Tensor, serialized: tf.Tensor) -> Features:
         parsed = parse_batch(features, serialized, ("image", "label_states"))
         labels, known = targets(parsed["label_states"])
-        if augmented:
-            images = batches.augmented(config, parsed["image"], step)
-        else:
-            stored = tf.ensure_shape(parsed["image"], (batch_size, *features["image"].shape))
-            images = for_evaluation(stored, config.model.image.image_size)
+        images = batches.augmented(config, parsed["image"], step)
         return {"images": images, "labels": labels, "known": known}
 
-    return in_parallel(make_batch, start_step, records)
+    return streams.in_parallel(make_batch, start_step, records)
 
 
 def count_labelled(config: RunConfig, classes: Classes, split: str) -> int:

@@ -50,14 +50,8 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     """Close label states over the table's parents.
 
     A positive child makes its parent positive; an uncertain child makes a parent uncertain that is not
-    positive; then a negative parent makes its children negative that were not mentioned.
-
-    Args:
-        states: (..., num_findings) int8, `LabelState`.
-        table: the findings and their parents.
-
-    Returns:
-        (..., num_findings) int8.
+    positive; then a negative parent makes its children negative that were not mentioned. States
+    are int8 (..., num_findings).
     """
     below = table.descendants  # (num_findings, num_findings)
 
@@ -80,12 +74,7 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
 def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     """Make No Finding positive if no finding is positive or uncertain, as MedCLIP's released code does.
 
-    Args:
-        states: (..., num_findings) int8, `LabelState`.
-        table: the findings; without No Finding the states stay the same.
-
-    Returns:
-        (..., num_findings) int8.
+    States are int8 (..., num_findings); of a table without No Finding they stay the same.
     """
     if NO_FINDING not in table.names:
         return states

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,13 +118,7 @@ def load_concepts(directory: epath.PathLike) -> ConceptTable:
 
 
 def find_damaged_shard(directory: epath.PathLike, manifest: Manifest, split: str = "") -> str:
-    """Describe the first missing or truncated shard; "" if there is none.
-
-    Args:
-        directory: of the dataset.
-        manifest: its manifest.
-        split: whose shards are checked; "": all.
-    """
+    """Describe the first missing or truncated shard of a split, or of all; "" if there is none."""
     for name, content in manifest.splits.items():
         for shard in content["shards"] if split in ("", name) else ():
             path = epath.Path(directory) / shard["name"]
@@ -158,23 +152,30 @@ def file_sha256(path: epath.PathLike) -> str:
     return digest.hexdigest()
 
 
-def write_tfds_metadata(
-    directory: epath.PathLike, manifest: Manifest, *, citation: str, licence: str
-) -> None:
-    """Write the metadata for `tfds.builder_from_directory`."""
-    split_infos = [
+def split_infos(
+    manifest: Manifest, file_names: Callable[[str], Any] = lambda split: None
+) -> list[tfds.core.SplitInfo]:
+    """TFDS' description of the splits with records; `file_names` gives a split's template, if any."""
+    return [
         tfds.core.SplitInfo(
             name=name,
             shard_lengths=[shard["num_records"] for shard in split["shards"]],
             num_bytes=sum(shard["num_bytes"] for shard in split["shards"]),
+            filename_template=file_names(name),
         )
         for name, split in manifest.splits.items()
         if split["shards"]
     ]
+
+
+def write_tfds_metadata(
+    directory: epath.PathLike, manifest: Manifest, *, citation: str, licence: str
+) -> None:
+    """Write the metadata for `tfds.builder_from_directory`."""
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=manifest.features,
-        split_infos=split_infos,
+        split_infos=split_infos(manifest),
         check_data=False,
         description=f"{manifest.kind} of {manifest.source} as medclip_keras records",
         citation=citation,

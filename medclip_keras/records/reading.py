@@ -85,13 +85,7 @@ def count(folders: Sequence[RecordFolder], split: str, counted: str = "num_recor
 
 
 def read_records(folders: Sequence[RecordFolder], split: str, keep: Keep | None = None) -> tf.data.Dataset:
-    """Serialized records, in the order of folders, shards and keys; for evaluation.
-
-    Args:
-        folders: of `image_folders` or `sentence_folders`.
-        split: "train", "valid" or "test".
-        keep: see `shuffled_records`.
-    """
+    """Serialized records in the order of folders, shards and keys; `keep` as in `shuffled_records`."""
     if keep is None:
         return tf.data.TFRecordDataset(_files(folders, split))
     return tf.data.Dataset.from_tensor_slices(_files_and_kinds(folders, split)).flat_map(_reader(keep))
@@ -102,13 +96,8 @@ def shuffled_records(
 ) -> tf.data.Dataset:
     """One pass over the serialized records: shards in random order, interleaved sixteen at a time.
 
-    Follow it by `shuffle`, which mixes the records themselves.
-
-    Args:
-        folders: of `image_folders` or `sentence_folders`.
-        split: "train", "valid" or "test".
-        seed: (2,) int32; decides the order, whatever TensorFlow's global seed is.
-        keep: filter of image records; report records are always kept. None: all.
+    Follow it by `shuffle`, which mixes the records themselves. `seed` (2,) int32 alone decides the order.
+    `keep` filters image records; all report records are kept.
 
     Returns:
         A dataset of () strings.
@@ -127,10 +116,7 @@ def shuffled_records(
 def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
     """`Dataset.shuffle` in an order that depends on `seed` alone; tf.data's depends on the global seed too.
 
-    Args:
-        dataset: anything.
-        buffer_size: elements held in memory.
-        seed: (2,) int32.
+    `seed` is (2,) int32, `buffer_size` the elements held in memory.
 
     Returns:
         The elements, each once, in another order; the same one at every iteration.

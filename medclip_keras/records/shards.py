@@ -87,11 +87,6 @@ def write_shard(directory: epath.PathLike, name: str, records: Iterable[bytes]) 
     """Write one TFRecord file, a record at a time; it takes its name when it is complete.
 
     A repeated step writes the same bytes under the same name.
-
-    Args:
-        directory: an existing folder, local or on a bucket.
-        name: of the shard.
-        records: serialized records.
     """
     directory = epath.Path(directory)
     unfinished = directory / f"{name}.{uuid.uuid4().hex}"

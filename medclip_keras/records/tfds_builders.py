@@ -27,7 +27,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import load_table
-from medclip_keras.records.manifest import Manifest
+from medclip_keras.records.manifest import split_infos
 from medclip_keras.records.schema import image_features
 from medclip_keras.sources import evaluation_sets, get_source
 
@@ -80,19 +80,8 @@ class EvaluationSetBuilder(FileReaderBuilder, skip_registration=True):  # type: 
                 for name in ("image_size", "concepts", "key_salt", "keep_ids", "allow_annotation")
             },
         )
-        self.info.set_splits(tfds.core.splits.SplitDict(self._split_infos(manifest)))
-
-    def _split_infos(self, manifest: Manifest) -> list[tfds.core.SplitInfo]:
-        return [
-            tfds.core.SplitInfo(
-                name=name,
-                shard_lengths=[shard["num_records"] for shard in split["shards"]],
-                num_bytes=sum(shard["num_bytes"] for shard in split["shards"]),
-                filename_template=self._get_filename_template(split_name=name),
-            )
-            for name, split in manifest.splits.items()
-            if split["shards"]
-        ]
+        infos = split_infos(manifest, lambda split: self._get_filename_template(split_name=split))
+        self.info.set_splits(tfds.core.splits.SplitDict(infos))
 
 
 def _describe(evaluation_set: evaluation_sets.EvaluationSet) -> str:

@@ -58,9 +58,6 @@ def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:
 def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunConfig, ConceptTable]:
     """The embedder of a SavedModel, with its run and its concepts.
 
-    Args:
-        directory: of a version, as `medclip_keras.export` wrote it.
-
     Raises:
         ValueError: the folder is not such a version, or it is one without the endpoints for text.
     """

@@ -120,12 +120,8 @@ def export_model(
 ) -> None:
     """Write a SavedModel of a trained model's endpoints, with run.json, concepts and vocabulary.
 
-    Args:
-        endpoints: of the trained dual encoder and its tokeniser.
-        table: the concepts of its records.
-        destination: a folder that does not exist yet.
-        run: the content of the workdir's run.json.
-        text_operations: False omits the endpoints that need tensorflow-text.
+    `destination` does not exist yet; `run` is the content of the workdir's run.json. Without
+    `text_operations` the endpoints that need tensorflow-text are omitted.
     """
     archive = keras.export.ExportArchive()
     archive.track(endpoints.model)

@@ -21,10 +21,7 @@ Requests = dict[str, dict[str, tf.Tensor]]
 def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
     """Call every endpoint in a clean process and compare its answers with the model's in this process.
 
-    Args:
-        saved_model: folder of the SavedModel.
-        endpoints: of the model that was exported.
-        text_operations: False: the SavedModel has no operation of tensorflow-text.
+    `text_operations` is False for a SavedModel without those of tensorflow-text.
 
     Returns:
         The largest difference.

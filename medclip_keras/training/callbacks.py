@@ -20,11 +20,7 @@ from medclip_keras.training.model import loss_scale
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Callback that counts the steps of the whole run, earlier processes included.
-
-    Args:
-        start_step: steps done before this process began.
-    """
+    """Callback that counts the steps of the whole run, those of earlier processes (`start_step`) included."""
 
     def __init__(self, start_step: int):
         super().__init__()
@@ -99,14 +95,7 @@ class StopOnSignal(StepCallback):
 
 
 class ProgressBar(StepCallback):
-    """Show loss, KL, temperature, images per second and time left: a bar, or lines if not a terminal.
-
-    Args:
-        start_step: steps done before.
-        total_steps: steps of the whole run.
-        batch_size: images a step.
-        console: prints the progress.
-    """
+    """Show loss, KL, temperature, images per second and time left: a bar, or lines if not a terminal."""
 
     SECONDS_BETWEEN_LINES = 15
 
@@ -150,13 +139,7 @@ class ProgressBar(StepCallback):
 
 
 class TensorBoard(StepCallback):
-    """Write scalars every `log_every` steps.
-
-    Args:
-        start_step: steps done before.
-        writer: a TensorFlow summary writer.
-        config: uses `log_every` and `batch_size`.
-    """
+    """Write scalars every `config.log_every` steps."""
 
     def __init__(self, start_step: int, writer, config: TrainConfig):
         super().__init__(start_step)
@@ -178,15 +161,7 @@ class TensorBoard(StepCallback):
 
 
 class Validation(StepCallback):
-    """Validate on fixed batches, draw the similarity matrices and save checkpoints.
-
-    Args:
-        start_step: steps done before.
-        total_steps: the last step is always validated and saved.
-        batches: validation batches, the same at every call; may be empty.
-        checkpoints: keep the best and the last.
-        writer: a TensorFlow summary writer.
-    """
+    """Validate on fixed batches, if any, draw the similarity matrices and save checkpoints."""
 
     def __init__(
         self, start_step: int, total_steps: int, batches: list[dict], checkpoints: Checkpoints, writer: Any

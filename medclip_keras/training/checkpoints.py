@@ -10,12 +10,8 @@ class Checkpoints:
     """Save the last two checkpoints, to resume from, and the best one on the validation split.
 
     Saving is atomic: a killed process leaves the previous checkpoint. Model variables include the state of
-    the dropout seeds. Batches need no state: batch k is a function of the seed and k.
-
-    Args:
-        directory: folder of the checkpoints.
-        model: the model, with every weight created.
-        resumable: whether to save and restore the optimizer too.
+    the dropout seeds. Batches need no state: batch k is a function of the seed and k. `model` has every
+    weight created; `resumable` saves and restores the optimizer too.
     """
 
     def __init__(self, directory: str, model: MedCLIP, resumable: bool = True):

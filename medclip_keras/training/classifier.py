@@ -1,6 +1,6 @@
 """The supervised classifier: an image encoder with a linear head, trained on the labels of images."""
 
-import itertools
+import functools
 from collections.abc import Callable
 
 import keras
@@ -17,19 +17,14 @@ from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
 from medclip_keras.training.model import GlobalStep
 from medclip_keras.training.replicas import gather, make_strategy
-from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch
-
-_VALIDATION_BATCHES = 8
+from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch, validation_batches
 
 
 class Classifier(GlobalStep, keras.Model):
     """Logits of classes from the spatial mean of an image encoder's backbone.
 
-    Args:
-        encoder: the image tower; its projections are not used and not trained.
-        classes: names, coding and share of the labels.
-        config: the run.
-        freeze: whether only the head learns (a linear probe by gradient descent).
+    The encoder's projections are not used and not trained; `freeze` trains the head alone (a linear probe by
+    gradient descent).
     """
 
     def __init__(self, encoder: ImageEncoder, classes: Classes, config: RunConfig, freeze: bool = False):
@@ -85,13 +80,8 @@ def train_classifier(
 ) -> tuple[Classifier, Outcome]:
     """Train a classifier in `workdir`, or resume it, for the run's number of steps.
 
-    Args:
-        make_encoder: builds the image tower with its initial weights.
-        classes: names, coding and share of the labels.
-        config: the run; uses its image records, augmentation, optimizer and number of steps.
-        workdir: receives checkpoints/ and tensorboard/.
-        freeze: whether only the head learns.
-        console: receives progress.
+    The workdir receives checkpoints/ and tensorboard/; `make_encoder` builds the image tower with its initial
+    weights.
 
     Returns:
         The classifier, with the weights of the smallest validation loss, or the last weights without
@@ -111,19 +101,10 @@ def train_classifier(
     trainer = prepare(make, config, make_strategy(config.train), workdir, console)
     outcome = Outcome(trainer.start_step, trainer.total_steps)
     if not trainer.finished:
-        per_epoch = steps_per_epoch(config)
-        batches = labelled_images(config, classes, steps_per_epoch=per_epoch, start_step=trainer.start_step)
-        outcome = trainer.fit(batches, _validation_batches(config, classes))
+        draw = functools.partial(labelled_images, classes=classes)
+        batches = draw(config, steps_per_epoch=steps_per_epoch(config), start_step=trainer.start_step)
+        held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
+        outcome = trainer.fit(batches, validation_batches(config, draw, held_out))
     if (workdir / "checkpoints" / "best" / "checkpoint").exists():
         trainer.checkpoints.restore_weights("best")
     return trainer.model, outcome
-
-
-def _validation_batches(config: RunConfig, classes: Classes) -> list[dict]:
-    """A few batches of the validation split, drawn as in training, without augmentation; empty without it."""
-    held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
-    if not held_out:
-        return []
-    per_epoch = max(1, held_out // config.train.batch_size)
-    batches = labelled_images(config, classes, split="valid", steps_per_epoch=per_epoch, augmented=False)
-    return list(itertools.islice(batches, _VALIDATION_BATCHES))

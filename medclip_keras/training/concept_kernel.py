@@ -19,10 +19,6 @@ def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
     Document frequencies come from the manifests of the training split's images and sentences: before closure
     over parents, uncertain findings not counted.
 
-    Args:
-        config: the run; uses its `objective` and `data`.
-        table: the concepts of the records.
-
     Returns:
         float64 (num_findings, num_findings), or None.
 

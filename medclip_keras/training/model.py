@@ -138,10 +138,6 @@ def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Opt
 
     Follows: the recipe of MedCLIP's released code. With `train.schedule` "plateau" the rate is constant until
     `callbacks.Validation` halves it, as in ConVIRT (Zhang et al., MLHC 2022, appendix A).
-
-    Args:
-        config: the run.
-        total_steps: the length of training.
     """
     if config.train.schedule == "plateau":
         return _adamw(config, config.train.learning_rate)

@@ -15,11 +15,8 @@ def write_projector(
 ) -> None:
     """Write held-out embeddings and their findings for `tensorboard --logdir`; no text, no identifier.
 
-    Args:
-        model: the trained model.
-        batches: validation batches, as `records.batches.training_batches` makes them.
-        names: names of the findings, in the order of the label vectors.
-        directory: TensorBoard's folder.
+    Batches are those of `records.batches.training_batches`, `names` the findings in the order of the label
+    vectors.
     """
     directory = epath.Path(directory)
     embed = tf.function(lambda batch: model(batch, training=False))

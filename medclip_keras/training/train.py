@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from medclip_keras.training.replicas import make_strategy
 from medclip_keras.training.run_json import write_run_json
 from medclip_keras.training.vocabulary import make_tokenizer
 
-_PLAIN = AugmentConfig(
+PLAIN = AugmentConfig(
     flip=0.0,
     brightness=0.0,
     contrast=0.0,
@@ -113,12 +114,7 @@ def prepare(
 ) -> Trainer:
     """Create and compile a model under a strategy, and restore its last checkpoint.
 
-    Args:
-        make_model: makes a `GlobalStep` model with every weight created.
-        config: the run.
-        strategy: of `replicas.make_strategy`.
-        workdir: holds the checkpoints.
-        console: prints the progress.
+    `make_model` makes a `GlobalStep` model with every weight created.
     """
     total_steps = count_steps(config)
     with strategy.scope():
@@ -139,10 +135,7 @@ def prepare(
 def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = None) -> Outcome:
     """Train `config` in `workdir`, or resume the run in it.
 
-    Args:
-        config: the run; `data.images` and `data.texts` name record folders.
-        workdir: receives run.json, vocabulary/, checkpoints/ and tensorboard/.
-        console: prints the progress.
+    The workdir receives run.json, vocabulary/, checkpoints/ and tensorboard/.
 
     Raises:
         ValueError: records that do not fit the configuration, a shard that differs from its manifest, a
@@ -165,10 +158,9 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     _announce(trainer)
     if trainer.finished:
         return Outcome(trainer.start_step, trainer.total_steps)
-    batches = training_batches(
-        config, tokenizer, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config)
-    )
-    held_out = validation_batches(config, tokenizer)
+    draw = functools.partial(training_batches, tokenizer=tokenizer)
+    batches = draw(config, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config))
+    held_out = validation_batches(config, draw, num_images(config, "valid"))
     outcome = trainer.fit(batches, held_out)
     if held_out and outcome.finished:
         write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
@@ -235,14 +227,15 @@ def num_images(config: RunConfig, split: str) -> int:
     return sum(read_manifest(d).splits[split]["num_records"] for d in config.data.images)
 
 
-def validation_batches(config: RunConfig, tokenizer: Tokenizer) -> list[dict]:
-    """Draw up to 8 validation batches as in training, without augmentation; none without a split."""
-    held_out = num_images(config, "valid")
-    if not held_out:
+def validation_batches(
+    config: RunConfig, draw: Callable[..., tf.data.Dataset], num_validation_images: int
+) -> list[dict]:
+    """Up to 8 batches of the validation split, drawn as in training but not augmented; [] for no images."""
+    if not num_validation_images:
         return []
-    plain = dataclasses.replace(config, augment=_PLAIN)
-    per_epoch = max(1, held_out // config.train.batch_size)
-    batches = training_batches(plain, tokenizer, split="valid", steps_per_epoch=per_epoch)
+    plain = dataclasses.replace(config, augment=PLAIN)
+    per_epoch = max(1, num_validation_images // config.train.batch_size)
+    batches = draw(plain, split="valid", steps_per_epoch=per_epoch)
     return list(itertools.islice(batches, _VALIDATION_BATCHES))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medclip_keras.config import override
+from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
@@ -17,6 +18,7 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.run_json import write_run_json
+from medclip_keras.training.train import PLAIN
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 
@@ -117,7 +119,7 @@ def test_uncertain_labels_follow_the_policy_of_the_run(config, uncertain, label,
     assert len(classes.names) == 21
     states = states_of(config, "train")
     assert (states == 3).any()
-    batches = labelled_images(config, classes, steps_per_epoch=len(states), augmented=False)
+    batches = labelled_images(config, classes, steps_per_epoch=len(states))
     size = len(states)
     drawn = list(batches.unbatch().take(size).as_numpy_iterator())  # one pass
     labels, knowns = (np.stack([d[name] for d in drawn]) for name in ("labels", "known"))
@@ -151,7 +153,12 @@ def test_the_loss_falls_on_the_images_that_are_learned_from(config, learned):
     assert outcome.finished
     keras.utils.set_random_seed(config.seed)
     fresh = Classifier(make(), classes, config).create_weights()
-    batch = next(iter(labelled_images(config, classes, steps_per_epoch=4, augmented=False)))
+    plain = dataclasses.replace(config, augment=PLAIN)
+    batch = next(iter(labelled_images(plain, classes, steps_per_epoch=4)))
+    size = config.model.image.image_size
+    stored = (for_evaluation(images["images"], size).numpy() for images in evaluation_images(config, "train"))
+    exact = {image.tobytes() for images in stored for image in images}
+    assert {image.tobytes() for image in batch["images"].numpy()} <= exact  # not augmented at all
     before, after = (float(m.objective(batch, training=False).loss) for m in (fresh, model))
     assert after < 0.7 * before
 
