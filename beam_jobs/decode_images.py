@@ -175,10 +175,7 @@ def make_job(options: DecodeOptions) -> Job:
 
 
 def run(*, source: str, input: str, output: str, **options) -> Manifest:
-    """Decode images; `options` are the fields of `DecodeOptions`.
-
-    Returns:
-        The manifest of the records at `output`.
+    """Decode images; `options` are the fields of `DecodeOptions`. Returns the manifest of the records.
 
     Raises:
         ValueError: before any work, if an option, the input or the reports cannot be used; after it, if

@@ -89,12 +89,9 @@ def measure(
     own_images: ImageManifest | None = None,
     console: Console | None = None,
 ) -> Json:
-    """Evaluate a model on the test split of its records, if any, and on the user's own images.
+    """Evaluate a model on the test split of its records and on the user's own images; return the metrics.
 
     `output` receives metrics.json, figures/ and report.html.
-
-    Returns:
-        The content of metrics.json.
 
     Raises:
         ValueError: records that do not fit the model, nothing to evaluate, an image that cannot be decoded.

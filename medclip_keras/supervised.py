@@ -61,12 +61,9 @@ class Start:
 def fit_supervised(
     config: RunConfig, start: Start, workdir: epath.PathLike, console: Console | None = None
 ) -> dict:
-    """Train a classifier in `workdir`, or resume it, and evaluate it on the test split.
+    """Train a classifier in `workdir`, or resume it, and evaluate it on the test split; return the metrics.
 
     The workdir receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
-
-    Returns:
-        The content of evaluation/metrics.json; empty if Ctrl-C stopped training.
 
     Raises:
         ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run.

@@ -55,15 +55,14 @@ class Job:
 
     name: str  # of the command
     kind: str  # "images" or "reports"
-    options: JobOptions  # of the job
-    source: ModuleType  # module of the archive
+    options: JobOptions
+    source: ModuleType  # the archive's
     table: ConceptTable  # concepts of the label vectors
-    # makes the function that turns a keyed row into its outcome; called once per worker process
-    start: Callable[[], sharding.MakeRecord]
-    modules: tuple[ModuleType, ...]  # modules that decide a record's bytes, besides the source and the schema
-    tags: tuple[str, ...]  # tags to count rows under; see `Outcome`
-    selection: Selection  # of rows
-    reports: Manifest | None = None  # manifest of the joined reports, or None
+    start: Callable[[], sharding.MakeRecord]  # called once per worker process
+    modules: tuple[ModuleType, ...]  # these decide a record's bytes, besides the source and the schema
+    tags: tuple[str, ...]  # to count rows under; see `Outcome`
+    selection: Selection  # of the source's rows
+    reports: Manifest | None = None  # the joined ones'
     resources_sha256: str = ""  # fingerprint of a model and a knowledge base outside of the package, or ""
 
     @property

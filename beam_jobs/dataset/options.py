@@ -157,11 +157,7 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field) -> 
 def run_job_command(
     run: Callable[..., object], parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> int:
-    """Run a job with the options of `argv`; options that the parser does not know go to Beam.
-
-    Returns:
-        The exit status.
-    """
+    """Run a job with the options of `argv`; unknown options go to Beam. Returns the exit status."""
     known, beam_options = parser.parse_known_args(argv)
 
     def work() -> None:

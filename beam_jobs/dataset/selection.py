@@ -19,8 +19,7 @@ class Selection:
     """Selected rows."""
 
     evaluation_set: str = ""  # its name; "" selects the whole archive
-    # image_id → split, of the set's images
-    split_of: Mapping[str, str] = field(default_factory=dict, repr=False)
+    split_of: Mapping[str, str] = field(default_factory=dict, repr=False)  # image_id → split, of the set
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split → class → images of the set
     hold_out: tuple[str, ...] = ()  # names of the sets whose patients are left out
     held_out: frozenset[str] = field(default=frozenset(), repr=False)  # those patients

@@ -27,9 +27,9 @@ class KeyedRow(Generic[AnyRow]):
     """A row with the keys of its record."""
 
     position: str  # hash of the record's identifier; decides the shard and the place in it
-    record_key: str  # keys, or the identifiers if the job keeps them
-    study_id: str
-    patient_id: str
+    record_key: str  # a hash, or the archive's identifier if the job keeps it
+    study_id: str  # likewise
+    patient_id: str  # likewise
     split: str  # "train", "valid" or "test"
     row: AnyRow = field(repr=False)  # the source's row
     # serialized report records of the same study, if reports are joined
@@ -45,10 +45,9 @@ class KeyedRow(Generic[AnyRow]):
 class Outcome:
     """Result of one readable row."""
 
-    record: dict[str, Any] | None  # the fields of its record, or None for no record
+    record: dict[str, Any] | None  # its fields, or None for no record
     tags: tuple[str, ...] = ()  # names to count the row under, such as "unusable_reports"
-    # a line for the mentions file, or None
-    mentions: Mapping[str, Any] | None = field(default=None, repr=False)
+    mentions: Mapping[str, Any] | None = field(default=None, repr=False)  # a line of the mentions file
 
 
 BadRow = dict[str, str]  # "key" and "reason"

@@ -29,13 +29,14 @@ _MENTIONS_NAME = re.compile(r"mentions-(train|valid|test)-\d{5}-of-\d{5}\.jsonl"
 class ShardSummary:
     """Counts of a written shard."""
 
-    split: str  # of the shard
-    index: int
-    # the manifest's entry: name, num_records, num_bytes, sha256
-    shard: dict[str, Any] = field(default_factory=dict)
+    split: str
+    index: int  # of the shard in the split
+    shard: dict[str, Any] = field(
+        default_factory=dict
+    )  # name, num_records, num_bytes, sha256: the manifest's
     num_rows: int = 0  # readable rows
-    positives: list[int] = field(default_factory=list)  # (num_findings,) positive records and sentences
-    sentence_positives: list[int] = field(default_factory=list)
+    positives: list[int] = field(default_factory=list)  # (num_findings,) records positive for each
+    sentence_positives: list[int] = field(default_factory=list)  # (num_findings,) likewise, sentences
     num_sentences: int = 0  # of all records
     tags: dict[str, int] = field(default_factory=dict)  # tag → rows
     mentions: dict[str, str] = field(default_factory=dict)  # name of a mentions file → its SHA-256

@@ -24,10 +24,10 @@ class Difference:
     """Difference of two samples."""
 
     value: str  # the value that differs most
-    share: float  # of that value, in this and in the other sample
-    other_share: float
+    share: float  # of that value, in this sample
+    other_share: float  # and in the other one
     p_value: float  # of the test
-    vanished: bool  # whether the value has vanished
+    vanished: bool  # by the definition above
 
     @property
     def distance(self) -> float:
@@ -45,13 +45,10 @@ def compare(
     patients: tuple[int, int],
     may_not_vanish: Collection[str] = (),
 ) -> Difference | None:
-    """Find the largest difference between the shares of a value; a vanished value comes first.
+    """Largest difference between the shares of a value, vanished values first; None for an empty sample.
 
     `counts` and `other` map values to counts in the two samples, `patients` are theirs. A value of
     `may_not_vanish` that the first sample lacks is an anomaly.
-
-    Returns:
-        The difference, or None if a sample is empty.
 
     >>> difference = compare({"a": 4, "b": 5, "c": 1}, {"a": 1, "b": 6, "c": 3}, (400, 400))
     >>> difference.value, round(difference.distance, 3), difference.exceeds(0.1)

@@ -27,12 +27,10 @@ _CAPTIONS = {
 def write(
     results: Mapping[str, DatasetResult], directory: epath.PathLike, made_from: Mapping[str, object]
 ) -> Json:
-    """Write all outputs into a folder, metrics.json last.
+    """Write all outputs into a folder, metrics.json last; return its content.
 
-    Plots are figures/<data set>/<plot>.png; `made_from` holds run, seed and other inputs, in JSON types.
-
-    Returns:
-        The content of metrics.json: `made_from`, and under "data" each data set's metrics.
+    Plots are figures/<data set>/<plot>.png. metrics.json holds `made_from`, the run, seed and other inputs in
+    JSON types, and under "data" each data set's metrics.
     """
     directory = epath.Path(directory)
     sections = []

@@ -40,13 +40,10 @@ def measure_classifier(
     share: float = 1.0,
     seed: int = 0,
 ) -> DatasetResult:
-    """Accuracy or AUROC of a classifier on one data set's test images, with intervals over patients.
+    """Accuracy or AUROC of a classifier on one data set's test images, if any, with intervals over patients.
 
     `score` maps stored images uint8 (B, S, S, 1) to logits (B, num_names) of the concepts `names`; `share` of
     the labelled images, `num_training_images`, were learned from. Batches are those of `evaluator.evaluate`.
-
-    Returns:
-        The result; empty if no image belongs to the task.
     """
     index = read_index(batches, len(concept_names))
     task = make_task(index, config, concept_names, config.per_class)

@@ -197,14 +197,10 @@ def _longest(cues: list[Cue]) -> list[Cue]:
     """Cues in text order; those inside a longer cue are dropped."""
     if len(cues) < 2:
         return cues
-    kept = [
-        cue
-        for cue in cues
-        if not any(
-            other.start <= cue.start
-            and cue.end <= other.end
-            and other.end - other.start > cue.end - cue.start
-            for other in cues
-        )
-    ]
+    kept = (c for c in cues if not any(_is_inside(c, other) for other in cues))
     return sorted(kept, key=lambda cue: (cue.start, cue.end))
+
+
+def _is_inside(cue: Cue, other: Cue) -> bool:
+    longer = other.end - other.start > cue.end - cue.start
+    return longer and other.start <= cue.start and cue.end <= other.end

@@ -1,9 +1,7 @@
 """Concept tables: the ordered findings of a record's label vector.
 
-A table is a JSON-lines file, a concept a line: UMLS CUI, name, aliases, parents, and where UMLS has several
-concepts for the same thing, their CUIs as `equivalents`. Adding a concept is adding a line. Every plural,
-British spelling and hyphenation of an alias is matched without being written down; `knowledge.aliases`
-describes the few signs that an alias may use. `knowledge.table_checks` validates the rows.
+A table is a JSON-lines file, a concept a line: UMLS CUI, name, aliases (`knowledge.aliases`), parents, and
+the CUIs of further UMLS concepts for the same thing as `equivalents`.
 
 Three tables ship:
 

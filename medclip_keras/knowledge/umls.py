@@ -3,14 +3,10 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from etils import epath
 
 from medclip_keras.errors import refusal, require
-
-if TYPE_CHECKING:
-    from scispacy.linking_utils import KnowledgeBase
 
 SCISPACY_UMLS = "umls"  # the knowledge base that scispaCy downloads, and keeps below the home folder
 
@@ -25,9 +21,21 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
     Raises:
         ValueError: no such file, or a line that is not an entity.
     """
-    base = _read_entities(name_or_path, frozenset(cuis))
+    from scispacy.linking_utils import Entity, KnowledgeBase
+
+    entities, path, wanted = [], knowledge_base_path(name_or_path), frozenset(cuis)
+    with path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                entity = Entity(**json.loads(line))
+            except (json.JSONDecodeError, TypeError) as error:
+                received = f"line {number} of {path.name!r} ({type(error).__name__})"
+                fields = "JSON lines with concept_id, canonical_name and aliases"
+                raise refusal("umls", fields, received) from None
+            if entity.concept_id in wanted:
+                entities.append(entity)
     aliases: dict[str, list[str]] = {}
-    for alias, owners in sorted(base.alias_to_cuis.items()):
+    for alias, owners in sorted(KnowledgeBase(entities).alias_to_cuis.items()):
         if len(owners) == 1 and re.fullmatch(r"(?=.{4})[^\W\d_]+([ -][^\W_]+)*", alias):
             aliases.setdefault(next(iter(owners)), []).append(alias.lower())
     return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
@@ -51,20 +59,3 @@ def knowledge_base_path(name_or_path: str) -> epath.Path:
     path = epath.Path(name_or_path)
     require(path.is_file(), "umls", "a .jsonl file that exists, or 'umls'", name_or_path)
     return path
-
-
-def _read_entities(name_or_path: str, cuis: frozenset[str]) -> "KnowledgeBase":
-    from scispacy.linking_utils import Entity, KnowledgeBase
-
-    entities, path = [], knowledge_base_path(name_or_path)
-    with path.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                entity = Entity(**json.loads(line))
-            except (json.JSONDecodeError, TypeError) as error:
-                received = f"line {number} of {path.name!r} ({type(error).__name__})"
-                fields = "JSON lines with concept_id, canonical_name and aliases"
-                raise refusal("umls", fields, received) from None
-            if entity.concept_id in cuis:
-                entities.append(entity)
-    return KnowledgeBase(entities)

@@ -105,10 +105,7 @@ def _canonical(name: str, kind: str) -> str:
 
 
 def assign(source: Source, entries: list[Entry], variables: Sequence[keras.Variable]) -> list[Row]:
-    """Fill variables from a state dict, all of them or none.
-
-    Returns:
-        The account, a row for each tensor of the file.
+    """Fill variables from a state dict, all of them or none; return a row for each tensor of the file.
 
     Raises:
         ValueError: a tensor that is missing, left over, or of a wrong shape, each by its name.

@@ -150,14 +150,11 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
 
 
 def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[str]:
-    """Learn word pieces from texts; the order of the texts does not matter.
+    """Learn word pieces from texts, special ones first; the order of the texts does not matter.
 
     The result has fewer pieces than `size` if the texts hold fewer, a few more if many are equally frequent.
 
     Follows: tensorflow-text's top-down WordPiece learner.
-
-    Returns:
-        The pieces, special ones first.
 
     Raises:
         ValueError: no text.

@@ -63,12 +63,11 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     # The descendants of a concept that stays negative are neither positive nor uncertain.
     negative_before = (states == LabelState.NEGATIVE) & ~positive & ~uncertain
     negative = tf.reduce_any(negative_before[..., None, :] & below.T, axis=-1) & ~positive & ~uncertain
-    closed = (
+    return (
         LabelState.POSITIVE * tf.cast(positive, tf.int8)
         + LabelState.UNCERTAIN * tf.cast(uncertain, tf.int8)
         + LabelState.NEGATIVE * tf.cast(negative, tf.int8)
     )
-    return closed
 
 
 def mark_unlabelled(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:

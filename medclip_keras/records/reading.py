@@ -98,9 +98,6 @@ def shuffled_records(
 
     Follow it by `shuffle`, which mixes the records themselves. `seed` (2,) int32 alone decides the order.
     `keep` filters image records; all report records are kept.
-
-    Returns:
-        A dataset of () strings.
     """
     files, of_images = _files_and_kinds(folders, split)
     order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed)
@@ -114,12 +111,9 @@ def shuffled_records(
 
 
 def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """`Dataset.shuffle` in an order that depends on `seed` alone; tf.data's depends on the global seed too.
+    """`Dataset.shuffle` by `seed` alone, equal at every iteration; tf.data's depends on the global seed too.
 
     `seed` is (2,) int32, `buffer_size` the elements held in memory.
-
-    Returns:
-        The elements, each once, in another order; the same one at every iteration.
     """
     seeds = tf.random.stateless_uniform((2,), seed, 1, 2**31 - 1, tf.int64, alg="philox")
     shapes = [spec.shape for spec in tf.nest.flatten(dataset.element_spec)]
@@ -172,7 +166,15 @@ def _checked_folders(data: DataConfig) -> tuple[tuple[RecordFolder, ...], tuple[
             "Set data.stored_image_size, or run beam_jobs.decode_images with that --image_size.",
         )
     for folder in (*images, *texts)[1:]:
-        _require_same_concepts((*images, *texts)[0], folder)
+        first = (*images, *texts)[0]
+        one, two = first.manifest, folder.manifest
+        require(
+            one.concepts_sha256 == two.concepts_sha256,
+            "data.images and data.texts",
+            "records of one concept table",
+            f"{first.directory} ({one.concept_table}), {folder.directory} ({two.concept_table})",
+            "Run the Beam jobs with the same --concepts.",
+        )
     return images, texts
 
 
@@ -182,17 +184,6 @@ def _read_folders(directories: Sequence[str], kind: str, argument: str) -> tuple
         received = f"{folder.directory} ({folder.manifest.kind})"
         require(folder.manifest.kind == kind, argument, f"folders of {kind}' records", received)
     return folders
-
-
-def _require_same_concepts(first: RecordFolder, other: RecordFolder) -> None:
-    one, two = first.manifest, other.manifest
-    require(
-        one.concepts_sha256 == two.concepts_sha256,
-        "data.images and data.texts",
-        "records of one concept table",
-        f"{first.directory} ({one.concept_table}), {other.directory} ({two.concept_table})",
-        "Run the Beam jobs with the same --concepts.",
-    )
 
 
 def _require_split(

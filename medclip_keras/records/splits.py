@@ -10,7 +10,7 @@ DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def split_of(patient_id: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, salt: str = "") -> str:
-    """Split of a patient, and of all images and reports of that patient.
+    """Split of a patient (train, valid or test), and of all images and reports of that patient.
 
     SHA-256 of salt and patient, read as a number u in [0, 1): train if u < fractions[0], valid if
     u < fractions[0] + fractions[1], else test. Equal in every job with the same salt and fractions.
@@ -19,9 +19,6 @@ def split_of(patient_id: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, sa
         patient_id: as the source names the patient.
         fractions: of train, valid, test; they add up to 1.
         salt: another salt gives another split of the patients.
-
-    Returns:
-        "train", "valid" or "test".
 
     >>> [split_of(patient, (0.5, 0.25, 0.25)) for patient in ("1", "2", "3", "4")]
     ['train', 'test', 'valid', 'train']

@@ -19,12 +19,9 @@ Requests = dict[str, dict[str, tf.Tensor]]
 
 
 def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
-    """Call every endpoint in a clean process and compare its answers with the model's in this process.
+    """Call every endpoint in a clean process; return the largest difference from the model in this process.
 
     `text_operations` is False for a SavedModel without those of tensorflow-text.
-
-    Returns:
-        The largest difference.
 
     Raises:
         ValueError: the SavedModel does not load or answer in the clean process, or its answers differ.
