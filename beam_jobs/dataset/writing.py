@@ -31,9 +31,7 @@ class ShardSummary:
 
     split: str
     index: int  # of the shard in the split
-    shard: dict[str, Any] = field(
-        default_factory=dict
-    )  # name, num_records, num_bytes, sha256: the manifest's
+    shard: dict[str, Any] = field(default_factory=dict)  # the manifest's entry, a `ShardFile`
     num_rows: int = 0  # readable rows
     positives: list[int] = field(default_factory=list)  # (num_findings,) records positive for each
     sentence_positives: list[int] = field(default_factory=list)  # (num_findings,) likewise, sentences

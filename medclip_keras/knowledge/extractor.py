@@ -33,8 +33,9 @@ from medclip_keras.knowledge.aliases import (
 from medclip_keras.knowledge.assertion import Cue, Scopes
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.cues import KINDS
-from medclip_keras.knowledge.linking import Linker, Linking
+from medclip_keras.knowledge.linking import EntityLinker, Linking
 from medclip_keras.knowledge.sections import split_sentences
+from medclip_keras.knowledge.spelling import SpellingLinker, words_of_shipped_tables
 from medclip_keras.knowledge.umls import knowledge_base_aliases
 
 _Use = TypeVar("_Use")
@@ -131,7 +132,10 @@ class Extractor:
             for phrase in phrases:
                 for alternative in alternatives(phrase, self._only):
                     _add(self._phrase(alternative).cues, kind)
-        self._linker = self._start_linker(linking) if linking else None
+        self._spelling: SpellingLinker | None = None
+        self._entities: EntityLinker | None = None
+        if linking:
+            self._start_linking(linking)
         self._read = functools.lru_cache(maxsize=SENTENCES_KEPT)(self._read_sentence)
 
     def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
@@ -181,8 +185,8 @@ class Extractor:
             self.words.update(words)
         return self._uses[number]
 
-    def _start_linker(self, linking: Linking) -> Linker:
-        """Create the linker to all phrases, with the aliases of a knowledge base."""
+    def _start_linking(self, linking: Linking) -> None:
+        """Create the linkers to all phrases, with the aliases of a knowledge base."""
         positions = {cui: k for k, cui in enumerate(self.table.cuis)}
         for k, concept in enumerate(self.table.concepts):
             positions.update(dict.fromkeys(concept.equivalents, k))
@@ -196,10 +200,12 @@ class Extractor:
             for position in sorted({position for position, _, _ in uses.aliases}):
                 if self.table.names[position] != NO_FINDING:
                     phrases[self.table.cuis[position]].append(self._vocab.strings[key])
-        return Linker(linking, phrases, self.words)
+        self._spelling = SpellingLinker(self.words, words_of_shipped_tables(), linking.threshold)
+        if linking.scispacy_model:
+            self._entities = EntityLinker(linking.scispacy_model, phrases, linking.threshold)
 
     def _link_entities(
-        self, linker: Linker, sentence: str, offsets: Sequence[Span], matched: Sequence[_Candidate]
+        self, linker: EntityLinker, sentence: str, offsets: Sequence[Span], matched: Sequence[_Candidate]
     ) -> Iterator[_Candidate]:
         """Candidates for entities of a scispaCy model that overlap no match."""
         for first, last, phrase, similarity in linker.entities(sentence):
@@ -217,12 +223,12 @@ class Extractor:
         if not words:
             return ()
         near: Mapping[int, float] = {}
-        if self._linker:
-            reading = self._linker.read(words, offsets)
+        if self._spelling:
+            reading = self._spelling.read(words, offsets)
             words, offsets, near = reading.words, reading.offsets, reading.similarities
         candidates, cues = self._match(words)
-        if self._linker:
-            candidates += self._link_entities(self._linker, sentence, offsets, candidates)
+        if self._entities:
+            candidates += self._link_entities(self._entities, sentence, offsets, candidates)
         others = [(c.start, c.end) for c in candidates if c.role == EXCLUDED]
         candidates = _best_readings(candidates)
         if near:

@@ -5,7 +5,7 @@ over TF-IDF vectors of character n-grams, and its `EntityLinker`. The index alon
 refuses SciPy 1.11 and later, and misses exact aliases because it is approximate.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medclip_keras.errors import refusal, require
-from medclip_keras.knowledge.spelling import THRESHOLD, SpellingLinker, words_of_shipped_tables
+from medclip_keras.knowledge.spelling import THRESHOLD
 from medclip_keras.knowledge.umls import knowledge_base_path
 
 if TYPE_CHECKING:
@@ -69,22 +69,6 @@ class LinkedEntity(NamedTuple):
     end: int
     phrase: str
     similarity: float
-
-
-class Linker:
-    """Correct the spelling of a sentence and link its entities.
-
-    `phrases` are the dictionary's by CUI; `dictionary` holds the normalised words of aliases and cues.
-    """
-
-    def __init__(self, linking: Linking, phrases: Mapping[str, Sequence[str]], dictionary: Collection[str]):
-        self.read = SpellingLinker(dictionary, words_of_shipped_tables(), linking.threshold).read
-        model = linking.scispacy_model
-        self._entities = EntityLinker(model, phrases, linking.threshold) if model else None
-
-    def entities(self, sentence: str) -> list[LinkedEntity]:
-        """The result of `EntityLinker.entities`; empty without a model."""
-        return self._entities.entities(sentence) if self._entities else []
 
 
 class ExactIndex:
