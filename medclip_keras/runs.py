@@ -28,6 +28,9 @@ IMAGENET_RESNET50 = "resnet_50_imagenet"
 SMALL_TEXT = TextEncoderConfig(
     num_layers=1, num_heads=4, hidden_dim=128, intermediate_dim=256, vocabulary_size=2000
 )
+SMALL_MODEL = ModelConfig(
+    image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16), text=SMALL_TEXT
+)
 
 
 def phantom_tiny() -> RunConfig:
@@ -49,10 +52,7 @@ def phantom_tiny() -> RunConfig:
         ),
         # The side of a finding says nothing here: the phantom's heart is mirrored too.
         augment=AugmentConfig(rotation_degrees=5.0, scale=(0.9, 1.1)),
-        model=ModelConfig(
-            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16),
-            text=SMALL_TEXT,
-        ),
+        model=SMALL_MODEL,
         objective=ObjectiveConfig(target_temperature=0.2),
         train=TrainConfig(
             batch_size=48,
@@ -110,10 +110,7 @@ def real_unpaired_64px() -> RunConfig:
             split_fractions=(0.7, 0.1, 0.2),
         ),
         augment=AugmentConfig(brightness=0.1, contrast=0.1),
-        model=ModelConfig(
-            image=ImageEncoderConfig(backbone="small_resnet", image_size=64, width=16),
-            text=SMALL_TEXT,
-        ),
+        model=SMALL_MODEL,
         objective=ObjectiveConfig(target_temperature=0.2),
         train=TrainConfig(
             batch_size=32,
@@ -165,13 +162,10 @@ def medclip_swin_tiny() -> RunConfig:
     Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble
     .5942), MIMIC-5x200 .5006 (.5024).
     """
-    return RunConfig(
-        name="medclip_swin_tiny",
-        model=ModelConfig(
-            image=ImageEncoderConfig(backbone="swin_tiny", preset="swin_tiny_patch4_window7_224"),
-            text=TextEncoderConfig(preset=CLINICAL_BERT, lower_case=False),
-        ),
-        train=TrainConfig(batch_size=100, epochs=10.0, learning_rate=2e-5, weight_decay=1e-4),
+    run = medclip_resnet50()
+    image = ImageEncoderConfig(backbone="swin_tiny", preset="swin_tiny_patch4_window7_224")
+    return dataclasses.replace(
+        run, name="medclip_swin_tiny", model=dataclasses.replace(run.model, image=image)
     )
 
 
