@@ -20,21 +20,19 @@ _LOG = logging.getLogger(__name__)
 class LoadedModel:
     """A trained model with its run, concepts and tokenizer."""
 
-    config: RunConfig  # the run
-    table: ConceptTable  # the concepts of its records
-    tokenizer: Tokenizer  # the run's
-    model: MedCLIP  # with its weights
-    step: int  # the step of the weights
+    config: RunConfig
+    table: ConceptTable  # of its records
+    tokenizer: Tokenizer
+    model: MedCLIP
+    step: int  # of the weights
     checkpoint: str = "last"  # "best" or "last", whichever the weights are from
 
 
 def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     """Load the trained model of a workdir.
 
-    Args:
-        workdir: as `train` left it.
-        which: "best" by the validation KL, or "last". A run without validation (no validation split,
-            stopped early, converted weights) falls back to "last", with a warning in the log.
+    `which` is "best", by the validation KL, or "last". A run without validation (no validation split, stopped
+    early, converted weights) falls back to "last", with a warning in the log.
 
     Raises:
         ValueError: the folder holds no run or no checkpoint.
