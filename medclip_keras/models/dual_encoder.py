@@ -14,6 +14,7 @@ class DualEncoder(keras.Model):
     """Image and text encoder with a learned temperature.
 
     Follows: Wang et al., EMNLP 2022, section 3.2; Radford et al., ICML 2021, for the clamped logit scale.
+
     `max_tokens` is the longest sentence in word pieces, [CLS] and [SEP] included. `local_features` adds
     regions of images and words of texts (GLoRIA). 1/tau starts at `initial_logit_scale`, else as
     `config.initial_temperature` says, and is trained if `learn_logit_scale`.

@@ -132,8 +132,9 @@ class ImageEncoder(keras.Model):
     Follows: Wang et al., EMNLP 2022, section 3.2; with `projection="mlp"` Zhang et al., MLHC 2022, section
     3.1; with `local_features` Huang et al., ICCV 2021 (GLoRIA), section 3.2: regions are the places of the
     feature map at a sixteenth of the side (ResNet's third stage), or of the last map of a backbone without
-    that map, each projected by the same matrix. `projection_dim` is D; `projection` is "linear", or "mlp"
-    with one hidden layer.
+    that map, each projected by the same matrix.
+
+    `projection_dim` is D; `projection` is "linear", or "mlp" with one hidden layer.
     """
 
     def __init__(

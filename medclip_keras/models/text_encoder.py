@@ -82,9 +82,10 @@ class TextEncoder(keras.Model):
     ConVIRT (Zhang et al., MLHC 2022) takes the maximum of the last state over the tokens, freezes the lower
     layers, and has a hidden layer in its projection. GLoRIA (Huang et al., ICCV 2021) sums the last four
     states, and the word pieces of a word to that word; Departs: [CLS], [SEP] and padding are no words, and
-    words are projected by a matrix, as texts are. `projection_dim` is D, `max_tokens` is T, the longest text
-    in word pieces; `projection` is "linear", or "mlp" with one hidden layer. With `local_features` words are
-    computed, by `word_ids`.
+    words are projected by a matrix, as texts are.
+
+    `projection_dim` is D, `max_tokens` is T, the longest text in word pieces; `projection` is "linear", or
+    "mlp" with one hidden layer. With `local_features` words are computed, by `word_ids`.
     """
 
     def __init__(
