@@ -9,18 +9,16 @@ wall's and the processor's (over all cores): on a busy machine only the latter c
 losses or gradients differ by more than 1e-4 of the largest. Two idle cores: five minutes and 5 GiB.
 """
 
-import argparse
 import json
-import os
 import pathlib
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
+from shared import new_parser, run_apart
 
 CONTESTANTS = ("loop", "ours")
 
@@ -110,25 +108,17 @@ def count_operations(batch: int, words: int, regions: int, dim: int) -> dict[str
     }
 
 
-def run_worker(arguments, contestant: str, output: pathlib.Path) -> dict:
+def run_worker(sizes: dict, rounds: int, contestant: str, output: pathlib.Path) -> dict:
     """A contestant in a process of its own."""
-    options = [
-        f"--{name}={getattr(arguments, name)}" for name in ("batch", "words", "regions", "dim", "rounds")
-    ]
-    command = [sys.executable, __file__, *options, "--work", contestant, "--output", str(output)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    return json.loads(printed.splitlines()[-1])
+    options = [f"--{name}={value}" for name, value in {**sizes, "rounds": rounds}.items()]
+    command = [*options, "--work", contestant, "--output", output]
+    return run_apart(__file__, *command, TF_CPP_MIN_LOG_LEVEL="3")
 
 
 def compare(folder: pathlib.Path) -> float:
     """How far loss and gradients are from those of the loop, relative to the largest of each."""
-    loop = list(np.load(folder / "loop.npz").values())
-    return max(
-        np.abs(x - y).max() / np.abs(x).max()
-        for name in CONTESTANTS[1:]
-        for x, y in zip(loop, np.load(folder / f"{name}.npz").values(), strict=True)
-    )
+    loop, ours = (np.load(folder / f"{name}.npz").values() for name in CONTESTANTS)
+    return max(np.abs(x - y).max() / np.abs(x).max() for x, y in zip(loop, ours, strict=True))
 
 
 def print_table(measured: dict[str, list[dict]], operations: dict[str, float], rate: float) -> None:
@@ -146,29 +136,22 @@ def print_table(measured: dict[str, list[dict]], operations: dict[str, float], r
         share = operations[name] / processor / rate
         print(f"{name:18}" + "".join(f"{x:12.2f}" for x in values), end="")
         print(f"{operations[name] / 1e9:12.0f}{share:12.0%}")
-    loop, ours, least = (
-        median("loop", "processor"),
-        median("ours", "processor"),
-        operations["dots alone"] / rate,
-    )
+    loop, ours = (median(name, "processor") for name in CONTESTANTS)
+    least = operations["dots alone"] / rate
     print(f"A plain matrix product runs at {rate / 1e9:.0f} Gflop a processor second (100 % of matmul).")
-    print(
-        f"The loop takes {loop / ours:.2f} times the processor seconds of ours. No exact way leaves out the"
-    )
+    print(f"The loop takes {loop / ours:.2f} times the processor seconds of ours. No exact way omits the")
     print(f"products of words with regions and their gradients: {least:.2f} s at that rate, so at most")
     print(f"{loop / least:.1f} times can be had on this machine.")
 
 
 def main() -> None:
     """Measures all contestants in turn."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     for name, default in (("batch", 48), ("words", 97), ("regions", 361), ("dim", 768), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--passes", type=int, default=2, help="how often each contestant starts anew")
-    parser.add_argument("--work", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--output", help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=CONTESTANTS, help="for this script itself")
+    parser.add_argument("--output", help="for this script itself")
     arguments = parser.parse_args()
     sizes = {name: getattr(arguments, name) for name in ("batch", "words", "regions", "dim")}
     if arguments.work:
@@ -180,7 +163,7 @@ def main() -> None:
         folder = pathlib.Path(folder)
         for _ in range(arguments.passes):
             for name in CONTESTANTS:
-                measured[name].append(run_worker(arguments, name, folder / f"{name}.npz"))
+                measured[name].append(run_worker(sizes, arguments.rounds, name, folder / f"{name}.npz"))
         difference = compare(folder)
     print_table(measured, count_operations(**sizes), matmul_rate())
     print(f"Loss and gradients differ from the loop's by {difference:.1e} of the largest (allowed: 1e-4).")

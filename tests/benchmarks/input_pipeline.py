@@ -6,7 +6,6 @@
 Memory must not grow with `--num_images`.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import resource
@@ -14,6 +13,7 @@ import tempfile
 import time
 
 import numpy as np
+from shared import new_parser
 
 from medclip_keras.config import DataConfig, ImageEncoderConfig, ModelConfig, RunConfig, TrainConfig
 from medclip_keras.knowledge.concepts import load_table
@@ -68,7 +68,7 @@ def write_dataset(directory: pathlib.Path, kind: str, num_records: int, image_si
 
 def main() -> None:
     """Prints one line a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--num_images", type=int, default=4000)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--stored_size", type=int, default=64)

@@ -1,20 +1,16 @@
 """Other labellers for `labels.py`.
 
 negspaCy and medspaCy assign assertions to the mentions of our dictionary, each in a separate environment that
-is created on first use (medspaCy needs another spaCy version). Regular expressions and the automatic terms of
-Open-i's XML are independent of our dictionary.
+is created on first use (medspaCy needs another spaCy version).
 """
 
 import dataclasses
 import json
 import os
 import pathlib
-import re
 import subprocess
-import sys
 import venv
 from collections.abc import Sequence
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -24,34 +20,12 @@ from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
-from medclip_keras.knowledge.states import LabelState
 
 PEERS = {
     "negspacy": ("negspacy==1.1.0", "spacy>=3.8,<3.9", "numpy<2"),
     "medspacy": ("medspacy==1.3.1", "numpy<2", "setuptools<81"),  # brings spaCy 3.7
 }
 _WORKER = str(pathlib.Path(__file__).with_name("peer_worker.py"))
-
-# One line a finding, in the order of `labels.FINDINGS`.
-EXPRESSIONS = tuple(
-    re.compile(expression)
-    for expression in (
-        r"atelecta|collapse",
-        r"cardiomegal|enlarged (heart|cardiac)|(heart|cardiac).{0,40}enlarge",
-        r"(?<!pericardial )effusion|pleural fluid",
-        r"infiltrat",
-        r"\bmass(es)?\b",
-        r"nodul",
-        r"pneumoni[ac]",
-        r"pneumothora",
-        r"consolidat",
-        r"edema",
-        r"(?<!subcutaneous )emphysem",
-        r"(?<!cystic )fibro(s[ie]s|tic)",
-        r"pleural thickening|thickened pleura",
-    )
-)
-_DENIED = re.compile(r"\b(no|not|without|negative|free of|clear of|resolved|absent|unlikely|normal)\b")
 
 
 class PeerError(RuntimeError):
@@ -168,29 +142,3 @@ def _asserted(mentions: Sequence[Mention], assertions) -> list[Mention]:
         if decided:
             asserted.append(dataclasses.replace(mention, assertion=decided))
     return asserted
-
-
-def by_expressions(sections: Sequence[Section]) -> np.ndarray:
-    """(13,) int8 states: positive if a sentence names the finding without a word of negation."""
-    states = np.zeros(len(EXPRESSIONS), np.int8)
-    for section in sections:
-        if section.name not in CONTENT_SECTIONS:
-            continue
-        for start, end in split_sentences(section.text):
-            sentence = section.text[start:end].lower()
-            for k, expression in enumerate(EXPRESSIONS):
-                if expression.search(sentence) and not _DENIED.search(sentence):
-                    states[k] = LabelState.POSITIVE
-    return states
-
-
-def by_automatic_terms(content: bytes) -> np.ndarray:
-    """(13,) int8 states of the automatic index terms in a report's XML."""
-    terms = [(term.text or "").lower() for term in ElementTree.fromstring(content).iter("automatic")]
-    named = [any(expression.search(term) for term in terms) for expression in EXPRESSIONS]
-    return np.where(named, LabelState.POSITIVE, LabelState.NOT_MENTIONED).astype(np.int8)
-
-
-if __name__ == "__main__":  # makes the environments
-    for name in PEERS:
-        print(python_of(name), file=sys.stderr)

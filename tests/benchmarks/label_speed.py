@@ -12,17 +12,16 @@ memory, for N and 2 N reports to show growth. The peer reads the same reports: s
 PhraseMatcher with the table's phrases, then the peer's assertion.
 """
 
-import argparse
 import json
-import os
 import pathlib
 import random
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+
+from shared import new_parser, run_apart
 
 from medclip_keras.knowledge.aliases import PRESENT, parse_alias
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
@@ -114,14 +113,6 @@ def measure(concepts: str, linking: str, num_reports: str, repeated: str) -> dic
     }
 
 
-def measure_apart(*arguments: object) -> dict[str, float]:
-    """Run `measure` in a new process."""
-    command = [sys.executable, __file__, "--measure", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def time_peer(
     peer: str, table: ConceptTable, num_reports: int, repeated: float, environments: pathlib.Path | None
 ) -> float:
@@ -153,7 +144,8 @@ def print_table(concepts: str, arguments) -> None:
     ):
         peak, name = None, "the same, with linking" if linking else "dictionary, assertion"
         for num_reports in sizes:
-            found = measure_apart(concepts, linking, num_reports, repeated)
+            command = ("--measure", concepts, linking, num_reports, repeated)
+            found = run_apart(__file__, *command, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
             growth = f"{found['peak_mib'] / peak - 1:+8.1%}" if peak else f"{'':8}"
             peak = peak or found["peak_mib"]
             speed[repeated, linking] = found["reports_per_second"]
@@ -174,7 +166,7 @@ def print_table(concepts: str, arguments) -> None:
 
 def main() -> None:
     """Print the measurements of each concept table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--concepts", nargs="+", default=["chest21", "thorax"])
     parser.add_argument("--reports", type=int, default=10_000)
     parser.add_argument("--peer", choices=["negspacy", "medspacy", "none"], default="negspacy")

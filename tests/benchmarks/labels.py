@@ -9,14 +9,12 @@ Reads `$MEDCLIP_DATA/openi`. For each part of the reports it prints
 - precision, recall and F1 of each finding and their micro average over the 13 findings that occur (Hernia
   does not), with 95 % bootstrap intervals over reports, uncertain counted as negative and as positive;
 - micro averages of others on the same reports: the same dictionary with negspaCy's and with medspaCy's
-  assertion (each installed into a separate environment below DIR), thirteen regular expressions with negation
-  in the same sentence, and the automatic terms of the XML.
+  assertion (each installed into a separate environment below DIR).
 
 `tune` are the 70 % of reports, by hash of the identifier, that were read while the extractor was written.
 With a wider table than chest21, descendants of a finding count for it unless chest21 lists them.
 """
 
-import argparse
 import csv
 import hashlib
 import os
@@ -34,6 +32,7 @@ from medclip_keras.sources import openi
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import label_peers
+from shared import new_parser
 
 # Gold column → concept; Hernia is left out because it has no positive.
 FINDINGS = {
@@ -158,7 +157,7 @@ def print_micro(gold: np.ndarray, states_by_way: dict[str, np.ndarray | str]) ->
         print(line)
 
 
-def compare(table: ConceptTable, rows, reports, peers, environments) -> dict[str, np.ndarray | str]:
+def compare(table: ConceptTable, reports, peers, environments) -> dict[str, np.ndarray | str]:
     """Other labellers: name → (num_reports, 13) states, or an error message."""
     ways: dict[str, np.ndarray | str] = {}
     given = label_peers.dictionary_reports(table, reports) if peers else []
@@ -169,8 +168,6 @@ def compare(table: ConceptTable, rows, reports, peers, environments) -> dict[str
             ways[f"our dictionary, {peer}'s assertion"] = findings_of(states, table)
         except label_peers.PeerError as error:
             ways[f"our dictionary, {peer}'s assertion"] = str(error)
-    ways["thirteen regular expressions"] = np.stack([label_peers.by_expressions(s) for _, s in reports])
-    ways["automatic terms of the XML"] = np.stack([label_peers.by_automatic_terms(r.content) for r in rows])
     return ways
 
 
@@ -187,12 +184,12 @@ def print_part(part: str, folder: pathlib.Path, labellers: dict[str, ReportLabel
         table = labeller.table
         print(f"{name}: {speed:,.0f} reports/s a core")
     print_findings(gold, ways[name])
-    print_micro(gold, ways | compare(table, rows, reports, arguments.peers, arguments.environments))
+    print_micro(gold, ways | compare(table, reports, arguments.peers, arguments.environments))
 
 
 def main() -> None:
     """Print the tables of the selected parts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--part", choices=["tune", "rest", "all", "each"], default="each")
     parser.add_argument("--concepts", default="chest21", help="a shipped concept table, or a .jsonl file")
     parser.add_argument("--linking", type=float, default=THRESHOLD, help="its threshold; 0: none")

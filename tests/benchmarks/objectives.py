@@ -14,11 +14,10 @@ archive, judged by the zero-shot accuracy of its held-out patients. What is bett
 the archives of the table have no part in it. The learning rate is one for all.
 
 A cell that is done leaves a file and is not run again; one that was broken off goes on from its checkpoint.
-Writes trials.json, cells/*.json, results.json and figure1.png. Two idle cores: 77 minutes.
+Writes trials.json, cells/*.json and results.json. Two idle cores: 77 minutes.
 With --longer 4 the papers' claim is put to four times as many steps too, on one seed: a quarter of an hour.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import io
@@ -31,6 +30,7 @@ import resource
 import time
 
 import numpy as np
+from shared import new_parser
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 TRIAL_SEED, TRIAL_SHARE = 100, 0.25
@@ -314,37 +314,8 @@ def print_table(summary: dict, rows: list[dict]) -> None:
     print(f"The paper's claim: MedCLIP at a tenth of the pairs {tenth:.3f}, {verdict} all of {shown}.")
 
 
-def draw(summary: dict, num_pairs: float, file: pathlib.Path) -> None:
-    """Figure 1: accuracy by the number of pairs, the seeds' range as a band."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for number, (method, by_share) in enumerate(summary.items()):
-        pairs = [share * num_pairs for share in by_share]
-        cells = list(by_share.values())
-        style = "-" if "MedCLIP" in method else ("--" if "matching" not in method else ":")
-        (line,) = axes.plot(
-            pairs, [c["accuracy"] for c in cells], style, marker="osDv^<>"[number], label=method
-        )
-        low, high = ([c[end] for c in cells] for end in ("lowest", "highest"))
-        axes.fill_between(pairs, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
-    axes.axhline(0.2, color="gray", linewidth=0.8)
-    axes.text(num_pairs * 0.1, 0.205, "chance", color="gray", va="bottom")
-    axes.set_xscale("log")
-    ticks = [share * num_pairs for share in SHARES]
-    axes.set_xticks(ticks, [f"{pairs:.0f}\n({s:.0%})" for pairs, s in zip(ticks, SHARES, strict=True)])
-    axes.minorticks_off()
-    axes.set(xlabel="pairs of image and report in training", ylabel="zero-shot accuracy of five findings")
-    axes.set_title("Phantoms, held-out patients: mean of the seeds, band from lowest to highest", fontsize=10)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.savefig(file, dpi=150)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("workdir/benchmark_objectives"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)
@@ -363,7 +334,6 @@ def main() -> None:
     summary = summarise(rows)
     (output / "results.json").write_text(json.dumps({"cells": rows, "summary": summary}, indent=2))
     print_table(summary, rows)
-    draw(summary, 0.7 * NUM_PAIRED, output / "figure1.png")
     if arguments.longer:
         longer = workers.run(longer_cells(cells, arguments.longer))
         (output / "longer.json").write_text(json.dumps(longer, indent=2))

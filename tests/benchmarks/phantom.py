@@ -8,7 +8,6 @@ of the five findings. With `--without_negation`, the seeds are run once more wit
 extractor that takes every mention for positive.
 """
 
-import argparse
 import json
 import pathlib
 import resource
@@ -17,15 +16,10 @@ import sys
 import time
 from unittest import mock
 
-import numpy as np
-import tensorflow as tf
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from shared import fit_components, new_parser, pixels_and_states
 
 from medclip_keras.evaluation.tasks import only_finding
 from medclip_keras.pipeline import Pipeline
-from medclip_keras.preprocess.images import for_evaluation
-from medclip_keras.records.batches import evaluation_images
 from medclip_keras.training.restore import load_model
 from medclip_keras.training.run_json import read_run_json
 
@@ -65,24 +59,19 @@ def pixels_accuracy(workdir: pathlib.Path) -> float:
     columns = [names.index(name) for name in config.evaluation.findings]
 
     def of_split(split):
-        batches = list(evaluation_images(config, split).as_numpy_iterator())
-        images, states = (np.concatenate([b[k] for b in batches]) for k in ("images", "label_states"))
+        pixels, states = pixels_and_states(config, split)
         classes = only_finding(states, columns)
-        images = for_evaluation(tf.constant(images[classes >= 0]), config.model.image.image_size)
-        return images.numpy().reshape(len(images), -1), classes[classes >= 0]
+        return pixels[classes >= 0], classes[classes >= 0]
 
-    (seen, seen_classes), (unseen, unseen_classes) = of_split("train"), of_split("test")
-    components = PCA(60, random_state=0).fit(seen)
-    model = LogisticRegression(max_iter=5000).fit(components.transform(seen), seen_classes)
-    return float((model.predict(components.transform(unseen)) == unseen_classes).mean())
+    return float(fit_components(*of_split("train")).score(*of_split("test")))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--without_negation", action="store_true")
     parser.add_argument("--workdir", type=pathlib.Path, default="workdir/benchmark_phantom")
-    parser.add_argument("--blind", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--blind", nargs=2, help="for this script itself: folder and seed")
     arguments = parser.parse_args()
     if arguments.blind:
         run_blind(*arguments.blind)
@@ -92,16 +81,8 @@ def main() -> None:
         row = {"seed": seed}
         if not (workdir / "export").exists():
             began = time.monotonic()
-            command = [
-                sys.executable,
-                "-m",
-                "medclip_keras.fit",
-                "--workdir",
-                str(workdir),
-                "--set",
-                f"seed={seed}",
-            ]
-            subprocess.run(command, check=True)
+            command = [sys.executable, "-m", "medclip_keras.fit", "--workdir", str(workdir)]
+            subprocess.run([*command, "--set", f"seed={seed}"], check=True)
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
             row |= {"seconds": round(time.monotonic() - began), "peak GiB": round(peak, 2)}
         row |= figures_of(workdir) | {"accuracy, pixels": pixels_accuracy(workdir)}

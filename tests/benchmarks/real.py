@@ -16,7 +16,6 @@ Intervals and differences are of a bootstrap over patients, the same resamples f
 saved, so a killed benchmark goes on where it stopped. One seed on two cores: 25 minutes.
 """
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -25,9 +24,7 @@ import pathlib
 import time
 
 import numpy as np
-import tensorflow as tf
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from shared import fit_components, new_parser, pixels_and_states
 
 from beam_jobs import decode_images, label_reports
 from medclip_keras.config import RunConfig, override
@@ -39,7 +36,6 @@ from medclip_keras.evaluation.results import TRAINED
 from medclip_keras.evaluation.supervised import finding_scores
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired_64px
@@ -121,21 +117,11 @@ def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.
 
 
 def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    def pixels(images):
-        return (
-            for_evaluation(tf.constant(images), config.model.image.image_size)
-            .numpy()
-            .reshape(len(images), -1)
-        )
-
-    batches = list(evaluation_images(config, "train").as_numpy_iterator())
-    images, states = (np.concatenate([b[k] for b in batches]) for k in ("images", "label_states"))
-    components = PCA(60, random_state=config.seed).fit(pixels(images))
-    seen, unseen = components.transform(pixels(images)), components.transform(pixels(test_fold(config)[0]))
+    (seen, states), (unseen, _) = (pixels_and_states(config, split) for split in ("train", "test"))
 
     def logits(name):
         labels = states[:, names.index(name)] == LabelState.POSITIVE
-        return LogisticRegression(max_iter=5000).fit(seen, labels).decision_function(unseen)
+        return fit_components(seen, labels, config.seed).decision_function(unseen)
 
     findings = config.evaluation.findings
     needed = [NO_FINDING, *(name for name in findings if name != ABNORMAL)]
@@ -196,7 +182,7 @@ def summarise(cells, labels, folds, patients, config, resamples: int = 500) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--workdir", default="workdir/benchmark_real", type=pathlib.Path)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--set", action="extend", nargs="+", default=[], dest="assignments")

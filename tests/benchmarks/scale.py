@@ -12,7 +12,6 @@ Exit status 1 where a process of any job took more than 2 GiB, where a peak at t
 largest size. Two idle cores: half an hour and 3 GB of disk; with 256 pixels an image 13 GB more.
 """
 
-import argparse
 import os
 import pathlib
 import shutil
@@ -23,6 +22,7 @@ import time
 from dataclasses import dataclass
 
 from mimic_tree import write_tree
+from shared import new_parser
 
 from medclip_keras.records.manifest import read_manifest
 
@@ -35,14 +35,7 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """A finished job.
-
-    Attributes:
-        num_rows: read.
-        seconds: from its start to its end.
-        parent: peak memory in MiB and processor seconds of its own process.
-        workers: the same of its worker processes.
-    """
+    """A finished job; of each process the peak memory in MiB and the processor seconds."""
 
     num_rows: int
     seconds: float
@@ -141,9 +134,7 @@ def measure(
 
 def main() -> None:
     """Measures and compares."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--image_size", type=int, default=64)
