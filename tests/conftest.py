@@ -9,6 +9,7 @@ import sys
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file in one process, and all users of the fitted run in the same one."""
     fitted_files = {item.path for item in items if "fitted" in getattr(item, "fixturenames", ())}

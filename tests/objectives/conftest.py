@@ -1,4 +1,4 @@
-"""`restated` and `objective_cases` are imported by the tests here, and by a process that they start."""
+"""`restated` and `objective_cases` are imported by the tests here."""
 
 import pathlib
 import sys

@@ -23,23 +23,12 @@ RELATED = np.array([
     [0.0, 0.0, 0.0, 0.0, 0, 1],
 ])  # fmt: skip
 
-# One case an objective: what two replicas compute, whose graph takes seconds to trace.
-ON_REPLICAS = (
-    "semantic_matching",
-    "semantic_matching, as released",
-    "mixed_matching",
-    "sigmoid_matching",
-    "info_nce",
-    "convirt",
-    "gloria, weighted",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """An objective of the package and its restatement; both take `batch` and give the loss.
 
-    `learned` names what the loss is differentiated by; of those, scalars are not split between replicas.
+    `learned` names what the loss is differentiated by.
     """
 
     batch: dict[str, np.ndarray]
@@ -117,6 +106,13 @@ def _sigmoid_restated(image_study, text_study, **batch):
     return restated.sigmoid_matching(**batch)
 
 
+def _gloria(**weights):
+    def ours(v, t, regions, words, mask, **_):
+        return gloria(v, t, regions, words, mask, **weights).loss
+
+    return ours, lambda scale, **batch: restated.gloria(**batch, **weights)
+
+
 def make_cases() -> dict[str, Case]:
     hot, signed, pairs = labelled_batch(signed=False), labelled_batch(signed=True), paired_batch()
     ends, scaled = ("v", "t"), ("v", "t", "scale")
@@ -150,18 +146,6 @@ def make_cases() -> dict[str, Case]:
             lambda v, t, **_: convirt(v, t).loss,
             lambda v, t, **_: restated.info_nce(v, t, 10.0, 0.75),
         ),
-        "gloria": Case(
-            pairs,
-            local,
-            lambda v, t, regions, words, mask, **_: gloria(v, t, regions, words, mask).loss,
-            lambda scale, **batch: restated.gloria(**batch),
-        ),
-        "gloria, weighted": Case(
-            pairs,
-            local,
-            lambda v, t, regions, words, mask, **_: (
-                gloria(v, t, regions, words, mask, global_weight=0.5, local_weight=2.0).loss
-            ),
-            lambda scale, **batch: restated.gloria(**batch, global_weight=0.5, local_weight=2.0),
-        ),
+        "gloria": Case(pairs, local, *_gloria()),
+        "gloria, weighted": Case(pairs, local, *_gloria(global_weight=0.5, local_weight=2.0)),
     }

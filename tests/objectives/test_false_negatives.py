@@ -35,16 +35,16 @@ def test_info_nce_pushes_studies_with_the_same_finding_apart(seed):
     assert (found[FALSE_NEGATIVES] > 0).all()
 
 
-@pytest.mark.parametrize("name", ["semantic", "sigmoid", "mixed"])
-def test_matching_by_labels_pulls_studies_with_the_same_finding_together(name):
-    objective = {
-        "semantic": lambda v, t: semantic_matching(v, t, 1.0, LABELS, LABELS),
-        "sigmoid": lambda v, t: sigmoid_matching(v, t, 1.0, LABELS, LABELS, logit_bias=0.0),
-        "mixed": lambda v, t: mixed_matching(
-            v, t, 1.0, LABELS, LABELS, **OWN_STUDY, instance_weight=0.1, target_temperature=0.1
-        ),
-    }[name]
-    found = slopes(objective, np.zeros((6, 6)))
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        (semantic_matching, {}),
+        (sigmoid_matching, {"logit_bias": 0.0}),
+        (mixed_matching, OWN_STUDY | {"instance_weight": 0.1, "target_temperature": 0.1}),
+    ],
+)
+def test_matching_by_labels_pulls_studies_with_the_same_finding_together(objective, options):
+    found = slopes(lambda v, t: objective(v, t, 1.0, LABELS, LABELS, **options), np.zeros((6, 6)))
     assert (found[FALSE_NEGATIVES] < 0).all()
     assert (found[~SAME] > 0).all()
     assert (slopes(lambda v, t: info_nce(v, t, 1.0), np.zeros((6, 6)))[FALSE_NEGATIVES] > 0).all()
@@ -54,9 +54,8 @@ def test_at_predictions_equal_to_the_labels_only_info_nce_has_a_gradient():
     # Logits of s / T are the optimum; there a study with k of its kind has 1/k of the mass for itself.
     temperature = 0.05
     logits = SAME / temperature
-    rests = slopes(
-        lambda v, t: semantic_matching(v, t, 1.0, LABELS, LABELS, target_temperature=temperature), logits
-    )
+    options = {"target_temperature": temperature}
+    rests = slopes(lambda v, t: semantic_matching(v, t, 1.0, LABELS, LABELS, **options), logits)
     np.testing.assert_allclose(rests, 0, atol=1e-12)
     pushes = slopes(lambda v, t: info_nce(v, t, 1.0), logits)
     # Row 0: 1/3 on each of the three; both directions alike, a sixth of the batch each.

@@ -1,8 +1,7 @@
-"""InfoNCE: one direction, logits, the refusal of unpaired batches. Further values: test_restatements.py."""
+"""InfoNCE: logits, the refusal of unpaired batches. Further values: test_restatements.py."""
 
 import numpy as np
 import pytest
-import restated
 import tensorflow as tf
 from objective_cases import paired_batch
 
@@ -15,12 +14,6 @@ def pairs():
     """5 pairs of 3 features; the last two are of one patient: equal images, other texts."""
     batch = paired_batch()
     return batch["v"], batch["t"]
-
-
-def test_one_direction_alone_equals_the_restatement(pairs):
-    v, t = (tf.constant(x) for x in pairs)
-    out = info_nce(v, t, 3.0, image_weight=1.0)
-    np.testing.assert_allclose(out.loss, restated.info_nce(*pairs, 3.0, 1.0), rtol=1e-12)
 
 
 def test_rows_of_the_logits_are_images_and_directions_are_not_mixed_up(pairs):

@@ -78,7 +78,6 @@ def test_own_text_is_pulled_closer_than_texts_with_the_same_findings(batch):
 @pytest.mark.parametrize("weight", [-0.1, 1.5])
 def test_instance_weight_outside_0_to_1_is_refused(batch, weight):
     positional, masks = arguments(batch)
-    with pytest.raises(
-        ValueError, match=rf"`instance_weight` must be between 0 and 1\. Received: {weight}\."
-    ):
+    sentence = rf"`instance_weight` must be between 0 and 1\. Received: {weight}\."
+    with pytest.raises(ValueError, match=sentence):
         mixed_matching(*positional, **studies(batch), instance_weight=weight, **masks)

@@ -1,27 +1,15 @@
-"""Loss and gradients of every objective against NumPy: both precisions, one device and two replicas."""
+"""Loss and gradients of every objective against NumPy, in both precisions.
 
-import pathlib
-import subprocess
-import sys
+`tests/training/test_replicas.py` has those of two devices.
+"""
 
 import numpy as np
 import pytest
 import restated
 import tensorflow as tf
-from objective_cases import ON_REPLICAS, make_cases
+from objective_cases import make_cases
 
 CASES = make_cases()
-SCRIPT = pathlib.Path(__file__).parent / "replica_gradients.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def replica_process(tmp_path_factory):
-    """The process of two replicas, started first: it traces while the other tests run."""
-    output = tmp_path_factory.mktemp("replicas") / "gradients.npz"
-    with output.with_suffix(".log").open("w") as log:
-        process = subprocess.Popen([sys.executable, SCRIPT, output], stderr=log)
-    yield process, output
-    process.kill()
 
 
 def expected(case, batch):
@@ -57,25 +45,3 @@ def test_loss_and_gradients_equal_the_restatement(name, dtype, tolerance):
     for k in case.learned:
         assert np.abs(wanted[k]).max() > 1e-3, f"{k}: a gradient of nothing tests nothing"
         assert_equal(gradients[k].numpy(), wanted[k], tolerance)
-
-
-@pytest.fixture(scope="module")
-def on_two_replicas(replica_process):
-    """Images and texts are split unevenly between two logical CPU devices."""
-    process, output = replica_process
-    assert process.wait(timeout=500) == 0, output.with_suffix(".log").read_text()[-3000:]
-    return np.load(output)
-
-
-@pytest.mark.parametrize("name", ON_REPLICAS)
-def test_two_replicas_give_the_loss_and_the_gradients_of_the_restatement(name, on_two_replicas):
-    wanted_loss, wanted = expected(CASES[name], CASES[name].batch)
-    for replica in range(2):
-        assert_equal(on_two_replicas[f"{name}/{replica}/loss"], wanted_loss, 1e-6)
-    for k in CASES[name].learned:
-        shares = [on_two_replicas[f"{name}/{replica}/{k}"] for replica in range(2)]
-        if wanted[k].ndim:
-            assert [len(share) for share in shares] == [3, len(wanted[k]) - 3]
-            assert_equal(np.concatenate(shares), wanted[k], 1e-6)
-        else:
-            assert_equal(sum(shares), wanted[k], 1e-6)

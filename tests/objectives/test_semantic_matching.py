@@ -65,9 +65,8 @@ def test_exchanging_images_and_texts_exchanges_the_directions_only(batch):
 def test_permuting_texts_leaves_the_loss(batch):
     v, t, a, b, known_a, known_b = batch
     order = [2, 0, 1]
-    np.testing.assert_allclose(
-        call((v, t[order], a, b[order], known_a, known_b[order])).loss, call(batch).loss, rtol=1e-12
-    )
+    permuted = call((v, t[order], a, b[order], known_a, known_b[order]))
+    np.testing.assert_allclose(permuted.loss, call(batch).loss, rtol=1e-12)
 
 
 def test_cosine_does_not_see_the_length_of_label_vectors_and_dot_does(batch):
@@ -83,19 +82,15 @@ def test_weights_and_related_concepts_are_worked_out_by_hand():
     # |(edema, fracture)|² = 4 + 9; with opacity 2 * .5 in common, with edema 4.
     expected = [[1 / np.sqrt(13), 4 / np.sqrt(13 * 4), 0], [1, 1 / np.sqrt(4), 0]]
     np.testing.assert_allclose(label_similarity(a, b, concept_kernel=kernel), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        label_similarity(a, b, similarity="dot", concept_kernel=kernel), [[1, 4, 0], [1, 1, 0]], rtol=1e-6
-    )
+    dot = label_similarity(a, b, similarity="dot", concept_kernel=kernel)
+    np.testing.assert_allclose(dot, [[1, 4, 0], [1, 1, 0]], rtol=1e-6)
 
 
 def test_a_diagonal_kernel_is_the_cosine_of_weighted_labels(batch):
     weights = np.array([1.0, 2, 3, 1, 5, 0.5])
     a, b = map(tf.constant, batch[2:4])
-    np.testing.assert_allclose(
-        label_similarity(a, b, concept_kernel=np.diag(weights**2)),
-        label_similarity(a * weights, b * weights),
-        rtol=1e-12,
-    )
+    found = label_similarity(a, b, concept_kernel=np.diag(weights**2))
+    np.testing.assert_allclose(found, label_similarity(a * weights, b * weights), rtol=1e-12)
 
 
 def test_the_identity_as_kernel_gives_the_same_bytes_as_none(batch):
@@ -110,18 +105,16 @@ def test_unknown_related_concept_does_not_count():
     known = tf.constant([[1.0, 0, 1, 1, 1, 1]])
     np.testing.assert_allclose(label_similarity(a, b, known, concept_kernel=RELATED), [[1]], rtol=1e-6)
     # |b|² = 1 + 4 + 2 * .6, and a has 1 + .6 in common with it.
-    np.testing.assert_allclose(
-        label_similarity(a, b, concept_kernel=RELATED), [[1.6 / np.sqrt(6.2)]], rtol=1e-6
-    )
+    all_known = label_similarity(a, b, concept_kernel=RELATED)
+    np.testing.assert_allclose(all_known, [[1.6 / np.sqrt(6.2)]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "kernel", [np.eye(5), np.ones(6), np.ones((6, 6)), np.triu(RELATED)], ids=["5", "1-d", "flat", "upper"]
 )
 def test_kernel_that_is_not_positive_definite_is_refused(batch, kernel):
-    with pytest.raises(
-        ValueError, match=r"`concept_kernel` must be symmetric positive definite, of shape \(6, 6\)"
-    ):
+    sentence = r"`concept_kernel` must be symmetric positive definite, of shape \(6, 6\)"
+    with pytest.raises(ValueError, match=sentence):
         call(batch, concept_kernel=kernel)
 
 

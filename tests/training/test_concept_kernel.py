@@ -1,9 +1,5 @@
 """The kernel of label vectors: derived numbers, and that it is an inner product for any tree."""
 
-import dataclasses
-import json
-import shutil
-
 import numpy as np
 import pytest
 
@@ -100,12 +96,10 @@ def test_idf_weighs_the_rare_and_counts_what_every_document_has():
     ("call", "sentence"),
     [
         (lambda: idf_weights([0, 0], 7), "positive for at least one concept. Received: 'none in 7 images"),
+        (lambda: idf_weights([0, 0], 7), "objective.concept_weights=none"),
         (lambda: idf_weights([8, 0], 7), "between 0 and the 7 documents. Received: '0 to 8'"),
         (lambda: concept_kernel(load_table("chexpert14"), np.ones(3)), "of shape (14,). Received: (3,)"),
-        (
-            lambda: concept_kernel(table_of({"a": ()}), np.zeros(1)),
-            "`weights` must be positive",
-        ),
+        (lambda: concept_kernel(table_of({"a": ()}), np.zeros(1)), "`weights` must be positive"),
         (lambda: concept_kernel(table_of({"a": ()}), None, 1.5), "`tree_closeness` must be in [0, 1]"),
     ],
 )
@@ -127,19 +121,3 @@ def test_document_frequencies_are_those_of_the_training_split(tiny_run):
     weights = np.log((1 + len(states)) / (1 + positives)) + 1
     np.testing.assert_allclose(label_kernel(run, load_table("chest21")), np.diag(weights**2), rtol=1e-12)
     assert len({*positives}) > 3
-
-
-def test_weights_without_a_positive_are_refused(tiny_run, tmp_path):
-    folders = {"images": tiny_run.data.images, "texts": tiny_run.data.texts}
-    for name, (folder,) in folders.items():
-        shutil.copytree(folder, tmp_path / name)
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
-        for counts in manifest["splits"].values():
-            counts |= {what: [0] * 21 for what in ("positives", "sentence_positives") if what in counts}
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
-    data = dataclasses.replace(tiny_run.data, **{name: (str(tmp_path / name),) for name in folders})
-    run = override(dataclasses.replace(tiny_run, data=data), ["objective.concept_weights=idf"])
-    with pytest.raises(
-        ValueError, match=r"positive for at least one concept.*objective.concept_weights=none"
-    ):
-        label_kernel(run, load_table("chest21"))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medclip_keras.config import override
+from medclip_keras.models.image_encoder import resnet_sizes
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
@@ -26,13 +27,9 @@ FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 @pytest.fixture(scope="module")
 def config(tiny_run):
     """Two findings that the phantoms often have, learned quickly; without sentences."""
-    config = override(
-        tiny_run,
-        [
-            "train.steps=30", "train.batch_size=8", "train.learning_rate=0.003", "train.validate_every=15",
-            "train.checkpoint_every=15", "evaluation.bootstrap=20", "evaluation.per_class=50",
-        ],
-    )  # fmt: skip
+    settings = ["train.steps=30", "train.batch_size=8", "train.learning_rate=0.003"]
+    settings += ["train.validate_every=15", "train.checkpoint_every=15"]
+    config = override(tiny_run, [*settings, "evaluation.bootstrap=20", "evaluation.per_class=50"])
     evaluation = dataclasses.replace(config.evaluation, findings=FINDINGS)
     data = dataclasses.replace(config.data, texts=())
     return dataclasses.replace(config, evaluation=evaluation, data=data)
@@ -66,23 +63,17 @@ def test_without_a_validation_split_the_last_weights_are_taken(without_validatio
 
 
 def states_of(config, split):
-    batches = list(evaluation_images(config, split).as_numpy_iterator())
-    return np.concatenate([b["label_states"] for b in batches])
-
-
-def names_of(config):
-    return classes_of(dataclasses.replace(config, evaluation=multi_label(config).evaluation)).names
+    return np.concatenate([b["label_states"] for b in evaluation_images(config, split).as_numpy_iterator()])
 
 
 def multi_label(config):
     findings = ("Abnormal", *FINDINGS)
-    return dataclasses.replace(
-        config, evaluation=dataclasses.replace(config.evaluation, task="multi_label", findings=findings)
-    )
+    evaluation = dataclasses.replace(config.evaluation, task="multi_label", findings=findings)
+    return dataclasses.replace(config, evaluation=evaluation)
 
 
 def single_rows(config, split):
-    columns = [names_of(config).index(name) for name in FINDINGS]
+    columns = [classes_of(multi_label(config)).names.index(name) for name in FINDINGS]
     return (states_of(config, split)[:, columns] == 1).sum(axis=1) == 1
 
 
@@ -120,8 +111,7 @@ def test_uncertain_labels_follow_the_policy_of_the_run(config, uncertain, label,
     states = states_of(config, "train")
     assert (states == 3).any()
     batches = labelled_images(config, classes, steps_per_epoch=len(states))
-    size = len(states)
-    drawn = list(batches.unbatch().take(size).as_numpy_iterator())  # one pass
+    drawn = list(batches.unbatch().take(len(states)).as_numpy_iterator())  # one pass
     labels, knowns = (np.stack([d[name] for d in drawn]) for name in ("labels", "known"))
     expected = np.where(states == 3, label, states == 1)
     np.testing.assert_array_equal(np.sort(labels.sum(axis=1)), np.sort(expected.sum(axis=1)))
@@ -214,15 +204,8 @@ def test_fine_tuning_starts_from_the_image_tower_of_a_workdir(config, pretrained
 
 def test_preset_is_loaded_for_start_preset_only(config, tmp_path):
     folder = str(tmp_path / "preset")
-    backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 64],
-        stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2],
-        block_type="basic_block",
-        image_shape=(32, 32, 3),
-    )
+    sizes = resnet_sizes("basic_block", [1, 1])
+    backbone = keras_hub.models.ResNetBackbone(image_shape=(32, 32, 3), **sizes)
     backbone.save_to_preset(folder)
     config = override(config, [f"model.image.preset={folder}"])
     loaded = encoder_maker(config, "preset")().backbone
@@ -232,9 +215,8 @@ def test_preset_is_loaded_for_start_preset_only(config, tmp_path):
 
 
 def test_workdir_of_another_start_is_refused(config, learned):
-    with pytest.raises(
-        ValueError, match=r"`workdir` must be empty, or hold this very run; it holds one with"
-    ):
+    sentence = r"`workdir` must be empty, or hold this very run; it holds one with"
+    with pytest.raises(ValueError, match=sentence):
         fit_supervised(config, Start(freeze=True), learned[0])
 
 
