@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from medclip_keras import export as export_module
-from medclip_keras.export import export_workdir, main, next_version
+from medclip_keras.export import export_workdir, main
 
 
 class Loaded:
@@ -48,10 +48,6 @@ def test_a_version_number_is_unused_in_both_folders(workdir, tmp_path):
     models = tmp_path / "models"
     (models / "tokens_only" / "6").mkdir(parents=True)
     assert export_workdir(workdir, models, loaded=Loaded) == models / "7"
-
-
-def test_first_version_is_one(tmp_path):
-    assert next_version(tmp_path) == 1
 
 
 def test_a_refused_model_leaves_no_file(workdir, tmp_path, monkeypatch):

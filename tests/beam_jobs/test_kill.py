@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from beam_jobs import decode_images, label_reports
-from beam_jobs.dataset.writing import publish, start_workplace
+from beam_jobs.dataset.writing import publish, require_replaceable, start_workplace
 from medclip_keras import fit
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest, verify
 from medclip_keras.records.shards import shard_of_file
@@ -165,18 +165,21 @@ class KilledError(BaseException):
     pass
 
 
-def test_publishing_that_is_killed_at_any_file_leaves_a_whole_dataset_or_none(told, tmp_path, monkeypatch):
-    few = {**told, "records_per_shard": NUM_ROWS}
-    for name, concepts in (("old", "chexpert14"), ("new", told["concepts"])):
-        label_reports.run(output=str(tmp_path / name), **{**few, "concepts": concepts})
-    output, path_type = tmp_path / "records", type(epath.Path(tmp_path))
+@pytest.mark.parametrize("older", [False, True], ids=["new output", "older output"])
+def test_publishing_that_is_killed_at_any_file_leaves_a_whole_dataset_or_none(
+    told, tmp_path, monkeypatch, older
+):
+    for name, concepts, size in (("old", "chexpert14", 300), ("new", told["concepts"], NUM_ROWS)):
+        few = {**told, "concepts": concepts, "records_per_shard": size}
+        label_reports.run(output=str(tmp_path / name), **few)
+    output, path_type = tmp_path / "out" / "records", type(epath.Path(tmp_path))
     methods = {name: getattr(path_type, name) for name in ("replace", "unlink")}
     seen = set()
     for allowed in range(100):
         shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(tmp_path / "old", output)
-        workplace = start_workplace(output)
-        shutil.copytree(tmp_path / "new", workplace / "dataset", dirs_exist_ok=True)
+        if older:
+            shutil.copytree(tmp_path / "old", output)
+        workplace = finished_work(output, tmp_path / "new")
         left = iter(range(allowed))
 
         def step(name, *arguments, left=left, **options):
@@ -194,11 +197,25 @@ def test_publishing_that_is_killed_at_any_file_leaves_a_whole_dataset_or_none(to
                 finished = False
         seen.add(whose(output, tmp_path))
         if finished:
-            assert whose(output, tmp_path) == "new"
-            assert seen == {"old", "none", "new"}
+            assert seen == {"none", "new"} | ({"old"} if older else set())
+        else:
+            assert whose(output, tmp_path) == ("none" if allowed or not older else "old")
+            require_replaceable(output)
+            publish(finished_work(output, tmp_path / "new"), output, "")  # the next attempt
+        assert whose(output, tmp_path) == "new"
+        assert {p.name for p in output.iterdir()} == {p.name for p in (tmp_path / "new").iterdir()}
+        assert [path.name for path in output.parent.iterdir()] == ["records"]
+        if finished:
             return
-        assert whose(output, tmp_path) == ("none" if allowed else "old")
     pytest.fail("publish never finished")
+
+
+def finished_work(output, dataset):
+    """A workplace with a dataset, and with a shard of a step that was repeated."""
+    workplace = start_workplace(output)
+    shutil.copytree(dataset, workplace / "dataset", dirs_exist_ok=True)
+    (workplace / "dataset" / f"{read_manifest(dataset).shard_names[0]}.0123abcd").write_text("repeated")
+    return workplace
 
 
 def whose(output, tmp_path):

@@ -46,12 +46,6 @@ def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=No
     )
 
 
-def test_separable_features_score_one():
-    found = probed(np.random.default_rng(0)).metrics["trained"]["1"]
-    assert found["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert found["auroc"]["value"] == 1.0
-
-
 def test_noise_scores_chance_within_its_interval():
     metrics = probed(np.random.default_rng(1), noise_only=True).metrics
     assert metrics["chance"]["accuracy"] == pytest.approx(1 / 3)
@@ -110,16 +104,6 @@ def test_gradient_of_the_softmax_probe_is_zero_at_its_optimum():
     residual = (probabilities - labels) * (labels @ balance)[:, None]
     np.testing.assert_allclose(found.weights + found.strength * x.T @ residual, 0, atol=1e-4)
     np.testing.assert_allclose(residual.sum(0), 0, atol=1e-3)
-
-
-def test_score_difference_of_two_classes_is_their_logistic_regression():
-    rng = np.random.default_rng(6)
-    features, labels = blobs(rng, 40, num_classes=2, distance=1.0)
-    found = fit(examples(features, labels), None, "single_finding")
-    x = found.scaler.transform(np.float32(features)).astype(float)
-    model = LogisticRegression(C=found.strength, tol=1e-8).fit(x, labels.argmax(1))
-    scores = found.scores(np.float32(features))
-    np.testing.assert_allclose(scores[:, 1] - scores[:, 0], model.decision_function(x), atol=1e-4)
 
 
 def test_a_class_without_a_training_image_is_never_predicted():

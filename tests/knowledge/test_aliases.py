@@ -14,9 +14,7 @@ from medclip_keras.knowledge.aliases import (
 def test_words_of_normalises_and_keeps_offsets():
     text = "Air-space opacities, w/o oedema - tumours (1.5 cm)"
     words, offsets = words_of(text)
-    assert words == [
-        *("air", "space", "opacity", ",", "w/o", "edema", "-", "tumor", "(", "1.5", "cm", ")"),
-    ]
+    assert words == [*("air", "space", "opacity", ",", "w/o", "edema", "-", "tumor", "(", "1.5", "cm", ")")]
     assert [text[start:end] for start, end in offsets][:3] == ["Air", "space", "opacities"]
 
 

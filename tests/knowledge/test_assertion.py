@@ -46,9 +46,7 @@ def explained(extractor, text):
         ),
         (
             "No sign of opacity consistent with edema.",
-            {
-                **dict.fromkeys(("Lung Opacity", "Edema"), ("No", "sign of opacity consistent with edema")),
-            },
+            {**dict.fromkeys(("Lung Opacity", "Edema"), ("No", "sign of opacity consistent with edema"))},
         ),
         # back, to the beginning of its statement
         (
@@ -82,10 +80,7 @@ def explained(extractor, text):
             {"Pneumonia": ("In the appropriate clinical setting", "this is pneumonia")},
         ),
         # a statement of normality and an open phrase need no cue
-        (
-            "Heart size is normal. Nodular shadow.",
-            {"Cardiomegaly": (None, None), "Nodule": (None, None)},
-        ),
+        ("Heart size is normal. Nodular shadow.", {"Cardiomegaly": (None, None), "Nodule": (None, None)}),
     ],
 )
 def test_mention_has_cue_and_scope(extractor, text, expected):

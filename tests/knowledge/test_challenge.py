@@ -68,11 +68,6 @@ def test_challenge_sentence_has_the_expected_states(linking, row):
     assert is_right(linking, row)
 
 
-def test_challenge_accuracy_is_at_least_95_percent(linking):
-    right = [is_right(linking, row) for row in ROWS]
-    assert sum(right) >= 0.95 * len(ROWS)
-
-
 def test_linking_gains_only_misspelled_sentences(linking, dictionary):
     lost = {row["phenomenon"] for row in ROWS if is_right(linking, row) and not is_right(dictionary, row)}
     assert lost == {"misspelling"}
@@ -87,6 +82,7 @@ def test_challenge_detects_a_missing_assertion(dictionary, assertion):
 def test_challenge_rows_are_unique_and_valid():
     assert len({row["text"] for row in ROWS}) == len(ROWS) >= 300
     assert sum(row.get("late", False) for row in ROWS) * 3 >= len(ROWS)
+    assert sum("fails" in row for row in ROWS) <= 0.05 * len(ROWS)
     for row in ROWS:
         assert row.keys() <= {"phenomenon", "text", "expected", "assertion", "late", "fails"}
         assert set(row["expected"]) <= set(TABLE.names)
@@ -103,5 +99,5 @@ def test_every_phenomenon_has_early_and_late_sentences():
     assert early.keys() == late.keys()
     assert min((early + late).values()) >= 3
     assert {state for row in ROWS for state in row["expected"].values()} == {
-        *("positive", "negative", "uncertain"),
+        *("positive", "negative", "uncertain")
     }

@@ -55,12 +55,6 @@ def test_same_named_sections_keep_separate_mentions(labeller):
     assert [number for _, own in report.numbered for number in own] == [*range(1, 1 + sum(map(len, said)))]
 
 
-def test_definition_applies_to_later_sections(labeller):
-    sections = [Section("findings", "Pneumothorax (PTX)."), Section("impression", "Small PTX.")]
-    report = explain(labeller, sections)
-    assert [[m.name for m in mentions] for mentions in report.mentions][1] == ["Pneumothorax"]
-
-
 def test_findings_follow_the_table_order(labeller):
     report = explain(
         labeller, [Section("findings", "No effusion. Possible edema. Edema has resolved. Nodule.")]

@@ -1,9 +1,6 @@
 """Spellings that the dictionary lacks, linked to it; a small table, for a large one is slow to make."""
 
 import json
-import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -84,10 +81,6 @@ def test_valid_words_are_not_corrected_to_findings(linking, text):
 def test_linking_changes_nothing_where_all_words_are_known(linking, plain):
     text = "No pleural effusion, pneumothorax or edema. The heart is enlarged (5.5 cm), as on 3/4."
     assert linking.mentions(text, "findings") == plain.mentions(text, "findings") != ()
-
-
-def test_without_linking_a_misspelled_finding_is_missed(plain):
-    assert said(plain, "No pnuemothorax. Possible cardiomegally.") == {}
 
 
 def test_linked_mention_has_original_offsets_and_similarity(linking):
@@ -202,28 +195,6 @@ def test_unknown_ngrams_lower_the_cosine():
         assert low < candidate.similarities[0] < high
 
 
-def test_linking_is_the_same_in_every_process_and_order(linking):
-    texts = ["No plueral efusion.", "Atelectatsis or edmea.", "Enlargd haert.", "Pneumothroax."] * 2
-    code = f"""
-import pickle, sys
-from medclip_keras.knowledge.extractor import Extractor
-extractor = pickle.loads(sys.stdin.buffer.read())
-texts = {texts!r}
-for text in reversed(texts):
-    extractor.mentions(text, "findings")
-print([extractor.mentions(text, "findings") for text in texts])
-"""
-    here = str([linking.mentions(text, "findings") for text in texts])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=pickle.dumps(linking),
-        capture_output=True,
-        check=True,
-        env={"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},  # other hashes than here
-    )
-    assert done.stdout.decode().strip() == here
-
-
 def test_mentions_do_not_depend_on_the_order_of_the_matches(monkeypatch):
     extractor = Extractor(load_table("chest21"), linking=Linking())
     text, matcher = "Heart and mediastinal contozurs within normal limits.", extractor._matcher
@@ -322,9 +293,8 @@ def test_entities_of_a_scispacy_model_are_linked_to_phrases(model_path):
 
 
 def test_missing_models_and_models_without_entities_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"`scispacy_model` must be an installed spaCy model.*'en_core_sci_sm'"
-    ):
+    sentence = r"`scispacy_model` must be an installed spaCy model.*'en_core_sci_sm'"
+    with pytest.raises(ValueError, match=sentence):
         Linking(scispacy_model="en_core_sci_sm").resources()
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(ValueError, match="`scispacy_model` must be a model that finds entities"):

@@ -79,24 +79,13 @@ def test_html_writes_only_the_page_and_escapes_the_report(tmp_path, capsys):
     assert "<script>alert(1)" not in page.read_text()
 
 
-def test_concepts_may_be_a_file(tmp_path, capsys):
-    table = tmp_path / "mine.jsonl"
-    table.write_text('{"cui": "C1234567", "name": "Gadget", "aliases": ["thingummy"], "parents": []}\n')
-    assert main(["A thingummy is seen.", "--concepts", str(table)]) == 0
-    shown = capsys.readouterr().out
-    assert "Findings (mine)\n[+] Gadget" in shown
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ([], "`text` must be given once: in quotation marks, as - for the standard input, or with --file"),
         (["Edema.", "--file", "x.txt"], "`text` must be given once"),
         (["  "], "`text` must be a report"),
-        (
-            ["--file", "nowhere.txt"],
-            "`--file` must be a file that can be read. Received: 'nowhere.txt'.",
-        ),
+        (["--file", "nowhere.txt"], "`--file` must be a file that can be read. Received: 'nowhere.txt'."),
         (["HISTORY: Secret cough."], "`text` must be a report with text under findings"),
         (["…"], "`text` must be a report with text under findings"),
         (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21"),

@@ -27,10 +27,7 @@ def sentences(text):
             [("indication", "Cough."), ("findings", "Clear lungs."), ("impression", "Normal.")],
         ),
         # no full stop before an upper-case heading
-        (
-            "FINDINGS: Clear lungs IMPRESSION: Normal",
-            [("findings", "Clear lungs"), ("impression", "Normal")],
-        ),
+        ("FINDINGS: Clear lungs IMPRESSION: Normal", [("findings", "Clear lungs"), ("impression", "Normal")]),
         # upper-case heading without a colon
         ("IMPRESSION No change.", [("impression", "No change.")]),
         # an upper-case report
@@ -120,10 +117,6 @@ def test_sentences_are_found(text, expected):
     assert sentences(text) == expected
 
 
-def sections_of(text):
-    return [(section.name, section.text) for section in split_sections(text)]
-
-
 def test_sentences_do_not_overlap_and_keep_all_words():
     text = "1. Heart: large, 1.5 times. Seen by Dr. Wu.\n\n- Lungs clear;no mass!  b) Stop"
     spans = split_sentences(text)
@@ -134,13 +127,13 @@ def test_sentences_do_not_overlap_and_keep_all_words():
 
 def test_title_does_not_start_a_section():
     paragraph = " FINAL REPORT\n The lungs are clear. The heart is large.\n"
-    assert sections_of(paragraph) == [("body", "The lungs are clear. The heart is large.")]
+    assert sections(paragraph) == [("body", "The lungs are clear. The heart is large.")]
     with_findings = " FINAL REPORT\n PORTABLE CHEST\n\n FINDINGS:  Small effusion.\n"
-    assert sections_of(with_findings) == [("preamble", "PORTABLE CHEST"), ("findings", "Small effusion.")]
+    assert sections(with_findings) == [("preamble", "PORTABLE CHEST"), ("findings", "Small effusion.")]
 
 
 def test_wet_read_does_not_replace_the_final_findings():
     text = "WET READ: No effusion.\n FINAL REPORT\n INDICATION: Cough.\n\n Large effusion.\n"
-    assert sections_of(text) == [
+    assert sections(text) == [
         ("findings", "No effusion."), ("indication", "Cough."), ("body", "Large effusion."),
     ]  # fmt: skip

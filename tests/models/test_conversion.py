@@ -1,9 +1,7 @@
 """Conversion of PyTorch's weights: equal embeddings, and refusals that name the tensor."""
 
 import hashlib
-import importlib.util
 import json
-import pathlib
 import re
 
 import numpy as np
@@ -19,10 +17,8 @@ from medclip_keras.models.architectures import detect_kind
 from medclip_keras.serving.signatures import Endpoints
 from medclip_keras.training.restore import load_model
 
-SCRIPT = pathlib.Path(__file__).with_name("pretrained_peers.py")
-SPEC = importlib.util.spec_from_file_location("peers", SCRIPT)
-peers = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(peers)
+from . import pretrained_peers as peers
+
 LAYOUTS = json.loads(peers.LAYOUTS.read_text())
 EXPECTED = dict(np.load(peers.EXPECTED))
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{n}" for n in range(36))]
@@ -231,16 +227,6 @@ def test_refusal_writes_no_file(change, sentence, tmp_path, capsys):
     file = write(tmp_path / "weights", tensors)
     assert run(file, "medclip_swin", tmp_path / "run") == 1
     assert re.search(sentence, capsys.readouterr().err)
-    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-
-
-def test_truncated_file_writes_no_file(resnet_tower, tmp_path, capsys):
-    (tmp_path / "weights").mkdir()
-    cut = tmp_path / "weights" / "cut.safetensors"
-    cut.write_bytes(resnet_tower.read_bytes()[:-9])
-    assert run(cut, "torchvision_resnet50", tmp_path / "tower") == 1
-    sentence = r"^medclip_keras\.convert: `weights` must be a complete .*Fetch it again\.$"
-    assert re.search(sentence, capsys.readouterr().err, re.M)
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 

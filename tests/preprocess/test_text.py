@@ -65,20 +65,6 @@ def test_graph_batch_and_single_tokens_are_equal(tokenizer):
         np.testing.assert_array_equal(value, tf.concat([single[name] for single in singles], 0))
 
 
-def test_saved_model_needs_no_vocabulary_file(tokenizer, tmp_path):
-    module = tf.Module()
-    module.tokenizer = tokenizer
-    module.tokenize = tf.function(
-        lambda texts: tokenizer(texts), input_signature=[tf.TensorSpec([None], tf.string)]
-    )
-    tf.saved_model.save(module, tmp_path / "model")
-    (tmp_path / "model").rename(tmp_path / "elsewhere")
-    texts = tf.constant(["lungs clear"])
-    loaded = tf.saved_model.load(tmp_path / "elsewhere").tokenize(texts)
-    np.testing.assert_array_equal(loaded["token_ids"], [[0, 5, 6, 7, 3, 1, 1]])
-    np.testing.assert_array_equal(loaded["padding_mask"], tokenizer(texts)["padding_mask"])
-
-
 @pytest.mark.parametrize(("lower_case", "token_id"), [(True, 5), (False, 10)])
 def test_load_gives_the_saved_vocabulary_and_its_lower_casing(lower_case, token_id, tmp_path):
     saved = Tokenizer(VOCABULARY, lower_case=lower_case, max_tokens=9)

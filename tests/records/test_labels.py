@@ -87,11 +87,6 @@ def test_closure_lifts_children_and_denies_below():
     np.testing.assert_array_equal(close_states(states[0], CHAIN), expected[0])  # (num_findings,)
 
 
-def test_closure_makes_the_parent_of_a_positive_positive(small_table):
-    closed = close_states(np.int8([[0, 2, 1], [0, 2, 0], [0, 2, 3]]), small_table)
-    np.testing.assert_array_equal(closed, [[0, 1, 1], [0, 2, 2], [0, 3, 3]])
-
-
 def test_mark_unlabelled_needs_nothing_positive_or_uncertain(small_table):
     states = np.int8([[0, 0, 0], [2, 2, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]])
     expected = [[1, 0, 0], [1, 2, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]]

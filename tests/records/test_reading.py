@@ -66,17 +66,6 @@ def test_shuffled_records_are_all_records_in_an_order_of_the_seed(data):
     assert sum(a == b for a, b in zip(first, order(2), strict=True)) < 20
 
 
-def test_shuffle_is_independent_of_the_global_seed():
-    def order(global_seed):
-        tf.random.set_seed(global_seed)
-        return [int(x) for x in shuffle(tf.data.Dataset.range(30), 30, tf.constant([1, 2], tf.int64))]
-
-    try:
-        assert order(1) == order(2) != sorted(order(1))
-    finally:
-        tf.random.set_seed(0)
-
-
 def test_shuffle_keeps_to_its_buffer():
     """Element k cannot come before the buffer has reached it: memory is the buffer, not the data."""
     order = [int(x) for x in shuffle(tf.data.Dataset.range(1000), 10, tf.constant([1, 2], tf.int64))]
@@ -153,16 +142,9 @@ def test_folder_check_requires_images_and_sentences(folders):
         sentence_folders(config_of(folders, images=["images"]), "train")
 
 
-def test_folder_check_refuses_a_folder_without_a_dataset(folders):
-    (folders / "unfinished").mkdir()
-    with pytest.raises(ValueError, match=r"must be a folder of records with a manifest.json"):
-        image_folders(config_of(folders, images=["unfinished"]), "train")
-
-
 def test_folder_check_refuses_reports_for_images(folders):
-    with pytest.raises(
-        ValueError, match=r"`data.images` must be folders of images' records.*reports \(reports\)"
-    ):
+    sentence = r"`data.images` must be folders of images' records.*reports \(reports\)"
+    with pytest.raises(ValueError, match=sentence):
         image_folders(config_of(folders, images=["reports"]), "train")
 
 
@@ -187,21 +169,18 @@ def test_folder_check_refuses_another_stored_size(folders, write_dataset, image_
 
 
 def test_folder_check_refuses_an_empty_split(data):
-    with pytest.raises(
-        ValueError, match=r"`data.images` must be folders that have records in the split 'valid'"
-    ):
+    sentence = r"`data.images` must be folders that have records in the split 'valid'"
+    with pytest.raises(ValueError, match=sentence):
         image_folders(data, "valid")
-    with pytest.raises(
-        ValueError, match=r"`data.texts` must be folders that have sentences in the split 'test'"
-    ):
+    sentence = r"`data.texts` must be folders that have sentences in the split 'test'"
+    with pytest.raises(ValueError, match=sentence):
         sentence_folders(data, "test")
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"short")])
 def test_folder_check_names_a_missing_or_truncated_shard(folders, data, damage):
     damage(folders / "images" / "test-train.tfrecord-00002-of-00004")
-    with pytest.raises(
-        ValueError, match=r"complete. Received: .*test-train.tfrecord-00002-of-00004 has [05] bytes"
-    ):
+    sentence = r"complete. Received: .*test-train.tfrecord-00002-of-00004 has [05] bytes"
+    with pytest.raises(ValueError, match=sentence):
         image_folders(data, "train")
     assert image_folders(data, "test")

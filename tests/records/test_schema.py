@@ -3,13 +3,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from medclip_keras.records.schema import (
-    encode,
-    features_of,
-    image_features,
-    parse_report,
-    report_features,
-)
+from medclip_keras.records.schema import encode, image_features, parse_report, report_features
 
 SENTENCES = [
     {"text": "Größe unauffällig.", "section": "findings", "label_states": np.array([0, 2, 1], np.int8)},
@@ -48,15 +42,8 @@ def assert_same(parsed, row):
 @pytest.mark.parametrize(
     ("features", "make"), [(image_features(16, 3), image_record), (report_features(3), record)]
 )
-def test_parse_inverts_encode(features, make, sentences):
+def test_parse_inverts_encode_which_writes_what_tfds_would_write(features, make, sentences):
     assert_same(features.deserialize_example(encode(features, make(sentences))), make(sentences))
-
-
-@pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], []], ids=["two", "one", "none"])
-@pytest.mark.parametrize(
-    ("features", "make"), [(image_features(16, 3), image_record), (report_features(3), record)]
-)
-def test_encode_writes_what_tfds_would_write(features, make, sentences):
     theirs = tf.train.Example.FromString(features.serialize_example(make(sentences)))
     assert encode(features, make(sentences)) == theirs.SerializeToString(deterministic=True)
 
@@ -77,27 +64,3 @@ def test_encode_refuses_other_shapes():
         encode(report_features(3), record([{**SENTENCES[0], "label_states": np.zeros(2, np.int8)}]))
     with pytest.raises(ValueError, match=r"`image` must be of shape \(32, 32, 1\)"):
         encode(image_features(32, 3), image_record([]))
-
-
-def test_parse_in_the_graph_is_parse():
-    features = image_features(16, 3)
-    rows = [image_record(SENTENCES), image_record([])]
-    data = tf.data.Dataset.from_tensor_slices([encode(features, row) for row in rows])
-    for parsed, row in zip(data.map(lambda one: features.deserialize_example(one)), rows, strict=True):
-        assert_same(parsed, row)
-
-
-def test_encode_writes_fields_in_one_order():
-    # TFDS alone writes them in the order of a hash map, which differs from process to process.
-    serialized = encode(image_features(16, 3), image_record(SENTENCES))
-    example = tf.train.Example.FromString(serialized)
-    positions = [
-        serialized.index(b"\n" + bytes([len(name)]) + name.encode())
-        for name in sorted(example.features.feature)
-    ]
-    assert positions == sorted(positions)
-
-
-def test_features_of_follows_the_kind():
-    assert "image" in features_of("images", 16, 3)
-    assert "image" not in features_of("reports", 0, 3)

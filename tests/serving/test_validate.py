@@ -18,9 +18,8 @@ def test_tokens_only_answers_without_tensorflow_text(tiny, tokens_only):
 
 
 def test_text_operations_are_refused_for_servers_without_them(tiny, saved_model):
-    with pytest.raises(
-        ValueError, match=r"`saved_model` must be a SavedModel that loads and answers .* not registered"
-    ):
+    sentence = r"`saved_model` must be a SavedModel that loads and answers .* not registered"
+    with pytest.raises(ValueError, match=sentence):
         validate(saved_model, tiny.endpoints, text_operations=False)
 
 

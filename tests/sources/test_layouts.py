@@ -165,18 +165,6 @@ def test_a_damaged_table_is_refused_before_any_work(damage, sentence, write, mon
     assert [path.name for path in pathlib.Path(options["output"]).parent.iterdir()] == ["archive"]
 
 
-def test_a_repeated_image_of_the_own_table_is_a_bad_row(write):
-    _, options = write("csv, write_layout")
-    table = pathlib.Path(options["input"])
-    table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
-    with pytest.raises(TooManyBadRowsError, match=r"Received: 0\.01 and 1 bad of 4 rows\."):
-        decode_images.run(**options)
-    counts = decode_images.run(**options, max_bad_fraction=0.25).counts
-    assert (counts["records"], counts["bad_rows"]) == (3, 1)
-    line = json.loads((pathlib.Path(options["output"]) / "bad_records.jsonl").read_text())
-    assert line["reason"] == "another row has the same identifier"
-
-
 def test_the_job_reads_burned_in_annotation_only_if_allowed(tmp_path, dicom_file):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 28), np.uint8)
     (tmp_path / "1.dcm").write_bytes(dicom_file(pixels, BurnedInAnnotation="YES"))

@@ -27,20 +27,19 @@ def test_folder_fingerprint_does_not_depend_on_where_the_folder_is(folder, tmp_p
     assert input_sha256(str(tmp_path / "moved"), ()) == before
 
 
-@pytest.mark.parametrize("change", ["content", "touch", "new", "gone", "renamed"])
+CHANGES = {
+    "content": lambda file: file.write_text("longer"),
+    "touch": lambda file: os.utime(file, ns=(1, file.stat().st_mtime_ns + 1)),
+    "new": lambda file: file.with_name("three.txt").write_text(""),
+    "gone": lambda file: file.unlink(),
+    "renamed": lambda file: file.rename(file.with_name("1.txt")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_folder_fingerprint_sees_a_change(folder, change):
     before = input_sha256(str(folder), ())
-    file = folder / "below" / "one.txt"
-    if change == "content":
-        file.write_text("longer")
-    elif change == "touch":
-        os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
-    elif change == "new":
-        (folder / "below" / "three.txt").write_text("")
-    elif change == "gone":
-        file.unlink()
-    else:
-        file.rename(folder / "below" / "1.txt")
+    CHANGES[change](folder / "below" / "one.txt")
     assert input_sha256(str(folder), ()) != before
 
 

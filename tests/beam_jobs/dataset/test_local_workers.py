@@ -20,10 +20,7 @@ def test_workers_are_processes_of_the_local_runner():
     ("options", "sentence"),
     [
         (("--workers=0",), "`workers` must be at least 1. Received: 0"),
-        (
-            ("--workers=2", "--runner=DataflowRunner"),
-            "`workers` must be 1 unless the runner is FnApiRunner",
-        ),
+        (("--workers=2", "--runner=DataflowRunner"), "`workers` must be 1 unless the runner is FnApiRunner"),
     ],
 )
 def test_workers_that_the_runner_does_not_have_are_refused(tmp_path, options, sentence):

@@ -37,9 +37,8 @@ def test_beam_options_pass_through():
 
 
 def test_dask_runner_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`runner` must be one that keeps all the data. Received: 'DaskRunner'"
-    ):
+    sentence = r"`runner` must be one that keeps all the data. Received: 'DaskRunner'"
+    with pytest.raises(ValueError, match=sentence):
         pipeline_options(("--runner=DaskRunner",))
 
 
@@ -52,9 +51,8 @@ def test_dask_runner_is_refused():
     ],
 )
 def test_unknown_option_gets_the_near_names(tmp_path, flag, near):
-    with pytest.raises(
-        ValueError, match=f"`{flag.partition('=')[0]}` must be an option .*Near names: .*{near}"
-    ):
+    sentence = f"`{flag.partition('=')[0]}` must be an option .*Near names: .*{near}"
+    with pytest.raises(ValueError, match=sentence):
         options(tmp_path, beam_options=(flag,))
 
 

@@ -8,14 +8,12 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from beam_jobs import decode_images, label_reports
 from beam_jobs.dataset.job import describe_making
 from beam_jobs.dataset.selection import HELD_OUT, select
 from beam_jobs.decode_images import DecodeOptions
 from medclip_keras.knowledge.label_names import labels_of
-from medclip_keras.records.manifest import read_manifest
 from medclip_keras.sources import convirt_8x200, mimic_cxr, rsna
 from medclip_keras.sources.evaluation_sets import COMPETITION_FINDINGS, EVALUATION_SETS, members_of
 
@@ -75,24 +73,18 @@ def with_images(mimic):
 
 
 @pytest.fixture
-def decode(with_images, concepts, tmp_path):
+def decode(with_images, concepts, tmp_path, records_of):
     """Runs decode_images on the tree, and gives the manifest and the records."""
 
     def run(name, **options):
         told = {"source": "mimic_cxr", "input": str(with_images), "concepts": concepts, **options}
         manifest = decode_images.run(output=str(tmp_path / name), image_size=16, keep_ids=True, **told)
-        return manifest, records_of(tmp_path / name)
+        return manifest, by_key(records_of(tmp_path / name))
 
     return run
 
 
-def records_of(directory):
-    manifest = read_manifest(directory)
-    records = (
-        tfds.as_numpy(manifest.features.deserialize_example(record))
-        for name in manifest.shard_names
-        for record in tf.data.TFRecordDataset(os.path.join(directory, name))
-    )
+def by_key(records):
     return {record["record_key"].decode(): record for record in records}
 
 
@@ -136,7 +128,7 @@ def test_images_of_held_out_patients_are_counted_and_not_recorded(decode, mimic,
     }
 
 
-def test_reports_of_held_out_patients_are_left_out(mimic, concepts, tmp_path):
+def test_reports_of_held_out_patients_are_left_out(mimic, concepts, tmp_path, records_of):
     members = members_of("mimic_5x200", mimic)
     # The reports lie apart from the tables of images, as published.
     (tmp_path / "reports").mkdir()
@@ -148,7 +140,7 @@ def test_reports_of_held_out_patients_are_left_out(mimic, concepts, tmp_path):
     manifest = label_reports.run(
         output=output, hold_out=(f"mimic_5x200={mimic}",), mentions=str(mentions), **told
     )
-    records = records_of(output)
+    records = by_key(records_of(output))
     assert manifest.counts == {"rows": 70, "records": 40, "bad_rows": 0, "unusable_reports": 0, HELD_OUT: 30}
     assert not patients_in(records) & members.patients
     assert len(patients_in(records)) == 20
@@ -194,9 +186,8 @@ def test_patients_of_convirts_tables_are_held_out_of_chexpert(tmp_path):
     selection = select("chexpert", "not read", hold_out=(f"chexpert_8x200={tmp_path}",))
     assert selection.held_out == {"patient7", "patient8"}
     assert selection.tags == (HELD_OUT,)
-    with pytest.raises(
-        ValueError, match=r"NAME=PATH for a set of another .* folder of convirt_8x200: chexpert_8x200=PATH"
-    ):
+    sentence = r"NAME=PATH for a set of another .* folder of convirt_8x200: chexpert_8x200=PATH"
+    with pytest.raises(ValueError, match=sentence):
         select("chexpert", "not read", hold_out=("chexpert_8x200",))
 
 
@@ -211,9 +202,8 @@ def test_patients_of_rsna_are_held_out_of_the_nih_by_its_mapping(tmp_path, small
     )
     hold_out = (f"rsna={tmp_path}",)
     assert select("rsna", str(tmp_path), hold_out=("rsna",)).held_out == {"a", "b"}
-    with pytest.raises(
-        ValueError, match=r"`hold_out` must be a set whose archive tells the images of one patient"
-    ):
+    sentence = r"`hold_out` must be a set whose archive tells the images of one patient"
+    with pytest.raises(ValueError, match=sentence):
         select("nih_chestxray14", "not read", hold_out=hold_out)
     names = [{"subset_img_id": own, "img_id": f"0000{n}_000.png"} for own, n in (("a", 13), ("b", 14))]
     (tmp_path / rsna.MAPPING).write_text(json.dumps(names))

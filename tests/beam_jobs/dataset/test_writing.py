@@ -1,73 +1,9 @@
 import pytest
-from etils import epath
 
 from beam_jobs.dataset import writing
 from beam_jobs.dataset.writing import publish, require_replaceable, start_workplace
 
-NAMES = ["concepts.jsonl", "dataset_info.json", "features.json", "manifest.json"]
 SHARDS = [f"zoo_images-train.tfrecord-0000{index}-of-00002" for index in range(2)]
-
-
-def fill(workplace, content):
-    for name in NAMES + SHARDS:
-        (workplace / "dataset" / name).write_text(content + name)
-    (workplace / "dataset" / f"{SHARDS[0]}.0123abcd").write_text("of a step that was repeated")
-
-
-def is_of_one_attempt(output, content):
-    return {path.name: path.read_text() for path in output.iterdir()} == {
-        n: content + n for n in NAMES + SHARDS
-    }
-
-
-class KilledError(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("older", [False, True], ids=["new output", "older output"])
-def test_publish_killed_at_any_move_leaves_no_manifest_that_does_not_fit(tmp_path, monkeypatch, older):
-    replace, unlink = type(epath.Path(tmp_path)).replace, type(epath.Path(tmp_path)).unlink
-    for allowed in range(40):
-        output = tmp_path / str(allowed) / "records"
-        if older:
-            workplace = start_workplace(output)
-            fill(workplace, "old ")
-            (workplace / "dataset" / "zoo_images-test.tfrecord-00000-of-00001").write_text("no longer")
-            publish(workplace, output, "")
-        workplace = start_workplace(output)
-        fill(workplace, "new ")
-        left = iter(range(allowed))
-
-        def step(method, *arguments, left=left, **options):
-            if next(left, None) is None:
-                raise KilledError
-            return method(*arguments, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                type(output_path := epath.Path(output)), "replace", lambda *a, **k: step(replace, *a, **k)
-            )
-            patch.setattr(type(output_path), "unlink", lambda *a, **k: step(unlink, *a, **k))
-            try:
-                publish(workplace, output, "")
-                finished = True
-            except KilledError:
-                finished = False
-        if finished:
-            assert is_of_one_attempt(output, "new ")
-            assert allowed >= len(NAMES + SHARDS)
-            assert [path.name for path in output.parent.iterdir()] == ["records"]
-            return
-        if (output / "manifest.json").exists():  # nothing was touched yet
-            assert older
-            assert allowed == 0
-        # The next attempt puts things right.
-        require_replaceable(output)
-        workplace = start_workplace(output)
-        fill(workplace, "next ")
-        publish(workplace, output, "")
-        assert is_of_one_attempt(output, "next ")
-    pytest.fail("publish never finished")
 
 
 def test_start_workplace_removes_broken_attempts_only(tmp_path):

@@ -1,7 +1,6 @@
 """validate_records: clean data passes, planted faults are caught by their names, nothing private leaves."""
 
 import hashlib
-import importlib.util
 import json
 import pathlib
 
@@ -17,11 +16,8 @@ from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.training import train as training
 
-_spec = importlib.util.spec_from_file_location(
-    "validation_data", pathlib.Path(__file__).parent / "validation_data.py"
-)
-data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(data)
+from . import validation_data as data
+
 of = data.of
 
 

@@ -77,10 +77,7 @@ def write_records(directory: pathlib.Path, kind: str, rows: list[dict], table, e
             "sentence_positives": [0] * len(table),
         }
     (directory / CONCEPTS_NAME).write_text(table.to_jsonl())
-    write_manifest(
-        directory,
-        Manifest(kind, "x", size, table.name, table.fingerprint, len(table), splits),
-    )
+    write_manifest(directory, Manifest(kind, "x", size, table.name, table.fingerprint, len(table), splits))
     return directory
 
 
