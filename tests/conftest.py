@@ -9,13 +9,19 @@ import sys
 import pytest
 
 
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist takes groups in their order, not by their number of tests
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one process, and all users of the fitted run in the same one."""
+    """Group tests by file, all users of the fitted run in one group; groups with slow tests come first."""
     fitted_files = {item.path for item in items if "fitted" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "fitted" if item.path in fitted_files else str(item.path)
+    groups = {item: "fitted" if item.path in fitted_files else str(item.path) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    slow = {"fitted"} | {group for item, group in groups.items() if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: groups[item] not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from medclip_keras import fit
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest, verify
 from medclip_keras.records.shards import shard_of_file
 
+pytestmark = pytest.mark.slow
+
 NUM_ROWS = 600
 ROWS_PER_SHARD = 6
 

@@ -308,6 +308,7 @@ def test_whole_report_is_one_text_with_the_findings_of_all_sentences(
     assert batch["image_study"].tolist() == batch["text_study"].tolist()
 
 
+@pytest.mark.slow
 def test_smaller_shares_of_the_pairs_lie_within_larger_ones(
     config, tokenizer, write_dataset, image_row, tmp_path
 ):

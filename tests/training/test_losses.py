@@ -137,6 +137,7 @@ def test_resumed_run_of_pairs_ends_with_the_weights_of_the_unbroken_run(tiny_run
         np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
 
 
+@pytest.mark.slow
 def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_path, monkeypatch):
     """Validations at 2, 4, 6, 8 that never get better than the first: halved after two stale ones."""
     settings = ["train.schedule=plateau", "train.plateau_patience=2", "train.learning_rate=0.004",

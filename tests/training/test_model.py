@@ -65,6 +65,7 @@ def train_some(run, precision: str, policy, steps: int = 60) -> float:
     return float(np.mean([step(batches[k % 2])["kl"] for k in range(steps)][-10:]))
 
 
+@pytest.mark.slow
 def test_every_precision_learns_as_float32_does(tiny_run, policy):
     found = {p: train_some(tiny_run, p, policy) for p in ("float32", "mixed_bfloat16", "mixed_float16")}
     untrained = train_some(tiny_run, "float32", policy, steps=1)
