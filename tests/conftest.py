@@ -3,25 +3,39 @@
 import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 
-def pytest_configure(config):
-    config.option.loadscopereorder = False  # xdist takes groups in their order, not by their number of tests
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Group tests by file, all users of the fitted run in one group; groups with slow tests come first."""
-    fitted_files = {item.path for item in items if "fitted" in getattr(item, "fixturenames", ())}
-    groups = {item: "fitted" if item.path in fitted_files else str(item.path) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    slow = {"fitted"} | {group for item, group in groups.items() if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: groups[item] not in slow)
+    """Run files with slow tests, and those that use the fitted run, first."""
+    slow = {
+        i.path for i in items if i.get_closest_marker("slow") or "fitted" in getattr(i, "fixturenames", ())
+    }
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the tests of a file to one process, and all files that use the fitted run to the same one.
+
+    Marks of groups are lost: xdist 3.8 writes them into `Item._nodeid`, which pytest 9.2 does not have.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    here = pathlib.Path(__file__).parent
+    fitted = {p.name for p in here.glob("test_*.py") if re.search(r"\bfitted\b", p.read_text())}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "fitted" if file in {f"{here.name}/{name}" for name in fitted} else file
+
+    config.option.loadscopereorder = False  # in the order of collection, not by the number of tests
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
