@@ -18,9 +18,9 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two processes; branch coverage of this process's code, without that of the commands that tests start.
+# Two processes, whole files each (tests/conftest.py); coverage without the commands that tests start.
 test: .venv lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
 
 # Starts and stops a Flink cluster on this machine; needs Java (11 or 17) and Maven, which fetches 150 MB once.
 test-flink: .venv
