@@ -1,8 +1,13 @@
 """MedCLIP in Keras 3 on TensorFlow: learning from chest X-rays and reports that were never paired.
 
-The public names, imported when they are first asked for:
+Use a model:
 
-    from medclip_keras import get_run, override, train, load_model, evaluate_workdir, export_workdir
+    import medclip_keras
+
+    model = medclip_keras.load("MODELS_DIR/1")
+    print(model.classify("xray.png", ["Edema", "Pleural Effusion"]))
+
+The public names are imported when they are first used.
 """
 
 import importlib
@@ -10,6 +15,7 @@ import importlib
 __version__ = "0.2.0"
 
 _HOMES = {
+    "load": "medclip_keras.inference",
     "RunConfig": "medclip_keras.config",
     "override": "medclip_keras.config",
     "get_run": "medclip_keras.runs",

@@ -7,7 +7,7 @@ import medclip_keras
 
 PUBLIC = [
     "LabelState", "Pipeline", "ReportLabeller", "RunConfig", "evaluate_workdir", "evaluation_images",
-    "evaluation_sentences", "export_workdir", "get_run", "get_source", "highlight", "label_similarity",
+    "evaluation_sentences", "export_workdir", "get_run", "get_source", "highlight", "label_similarity", "load",
     "load_model", "load_table", "override", "semantic_matching", "split_sections", "train",
 ]  # fmt: skip
 

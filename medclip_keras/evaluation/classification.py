@@ -16,7 +16,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     """Accuracy (single_finding only) and AUROC, overall and by class, with intervals over patients.
 
     A class's accuracy is that among its own images; its AUROC is one against the rest, of `ranked_scores`.
-    The overall AUROC is the macro mean. Scores are float (num_images, num_classes).
+    The overall AUROC is the macro mean of `task.macro_classes`. Scores are float (num_images, num_classes).
 
     Raises:
         ValueError: scores that are not finite.
@@ -32,7 +32,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     ranked = ranked_scores(task, scores)
     for k, name in enumerate(task.classes):
         statistics[name, "auroc"] = functools.partial(auroc, ranked[:, k], task.labels[:, k])
-    statistics[None, "auroc"] = mean_of([statistics[name, "auroc"] for name in task.classes])
+    statistics[None, "auroc"] = mean_of([statistics[name, "auroc"] for name in task.macro_classes])
     estimates = bootstrap.estimate(statistics, task.patient_ids)
     overall, *by_class = (
         {metric: estimate for (name, metric), estimate in estimates.items() if name == of_class}

@@ -35,6 +35,12 @@ class Task:
         return self.name == "single_finding"
 
     @property
+    def macro_classes(self) -> tuple[str, ...]:
+        """The classes of macro means: in multi_label, "No Finding" is the complement of the others."""
+        abnormal = tuple(name for name in self.classes if name != NO_FINDING)
+        return self.classes if self.is_single or not abnormal else abnormal
+
+    @property
     def class_index(self) -> Ints:
         """The one class of each image, int (num_images,); of single_finding only."""
         index: Ints = self.labels.argmax(axis=1)

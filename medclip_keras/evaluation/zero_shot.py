@@ -6,7 +6,8 @@ finding's score is its distance to the normal prompts,
 
     score(finding) = aggregate(logits of the finding's prompts) - aggregate(logits of the normal prompts).
 
-"Abnormal" takes the prompts of all findings together.
+"Abnormal" takes the prompts of all findings together; "No Finding", if it is a class, is scored against
+"Abnormal", so that it changes no other class's score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from medclip_keras.evaluation.arrays import ByModel, Floats
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.prompts import ClassPrompts
+from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts
 from medclip_keras.evaluation.results import ZeroShotResult
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
@@ -24,7 +25,9 @@ from medclip_keras.knowledge.concepts import NO_FINDING
 MODES = ("single", "ensemble")
 
 
-def class_scores(logits: Floats, prompts: ClassPrompts, classes: Sequence[str], mode: str) -> Floats:
+def class_scores(
+    logits: Floats, prompts: ClassPrompts, classes: Sequence[str], mode: str, *, contrast: bool = True
+) -> Floats:
     """One score a class from the logits of the prompts, minus that of the normal prompts, if any.
 
     >>> prompts = ClassPrompts.of({"Mass": ["a", "b"], "No Finding": ["c"]})
@@ -36,6 +39,7 @@ def class_scores(logits: Floats, prompts: ClassPrompts, classes: Sequence[str], 
         prompts: the prompts of the logits' columns.
         classes: of the result, in order; "Abnormal" takes the prompts of all findings together.
         mode: "single" (maximum) or "ensemble" (mean).
+        contrast: whether the normal prompts' score is subtracted.
 
     Returns:
         float (num_images, num_classes).
@@ -47,9 +51,10 @@ def class_scores(logits: Floats, prompts: ClassPrompts, classes: Sequence[str], 
         return score
 
     scores = np.stack([aggregate(name) for name in classes], axis=1)
-    if NO_FINDING in prompts.classes and NO_FINDING not in classes:
-        scores = scores - aggregate(NO_FINDING)[:, None]
-    return scores
+    if not contrast or NO_FINDING not in prompts.classes or len(prompts.classes) == 1:
+        return scores
+    baselines = [aggregate(ABNORMAL if name == NO_FINDING else NO_FINDING) for name in classes]
+    return scores - np.stack(baselines, axis=1)
 
 
 def classify(
@@ -66,7 +71,10 @@ def classify(
         who: scale * image_embeddings[who] @ prompt_embeddings[who].T for who, scale in logit_scales.items()
     }
     scores: dict[str, ByModel] = {
-        mode: {who: class_scores(logits[who], prompts, task.classes, mode) for who in logits}
+        mode: {
+            who: class_scores(logits[who], prompts, task.classes, mode, contrast=not task.is_single)
+            for who in logits
+        }
         for mode in MODES
     }
     estimates = {

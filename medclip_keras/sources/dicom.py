@@ -69,9 +69,12 @@ _POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() fo
 
 def read_image(row: ImageRow) -> ImageContent:
     """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file."""
-    path = epath.Path(row.path)
-    file_bytes = path.read_bytes()
-    if path.suffix.lower() in SUFFIXES or file_bytes[128:132] == b"DICM":
+    return decode_file(epath.Path(row.path).read_bytes(), row.path)
+
+
+def decode_file(file_bytes: bytes, path: str = "") -> ImageContent:
+    """Return the pixels of a DICOM file, known by its content or its path; other files as they are."""
+    if path.lower().endswith(SUFFIXES) or file_bytes[128:132] == b"DICM":
         return decode_dicom(file_bytes, allow_annotation=os.environ.get(ALLOW_ANNOTATION) == "1")
     return file_bytes
 

@@ -1,0 +1,291 @@
+"""Use a trained model: `medclip_keras.load(PATH)` embeds, compares, classifies and ranks."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+from etils import epath
+
+from medclip_keras.config import RunConfig
+from medclip_keras.errors import near_names, refusal, require
+from medclip_keras.evaluation.arrays import Array, Floats
+from medclip_keras.evaluation.embedder import Embedder, embed_all_texts
+from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
+from medclip_keras.evaluation.zero_shot import MODES, class_scores
+from medclip_keras.knowledge.concepts import NO_FINDING
+from medclip_keras.preprocess.images import decode_to_square, picture_to_square
+from medclip_keras.provenance import sha256_of
+from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
+from medclip_keras.sources.dicom import decode_file
+from medclip_keras.training.restore import load_model
+
+Image: TypeAlias = str | os.PathLike[str] | bytes | PIL.Image.Image | Array
+Prompts: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
+Contrast: TypeAlias = str | Mapping[str, Sequence[str]]
+
+IMAGES_AT_ONCE = 32
+_NUM_DECODERS = os.cpu_count()  # threads; decoding releases Python's lock
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Embedded prompts of some classes; scores any number of image embeddings.
+
+    Attributes:
+        classes: names, in the order of the scores' columns.
+        mode: "ensemble" or "single".
+        logit_scale: of the model.
+        prompts: of the classes, and of "No Finding" if it is the contrast.
+        prompt_embeddings: float32 (num_prompts, D).
+        negatives: negative prompts of the classes, or none.
+        negative_embeddings: float32 (num_negatives, D).
+        with_normal: whether the score of "No Finding" is subtracted.
+    """
+
+    classes: tuple[str, ...]
+    mode: str
+    logit_scale: float
+    prompts: ClassPrompts
+    prompt_embeddings: Floats
+    negatives: ClassPrompts
+    negative_embeddings: Floats
+    with_normal: bool
+
+    def __call__(self, image_embeddings: Floats) -> Floats:
+        """Image embeddings float32 (B, D) to scores float32 (B, num_classes)."""
+
+        def scores(prompts: ClassPrompts, embeddings: Floats) -> Floats:
+            logits = self.logit_scale * image_embeddings @ embeddings.T  # (B, num_prompts)
+            return class_scores(logits, prompts, self.classes, self.mode, contrast=self.with_normal)
+
+        found = scores(self.prompts, self.prompt_embeddings)
+        if self.negatives.texts:
+            found = found - scores(self.negatives, self.negative_embeddings)
+        return found.astype(np.float32)
+
+
+class InferenceModel:
+    """A trained dual encoder; a workdir and its export give equal answers.
+
+    Images are paths (JPEG, PNG, DICOM), contents of such files as bytes, PIL images, or arrays (H, W),
+    (H, W, 1) or (H, W, 3) of uint8 or uint16, black 0 and white the type's maximum: one image, or a sequence
+    of images.
+
+    Attributes:
+        config: of the run; images are first brought to squares of `config.data.stored_image_size` pixels.
+        logit_scale: factor from cosines to logits, 1/tau.
+        made_from: the model's folder, run, step and fingerprint, as JSON types.
+    """
+
+    def __init__(self, embedder: Embedder, config: RunConfig, made_from: Mapping[str, Any]):
+        self._embedder, self.config = embedder, config
+        self.logit_scale, self.made_from = float(embedder.logit_scale), dict(made_from)
+
+    def encode_images(self, images: Image | Sequence[Image]) -> Floats:
+        """Embed images: float32 (num_images, D), rows of unit length.
+
+        Raises:
+            ValueError: an image that cannot be read; the sentence names its path or position.
+        """
+        embeddings, reasons = self.encode_readable(images)
+        for reason in filter(None, reasons):
+            raise ValueError(reason)
+        return embeddings
+
+    def encode_readable(self, images: Image | Sequence[Image]) -> tuple[Floats, list[str]]:
+        """Embed the images that can be read.
+
+        Returns:
+            float32 (num_readable, D), and for each image "" or a sentence that says why it cannot be read.
+        """
+        listed: list[Image] = [images] if isinstance(images, Image) else list(images)
+        require(bool(listed), "images", "an image or a sequence of images", "no image")
+        reasons: list[str] = []
+        embedded = [np.empty((0, self.config.model.projection_dim), np.float32)]
+        with ThreadPoolExecutor(_NUM_DECODERS) as decoders:
+            for start in range(0, len(listed), IMAGES_AT_ONCE):
+                chunk = listed[start : start + IMAGES_AT_ONCE]
+                squares = list(decoders.map(self._square, chunk, range(start, start + len(chunk))))
+                reasons += [square if isinstance(square, str) else "" for square in squares]
+                readable = [square for square in squares if not isinstance(square, str)]
+                if readable:
+                    embedded.append(self._embedder.embed_images(np.stack(readable)))
+        return np.concatenate(embedded), reasons
+
+    def encode_texts(self, texts: str | Sequence[str]) -> Floats:
+        """Embed sentences: float32 (num_texts, D), rows of unit length.
+
+        Raises:
+            ValueError: no sentence, or an item that is not a string.
+        """
+        return embed_all_texts(self._embedder, _sentences(texts, "texts"))
+
+    def similarity(self, images: Image | Sequence[Image], texts: str | Sequence[str]) -> Floats:
+        """Compare every image with every sentence: cosines float32 (num_images, num_texts)."""
+        cosines: Floats = self.encode_images(images) @ self.encode_texts(texts).T
+        return cosines
+
+    def rank(
+        self, images: Image | Sequence[Image], texts: str | Sequence[str], k: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """Return for each image its `k` nearest sentences with their cosines, the nearest first."""
+        require(k >= 1, "k", "at least 1", k)
+        sentences = _sentences(texts, "texts")
+        return [
+            [(sentences[j], float(row[j])) for j in np.argsort(-row, kind="stable")[:k]]
+            for row in self.similarity(images, sentences)
+        ]
+
+    def classify(
+        self,
+        images: Image | Sequence[Image],
+        prompts: Prompts,
+        *,
+        mode: str = "ensemble",
+        contrast: Contrast = "normal",
+    ) -> dict[str, Floats]:
+        """Score images against classes that are described in words (zero-shot classification).
+
+        With l(prompts) the mean (`mode="ensemble"`) or the maximum ("single") of the logits of some prompts:
+
+            score(class) = l(prompts of the class) - l(contrasting prompts)
+
+        Args:
+            images: one or many.
+            prompts: {class: [prompt, …]}, or names of findings that have shipped prompts.
+            mode: "ensemble" or "single".
+            contrast: "normal" subtracts the prompts of "No Finding" (the given ones, else the shipped ones),
+                as the evaluation does; {class: [prompt, …]} subtracts each class's own negative prompts;
+                "none" subtracts nothing.
+
+        Returns:
+            {class: float32 (num_images,)}; a higher score is more likely. Scores are differences of logits,
+            not probabilities.
+
+        Raises:
+            ValueError: an unknown finding, mode or contrast, a class without a prompt, an unreadable image.
+        """
+        classifier = self.classifier(prompts, mode=mode, contrast=contrast)
+        return dict(zip(classifier.classes, classifier(self.encode_images(images)).T, strict=True))
+
+    def classifier(
+        self, prompts: Prompts, *, mode: str = "ensemble", contrast: Contrast = "normal"
+    ) -> Classifier:
+        """Embed the prompts of `classify` once, for any number of images."""
+        require(mode in MODES, "mode", f"one of {', '.join(MODES)}", mode)
+        named = _prompts_by_class(prompts)
+        classes = tuple(named)
+        negatives: dict[str, Sequence[str]] = {}
+        if isinstance(contrast, Mapping):
+            negatives = {name: _sentences(contrast.get(name, ()), f"contrast[{name!r}]") for name in classes}
+        elif contrast == "normal":
+            named.setdefault(NO_FINDING, shipped_prompts()[NO_FINDING])
+        else:
+            require(
+                contrast == "none", "contrast", "'normal', 'none' or {class: [negative prompt, …]}", contrast
+            )
+        given, denied = ClassPrompts.of(named), ClassPrompts.of(negatives)
+        empty = np.empty((0, 0), np.float32)
+        embedded = [embed_all_texts(self._embedder, p.texts) if p.texts else empty for p in (given, denied)]
+        scale, with_normal = self.logit_scale, contrast == "normal"
+        return Classifier(classes, mode, scale, given, embedded[0], denied, embedded[1], with_normal)
+
+    def _square(self, image: Image, position: int) -> Array | str:
+        """The stored square of an image, or the sentence that says why it cannot be read."""
+        try:
+            return read_square(image, self.config.data.stored_image_size)
+        except ValueError as error:
+            name = f"{os.fspath(image)!r}" if isinstance(image, str | os.PathLike) else f"images[{position}]"
+            return f"{name} cannot be read: {error}"
+
+
+def read_square(image: Image, size: int) -> Array:
+    """Bring an image to the gray square that records store: uint8 (size, size, 1).
+
+    Raises:
+        ValueError: an image that cannot be read.
+    """
+    if isinstance(image, str | os.PathLike):
+        try:
+            content = decode_file(epath.Path(image).read_bytes(), os.fspath(image))
+        except OSError as error:
+            raise ValueError(error.strerror or type(error).__name__) from None
+    else:
+        content = decode_file(image) if isinstance(image, bytes) else _png(image)
+    decode = decode_to_square if isinstance(content, bytes) else picture_to_square
+    try:
+        square: Array = decode(content, size).numpy()
+    except tf.errors.InvalidArgumentError:
+        raise ValueError("it is not a whole JPEG, PNG or DICOM file") from None
+    return square
+
+
+def load(path: str | os.PathLike[str]) -> InferenceModel:
+    """Load a trained model from a workdir (also of `convert`), or from a version that `export` wrote.
+
+    >>> model = load("workdir/phantom_tiny")  # doctest: +SKIP
+    >>> model.classify("xray.png", ["Edema", "Pleural Effusion"])  # doctest: +SKIP
+    {'Edema': array([0.83], dtype=float32), 'Pleural Effusion': array([-2.1], dtype=float32)}
+
+    Raises:
+        ValueError: a folder that holds no model.
+    """
+    folder = epath.Path(path)
+    if (folder / "saved_model.pb").exists():
+        embedder, config, _ = saved_model_embedder(folder)
+        fingerprint = (folder / "fingerprint.pb").read_bytes().hex()
+        made_from = {"saved_model": str(folder), "run": config.name, "weights": sha256_of(fingerprint)}
+        return InferenceModel(embedder, config, made_from)
+    form = "a workdir (with run.json) or an exported version (with saved_model.pb)"
+    advice = (
+        "Train a model with python -m medclip_keras.fit, or name a version's folder such as MODELS_DIR/1."
+    )
+    require((folder / "run.json").exists(), "path", form, str(path), advice)
+    loaded = load_model(folder)
+    tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # with checksums of weights
+    weights = sha256_of([table.read_bytes().hex() for table in tables])
+    origin = {"workdir": str(folder), "run": loaded.config.name, "step": loaded.step, "weights": weights}
+    embedder = model_embedder(loaded.model, loaded.tokenizer)
+    return InferenceModel(embedder, loaded.config, origin)
+
+
+def _png(image: PIL.Image.Image | Array) -> bytes:
+    """A picture as a PNG file: no value is lost, and arrays and files meet the same decoder."""
+    if isinstance(image, PIL.Image.Image):
+        if image.mode.startswith("I"):  # 16 bits
+            image = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        else:
+            image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    form = "a path, bytes, a PIL image, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8 or uint16"
+    if not isinstance(image, np.ndarray):
+        raise refusal("images", form, type(image).__name__)
+    image = image[..., None] if image.ndim == 2 else image
+    fits = (
+        image.ndim == 3 and image.shape[2] in (1, 3) and image.dtype in (np.uint8, np.uint16) and image.size
+    )
+    require(bool(fits), "images", form, (image.shape, str(image.dtype)), "Scale floats to 0 … 65535, uint16.")
+    content: bytes = tf.io.encode_png(image, compression=1).numpy()
+    return content
+
+
+def _sentences(texts: str | Sequence[str], argument: str) -> list[str]:
+    sentences = [texts] if isinstance(texts, str) else list(texts)
+    strings = bool(sentences) and all(isinstance(text, str) for text in sentences)
+    require(strings, argument, "a sentence or a sequence of sentences", [type(t).__name__ for t in sentences])
+    return sentences
+
+
+def _prompts_by_class(prompts: Prompts) -> dict[str, Sequence[str]]:
+    if isinstance(prompts, Mapping):
+        require(bool(prompts), "prompts", "{class: [prompt, …]} with at least one class", "no class")
+        return {name: _sentences(texts, f"prompts[{name!r}]") for name, texts in prompts.items()}
+    shipped, names = shipped_prompts(), _sentences(prompts, "prompts")
+    form = "names of findings with shipped prompts, or {class: [prompt, …]}"
+    for name in names:
+        require(name in shipped, "prompts", form, name, near_names(name, shipped))
+    return {name: shipped[name] for name in names}
