@@ -103,7 +103,11 @@ class InferenceModel:
         Returns:
             float32 (num_readable, D), and for each image "" or a sentence that says why it cannot be read.
         """
-        listed: list[Image] = [images] if isinstance(images, Image) else list(images)
+        listed: list[Image] = (
+            [images]
+            if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray)
+            else list(images)
+        )
         require(bool(listed), "images", "an image or a sequence of images", "no image")
         reasons: list[str] = []
         embedded = [np.empty((0, self.config.model.projection_dim), np.float32)]

@@ -1,55 +1,16 @@
 """`medclip_keras.load`: one object from a workdir and from its export, on every kind of image."""
 
-import inference_model
 import numpy as np
 import PIL.Image
-import pydicom
 import pytest
-from pydicom.dataset import FileMetaDataset
 
 import medclip_keras
 from medclip_keras.evaluation.prompts import shipped_prompts
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (30, 46), np.uint8)
-COLOUR = np.random.default_rng(1).integers(0, 256, (46, 30, 3), np.uint8)
-DEEP = PICTURE.astype(np.uint16) * 257
 PROMPTS = {"Edema": ["edema", "swollen lungs"], "Mass": ["a mass"]}
 
 
-def write_dicom(path, stored):
-    file = pydicom.Dataset()
-    file.file_meta = FileMetaDataset()
-    file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    file.Rows, file.Columns = stored.shape
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
-    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
-    file.PixelData = stored.tobytes()
-    file.save_as(path, enforce_file_format=True)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    return inference_model.write_both(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def model(models):
-    return medclip_keras.load(models["workdir"])
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """The gray picture as three kinds of file, and a colour picture."""
-    folder = tmp_path_factory.mktemp("pictures")
-    PIL.Image.fromarray(PICTURE).save(folder / "gray.png")
-    PIL.Image.fromarray(DEEP).save(folder / "deep.png")
-    write_dicom(folder / "picture.dcm", PICTURE)
-    PIL.Image.fromarray(COLOUR).save(folder / "colour.png")
-    PIL.Image.fromarray(PICTURE).save(folder / "picture.jpg", quality=95)
-    return folder
-
-
-def test_a_picture_has_one_embedding_in_every_form(model, files):
+def test_a_picture_has_one_embedding_in_every_form(model, files, pixels):
     gray = files / "gray.png"
     forms = [
         gray,
@@ -58,12 +19,12 @@ def test_a_picture_has_one_embedding_in_every_form(model, files):
         (files / "deep.png"),
         (files / "picture.dcm"),
         (files / "picture.dcm").read_bytes(),
-        PICTURE,
-        PICTURE[..., None],
-        DEEP,
+        pixels.gray,
+        pixels.gray[..., None],
+        pixels.deep,
         PIL.Image.open(gray),
         PIL.Image.open(files / "deep.png"),
-        np.repeat(PICTURE[..., None], 3, axis=2),
+        np.repeat(pixels.gray[..., None], 3, axis=2),
     ]
     embeddings = model.encode_images(forms)
     assert embeddings.shape == (len(forms), 16)
@@ -73,8 +34,8 @@ def test_a_picture_has_one_embedding_in_every_form(model, files):
     np.testing.assert_allclose(model.encode_images(gray), embeddings[:1], atol=1e-6)
 
 
-def test_colour_pictures_have_one_embedding_as_file_and_as_pixels(model, files):
-    forms = [files / "colour.png", COLOUR, PIL.Image.open(files / "colour.png")]
+def test_colour_pictures_have_one_embedding_as_file_and_as_pixels(model, files, pixels):
+    forms = [files / "colour.png", pixels.colour, PIL.Image.open(files / "colour.png")]
     embeddings = model.encode_images(forms)
     np.testing.assert_allclose(embeddings, np.repeat(embeddings[:1], 3, axis=0), atol=1e-6)
     assert abs(embeddings[0] - model.encode_images(files / "gray.png")[0]).max() > 1e-3
@@ -95,8 +56,8 @@ def test_the_export_answers_as_the_workdir(models, model, files):
 
 
 @pytest.mark.parametrize(("mode", "reduce"), [("ensemble", np.mean), ("single", np.max)])
-def test_classify_contrasts_the_logits_with_those_of_the_normal_prompts(model, mode, reduce):
-    images = [PICTURE, COLOUR]
+def test_classify_contrasts_the_logits_with_those_of_the_normal_prompts(model, mode, reduce, pixels):
+    images = [pixels.gray, pixels.colour]
     normal = reduce(model.similarity(images, shipped_prompts()["No Finding"]), axis=1)
     scores = model.classify(images, PROMPTS, mode=mode)
     assert list(scores) == ["Edema", "Mass"]
@@ -105,35 +66,36 @@ def test_classify_contrasts_the_logits_with_those_of_the_normal_prompts(model, m
         np.testing.assert_allclose(scores[name], cosines * model.logit_scale, atol=1e-5)
 
 
-def test_given_normal_prompts_replace_the_shipped_ones_and_are_scored_against_all_others(model):
-    scores = model.classify(PICTURE, {**PROMPTS, "No Finding": ["clear lungs"]})
+def test_given_normal_prompts_replace_the_shipped_ones_and_are_scored_against_all_others(model, pixels):
+    scores = model.classify(pixels.gray, {**PROMPTS, "No Finding": ["clear lungs"]})
     edema, swollen, mass, clear = (
-        model.logit_scale * model.similarity(PICTURE, [*PROMPTS["Edema"], *PROMPTS["Mass"], "clear lungs"])[0]
+        model.logit_scale
+        * model.similarity(pixels.gray, [*PROMPTS["Edema"], *PROMPTS["Mass"], "clear lungs"])[0]
     )
     np.testing.assert_allclose(scores["Edema"], [(edema + swollen) / 2 - clear], atol=1e-5)
     np.testing.assert_allclose(scores["Mass"], [mass - clear], atol=1e-5)
     np.testing.assert_allclose(scores["No Finding"], [clear - (edema + swollen + mass) / 3], atol=1e-5)
 
 
-def test_negative_prompts_of_a_class_are_its_contrast(model):
+def test_negative_prompts_of_a_class_are_its_contrast(model, pixels):
     negatives = {"Edema": ["no edema"], "Mass": ["no mass", "no nodule"]}
-    scores = model.classify(PICTURE, PROMPTS, contrast=negatives)
-    plain = model.classify(PICTURE, PROMPTS, contrast="none")
+    scores = model.classify(pixels.gray, PROMPTS, contrast=negatives)
+    plain = model.classify(pixels.gray, PROMPTS, contrast="none")
     for name, texts in negatives.items():
-        denied = model.logit_scale * model.similarity(PICTURE, texts).mean()
+        denied = model.logit_scale * model.similarity(pixels.gray, texts).mean()
         np.testing.assert_allclose(scores[name], plain[name] - denied, atol=1e-5)
 
 
-def test_names_of_findings_take_the_shipped_prompts(model):
-    named = model.classify(PICTURE, ["Pleural Effusion"])
-    written = model.classify(PICTURE, {"Pleural Effusion": shipped_prompts()["Pleural Effusion"]})
+def test_names_of_findings_take_the_shipped_prompts(model, pixels):
+    named = model.classify(pixels.gray, ["Pleural Effusion"])
+    written = model.classify(pixels.gray, {"Pleural Effusion": shipped_prompts()["Pleural Effusion"]})
     np.testing.assert_array_equal(named["Pleural Effusion"], written["Pleural Effusion"])
 
 
-def test_rank_gives_the_nearest_sentences_first(model):
+def test_rank_gives_the_nearest_sentences_first(model, pixels):
     texts = ["edema", "a mass", "clear lungs"]
-    cosines = model.similarity([PICTURE, COLOUR], texts)
-    for ranked, row in zip(model.rank([PICTURE, COLOUR], texts, k=2), cosines, strict=True):
+    cosines = model.similarity([pixels.gray, pixels.colour], texts)
+    for ranked, row in zip(model.rank([pixels.gray, pixels.colour], texts, k=2), cosines, strict=True):
         nearest = sorted(zip(row, texts, strict=True), reverse=True)[:2]
         assert [text for text, _ in ranked] == [text for _, text in nearest]
         np.testing.assert_allclose([cosine for _, cosine in ranked], [cosine for cosine, _ in nearest])
@@ -154,22 +116,22 @@ def test_an_unreadable_image_is_named(model, files, tmp_path):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda m: m.encode_images([]), "`images` must be an image or a sequence"),
-        (lambda m: m.encode_images(PICTURE.astype(float)), "uint8 or uint16"),
-        (lambda m: m.encode_images([None]), "NoneType"),
-        (lambda m: m.encode_texts([3]), "`texts` must be a sentence"),
-        (lambda m: m.classify(PICTURE, ["Plural Effusion"]), "Near names: Pleural Effusion"),
-        (lambda m: m.classify(PICTURE, {}), "at least one class"),
-        (lambda m: m.classify(PICTURE, {"Edema": []}), r"prompts\['Edema'\]"),
-        (lambda m: m.classify(PICTURE, PROMPTS, mode="best"), "single, ensemble"),
-        (lambda m: m.classify(PICTURE, PROMPTS, contrast="both"), "'normal', 'none'"),
-        (lambda m: m.classify(PICTURE, PROMPTS, contrast={"Mass": ["no mass"]}), r"contrast\['Edema'\]"),
-        (lambda m: m.rank(PICTURE, "edema", k=0), "`k` must be at least 1"),
+        (lambda m, p: m.encode_images([]), "`images` must be an image or a sequence"),
+        (lambda m, p: m.encode_images(p.gray.astype(float)), "uint8 or uint16"),
+        (lambda m, p: m.encode_images([None]), "NoneType"),
+        (lambda m, p: m.encode_texts([3]), "`texts` must be a sentence"),
+        (lambda m, p: m.classify(p.gray, ["Plural Effusion"]), "Near names: Pleural Effusion"),
+        (lambda m, p: m.classify(p.gray, {}), "at least one class"),
+        (lambda m, p: m.classify(p.gray, {"Edema": []}), r"prompts\['Edema'\]"),
+        (lambda m, p: m.classify(p.gray, PROMPTS, mode="best"), "single, ensemble"),
+        (lambda m, p: m.classify(p.gray, PROMPTS, contrast="both"), "'normal', 'none'"),
+        (lambda m, p: m.classify(p.gray, PROMPTS, contrast={"Mass": ["no mass"]}), r"contrast\['Edema'\]"),
+        (lambda m, p: m.rank(p.gray, "edema", k=0), "`k` must be at least 1"),
     ],
 )  # fmt: skip
-def test_wrong_arguments_end_in_a_sentence(model, call, sentence):
+def test_wrong_arguments_end_in_a_sentence(model, pixels, call, sentence):
     with pytest.raises(ValueError, match=sentence):
-        call(model)
+        call(model, pixels)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
