@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-flink lint lock clean
+.PHONY: demo notebook test test-flink lint lock clean
 
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
@@ -12,6 +12,9 @@ BIN := .venv/bin
 
 demo: .venv
 	$(BIN)/python -m medclip_keras.fit
+
+notebook: .venv
+	$(BIN)/python -m jupyter lab notebooks
 
 lint: .venv
 	$(BIN)/ruff check .
