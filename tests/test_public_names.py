@@ -7,8 +7,8 @@ import medclip_keras
 
 PUBLIC = [
     "LabelState", "Pipeline", "ReportLabeller", "RunConfig", "evaluate_workdir", "evaluation_images",
-    "evaluation_sentences", "export_workdir", "get_run", "get_source", "highlight", "label_similarity", "load",
-    "load_model", "load_table", "override", "semantic_matching", "split_sections", "train",
+    "evaluation_sentences", "export_workdir", "get_run", "get_source", "highlight", "label_similarity",
+    "load", "load_model", "load_table", "override", "semantic_matching", "split_sections", "train",
 ]  # fmt: skip
 
 
