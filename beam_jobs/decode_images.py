@@ -11,9 +11,11 @@ sentences.
 
 `--label_precedence` combines an image's labels in the archive's table with those of its study's report:
 
-table         finding by finding: the table's state; the report's if the table has none (the default)
-report        finding by finding: the report's state; the table's if the report has none
-table_alone   all states of the table; those of the report if the table has no state of the image
+table         finding by finding: the table's state; the report's if the table has none. The default for your
+              own table, whose blanks are not known.
+report        finding by finding: the report's state; the table's if the report has none.
+table_alone   all states of the table; those of the report if the table has no state of the image. The
+              default for published archives, whose tables are complete.
 
 The second of the two does not contradict the first: it adds no finding to No Finding, and no No Finding to a
 finding. Of images with a report, the manifest counts the states from either (`labels_of_table`,
@@ -35,7 +37,7 @@ import tensorflow as tf
 
 from beam_jobs.dataset import report_join
 from beam_jobs.dataset.job import Job, recorded_options, require_rows, run_job
-from beam_jobs.dataset.key_salts import with_key_salt
+from beam_jobs.dataset.key_salts import is_private, with_key_salt
 from beam_jobs.dataset.options import JobOptions, new_parser, option, run_job_command
 from beam_jobs.dataset.selection import select
 from beam_jobs.dataset.sharding import KeyedRow, Outcome
@@ -64,14 +66,14 @@ class DecodeOptions(JobOptions):
         "accept DICOM files whose header says that words are burned into the image", False
     )
     label_precedence: str = option(
-        "whose label of a finding counts: table, report or table_alone (default %(default)s)", PRECEDENCES[0]
+        "which labels count: table, report or table_alone (see above; the default depends on the source)", ""
     )
     evaluation_set: str = option("record this set alone, for example chexpert_5x200", "")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.image_size >= 16, "image_size", "at least 16 pixels", self.image_size)
-        known = self.label_precedence in PRECEDENCES
+        known = self.label_precedence in ("", *PRECEDENCES)
         require(known, "label_precedence", f"one of {', '.join(PRECEDENCES)}", self.label_precedence)
 
 
@@ -84,7 +86,7 @@ class DecodeImage:
         table: ConceptTable,
         image_size: int,
         allow_annotation: bool = False,
-        precedence: str = PRECEDENCES[0],
+        precedence: str = "table_alone",
     ):
         self._read_image, self._table, self._precedence = read_image, table, precedence
         os.environ[dicom.ALLOW_ANNOTATION] = str(int(allow_annotation))  # of this worker
@@ -119,7 +121,7 @@ class DecodeImage:
             "label_states": states,
             "sentences": sentences,
         }
-        tags = {WITH_SENTENCES: bool(sentences), WITH_LABELS: bool(states.any())}
+        tags = {WITH_SENTENCES: int(bool(sentences)), WITH_LABELS: int(states.any())}
         if keyed.reports:
             tags |= count_labels(labels, said, states)
         return Outcome(record, tuple(tag for tag, count in tags.items() for _ in range(count)))
@@ -217,7 +219,7 @@ def make_job(options: DecodeOptions) -> Job:
             table,
             options.image_size,
             options.allow_annotation,
-            options.label_precedence,
+            options.label_precedence or ("table" if is_private(archive) else "table_alone"),
         ),
         modules=(images, dicom, report_join, sys.modules[__name__]),
         tags=(WITH_LABELS, WITH_SENTENCES, *(LABEL_TAGS if reports else ()), *selection.tags),

@@ -21,13 +21,18 @@ KEY_SALT_NAME = "key_salt.txt"
 _Options = TypeVar("_Options", bound=JobOptions)
 
 
+def is_private(source: ModuleType) -> bool:
+    """Whether a source reads the user's own data."""
+    return getattr(source, "PRIVATE", False)
+
+
 def with_key_salt(options: _Options, source: ModuleType) -> _Options:
     """Options with the kept salt, else a new one, if the source is private and no salt is given.
 
     Raises:
         ValueError: the file is empty.
     """
-    if options.key_salt or options.keep_ids or not getattr(source, "PRIVATE", False):
+    if options.key_salt or options.keep_ids or not is_private(source):
         return options
     records = [folder for folder in (options.reports, options.output) if folder]
     paths = [epath.Path(folder).resolve().parent / KEY_SALT_NAME for folder in records]

@@ -23,7 +23,9 @@ def print_unused_columns(source: ModuleType, path: str, table: ConceptTable) -> 
         return
     concept_of = {alias.lower(): concept.name for concept in table.concepts for alias in concept.aliases}
     for column, filled in source.unused_columns(path, table.names).items():
-        near = near_names(concept_of.get(column.lower(), column), (*table.names, *source.OWN_COLUMNS))
+        concept = concept_of.get(column.lower())
+        known = (concept,) if concept else (*table.names, *source.OWN_COLUMNS)
+        near = near_names(concept or column, known)
         advice = f" {near}" if near.startswith("Near") else ""
         print(f"Unused column {column!r}: {filled} filled cells, no concept of {table.name}.{advice}")
 

@@ -6,8 +6,8 @@ r"""The user's own archive: one table of values that names images, reports and l
     ,p23,s3,,,"IMPRESSION: No acute disease.",,
 
 The input is the table's file as a spreadsheet saves it: UTF-8 with a header, the columns in any order,
-separated by commas, semicolons or tabs. Blanks around a cell and blank rows do not count. A row is an image,
-a report, or both:
+separated by commas, semicolons or tabs. Blanks around a cell and blank rows do not count; row 1 follows the
+header. A row is an image, a report, or both:
 
 path         the image, JPEG, PNG or DICOM; relative to the table's folder, or absolute, or a URL such as gs://…
              Folders are separated by / or \. Blank: the row has no image. Each image stands in one row: a
@@ -21,8 +21,8 @@ view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a 
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not known.
              The job prints the other columns that have filled cells: they are not used.
 
-The label columns are the images'. An image gets what its study's report says of the concepts without a code,
-if the job joins reports (`decode_images --label_precedence`). Concept names are those of the table in use
+The label columns are the images'. With `decode_images --reports`, what the study's report says fills in the
+blank ones (`--label_precedence`). Concept names are those of the table in use
 (`chest21` by default). Refused before any work: a missing column, one that is there twice, one that differs
 from a name of chest21 only in case, blanks or underscores; a row without a patient; a path with a drive
 letter; a split, view or label code that is none of the above.
@@ -43,12 +43,11 @@ from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
-PRIVATE = True  # keys need a salt of the owner's
+PRIVATE = True  # keys need a salt of the owner's; a blank label is not known
 
 read_image = dicom.read_image  # JPEG, PNG or DICOM files
 
 CHEST21 = tuple(dict.fromkeys((*tables.CHEXPERT_OBSERVATIONS, *nih_chestxray14.CONCEPT_OF_LABEL.values())))
-_DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
 OWN_COLUMNS = ("path", "patient_id", "study_id", "split", "view", "report")
 _SPLITS = {name: name for name in ("", "train", "valid", "test")}
 _SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
@@ -63,7 +62,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
     for row in _read(path, "path"):
         labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
-        name = _image_name(row)
+        name = row.image_name()
         if name:
             image = ImageRow(
                 image_id=name,
@@ -127,13 +126,6 @@ def _read(path: epath.PathLike, column: str) -> Iterator[tables.TableRow]:
         if not row["patient_id"]:
             row.refuse("patient_id", "filled", "Splits are by patient.")
         yield row
-
-
-def _image_name(row: tables.TableRow) -> str:
-    if _DRIVE.match(row["path"]):
-        advice = "Write it relative to the table's folder, such as images/0001.png."
-        row.refuse("path", "a path without a drive letter or a server's name", advice)
-    return row["path"] if "://" in row["path"] else row["path"].replace("\\", "/")
 
 
 def _study_of(row: tables.TableRow, path: epath.PathLike) -> str:

@@ -34,6 +34,9 @@ STATE_OF_CODE = {
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
 
 
+_DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
+
+
 class TableRow(dict[str, str]):
     """A row by column name; its methods raise the error sentence with the row's number.
 
@@ -58,6 +61,14 @@ class TableRow(dict[str, str]):
         """Match the whole cell, or raise the error sentence."""
         match = pattern.fullmatch(self[column])
         return match if match is not None else self.refuse(column, requirement)
+
+    def image_name(self) -> str:
+        """The cell "path" with slashes for backslashes; refuse a drive letter and a server's name."""
+        name = self["path"].strip()
+        if _DRIVE.match(name):
+            advice = "Write it relative to the table's folder, such as images/0001.png."
+            self.refuse("path", "a path without a drive letter or a server's name", advice)
+        return name if "://" in name else name.replace("\\", "/")
 
     def choose(self, column: str, known: Mapping[str, _Value], requirement: str = "") -> _Value:
         """Look a cell up, or raise the error sentence with the cell, which is no text of a report."""

@@ -188,6 +188,23 @@ def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tm
     assert manifest.counts["images_with_sentences"] == 9
 
 
+@pytest.mark.parametrize(
+    ("precedence", "heart"), [("", LabelState.NOT_MENTIONED), ("table", LabelState.POSITIVE)]
+)
+def test_the_table_of_a_published_archive_is_complete_by_default(
+    archive, jobs, tmp_path, records_of, precedence, heart
+):
+    archive.add_image(1, 1, edema="0")
+    archive.add_report(1, 1, "Mild edema. Cardiomegaly.")
+    jobs(label_reports, "reports")
+    reports = str(tmp_path / "reports")
+    manifest = jobs(decode_images, "images", reports=reports, label_precedence=precedence)
+    (record,) = records_of(tmp_path / "images")
+    assert record["label_states"].tolist() == [LabelState.NEGATIVE, heart, 0, 0, 0]
+    assert manifest.counts["labels_of_report"] == bool(heart)
+    assert manifest.counts["labels_overruled"] == 1 + (not heart)
+
+
 def test_reports_that_do_not_fit_get_the_sentence(archive, jobs, tmp_path):
     archive.add_image(1, 1)
     archive.add_report(1, 1, "Mild edema.")
