@@ -11,15 +11,13 @@ sentences.
 
 `--label_precedence` combines an image's labels in the archive's table with those of its study's report:
 
-table         finding by finding: the table's state; the report's if the table has none. The default for your
-              own table, whose blanks are not known.
-report        finding by finding: the report's state; the table's if the report has none.
-table_alone   all states of the table; those of the report if the table has no state of the image. The
-              default for published archives, whose tables are complete.
+table         finding by finding, first the table's state: default for your own table (blank: not known)
+report        finding by finding, first the report's state
+table_alone   the report's states only for images without any in the table: default for published archives
 
-The second of the two does not contradict the first: it adds no finding to No Finding, and no No Finding to a
-finding. Of images with a report, the manifest counts the states from either (`labels_of_table`,
-`labels_of_report`) and those that lost (`labels_overruled`).
+The second adds no finding to the first's No Finding, and no No Finding to its findings. Of images with a
+report, the manifest counts the states from either (`labels_of_table`, `labels_of_report`) and those that lost
+(`labels_overruled`).
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
 splits, and all of them or none; `--hold_out` leaves out the patients of the named sets.

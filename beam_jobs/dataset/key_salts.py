@@ -27,11 +27,7 @@ def is_private(source: ModuleType) -> bool:
 
 
 def with_key_salt(options: _Options, source: ModuleType) -> _Options:
-    """Options with the kept salt, else a new one, if the source is private and no salt is given.
-
-    Raises:
-        ValueError: the file is empty.
-    """
+    """Options with the kept salt, else a new one, if the source is private and no salt is given."""
     if options.key_salt or options.keep_ids or not is_private(source):
         return options
     records = [folder for folder in (options.reports, options.output) if folder]
@@ -45,11 +41,7 @@ def with_key_salt(options: _Options, source: ModuleType) -> _Options:
 
 
 def keep_key_salt(job: str, options: JobOptions) -> None:
-    """Write a new salt to its file, for the owner alone, and say so.
-
-    Raises:
-        ValueError: another job wrote the file since the options were made.
-    """
+    """Write a new salt to its file, readable by its owner alone; ValueError if another job just did so."""
     if not options.new_salt_path:
         return
     path = epath.Path(options.new_salt_path)
