@@ -31,9 +31,8 @@ class ImageManifest:
 def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
     """Read a table with the columns `path`, optionally `patient_id`, and one column a class.
 
-    It reads as `sources.tables.read_table` reads. A class's cell is 1, 0, or blank for not known. Image paths are
-    relative to the file's folder. `prompts_path` is a JSON file {class: [prompt, …]}; without it the classes'
-    names select shipped prompts.
+    A class's cell is 1, 0, or blank for not known. Image paths are relative to the file's folder.
+    `prompts_path` is a JSON file {class: [prompt, …]}; without it the classes' names select shipped prompts.
 
     Raises:
         ValueError: a missing file, column or prompt, a cell that is none of these; before any image is read.
