@@ -167,10 +167,13 @@ def test_keys_of_own_data_have_a_random_salt_beside_the_records(own, records_of,
     assert os.stat(file).st_mode & 0o777 == 0o600
     status, said = own.run(decode_images, "images", f"--reports={own.records / 'reports'}")
     assert (status, "random salt" in said) == (0, False)
+    assert "nothing to do" in own.run(decode_images, "images", f"--reports={own.records / 'reports'}")[1]
     patients = {key_of(salt, "patient", f"p{n}") for n in range(4)}
     assert {record["patient_id"].decode() for record in records_of(own.records / "images")} == patients
     assert own.counts("images")["images_with_sentences"] == 2
     assert "nothing to do" in own.run(label_reports, "reports")[1]
+    os.utime(own.paths[2], ns=(1, 1))  # a file that the table names is part of the input
+    assert "nothing to do" not in own.run(decode_images, "images", f"--reports={own.records / 'reports'}")[1]
     assert file.read_text().strip() == salt
     inside = [contents(own.records / name) for name in ("images", "reports")]
     assert not [name for files in inside for name, content in files.items() if salt.encode() in content]
