@@ -6,8 +6,18 @@
 
 A record per image: gray uint8 pixels on a black square of the given side, with the archive's labels
 (`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
-its own study, if any, and their labels if the archive has none for the image. Only rows are grouped: the step
-that writes a shard decodes its pixels and reads its sentences.
+its own study, if any. Only rows are grouped: the step that writes a shard decodes its pixels and reads its
+sentences.
+
+`--label_precedence` combines an image's labels in the archive's table with those of its study's report:
+
+table         finding by finding, first the table's state: default for your own table (blank: not known)
+report        finding by finding, first the report's state
+table_alone   the report's states only for images without any in the table: default for published archives
+
+The second adds no finding to the first's No Finding, and no No Finding to its findings. Of images with a
+report, the manifest counts the states from either (`labels_of_table`, `labels_of_report`) and those that lost
+(`labels_overruled`).
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
 splits, and all of them or none; `--hold_out` leaves out the patients of the named sets.
@@ -25,12 +35,13 @@ import tensorflow as tf
 
 from beam_jobs.dataset import report_join
 from beam_jobs.dataset.job import Job, recorded_options, require_rows, run_job
+from beam_jobs.dataset.key_salts import is_private, with_key_salt
 from beam_jobs.dataset.options import JobOptions, new_parser, option, run_job_command
 from beam_jobs.dataset.selection import select
 from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras.errors import require
-from medclip_keras.knowledge.concepts import ConceptTable, load_table
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
+from medclip_keras.knowledge.states import LabelState, StateVector
 from medclip_keras.preprocess import images
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
 from medclip_keras.records.schema import parse_report
@@ -39,6 +50,8 @@ from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
 WITH_SENTENCES = "images_with_sentences"
 WITH_LABELS = "images_with_labels"
+PRECEDENCES = ("table", "report", "table_alone")
+LABEL_TAGS = ("labels_of_table", "labels_of_report", "labels_overruled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +63,16 @@ class DecodeOptions(JobOptions):
     allow_annotation: bool = option(
         "accept DICOM files whose header says that words are burned into the image", False
     )
+    label_precedence: str = option(
+        "which labels count: table, report or table_alone (see above; the default depends on the source)", ""
+    )
     evaluation_set: str = option("record this set alone, for example chexpert_5x200", "")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.image_size >= 16, "image_size", "at least 16 pixels", self.image_size)
+        known = self.label_precedence in ("", *PRECEDENCES)
+        require(known, "label_precedence", f"one of {', '.join(PRECEDENCES)}", self.label_precedence)
 
 
 class DecodeImage:
@@ -66,8 +84,9 @@ class DecodeImage:
         table: ConceptTable,
         image_size: int,
         allow_annotation: bool = False,
+        precedence: str = "table_alone",
     ):
-        self._read_image, self._names = read_image, table.names
+        self._read_image, self._table, self._precedence = read_image, table, precedence
         os.environ[dicom.ALLOW_ANNOTATION] = str(int(allow_annotation))  # of this worker
         # Traced once per process: half the time of small images is the overhead of single operations.
         self._decode = tf.function(
@@ -90,10 +109,9 @@ class DecodeImage:
             image = self._resize(content) if isinstance(content, np.ndarray) else self._decode(content)
         except tf.errors.InvalidArgumentError:
             raise BadRowError("not a whole JPEG or PNG file") from None
-        sentences, states = own_report(keyed.reports, len(self._names))
-        labels = label_states(keyed.row.labels, self._names)
-        if labels.any():
-            states = labels
+        sentences, said = own_report(keyed.reports, len(self._table))
+        labels = label_states(keyed.row.labels, self._table.names)
+        states = combine_labels(labels, said, self._table, self._precedence)
         record = {
             **keyed.keys,
             "view": keyed.row.view,
@@ -101,13 +119,41 @@ class DecodeImage:
             "label_states": states,
             "sentences": sentences,
         }
-        tags = {WITH_SENTENCES: bool(sentences), WITH_LABELS: bool(states.any())}
-        return Outcome(record, tuple(tag for tag, holds in tags.items() if holds))
+        tags = {WITH_SENTENCES: int(bool(sentences)), WITH_LABELS: int(states.any())}
+        if keyed.reports:
+            tags |= count_labels(labels, said, states)
+        return Outcome(record, tuple(tag for tag, count in tags.items() for _ in range(count)))
 
 
 def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.ndarray:
     """(num_findings,) int8 of an archive's labels; names that the table does not have are left out."""
     return np.array([labels.get(name, LabelState.NOT_MENTIONED) for name in names], np.int8)
+
+
+def combine_labels(
+    labels: StateVector, said: StateVector, table: ConceptTable, precedence: str
+) -> StateVector:
+    """Combine the table's states of an image and its report's, (num_findings,) each; see the module."""
+    first, second = (said, labels) if precedence == "report" else (labels, said)
+    if precedence == "table_alone" and labels.any():
+        return labels
+    taken = first == LabelState.NOT_MENTIONED
+    if NO_FINDING in table.names:
+        normal, abnormal = table.index(NO_FINDING), list(table.abnormal)
+        present = (LabelState.POSITIVE, LabelState.UNCERTAIN)
+        if first[normal] == LabelState.POSITIVE:
+            taken[abnormal] &= ~np.isin(second[abnormal], present)
+        if np.isin(first[abnormal], present).any():
+            taken[normal] &= second[normal] != LabelState.POSITIVE
+    return np.where(taken, second, first)
+
+
+def count_labels(labels: StateVector, said: StateVector, states: StateVector) -> dict[str, int]:
+    """States of an image by the tags of `LABEL_TAGS`; equal states of both count as the table's."""
+    of_table = (labels > 0) & (labels == states)
+    of_report = (said > 0) & (said == states) & ~of_table
+    overruled = (labels > 0) & (labels != states) | (said > 0) & (said != states)
+    return dict(zip(LABEL_TAGS, (int(x.sum()) for x in (of_table, of_report, overruled)), strict=True))
 
 
 def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -155,6 +201,7 @@ def make_job(options: DecodeOptions) -> Job:
     """
     archive, table = get_source(options.source), load_table(options.concepts)
     require_rows(archive, "images")
+    options = with_key_salt(options, archive)
     selection = select(options.source, options.input, options.evaluation_set, options.hold_out)
     reports = open_reports(options, table) if options.reports else None
 
@@ -165,10 +212,15 @@ def make_job(options: DecodeOptions) -> Job:
         source=archive,
         table=table,
         start=functools.partial(
-            DecodeImage, archive.read_image, table, options.image_size, options.allow_annotation
+            DecodeImage,
+            archive.read_image,
+            table,
+            options.image_size,
+            options.allow_annotation,
+            options.label_precedence or ("table" if is_private(archive) else "table_alone"),
         ),
         modules=(images, dicom, report_join, sys.modules[__name__]),
-        tags=(WITH_LABELS, WITH_SENTENCES, *selection.tags),
+        tags=(WITH_LABELS, WITH_SENTENCES, *(LABEL_TAGS if reports else ()), *selection.tags),
         selection=selection,
         reports=reports,
     )

@@ -24,6 +24,7 @@ from typing import Any
 
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.job import Job, require_rows, run_job
+from beam_jobs.dataset.key_salts import with_key_salt
 from beam_jobs.dataset.options import JobOptions, lies_within, new_parser, option, run_job_command
 from beam_jobs.dataset.selection import select
 from beam_jobs.dataset.sharding import KeyedRow, Outcome
@@ -121,6 +122,7 @@ def make_job(options: LabelOptions) -> Job:
     """
     archive, table = get_source(options.source), load_table(options.concepts)
     require_rows(archive, "reports")
+    options = with_key_salt(options, archive)
     selection = select(options.source, options.input, hold_out=options.hold_out)
     return Job(
         name="label_reports",

@@ -154,7 +154,7 @@ def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
     (own_images.folder / own_images.rows[1][0]).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
     arguments = ["--manifest", str(own_images.table), "--prompts", str(own_images.prompts)]
     assert main(["--saved_model", str(run.saved_model), *arguments]) == 1
-    assert "cannot be decoded in line(s) 3'. Replace it" in capsys.readouterr().err
+    assert "cannot be decoded in row(s) 2'. Replace it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

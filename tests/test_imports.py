@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "sources": ("errors", "knowledge.label_names", "knowledge.states", "knowledge.sections"),
     "preprocess": ("errors", "config"),
     "models": ("errors", "config", "objectives"),
-    "evaluation": ("errors", "config", "knowledge", "pages"),
+    "evaluation": ("errors", "config", "knowledge", "pages", "sources.tables"),
 }
 USERS_OF_BEAM_JOBS = ("medclip_keras/pipeline.py", "medclip_keras/records/tfds_builders.py")
 

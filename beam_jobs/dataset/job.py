@@ -15,7 +15,9 @@ from etils import epath
 
 from beam_jobs.dataset import sharding, writing
 from beam_jobs.dataset.inputs import input_sha256
+from beam_jobs.dataset.key_salts import keep_key_salt
 from beam_jobs.dataset.local_workers import tied_workers
+from beam_jobs.dataset.notices import print_bad_rows, print_unused_columns
 from beam_jobs.dataset.options import JobOptions, running_pipeline
 from beam_jobs.dataset.progress import Progress
 from beam_jobs.dataset.report_join import FetchReports, read_places
@@ -40,7 +42,7 @@ _SUMMARY_NAME = "summary.json"
 # Options that do not change the records, or whose effect is recorded elsewhere.
 _NOT_RECORDED = (
     "source", "input", "output", "concepts", "mentions", "reports", "beam_options", "max_bad_fraction",
-    "evaluation_set", "hold_out",
+    "evaluation_set", "hold_out", "new_salt_path",
 )  # fmt: skip
 _ROW_FUNCTIONS = {"images": "image_rows", "reports": "report_rows"}
 
@@ -100,6 +102,8 @@ def run_job(job: Job) -> Manifest:
             f"{job.name}: nothing to do, {options.output} holds these records already ({counted(manifest)})."
         )
         return manifest
+    print_unused_columns(job.source, options.input, job.table)
+    keep_key_salt(job.name, options)
     print(f"{job.name}: {options.source} at {options.input} → {options.output}", flush=True)
     bad_records_path(options).unlink(missing_ok=True)
     workplace = writing.start_workplace(options.output)
@@ -155,8 +159,8 @@ def describe_making(job: Job) -> dict[str, Any]:
 def recorded_options(options: JobOptions) -> dict[str, Any]:
     """Options that decide a record; salts are secrets, and recorded as hashes."""
     values = {k: v for k, v in dataclasses.asdict(options).items() if k not in _NOT_RECORDED}
-    for salt in ("key_salt", "split_salt"):
-        values[salt] = shards.salted_hash("medclip_keras", salt, values[salt])
+    for name, salt in (("key_salt", options.salt), ("split_salt", options.split_salt)):
+        values[name] = shards.salted_hash("medclip_keras", name, salt)
     return json.loads(json.dumps(values))
 
 
@@ -224,6 +228,8 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
     made.sort(key=lambda shard: (shard.split, shard.index))
     dataset = workplace / "dataset"
     counts = count_rows(made, summary["bad"], job.tags)
+    if summary["bad"]:
+        print_bad_rows(job.rows(job.options.input), job.options, summary["bad"])
     refuse_bad_rows(job, counts, summary["bad"])
     mentions = {name: sha256 for one in made for name, sha256 in one.mentions.items()}
     manifest = Manifest(

@@ -36,6 +36,7 @@ from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
 
+PUBLIC_KEY_SALT = "medclip_keras"
 # These ask a job server for more options, so that a name unknown here may be known there.
 _RUNNERS_WITH_OWN_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner")
 
@@ -79,9 +80,11 @@ class JobOptions:
         metavar="NAME[=PATH],…",
     )
     key_salt: str = option(
-        "salt of the SHA-256 keys that replace identifiers. Choose your own and keep it secret: with a known "
-        "salt, trying all short identifiers reveals them. Jobs that are to be joined need the same salt",
-        "medclip_keras",
+        "salt of the SHA-256 keys that replace identifiers, a secret: with a known salt, trying all short "
+        "identifiers reveals them. Jobs that are to be joined need the same salt. Default: "
+        f"{PUBLIC_KEY_SALT!r} for published archives; for your own a random one, kept beside the records "
+        "(beam_jobs.dataset.key_salts)",
+        "",
     )
     keep_ids: bool = False
     max_bad_fraction: float = option(
@@ -95,6 +98,7 @@ class JobOptions:
     reports: str = ""
     mentions: str = ""
     image_size: int = 0
+    new_salt_path: str = ""  # of the file for a key_salt that the job made
 
     def __post_init__(self) -> None:
         require_fractions(self.split_fractions)
@@ -109,6 +113,11 @@ class JobOptions:
         runner = pipeline_options(self.beam_options).view_as(StandardOptions).runner
         names = ("input", "output", "reports", "mentions")
         require_seen_by_workers(runner, **{name: getattr(self, name) for name in names})
+
+    @property
+    def salt(self) -> str:
+        """The salt of the keys."""
+        return self.key_salt or PUBLIC_KEY_SALT
 
 
 def require_seen_by_workers(runner: str, **paths: str) -> None:

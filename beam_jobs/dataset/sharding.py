@@ -46,7 +46,7 @@ class Outcome:
     """Result of one readable row."""
 
     record: dict[str, Any] | None  # its fields, or None for no record
-    tags: tuple[str, ...] = ()  # names to count the row under, such as "unusable_reports"
+    tags: tuple[str, ...] = ()  # names to count, possibly repeated, such as "unusable_reports"
     mentions: Mapping[str, Any] | None = field(default=None, repr=False)  # a line of the mentions file
 
 
@@ -57,13 +57,13 @@ MakeRecord = Callable[[KeyedRow[Any]], Outcome]
 def key_row(row: AnyRow, options: JobOptions) -> KeyedRow[AnyRow]:
     """Give a row its keys and its split: the archive's, else the patient's."""
     identifier = row.image_id if isinstance(row, ImageRow) else row.report_id
-    position = salted_hash(options.key_salt, "record", identifier)
+    position = salted_hash(options.salt, "record", identifier)
     require_split(row.split)
     split = row.split or split_of(row.patient_id, options.split_fractions, options.split_salt)
     if options.keep_ids:
         return KeyedRow(position, identifier, row.study_id, row.patient_id, split, row)
-    study_id = salted_hash(options.key_salt, "study", row.study_id)
-    patient_id = salted_hash(options.key_salt, "patient", row.patient_id)
+    study_id = salted_hash(options.salt, "study", row.study_id)
+    patient_id = salted_hash(options.salt, "patient", row.patient_id)
     return KeyedRow(position, position, study_id, patient_id, split, row)
 
 

@@ -1,6 +1,5 @@
-"""The user's own images: a CSV file of paths and 0/1 columns, and prompts for its classes."""
+"""The user's own images: a table of paths and 0/1 columns, and prompts for its classes."""
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,9 @@ from medclip_keras.evaluation.arrays import Floats
 from medclip_keras.evaluation.prompts import Prompts, read_prompts, shipped_prompts
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
+from medclip_keras.sources.tables import read_table
 
+_LABEL_OF_CELL = {"1": 1.0, "0": 0.0, "": np.nan}
 _FILES_AT_ONCE = 32
 
 
@@ -22,37 +23,40 @@ class ImageManifest:
 
     name: str  # of the CSV file
     paths: tuple[str, ...]  # (num_images,)
+    numbers: tuple[int, ...]  # (num_images,) of the rows; the first row after the header is row 1
     task: Task  # "single_finding" if every image has exactly one of several classes
     prompts: Prompts  # of the classes, and the normal prompts of "No Finding", if any
 
 
 def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
-    """Read a CSV file with the columns `path`, optionally `patient_id`, and one 0/1 column a class.
+    """Read a table with the columns `path`, optionally `patient_id`, and one column a class.
 
-    Image paths are relative to the file's folder. `prompts_path` is a JSON file {class: [prompt, …]}; without
-    it the classes' names select shipped prompts.
+    A class's cell is 1, 0, or blank for not known. Image paths are relative to the file's folder.
+    `prompts_path` is a JSON file {class: [prompt, …]}; without it the classes' names select shipped prompts.
 
     Raises:
-        ValueError: a missing file, column or prompt, a cell that is not 0 or 1; before any image is read.
+        ValueError: a missing file, column or prompt, a cell that is none of these; before any image is read.
     """
     file = epath.Path(path)
     require(file.is_file(), "manifest", "a CSV file", path, "Check the path.")
-    with file.open("r") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        classes = _classes(list(reader.fieldnames or ()))
-        rows = list(reader)
+    rows = [row for row in read_table(path, ("path",), strict=True) if any(map(str.strip, row.values()))]
     require(bool(rows), "manifest", "a CSV file with at least one row", f"{path} without rows")
-    labels = np.array([[_label(row[name], name, n) for name in classes] for n, row in enumerate(rows, 2)])
-    paths = tuple(str(file.parent / (row["path"] or "")) for row in rows)
-    missing = [line for line, image in enumerate(paths, 2) if not epath.Path(image).is_file()]
-    received = f"{len(missing)} of {len(paths)} missing, the first in line {min(missing, default=0)}"
+    classes = tuple(name for name in rows[0] if name not in ("", "path", "patient_id"))
+    require(bool(classes), "manifest", "a table with at least one class column", list(rows[0]))
+    labels = np.array(
+        [[row.choose(name, _LABEL_OF_CELL, "1, 0 or blank") for name in classes] for row in rows]
+    )
+    numbers = tuple(row.number for row in rows)
+    paths = tuple(str(file.parent / row.image_name()) for row in rows)
+    missing = [n for n, image in zip(numbers, paths, strict=True) if not epath.Path(image).is_file()]
+    received = f"{len(missing)} of {len(paths)} missing, the first in row {min(missing, default=0)}"
     require(not missing, "manifest", "a table of existing files, relative to its own folder", received)
     # Without patient_id every image counts as a patient.
-    patients = np.array([row.get("patient_id") or f"line {n}" for n, row in enumerate(rows, 2)], np.str_)
+    patients = np.array([row.get("patient_id", "").strip() or f"row {row.number}" for row in rows], np.str_)
     one_each = len(classes) > 1 and bool((labels.sum(axis=1) == 1).all())
     name = "single_finding" if one_each else "multi_label"
     task = Task(name, classes, np.arange(len(rows)), labels, patients)
-    return ImageManifest(file.stem, paths, task, _prompts(classes, prompts_path))
+    return ImageManifest(file.stem, paths, numbers, task, _prompts(classes, prompts_path))
 
 
 def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest) -> Floats:
@@ -65,7 +69,7 @@ def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest)
         float32 (num_images, D).
 
     Raises:
-        ValueError: a file is not a JPEG or PNG image; its line is named.
+        ValueError: a file is not a JPEG or PNG image; its row is named.
     """
     embedded = []
     for start in range(0, len(manifest.paths), _FILES_AT_ONCE):
@@ -73,11 +77,13 @@ def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest)
         try:
             embedded.append(embed(contents))
         except Exception:
-            bad = [str(start + n + 2) for n, content in enumerate(contents) if not _can_embed(embed, content)]
+            numbers = manifest.numbers[start : start + _FILES_AT_ONCE]
+            numbered = zip(numbers, contents, strict=True)
+            bad = [str(n) for n, content in numbered if not _can_embed(embed, content)]
             if not bad:
                 raise
-            received = f"a file that cannot be decoded in line(s) {', '.join(bad)}"
-            advice = "Replace it or remove the line."
+            received = f"a file that cannot be decoded in row(s) {', '.join(bad)}"
+            advice = "Replace it or remove the row."
             raise refusal("manifest", "a table of JPEG or PNG images", received, advice) from None
     return np.concatenate(embedded)
 
@@ -88,19 +94,6 @@ def _can_embed(embed: Callable[[list[bytes]], Floats], content: bytes) -> bool:
     except Exception:
         return False
     return True
-
-
-def _classes(columns: Sequence[str]) -> tuple[str, ...]:
-    form = "a table whose first column is `path`, followed by one 0/1 column a class, each once"
-    require(columns[:1] == ["path"] and len(columns) == len(set(columns)), "manifest", form, columns)
-    classes = tuple(name for name in columns[1:] if name != "patient_id")
-    require(bool(classes), "manifest", "a table with at least one class column", columns)
-    return classes
-
-
-def _label(cell: str | None, column: str, line: int) -> float:
-    require(cell in ("0", "1"), "manifest", f"0 or 1 in column {column!r}, line {line}", cell)
-    return float(cell == "1")
 
 
 def _prompts(classes: Sequence[str], prompts_path: str) -> Prompts:

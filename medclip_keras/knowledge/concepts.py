@@ -101,6 +101,12 @@ class ConceptTable:
         return frozenset(self.names[k] for k in np.flatnonzero(self.descendants[self.index(name)]))
 
     @functools.cached_property
+    def abnormal(self) -> tuple[int, ...]:
+        """Positions of the findings that contradict No Finding: all others but support devices."""
+        devices = self.with_descendants(SUPPORT_DEVICES) if SUPPORT_DEVICES in self.names else ()
+        return tuple(k for k, name in enumerate(self.names) if name not in {NO_FINDING, *devices})
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON lines: equal tables, equal fingerprints."""
         return hashlib.sha256(self.to_jsonl().encode()).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 
 from medclip_keras.knowledge.abbreviations import definitions
 from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
-from medclip_keras.knowledge.concepts import NO_FINDING, SUPPORT_DEVICES, ConceptTable
+from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
 from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
@@ -83,8 +83,6 @@ class ReportLabeller:
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
         self._heart = [k for name, k in self._positions.items() if name in _HEART]
-        devices = table.with_descendants(SUPPORT_DEVICES) if SUPPORT_DEVICES in self._positions else set()
-        self._abnormal = [k for name, k in self._positions.items() if name not in {NO_FINDING, *devices}]
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Label a report; only the sections of `CONTENT_SECTIONS` are read for findings."""
@@ -123,6 +121,6 @@ class ReportLabeller:
         lungs = any(states[k] == denied for k in self._lungs)
         if lungs and any(states[k] == denied for k in self._heart):
             said = int(LabelState.POSITIVE)
-        if said and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self._abnormal):
+        if said and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self.table.abnormal):
             said = int(LabelState.NOT_MENTIONED)
         return said

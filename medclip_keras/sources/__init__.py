@@ -2,7 +2,8 @@
 
 A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
 both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
-tables, whether the files that these name exist or not; without a table, in the order of the names.
+tables, whether the files that these name exist or not; without a table, in the order of the names. The module
+of the user's own data, `csv`, is `PRIVATE`, and counts `unused_columns`.
 
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.

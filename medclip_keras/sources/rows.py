@@ -22,6 +22,7 @@ class ImageRow:
         view: "frontal", "lateral" or "" where the archive does not say.
         labels: state of each concept that the archive labels, by concept name.
         split: "train", "valid" or "test" where the archive publishes a split, else "".
+        number: of the row in the user's own table, 0 elsewhere; names a bad row to its owner.
     """
 
     image_id: str
@@ -31,6 +32,7 @@ class ImageRow:
     view: str = ""
     labels: Mapping[str, LabelState] = field(default_factory=dict)
     split: str = ""
+    number: int = field(default=0, repr=False)  # not part of the order of equal rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class ReportRow:
 
     Attributes:
         report_id: unique within the source.
-        study_id, patient_id, split: as those of an `ImageRow`.
+        study_id, patient_id, split, number: as those of an `ImageRow`.
         path: the report file, or the archive that holds it.
         content: the raw report where it is not a file of its own, else None.
     """
@@ -50,6 +52,7 @@ class ReportRow:
     path: str
     content: bytes | None = field(default=None, repr=False)
     split: str = ""
+    number: int = field(default=0, repr=False)
 
 
 class BadRowError(ValueError):

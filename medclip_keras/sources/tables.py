@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import gzip
+import itertools
 import re
 import zipfile
 import zlib
@@ -15,6 +16,8 @@ from etils import epath
 from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.knowledge.label_names import concept_of_label, labels_of
 from medclip_keras.knowledge.states import LabelState
+
+csv.field_size_limit(1 << 30)  # a cell may hold a report of any length
 
 Labels = dict[str, LabelState]  # concept → state
 _Value = TypeVar("_Value")
@@ -29,6 +32,9 @@ STATE_OF_CODE = {
     "-1": LabelState.UNCERTAIN,
 }
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
+
+
+_DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
 
 
 class TableRow(dict[str, str]):
@@ -56,6 +62,14 @@ class TableRow(dict[str, str]):
         match = pattern.fullmatch(self[column])
         return match if match is not None else self.refuse(column, requirement)
 
+    def image_name(self) -> str:
+        """The cell "path" with slashes for backslashes; refuse a drive letter and a server's name."""
+        name = self["path"].strip()
+        if _DRIVE.match(name):
+            advice = "Write it relative to the table's folder, such as images/0001.png."
+            self.refuse("path", "a path without a drive letter or a server's name", advice)
+        return name if "://" in name else name.replace("\\", "/")
+
     def choose(self, column: str, known: Mapping[str, _Value], requirement: str = "") -> _Value:
         """Look a cell up, or raise the error sentence with the cell, which is no text of a report."""
         cell = self[column].strip()
@@ -65,14 +79,15 @@ class TableRow(dict[str, str]):
         return known[cell]
 
 
-def read_table(path: epath.PathLike, columns: Sequence[str], *, as_wide: bool = False) -> Iterator[TableRow]:
+def read_table(path: epath.PathLike, columns: Sequence[str], *, strict: bool = False) -> Iterator[TableRow]:
     """Yield the rows of a table; blank lines are skipped, cells missing at the end of a row are "".
 
     Args:
-        path: a file of comma-separated values with a header, UTF-8 with or without a byte-order mark; as it
-            is, or compressed: `.csv.gz`, `.csv.zip`.
+        path: a file of values with a header, separated by commas, semicolons or tabs, UTF-8 with or without a
+            byte-order mark; as it is, or compressed: `.csv.gz`, `.csv.zip`.
         columns: the columns that must be there.
-        as_wide: refuse a row with more cells than the header.
+        strict: refuse a column that is there twice, a row with more cells than the header, and a quotation
+            mark that is not closed.
 
     Raises:
         ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
@@ -81,16 +96,32 @@ def read_table(path: epath.PathLike, columns: Sequence[str], *, as_wide: bool = 
     exists = epath.Path(path).is_file()
     require(exists, "input", "a table of comma-separated values", str(path), "There is no such file.")
     with _open(epath.Path(path)) as file:
-        reader = csv.reader(_decode(line) for line in file)
-        header = next(reader, [])
+        lines = (_decode(line, number, path) for number, line in enumerate(file, 1))
+        first = next(lines, "")
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=strict)
+        numbered = _numbered_cells(reader, path)
+        header = [name.strip() for name in next(numbered, (0, []))[1]]
         require_columns(header, columns, str(path))
+        repeated = [name for name in header if strict and name and header.count(name) > 1]
+        require(not repeated, "column", f"different from all other columns of {path}", repeated[:1])
         least = max((header.index(column) + 1 for column in columns), default=0)
-        most = len(header) if as_wide else float("inf")
-        for number, cells in enumerate(filter(None, reader), 1):
+        most = len(header) if strict else float("inf")
+        for number, cells in numbered:
             row = TableRow(zip(header, cells + [""] * (len(header) - len(cells)), strict=False), number, path)
             if not least <= len(cells) <= most:
                 row.refuse("input", "a table whose rows are as long as its header")
             yield row
+
+
+def _numbered_cells(rows: Iterable[list[str]], path: epath.PathLike) -> Iterator[tuple[int, list[str]]]:
+    number = -1
+    try:
+        for number, cells in enumerate(filter(None, rows)):
+            yield number, cells
+    except csv.Error:
+        requirement = "a table with closed quotation marks and the line ends of Unix or Windows"
+        raise refusal("input", requirement, f"row {number + 1} of {path}") from None
 
 
 def read_lines(
@@ -139,11 +170,11 @@ def _open(path: epath.Path) -> Iterator[BinaryIO]:
             raise refusal("input", "a whole compressed table", received, "Download it again.") from None
 
 
-def _decode(line: bytes) -> str:
+def _decode(line: bytes, number: int, path: epath.PathLike) -> str:
     try:
         return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        received = f"byte {error.object[error.start]:#x}"
+        received = f"byte {error.object[error.start]:#x} in line {number} of {path}"
         raise refusal("input", "UTF-8", received, "Save the table as UTF-8.") from None
 
 
@@ -163,11 +194,12 @@ def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike
             raise refusal(column, f"different in every row of {path}", received, "Delete one of them.")
 
 
-def state_of_code(code: str, column: str) -> LabelState:
-    """The state that a table's cell means, or the error sentence; "1.0" is read as "1"."""
+def state_of_code(code: str, column: str, place: str = "") -> LabelState:
+    """The state that a table's cell means, or the error sentence with its place; "1.0" is read as "1"."""
     text = code.strip().removesuffix(".0")
     text = "0" if text == "-0" else text
-    require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, "Code the labels as CheXpert does.")
+    advice = f"It is {place}." if place else "Code the labels as CheXpert does."
+    require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, advice)
     return STATE_OF_CODE[text]
 
 

@@ -188,6 +188,23 @@ def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tm
     assert manifest.counts["images_with_sentences"] == 9
 
 
+@pytest.mark.parametrize(
+    ("precedence", "heart"), [("", LabelState.NOT_MENTIONED), ("table", LabelState.POSITIVE)]
+)
+def test_the_table_of_a_published_archive_is_complete_by_default(
+    archive, jobs, tmp_path, records_of, precedence, heart
+):
+    archive.add_image(1, 1, edema="0")
+    archive.add_report(1, 1, "Mild edema. Cardiomegaly.")
+    jobs(label_reports, "reports")
+    reports = str(tmp_path / "reports")
+    manifest = jobs(decode_images, "images", reports=reports, label_precedence=precedence)
+    (record,) = records_of(tmp_path / "images")
+    assert record["label_states"].tolist() == [LabelState.NEGATIVE, heart, 0, 0, 0]
+    assert manifest.counts["labels_of_report"] == bool(heart)
+    assert manifest.counts["labels_overruled"] == 1 + (not heart)
+
+
 def test_reports_that_do_not_fit_get_the_sentence(archive, jobs, tmp_path):
     archive.add_image(1, 1)
     archive.add_report(1, 1, "Mild edema.")
@@ -214,26 +231,6 @@ def test_reports_that_do_not_fit_get_the_sentence(archive, jobs, tmp_path):
     with pytest.raises(ValueError, match=f"`{name}` must be of the manifest's SHA-256"):
         jobs(decode_images, "others", reports=reports)
     assert not (tmp_path / "others").exists()
-
-
-def test_csv_table_gives_both_kinds_of_records(jobs, archive, concepts, monkeypatch, tmp_path, records_of):
-    monkeypatch.undo()  # the real source
-    paths = [archive.add_image(patient, 1) for patient in range(3)]
-    lines = ["path,patient_id,study_id,report,Edema", f"{paths[0]},p0,s0,,1"]
-    lines += [f"{paths[1]},p1,s1,FINDINGS: Mild cardiomegaly.,", f"{paths[2]},p2,s2,,"]
-    (tmp_path / "table.csv").write_text("\n".join(lines))
-    told = {"source": "csv", "input": str(tmp_path / "table.csv"), "concepts": concepts}
-    label_reports.run(output=str(tmp_path / "reports"), **told)
-    told |= {"image_size": 16, "reports": str(tmp_path / "reports")}
-    manifest = decode_images.run(output=str(tmp_path / "images"), **told)
-    records = {record["record_key"].decode(): record for record in records_of(tmp_path / "images")}
-    states = [records[key_of("record", str(path))]["label_states"].tolist() for path in paths]
-    # The table's label; without one, what the study's own report says; without that, nothing.
-    assert states == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
-    assert manifest.counts["images_with_labels"] == 2
-    # A file that the table names is part of the input.
-    os.utime(paths[2], ns=(1, 1))
-    assert decode_images.run(output=str(tmp_path / "images"), **told).made_from != manifest.made_from
 
 
 def test_real_images_of_nih_chestxray14(medclip_data, tmp_path, records_of):

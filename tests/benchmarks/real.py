@@ -82,6 +82,7 @@ def make_records(data: pathlib.Path, workdir: pathlib.Path, config: RunConfig) -
             input=str(table),
             output=str(workdir / f"images-{fold}"),
             image_size=config.data.stored_image_size,
+            key_salt="medclip_keras",  # public images; the keys decide their order
         )
 
 

@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -42,6 +43,17 @@ def test_patients_are_read_where_there_are_any(folder):
     assert manifest.task.classes == ("covid", "normal")
 
 
+def test_a_table_reads_as_a_spreadsheet_saves_it(folder):
+    saved = "\ufeffcovid;normal;patient_id;path\r\n1;0; a ;0.png\r\n;1;a;.\\1.png\r\n;;;\r\n0;;b;2.png\r\n"
+    manifest = read(folder, saved)
+    assert [pathlib.Path(path) for path in manifest.paths] == [folder / f"{n}.png" for n in range(3)]
+    assert manifest.numbers == (1, 2, 4)
+    assert (manifest.task.name, manifest.task.classes) == ("multi_label", ("covid", "normal"))
+    assert manifest.task.patient_ids.tolist() == ["a", "a", "b"]
+    known = [[1, 0], [np.nan, 1], [0, np.nan]]
+    np.testing.assert_array_equal(manifest.task.labels, known)
+
+
 def test_shipped_prompts_serve_their_own_classes(folder):
     manifest = read(folder, "path,Pneumonia\n0.png,1\n1.png,0\n", prompts="")
     assert list(manifest.prompts) == ["Pneumonia", "No Finding"]
@@ -51,13 +63,13 @@ def test_shipped_prompts_serve_their_own_classes(folder):
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ("file,covid,normal\n0.png,1,0\n", "first column is `path`"),
-        ("path,covid,covid\n0.png,1,0\n", "each once"),
+        ("file,covid,normal\n0.png,1,0\n", "`path` must be a column of"),
+        ("path,covid,covid\n0.png,1,0\n", "`column` must be different from all other columns"),
+        ("path,covid,normal\nD:\\0.png,1,0\n", "without a drive letter or a server's name"),
         ("path\n0.png\n", "at least one class column"),
         ("path,covid,normal\n", "at least one row"),
-        ("path,covid,normal\n0.png,1,yes\n", "0 or 1 in column 'normal', line 2. Received: 'yes'"),
-        ("path,covid,normal\n0.png,1\n", "0 or 1 in column 'normal', line 2. Received: None"),
-        ("path,covid,normal\n0.png,1,0\nnone.png,1,0\n", "1 of 2 missing, the first in line 3"),
+        ("path,covid,normal\n0.png,1,yes\n", "`normal` must be 1, 0 or blank. Received: 'yes'. It is row 1"),
+        ("path,covid,normal\n,,\n0.png,1,0\nnone.png,1,0\n", "1 of 2 missing, the first in row 3"),
         ("path,covid,flu\n0.png,1,0\n", "`prompts` must be a file with the class 'flu'"),
         ("path,covid\n0.png,1\n1.png,0\n", "`prompts` must be a file of the manifest's classes"),
     ],
@@ -85,7 +97,7 @@ def test_files_are_embedded_in_their_order(folder):
     assert embed_files(embed, manifest).tolist() == [[2.0], [0.0]]
 
 
-def test_a_broken_image_is_named_by_its_line(folder):
-    manifest = read(folder, "path,covid,normal\n2.png,1,0\n1.png,0,1\n0.png,0,1\n")
-    with pytest.raises(ValueError, match=r"line\(s\) 3'\."):
+def test_a_broken_image_is_named_by_its_row(folder):
+    manifest = read(folder, "path,covid,normal\n2.png,1,0\n,,\n1.png,0,1\n0.png,0,1\n")
+    with pytest.raises(ValueError, match=r"row\(s\) 3'\."):
         embed_files(embed, manifest)

@@ -1,5 +1,8 @@
 """Everybody's own table."""
 
+import csv as builtin_csv
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ TABLE = """path,patient_id,study_id,split,view,report,Pleural Effusion,Cardiomeg
 images/1.png,p17,s1,train,PA,"FINDINGS: Small left effusion.
 No pneumothorax.",1,0,north,1
 images/2.png,p17,s1,val,lateral,"FINDINGS: Small left effusion.
-No pneumothorax.",,-1.0,north,0
+No pneumothorax.",,-1.0,north,0.0
 ,p23,s3,,,IMPRESSION: No acute disease.,,,south,
 /absolute/4.png,p24,s4,TEST,,,0,1,south,2
 gs://bucket/5.png,p25,,,,,,,,
@@ -41,7 +44,8 @@ def test_image_rows_are_the_rows_with_a_path(table, tmp_path):
     assert [row.path for row in rows] == [*relative, "/absolute/4.png", "gs://bucket/5.png"]
     assert [row.image_id for row in rows][:2] == ["images/1.png", "images/2.png"]
     assert [row.patient_id for row in rows] == ["p17", "p17", "p24", "p25"]
-    assert [row.study_id for row in rows] == ["s1", "s1", "s4", "row 5"]
+    assert [row.study_id for row in rows] == ["s1", "s1", "s4", "row 5 of mine.csv"]
+    assert [row.number for row in rows] == [1, 2, 4, 5]
     assert [row.split for row in rows] == ["train", "valid", "test", ""]
     assert [row.view for row in rows] == ["frontal", "lateral", "", ""]
 
@@ -52,8 +56,9 @@ def test_labels_are_read_as_chexpert_codes_them(table):
     assert effusion == ["POSITIVE", "NOT_MENTIONED", "NEGATIVE", "NOT_MENTIONED"]
     heart = [label["Cardiomegaly"].name for label in labels]
     assert heart == ["NEGATIVE", "UNCERTAIN", "POSITIVE", "NOT_MENTIONED"]
-    # A column of another concept table counts where it holds a code.
+    # A column of another concept table counts where it holds a code, also one saved as a float.
     assert labels[0]["scanner"] == LabelState.POSITIVE  # the job drops it unless the concept table has it
+    assert labels[1]["scanner"] == LabelState.NEGATIVE
     assert "scanner" not in labels[2]
     assert "hospital" not in labels[0]
     assert "report" not in labels[0]
@@ -72,7 +77,55 @@ def test_a_row_with_image_and_report_joins_without_a_study_column(tmp_path):
     path = tmp_path / "plain.csv"
     path.write_text("path,patient_id,report\na.png,p1,No effusion is seen.\nb.png,p2,Large effusion.\n")
     images, reports = list(csv.image_rows(path)), list(csv.report_rows(path))
-    assert [row.study_id for row in images] == [row.study_id for row in reports] == ["row 1", "row 2"]
+    studies = ["row 1 of plain.csv", "row 2 of plain.csv"]
+    assert [row.study_id for row in images] == [row.study_id for row in reports] == studies
+
+
+def test_rows_of_two_tables_are_no_study(tmp_path):
+    texts = {"images.csv": "path,patient_id\na.png,p1\n", "reports.csv": "report,patient_id\nClear.,p2\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (image,) = csv.image_rows(tmp_path / "images.csv")
+    (report,) = csv.report_rows(tmp_path / "reports.csv")
+    assert image.study_id != report.study_id
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_reads_as_a_spreadsheet_saves_it(table, tmp_path, delimiter):
+    rows = [*builtin_csv.DictReader(TABLE.splitlines(keepends=True))]
+    columns = ["Cardiomegaly", *(name for name in rows[0] if name != "Cardiomegaly"), ""]
+    saved = tmp_path / "saved.csv"
+    with saved.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = builtin_csv.DictWriter(file, columns, restval="", delimiter=delimiter)  # ends lines by CRLF
+        writer.writeheader()
+        writer.writerows({**row, "patient_id": f" {row['patient_id']} "} for row in rows)
+        writer.writerow({})
+        writer.writerow({"view": " "})
+    expected = [replace(row, study_id=row.study_id.replace("mine", "saved")) for row in csv.image_rows(table)]
+    assert list(csv.image_rows(saved)) == expected
+    contents = [row.content for row in csv.report_rows(table)]
+    assert [row.content for row in csv.report_rows(saved)] == contents
+
+
+def test_backslashes_separate_folders(tmp_path):
+    (tmp_path / "mine.csv").write_text("path,patient_id\nimages\\a\\1.png,p1\ngs://b/odd\\name.png,p1\n")
+    rows = list(csv.image_rows(tmp_path / "mine.csv"))
+    assert [row.image_id for row in rows] == ["images/a/1.png", "gs://b/odd\\name.png"]
+    assert [row.path for row in rows] == [str(tmp_path / "images/a/1.png"), "gs://b/odd\\name.png"]
+
+
+def test_unused_columns_are_counted_by_their_filled_cells(table):
+    assert csv.unused_columns(table, ["Pleural Effusion", "Cardiomegaly"]) == {"hospital": 4, "scanner": 3}
+    with pytest.raises(ValueError, match=r"`scanner` must be 1, 0, -1 .*Received: '2'. It is row 4 of"):
+        csv.unused_columns(table, ["scanner"])
+
+
+def test_a_report_may_be_longer_than_the_limit_of_the_csv_module(tmp_path):
+    text = "No effusion. " * 12_000
+    assert len(text) > 131_072
+    (tmp_path / "long.csv").write_text(f"patient_id,report\np1,{text}\n")
+    (row,) = csv.report_rows(tmp_path / "long.csv")
+    assert row.content == text.encode()
 
 
 def test_dicom_files_are_pictures_and_tell_their_view(tmp_path, dicom_file):
@@ -97,11 +150,26 @@ def test_a_row_without_text_is_a_bad_row():
         ("file,patient_id\na.png,p\n", r"`path` must be a column of"),
         ("path,patient_id,pleural_effusion\na.png,p,1\n", r"`column` must be written 'Pleural Effusion'"),
         ("path,patient_id,Study ID\na.png,p,1\n", r"`column` must be written 'study_id'"),
-        ("path,patient_id,Edema\na.png,p,yes\n", r"`Edema` must be 1, 0, -1 or blank. Received: 'yes'"),
-        ("path,patient_id,view\na.png,p,oblique\n", r"`view` must be one of .*Received: 'oblique'"),
+        (
+            "path,patient_id,Edema\na.png,p,yes\n",
+            r"`Edema` must be .* Received: 'yes'. It is row 1 of .*wrong",
+        ),
+        ("path,patient_id,view\na.png,p,oblique\n", r"`view` must be .*Received: 'oblique'. It is row 1 of"),
         ("path,patient_id,split\na.png,p,dev\n", r"`split` must be one of .*Received: 'dev'"),
         ("path,patient_id\na.png,\n", r"`patient_id` must be filled. Received: 'row 1 of"),
         ("path,patient_id\na.png,p,extra\n", r"`input` must be a table whose rows are as long"),
+        ("path,patient_id,Edema,Edema\na.png,p,1,0\n", r"`column` must be different .*Received: \['Edema'\]"),
+        (
+            'path,patient_id,report\na.png,p,\na.png,p,"No\nc.png,p,\n',
+            r"closed quotation .*'row 2 of .*wrong",
+        ),
+        ("path,patient_id\ra.png,p\r", r"line ends of Unix or Windows. Received: 'row 0 of"),
+        ("path,patient_id\na.png,p\nC:\\a.png,p\n", r"`path` must be a path without a drive.*'row 2 of"),
+        (
+            "path,patient_id\nd:/a.png,p\n",
+            r"drive letter.*'row 1 of .*Write it relative to the table's folder",
+        ),
+        ("path,patient_id\n\\\\pacs\\a.png,p\n", r"without a drive letter or a server's name.*'row 1 of"),
     ],
 )
 def test_wrong_tables_are_refused(tmp_path, text, sentence):

@@ -139,11 +139,11 @@ def test_a_table_is_opened_once_for_all_its_rows(layout, write, opened):
         assert tables or source.__name__.endswith(("openi", "covid")), "no table was seen"
 
 
-def test_a_job_opens_a_table_before_its_pipeline_and_in_it(write, opened):
+def test_a_job_opens_a_table_twice_before_its_pipeline_and_once_in_it(write, opened):
     _, options = write("csv, write_layout")
     opened.clear()
     decode_images.run(**options)
-    assert opened == 2 * [options["input"]]
+    assert opened == 3 * [options["input"]]
 
 
 @pytest.mark.parametrize(
