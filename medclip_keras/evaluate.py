@@ -9,6 +9,7 @@ Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/)
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify
+from medclip_keras.inference import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
@@ -39,7 +41,7 @@ from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import LoadedModel, load_model
 
-SPLIT = "test"
+SPLITS = ("train", "valid", "test", "all")
 TASKS = ("zero_shot", "retrieval", "probe")
 
 
@@ -86,6 +88,7 @@ def measure(
     subject: Subject,
     output: epath.PathLike,
     *,
+    split: str = "test",
     own_images: ImageManifest | None = None,
     console: Console | None = None,
 ) -> Json:
@@ -97,13 +100,13 @@ def measure(
         ValueError: records that do not fit the model, nothing to evaluate, an image that cannot be decoded.
     """
     console, config = console or Console(), subject.config
-    results = _measure_records(subject) if config.data.images else {}
+    results = _measure_records(subject, split) if config.data.images else {}
     if own_images:
         results[own_images.name] = _measure_own_images(subject, own_images)
     made_from = {
         "run": config.name,
         "seed": config.seed,
-        "split": SPLIT,
+        "split": split,
         "logit_scale": subject.embedders[TRAINED].logit_scale,
         "evaluation": to_dict(config)["evaluation"],
         "records": {p: read_manifest(p).fingerprint for p in (*config.data.images, *config.data.texts)},
@@ -118,18 +121,18 @@ def measure(
     return metrics
 
 
-def _measure_records(subject: Subject) -> dict[str, DatasetResult]:
+def _measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     config, tasks = subject.config, subject.config.evaluation.tasks
-    runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, SPLIT).items()}
+    runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
     return evaluate(
         subject.embedders[TRAINED],
-        {name: evaluation_images(run, SPLIT) for name, run in runs.items()},
-        evaluation_sentences(config, SPLIT) if "retrieval" in tasks else (),
+        {name: evaluation_images(run, split) for name, run in runs.items()},
+        evaluation_sentences(config, split) if "retrieval" in tasks else (),
         config.evaluation,
         subject.concepts.names,
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
-        labelled={name: _labelled(run) for name, run in runs.items()} if "probe" in tasks else {},
+        labelled={name: _labelled(run) for name, run in runs.items() if "probe" in tasks and split == "test"},
     )
 
 
@@ -145,10 +148,11 @@ def _labelled(config: RunConfig) -> Labelled:
 
 def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetResult:
     prompts, embedders = ClassPrompts.of(manifest.prompts), subject.embedders
+    read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
         manifest.task,
         prompts,
-        {who: embed_files(embedder.embed_files, manifest) for who, embedder in embedders.items()},
+        embed_files({who: e.embed_images for who, e in embedders.items()}, read, manifest),
         {who: embed_all_texts(embedder, prompts.texts) for who, embedder in embedders.items()},
         logit_scales={who: embedder.logit_scale for who, embedder in embedders.items()},
         bootstrap=Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed),
@@ -182,10 +186,14 @@ def _run(options: argparse.Namespace) -> None:
     advice = "Name folders of image and report records; a SavedModel has none."
     has_images = bool(options.workdir or options.records or options.manifest)
     require(has_images, "--records", form, options.records, advice)
-    tasks = tuple(filter(None, options.tasks.split(",")))
+    tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
     for task in tasks:
         require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task)
-    own_images = read_image_manifest(options.manifest, options.prompts) if options.manifest else None
+    probed = "probe" in tasks and options.split != "test"
+    require(not probed, "--tasks", f"without probe for --split {options.split}", options.tasks)
+    own_images = None
+    if options.manifest:
+        own_images = read_image_manifest(options.manifest, options.prompts, classes)
     images, texts = find_records(options.records)
     workdir, saved_model = options.workdir, options.saved_model
     subject = subject_of_workdir(workdir) if workdir else subject_of_saved_model(saved_model)
@@ -193,10 +201,17 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("data", images=tuple(images), texts=tuple(texts))
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
+    if findings:
+        subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
     home = workdir or (options.records or [epath.Path(options.manifest).parent])[0]
-    measure(subject, options.output or epath.Path(home) / "evaluation", own_images=own_images)
+    output = options.output or epath.Path(home) / "evaluation"
+    measure(subject, output, split=options.split, own_images=own_images)
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -206,7 +221,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")
     add = parser.add_argument
     add("--records", nargs="+", default=[], metavar="DIR", help="images and reports (default: the run's)")
+    add("--split", default="test", choices=SPLITS, help="records to evaluate on (default %(default)s)")
+    add("--findings", default="", metavar="NAME,…", help="findings to evaluate (default: the run's)")
+    add(
+        "--task",
+        default="multi_label",
+        choices=["multi_label", "single_finding"],
+        help="of --findings: each "
+        "a question of all images (default), or one choice for images with exactly one of them",
+    )
     add("--manifest", default="", metavar="CSV", help="own images: path, optionally patient_id, 0/1 classes")
+    add("--classes", default="", metavar="NAME,…", help="columns of --manifest (default: all others)")
     add("--prompts", default="", metavar="JSON", help="{class: [prompt, …]} (default: the shipped ones)")
     add("--tasks", default="", metavar=",".join(TASKS), help="tasks to evaluate (default: the run's)")
     add("--output", default="", metavar="DIR", help="default: evaluation/ in the first folder named above")

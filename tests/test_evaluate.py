@@ -5,6 +5,7 @@ import types
 import keras
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from beam_jobs import decode_images, label_reports
 from medclip_keras.config import (
@@ -114,6 +115,66 @@ def test_data_sets_are_measured_separately_into_the_folder_of_the_first_records(
     assert metrics["data"]["phantom"]["zero_shot"]["num_images"] == num_images
 
 
+def test_other_findings_and_all_splits_are_evaluated_after_training(run, tmp_path):
+    """Each finding of all records, as an external test set needs them, and the scores of images."""
+    findings = ["Cardiomegaly", "No such", "Pneumothorax"]
+    arguments = ["--workdir", str(run.workdir), "--split", "all", "--output", str(tmp_path)]
+    arguments += ["--tasks", "zero_shot", "--findings"]
+    assert main([*arguments, ",".join(findings)]) == 1
+    findings.remove("No such")
+    assert main([*arguments, ", ".join(findings)]) == 0
+    states = [
+        state
+        for split in ("train", "valid", "test")
+        for batch in evaluation_images(run.config, split).as_numpy_iterator()
+        for state in zip(batch["record_key"], batch["label_states"], strict=True)
+    ]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    found = metrics["data"]["phantom"]["zero_shot"]
+    column = load_concepts(run.config.data.images[0]).names.index("Cardiomegaly")
+    truth = {key.decode(): {0: "0", 1: "1", 2: "0", 3: ""}[int(row[column])] for key, row in states}
+    assert metrics["split"] == "all"
+    assert found["num_images"] == len(states)
+    assert found["num_positive"] == {"Cardiomegaly": list(truth.values()).count("1"), "Pneumothorax": 0}
+    assert found["undefined"] == ["Pneumothorax"]  # no phantom has it
+    by_class = found["trained"]["ensemble"]["by_class"]
+    assert by_class["Pneumothorax"]["auroc"]["value"] is None
+    assert found["trained"]["ensemble"]["auroc"]["value"] == by_class["Cardiomegaly"]["auroc"]["value"]
+    assert (
+        "not in the macro AUROC, for no image has them or every image has: Pneumothorax"
+        in (tmp_path / "report.html").read_text()
+    )
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        scores = [row for row in csv.DictReader(file) if row["class"] == "Cardiomegaly"]
+    assert {row["image"]: row["truth"] for row in scores} == truth
+    known = [row for row in scores if row["truth"]]
+    area = roc_auc_score([int(row["truth"]) for row in known], [float(row["score"]) for row in known])
+    assert area == pytest.approx(by_class["Cardiomegaly"]["auroc"]["value"], abs=1e-3)
+
+
+def test_a_column_of_no_finding_changes_no_other_class(run, own_images, tmp_path):
+    """Scores of the classes and macro AUROC are equal with and without it."""
+    header, *rows = [line.split(",") for line in own_images.table.read_text().splitlines()]
+    rows.append([rows[0][0], "0", "0"])  # without one finding each: several questions
+    found = {}
+    for name, column in {"without": None, "with": "No Finding"}.items():
+        table = own_images.folder / f"{name}.csv"
+        written = [[*row, str(int("1" not in row[1:]))] if column else row for row in rows]
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([[*header, column] if column else header, *written])
+        output = tmp_path / name
+        assert (
+            main(["--saved_model", str(run.saved_model), "--manifest", str(table), "--output", str(output)])
+            == 0
+        )
+        (data,) = json.loads((output / "metrics.json").read_text())["data"].values()
+        found[name] = data["zero_shot"]["trained"]["ensemble"]
+    assert found["with"]["auroc"]["value"] == found["without"]["auroc"]["value"]
+    assert set(found["with"]["by_class"]) - set(found["without"]["by_class"]) == {"No Finding"}
+    for name, values in found["without"]["by_class"].items():
+        assert found["with"]["by_class"][name]["auroc"]["value"] == values["auroc"]["value"]
+
+
 @pytest.fixture
 def own_images(run, tmp_path):
     """The phantom test images with exactly one of two findings as PNG files, a table and prompts."""
@@ -154,7 +215,7 @@ def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
     (own_images.folder / own_images.rows[1][0]).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
     arguments = ["--manifest", str(own_images.table), "--prompts", str(own_images.prompts)]
     assert main(["--saved_model", str(run.saved_model), *arguments]) == 1
-    assert "cannot be decoded in row(s) 2'. Replace it" in capsys.readouterr().err
+    assert "cannot be read in row 2 (it is not a whole JPEG, PNG or DICOM file)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -163,6 +224,10 @@ def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
         (
             ["--workdir", "{workdir}", "--tasks", "zero_shot,linear_probe"],
             "`--tasks` must be a list of zero_shot, retrieval, probe. Received: 'linear_probe'.",
+        ),
+        (
+            ["--workdir", "{workdir}", "--split", "all", "--tasks", "zero_shot,probe"],
+            "`--tasks` must be without probe for --split all. Received: 'zero_shot,probe'.",
         ),
         (["--workdir", "{workdir}", "--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),

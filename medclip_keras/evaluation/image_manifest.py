@@ -1,13 +1,13 @@
 """The user's own images: a table of paths and 0/1 columns, and prompts for its classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
 
-from medclip_keras.errors import near_names, refusal, require
-from medclip_keras.evaluation.arrays import Floats
+from medclip_keras.errors import near_names, require
+from medclip_keras.evaluation.arrays import Array, ByModel, Floats
 from medclip_keras.evaluation.prompts import Prompts, read_prompts, shipped_prompts
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
@@ -24,15 +24,19 @@ class ImageManifest:
     name: str  # of the CSV file
     paths: tuple[str, ...]  # (num_images,)
     numbers: tuple[int, ...]  # (num_images,) of the rows; the first row after the header is row 1
-    task: Task  # "single_finding" if every image has exactly one of several classes
+    task: Task  # "single_finding" if every image has exactly one of several findings, or of two classes
     prompts: Prompts  # of the classes, and the normal prompts of "No Finding", if any
 
 
-def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
+def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str] = ()) -> ImageManifest:
     """Read a table with the columns `path`, optionally `patient_id`, and one column a class.
 
     A class's cell is 1, 0, or blank for not known. Image paths are relative to the file's folder.
-    `prompts_path` is a JSON file {class: [prompt, …]}; without it the classes' names select shipped prompts.
+
+    Args:
+        path: of the table.
+        prompts_path: a JSON file {class: [prompt, …]}; "": the classes' names select shipped prompts.
+        classes: the columns to evaluate; (): every column but `path` and `patient_id`.
 
     Raises:
         ValueError: a missing file, column or prompt, a cell that is none of these; before any image is read.
@@ -41,11 +45,13 @@ def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
     require(file.is_file(), "manifest", "a CSV file", path, "Check the path.")
     rows = [row for row in read_table(path, ("path",), strict=True) if any(map(str.strip, row.values()))]
     require(bool(rows), "manifest", "a CSV file with at least one row", f"{path} without rows")
-    classes = tuple(name for name in rows[0] if name not in ("", "path", "patient_id"))
-    require(bool(classes), "manifest", "a table with at least one class column", list(rows[0]))
-    labels = np.array(
-        [[row.choose(name, _LABEL_OF_CELL, "1, 0 or blank") for name in classes] for row in rows]
-    )
+    columns = tuple(name for name in rows[0] if name not in ("", "path", "patient_id"))
+    require(bool(columns), "manifest", "a table with at least one class column", list(rows[0]))
+    for name in classes:
+        require(name in columns, "--classes", "columns of the manifest", name, near_names(name, columns))
+    form = "1, 0 or blank" if classes else "1, 0 or blank, unless --classes names other columns"
+    classes = tuple(classes) or columns
+    labels = np.array([[row.choose(name, _LABEL_OF_CELL, form) for name in classes] for row in rows])
     numbers = tuple(row.number for row in rows)
     paths = tuple(str(file.parent / row.image_name()) for row in rows)
     missing = [n for n, image in zip(numbers, paths, strict=True) if not epath.Path(image).is_file()]
@@ -54,46 +60,45 @@ def read_image_manifest(path: str, prompts_path: str = "") -> ImageManifest:
     # Without patient_id every image counts as a patient.
     patients = np.array([row.get("patient_id", "").strip() or f"row {row.number}" for row in rows], np.str_)
     one_each = len(classes) > 1 and bool((labels.sum(axis=1) == 1).all())
+    one_each &= (
+        len(classes) == 2 or NO_FINDING not in classes
+    )  # else the contrast would depend on this column
     name = "single_finding" if one_each else "multi_label"
-    task = Task(name, classes, np.arange(len(rows)), labels, patients)
+    names = np.array([row["path"] for row in rows], np.str_)
+    task = Task(name, classes, np.arange(len(rows)), labels, patients, names)
     return ImageManifest(file.stem, paths, numbers, task, _prompts(classes, prompts_path))
 
 
-def embed_files(embed: Callable[[list[bytes]], Floats], manifest: ImageManifest) -> Floats:
+def embed_files(
+    embed: Mapping[str, Callable[[Array], Floats]], read: Callable[[str], Array], manifest: ImageManifest
+) -> ByModel:
     """Embed the images of a manifest in chunks.
 
     Args:
-        embed: image files to embeddings (B, D); raises if one of them is not an image.
+        embed: model → function of stored images uint8 (B, S, S, 1) to (B, D).
+        read: path → the stored image uint8 (S, S, 1) of a file; raises ValueError with the reason.
+        manifest: names the files.
 
     Returns:
-        float32 (num_images, D).
+        Model → float32 (num_images, D).
 
     Raises:
-        ValueError: a file is not a JPEG or PNG image; its row is named.
+        ValueError: files that cannot be read; their rows are named.
     """
-    embedded = []
+    embedded: dict[str, list[Floats]] = {who: [] for who in embed}
     for start in range(0, len(manifest.paths), _FILES_AT_ONCE):
-        contents = [epath.Path(p).read_bytes() for p in manifest.paths[start : start + _FILES_AT_ONCE]]
-        try:
-            embedded.append(embed(contents))
-        except Exception:
-            numbers = manifest.numbers[start : start + _FILES_AT_ONCE]
-            numbered = zip(numbers, contents, strict=True)
-            bad = [str(n) for n, content in numbered if not _can_embed(embed, content)]
-            if not bad:
-                raise
-            received = f"a file that cannot be decoded in row(s) {', '.join(bad)}"
-            advice = "Replace it or remove the row."
-            raise refusal("manifest", "a table of JPEG or PNG images", received, advice) from None
-    return np.concatenate(embedded)
-
-
-def _can_embed(embed: Callable[[list[bytes]], Floats], content: bytes) -> bool:
-    try:
-        embed([content])
-    except Exception:
-        return False
-    return True
+        squares, bad = [], []
+        chunk = slice(start, start + _FILES_AT_ONCE)
+        for number, path in zip(manifest.numbers[chunk], manifest.paths[chunk], strict=True):
+            try:
+                squares.append(read(path))
+            except ValueError as error:
+                bad.append(f"row {number} ({error})")
+        form, advice = "a table of JPEG, PNG or DICOM images", "Replace the file or remove the row."
+        require(not bad, "manifest", form, f"a file that cannot be read in {', '.join(bad)}", advice)
+        for who, function in embed.items():
+            embedded[who].append(function(np.stack(squares)))
+    return {who: np.concatenate(parts) for who, parts in embedded.items()}
 
 
 def _prompts(classes: Sequence[str], prompts_path: str) -> Prompts:

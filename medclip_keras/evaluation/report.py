@@ -1,15 +1,17 @@
-"""Outputs of an evaluation: metrics.json, the plots as PNG, and one self-contained report.html."""
+"""Outputs of an evaluation: metrics.json, scores.csv, plots as PNG, and one self-contained report.html."""
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Mapping
 
+import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.plots import draw
-from medclip_keras.evaluation.results import DatasetResult, Json
+from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
 from medclip_keras.evaluation.table import COLUMNS, by_class, rows, sizes
 from medclip_keras.pages import fill_template, html_table
 
@@ -29,8 +31,9 @@ def write(
 ) -> Json:
     """Write all outputs into a folder, metrics.json last; return its content.
 
-    Plots are figures/<data set>/<plot>.png. metrics.json holds `made_from`, the run, seed and other inputs in
-    JSON types, and under "data" each data set's metrics.
+    scores.csv has a row an image and class of zero-shot classification: the trained model's ensemble score,
+    and the truth as 1, 0 or blank. Plots are figures/<data set>/<plot>.png. metrics.json holds `made_from`,
+    the run, seed and other inputs in JSON types, and under "data" each data set's metrics.
     """
     directory = epath.Path(directory)
     sections = []
@@ -46,9 +49,24 @@ def write(
     note = ", ".join(f"{k} {v}" for k, v in shown.items())
     page = fill_template("medclip_keras.evaluation", "report.html", title=title, note=note, sections=sections)
     (directory / "report.html").write_text(page)
+    _write_scores(results, directory / "scores.csv")
     metrics = {**made_from, "data": {name: result.metrics for name, result in results.items()}}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return metrics
+
+
+def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> None:
+    with path.open("w") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("data_set", "image", "class", "score", "truth"))
+        for data_set, result in results.items():
+            if not result.zero_shot:
+                continue
+            task, scores = result.zero_shot.task, result.zero_shot.scores["ensemble"][TRAINED]
+            for name, of_image, labels in zip(task.names, scores, task.labels, strict=True):
+                for finding, score, label in zip(task.classes, of_image, labels, strict=True):
+                    truth = "" if np.isnan(label) else int(label)
+                    table.writerow((data_set, name, finding, f"{score:.6g}", truth))
 
 
 def _section(name: str, result: DatasetResult, plots: Mapping[str, bytes]) -> Json:

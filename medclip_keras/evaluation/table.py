@@ -99,6 +99,9 @@ def sizes(result: DatasetResult) -> str:
         parts.append(f"{counts['num_queries']} queries among {num_sentences} sentences")
     if "num_training_images" in counts:
         parts.append(f"{max(counts['num_training_images'].values())} training images")
+    if counts.get("undefined"):
+        undefined = ", ".join(counts["undefined"])
+        parts.append(f"not in the macro AUROC, for no image has them or every image has: {undefined}")
     return ", ".join(parts) or "nothing to evaluate"
 
 

@@ -28,6 +28,7 @@ class Task:
     rows: Ints  # (num_images,), positions in the data set's ImageIndex
     labels: Floats  # (num_images, num_classes) of 0, 1 and NaN (unknown)
     patient_ids: Strings  # (num_images,)
+    names: Strings  # (num_images,), record keys, or paths as a manifest has them
 
     @property
     def is_single(self) -> bool:
@@ -41,6 +42,12 @@ class Task:
         return self.classes if self.is_single or not abnormal else abnormal
 
     @property
+    def undefined(self) -> tuple[str, ...]:
+        """The classes without a positive or without a negative image: they have no AUROC."""
+        has_both = (self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)  # (num_classes,)
+        return tuple(name for name, both in zip(self.classes, has_both, strict=True) if not both)
+
+    @property
     def class_index(self) -> Ints:
         """The one class of each image, int (num_images,); of single_finding only."""
         index: Ints = self.labels.argmax(axis=1)
@@ -52,6 +59,7 @@ class Task:
             "task": self.name,
             "num_images": len(self.rows),
             "num_patients": len(set(self.patient_ids)),
+            "undefined": list(self.undefined),
             "num_positive": {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)},
         }
 
@@ -109,7 +117,8 @@ def single_finding_task(
     class_index = only_finding(index.label_states, [concept_names.index(name) for name in findings])
     rows = first_of_each_class(class_index, index.record_keys, per_class)
     labels = np.eye(len(findings))[class_index[rows]]
-    return Task("single_finding", tuple(findings), rows, labels, index.patient_ids[rows])
+    names = index.patient_ids[rows], index.record_keys[rows]
+    return Task("single_finding", tuple(findings), rows, labels, *names)
 
 
 def make_task(
@@ -129,7 +138,8 @@ def make_task(
         positive = states == LabelState.POSITIVE
         uncertain = states == LabelState.UNCERTAIN
         labels[:, k] = ~positive if name == ABNORMAL else np.where(uncertain, np.nan, positive)
-    return Task("multi_label", config.findings, np.arange(len(index)), labels, index.patient_ids)
+    names = index.patient_ids, index.record_keys
+    return Task("multi_label", config.findings, np.arange(len(index)), labels, *names)
 
 
 def check_findings(config: EvaluationConfig, concept_names: Sequence[str]) -> list[str]:

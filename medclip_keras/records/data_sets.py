@@ -15,7 +15,7 @@ def data_sets(data: DataConfig, split: str) -> dict[str, DataConfig]:
     found = {}
     for directory in data.images:
         manifest = read_manifest(directory)
-        if not manifest.splits.get(split, {}).get("num_records"):
+        if not any(part["num_records"] for part in manifest.parts(split)):
             continue
         name, number = manifest.source, 2
         while name in found:

@@ -53,6 +53,10 @@ class Manifest:
         del content["made_from"], content["counts"]
         return sha256_of(content)
 
+    def parts(self, split: str) -> list[Mapping[str, Any]]:
+        """The contents of one split, or of every split for "all"."""
+        return [part for name, part in self.splits.items() if split in ("all", name)]
+
     @property
     def num_records(self) -> int:
         """Records of all splits."""
@@ -117,10 +121,10 @@ def load_concepts(directory: epath.PathLike) -> ConceptTable:
     return table
 
 
-def find_damaged_shard(directory: epath.PathLike, manifest: Manifest, split: str = "") -> str:
-    """Describe the first missing or truncated shard of a split, or of all; "" if there is none."""
-    for name, content in manifest.splits.items():
-        for shard in content["shards"] if split in ("", name) else ():
+def find_damaged_shard(directory: epath.PathLike, manifest: Manifest, split: str = "all") -> str:
+    """Describe the first missing or truncated shard of a split, or of "all"; "" if there is none."""
+    for part in manifest.parts(split):
+        for shard in part["shards"]:
             path = epath.Path(directory) / shard["name"]
             length = path.stat().length if path.exists() else 0
             if length != shard["num_bytes"]:

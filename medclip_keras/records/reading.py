@@ -24,13 +24,13 @@ class RecordFolder:
     manifest: Manifest
 
     def files(self, split: str) -> list[str]:
-        """Paths of a split's shards, in their order."""
-        shards = self.manifest.splits.get(split, {}).get("shards", ())
-        return [str(epath.Path(self.directory) / shard["name"]) for shard in shards]
+        """Paths of a split's shards, or of all splits' for "all", in their order."""
+        parts = self.manifest.parts(split)
+        return [str(epath.Path(self.directory) / shard["name"]) for part in parts for shard in part["shards"]]
 
     def count(self, split: str, counted: str = "num_records") -> int:
         """Records of a split, or another count of the manifest: "num_sentences"."""
-        return int(self.manifest.splits.get(split, {}).get(counted, 0))
+        return sum(int(part.get(counted, 0)) for part in self.manifest.parts(split))
 
 
 def image_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:

@@ -37,10 +37,6 @@ class GraphEmbedder:
         require("image_features" in answer, "saved_model", form, sorted(answer), "Export the run again.")
         return answer["image_features"]
 
-    def embed_files(self, contents: list[bytes]) -> np.ndarray:
-        """Image files, JPEG or PNG, to float32 (B, D)."""
-        return self._call("encode_image", image_bytes=contents)["image_embeddings"]
-
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """Sentences (N,) to float32 (N, D)."""
         return self._call("encode_text", texts=texts)["text_embeddings"]

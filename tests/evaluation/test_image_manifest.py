@@ -15,9 +15,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(folder, table, prompts="prompts.json"):
+def read(folder, table, prompts="prompts.json", classes=()):
     (folder / "images.csv").write_text(table)
-    return read_image_manifest(str(folder / "images.csv"), str(folder / prompts) if prompts else "")
+    prompts = str(folder / prompts) if prompts else ""
+    return read_image_manifest(str(folder / "images.csv"), prompts, classes)
 
 
 def test_one_class_an_image_makes_a_single_finding_task(folder):
@@ -54,6 +55,18 @@ def test_a_table_reads_as_a_spreadsheet_saves_it(folder):
     np.testing.assert_array_equal(manifest.task.labels, known)
 
 
+def test_named_classes_leave_further_columns_alone(folder):
+    table = "age,path,covid,site,normal\n61,0.png,1,A,0\n48,1.png,0,B,1\n"
+    manifest = read(folder, table, classes=("normal", "covid"))
+    assert manifest.task.classes == ("normal", "covid")
+    assert manifest.task.labels.tolist() == [[0, 1], [1, 0]]
+    assert manifest.task.names.tolist() == ["0.png", "1.png"]
+    with pytest.raises(ValueError, match=r"unless --classes names other columns\. Received: '61'"):
+        read(folder, table)
+    with pytest.raises(ValueError, match=r"`--classes` must be columns .* Near names: covid"):
+        read(folder, table, classes=("covids",))
+
+
 def test_shipped_prompts_serve_their_own_classes(folder):
     manifest = read(folder, "path,Pneumonia\n0.png,1\n1.png,0\n", prompts="")
     assert list(manifest.prompts) == ["Pneumonia", "No Finding"]
@@ -68,7 +81,10 @@ def test_shipped_prompts_serve_their_own_classes(folder):
         ("path,covid,normal\nD:\\0.png,1,0\n", "without a drive letter or a server's name"),
         ("path\n0.png\n", "at least one class column"),
         ("path,covid,normal\n", "at least one row"),
-        ("path,covid,normal\n0.png,1,yes\n", "`normal` must be 1, 0 or blank. Received: 'yes'. It is row 1"),
+        (
+            "path,covid,normal\n0.png,1,yes\n",
+            "`normal` must be 1, 0 or blank, unless --classes names other columns. Received: 'yes'",
+        ),
         ("path,covid,normal\n,,\n0.png,1,0\nnone.png,1,0\n", "1 of 2 missing, the first in row 3"),
         ("path,covid,flu\n0.png,1,0\n", "`prompts` must be a file with the class 'flu'"),
         ("path,covid\n0.png,1\n1.png,0\n", "`prompts` must be a file of the manifest's classes"),
@@ -86,18 +102,25 @@ def test_missing_files_are_refused_without_their_names(folder):
     assert "smith" not in str(raised.value)
 
 
-def embed(contents):
-    if b"\x01" in contents:
-        raise RuntimeError("not an image")
-    return np.array([[float(content[0])] for content in contents], np.float32)
+def read_square(path):
+    value = pathlib.Path(path).read_bytes()[0]
+    if value == 1:
+        raise ValueError("it is no picture")
+    return np.full((2, 2, 1), value, np.uint8)
+
+
+MEANS = {"trained": lambda images: images.mean((1, 2)), "untrained": lambda images: -images.mean((1, 2))}
 
 
 def test_files_are_embedded_in_their_order(folder):
-    manifest = read(folder, "path,covid,normal\n2.png,1,0\n0.png,0,1\n")
-    assert embed_files(embed, manifest).tolist() == [[2.0], [0.0]]
+    embedded = embed_files(MEANS, read_square, read(folder, "path,covid,normal\n2.png,1,0\n0.png,0,1\n"))
+    assert {who: values.tolist() for who, values in embedded.items()} == {
+        "trained": [[2], [0]],
+        "untrained": [[-2], [0]],
+    }
 
 
 def test_a_broken_image_is_named_by_its_row(folder):
     manifest = read(folder, "path,covid,normal\n2.png,1,0\n,,\n1.png,0,1\n0.png,0,1\n")
-    with pytest.raises(ValueError, match=r"row\(s\) 3'\."):
-        embed_files(embed, manifest)
+    with pytest.raises(ValueError, match=r"cannot be read in row 3 \(it is no picture\)"):
+        embed_files(MEANS, read_square, manifest)

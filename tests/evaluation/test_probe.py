@@ -30,7 +30,7 @@ def blobs(rng, per_class, num_classes=3, num_features=8, distance=6.0, noise_onl
 
 def task_of(labels, name="single_finding"):
     rows = np.arange(len(labels))
-    return Task(name, tuple("abcdefgh"[: labels.shape[1]]), rows, labels, rows.astype(str))
+    return Task(name, tuple("abcdefgh"[: labels.shape[1]]), rows, labels, *[rows.astype(str)] * 2)
 
 
 def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=None):

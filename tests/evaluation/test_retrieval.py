@@ -50,7 +50,9 @@ def test_no_sentence_gives_no_candidate():
 def retrieved(similarities, queries, candidates):
     """Metrics of queries of two or three classes, an image and a patient each."""
     rows = np.arange(len(queries))
-    task = Task("single_finding", ("Edema", "Mass", "Hernia"), rows, np.eye(3)[queries], rows.astype(str))
+    task = Task(
+        "single_finding", ("Edema", "Mass", "Hernia"), rows, np.eye(3)[queries], *[rows.astype(str)] * 2
+    )
     texts = Candidates(tuple(map(str, candidates)), np.array(candidates))
     return retrieve(task, texts, {"trained": similarities}, Bootstrap(0, seed=0)).metrics
 
