@@ -2,9 +2,9 @@
 
     python tests/benchmarks/predict.py --model WORKDIR [--sizes 2000 20000] [--side 512]
 
-Writes generated gray PNG images, scores each size in a process of its own, and prints images a second
-and the peak of resident memory. The largest size is run again, killed in the middle and resumed. Exit status 1
-if the peak at the largest size is more than 1.2 times that at the smallest, or a byte of the resumed scores
+Writes generated gray PNG images, scores each size in a process of its own, and prints images a second and
+the peak of resident memory. The largest size is run again, killed in the middle and resumed. Exit status 1 if
+the peak at the largest size is more than 1.2 times that at the smallest, or a byte of the resumed scores
 differs.
 """
 
