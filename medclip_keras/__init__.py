@@ -12,7 +12,7 @@ The public names are imported when they are first used.
 
 import importlib
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "load": "medclip_keras.inference",
