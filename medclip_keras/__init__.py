@@ -12,6 +12,8 @@ The public names are imported when they are first used.
 
 import importlib
 
+from medclip_keras.command import start_quietly
+
 __version__ = "0.3.0"
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "export_workdir": "medclip_keras.export",
 }
 __all__ = sorted(_HOMES)
+start_quietly()
 
 
 def __getattr__(name: str):

@@ -2,18 +2,64 @@
 
 import argparse
 import contextlib
+import importlib.abc
+import importlib.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Set before TensorFlow is first imported: its informational lines stay out of the commands' output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 FAILED, INTERRUPTED = 1, 130
 SECONDS_TO_RAISE_AGAIN = 0.5  # of processor time
+
+
+def start_quietly() -> None:
+    """Keep TensorFlow's and CUDA's log lines, and tracebacks of a Ctrl-C during imports, out of the output.
+
+    The packages call it when they are imported, before any framework. A lower TF_CPP_MIN_LOG_LEVEL of the
+    user's own is respected. Under `python -m PACKAGE…`, and not in a program that imports the package, Ctrl-C
+    ends the process without a traceback until `run_command` takes over.
+    """
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    is_command = sys.argv[:1] == ["-m"]  # replaced by the module's path after the import of its package
+    if is_command and level == "3":
+        sys.meta_path.insert(0, _QuietTensorFlow())
+    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without what its libraries log before its log level is in force."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec: Any = importlib.util.find_spec(name)
+        if spec:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = _held_stderr()(execute)
+        return spec
+
+
+@contextlib.contextmanager
+def _held_stderr() -> Iterator[None]:
+    """Hold back what is written to stderr, and write it only after an error."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def new_parser(module: str, description: str, **options: Any) -> argparse.ArgumentParser:

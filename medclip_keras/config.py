@@ -197,6 +197,8 @@ class TrainConfig:
 
     batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
     epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
+    # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
+    # rate rises again, and the result is not that of one run of all steps. The plateau goes on as it was.
     steps: Count = 0
     learning_rate: Positive = 2e-5
     # After the warm-up; plateau: halve the rate when validation stalls.

@@ -37,10 +37,17 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.models.image_encoder import PUBLISHED
 from medclip_keras.models.key_maps import Entry
 from medclip_keras.models.state_dicts import files_of, find_weights, read_settings
-from medclip_keras.preprocess.text import Tokenizer, check_vocabulary, read_vocabulary
+from medclip_keras.preprocess.text import (
+    Tokenizer,
+    check_vocabulary,
+    find_vocabulary,
+    read_vocabulary,
+    write_vocabulary,
+)
 from medclip_keras.provenance import versions
 from medclip_keras.records.manifest import file_sha256
 from medclip_keras.training.checkpoints import Checkpoints
+from medclip_keras.training.presets import write_architectures
 from medclip_keras.training.run_json import write_run_json
 
 MAX_TOKENS = 77  # of the released tokeniser
@@ -186,6 +193,7 @@ def write_workdir(source: Source, options: argparse.Namespace, folder: pathlib.P
     tokenizer.save(folder / "vocabulary")
     (folder / "vocabulary" / "concepts.jsonl").write_text(concepts.to_jsonl())
     Checkpoints(str(folder / "checkpoints"), model, resumable=False).save(0)
+    write_architectures(model, folder)
     write_run_json(config, folder)
     return rows
 
@@ -194,16 +202,15 @@ def write_tower(source: Source, options: argparse.Namespace, folder: pathlib.Pat
     """Write a single tower as a keras-hub preset, for `model.image.preset` or `model.text.preset`."""
     backbone, rows = convert_tower(source, image_size=options.image_size, num_heads=options.num_heads)
     backbone.save_to_preset(str(folder))
-    vocabulary, is_bert = options.vocabulary, source.kind == "hf_bert"
-    beside = find_weights(options.weights).parent / "vocab.txt"
-    if is_bert and not vocabulary and beside.is_file():
-        vocabulary = str(beside)
+    is_bert = source.kind == "hf_bert"
+    beside = find_vocabulary(find_weights(options.weights).parent) if is_bert else None
+    vocabulary = options.vocabulary or beside
     if vocabulary:
         require(is_bert, "--vocabulary", f"left out for a {source.kind}", vocabulary)
         pieces, num_rows = read_vocabulary(vocabulary), backbone.vocabulary_size
         check_vocabulary(pieces)
         require(len(pieces) == num_rows, "--vocabulary", f"of {num_rows} word pieces", len(pieces))
-        shutil.copyfile(vocabulary, folder / "vocab.txt")
+        write_vocabulary(pieces, folder / "vocab.txt")
     return rows
 
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 from etils import epath
 from rich.console import Console
 
@@ -38,8 +37,8 @@ from medclip_keras.records.batches import evaluation_images, evaluation_sentence
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
-from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.restore import LoadedModel, load_model
+from medclip_keras.training.restore import LoadedModel, load_model, load_untrained
+from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
 TASKS = ("zero_shot", "retrieval", "probe")
@@ -71,9 +70,7 @@ def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None)
 def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = None) -> Subject:
     """The trained model of a workdir, and the same model before its training."""
     loaded = loaded or load_model(workdir)
-    keras.utils.set_random_seed(loaded.config.seed)
-    fresh = MedCLIP(loaded.config, len(loaded.tokenizer.vocabulary)).build_towers()
-    models = {TRAINED: loaded.model, UNTRAINED: fresh}
+    models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
     return Subject(loaded.config, loaded.table, embedders)
 
@@ -182,9 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    form = "given with --saved_model, unless --manifest names images"
-    advice = "Name folders of image and report records; a SavedModel has none."
-    has_images = bool(options.workdir or options.records or options.manifest)
+    form = "given with --saved_model or a workdir of converted weights, unless --manifest names images"
+    advice = "Name folders of image and report records; a SavedModel and converted weights have none."
+    has_images = bool(options.records or options.manifest)
+    has_images = has_images or bool(options.workdir and read_run_json(options.workdir).data.images)
     require(has_images, "--records", form, options.records, advice)
     tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
     for task in tasks:

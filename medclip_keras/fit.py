@@ -96,7 +96,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--run",
         default="phantom_tiny",
-        help=f"a run.json, or one of {', '.join(RUNS)} (default phantom_tiny)",
+        help=f"a run.json, or one of {', '.join(RUNS)} (default phantom_tiny); "
+        "python -m medclip_keras.runs describes them",
     )
     parser.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of image records")
     parser.add_argument("--texts", nargs="+", default=[], metavar="DIR", help="folders of report records")
@@ -107,7 +108,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="a.b=c",
         dest="assignments",
-        help="changes a field of the run, as train.steps=100",
+        help="change a field of the run, as train.steps=100; python -m medclip_keras.runs NAME lists all",
     )
     parser.add_argument("--workdir", default="", help="default: workdir/RUN")
     return parser.parse_args(argv)

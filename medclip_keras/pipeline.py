@@ -82,10 +82,18 @@ class Pipeline:
         require(until in ("", *KINDS), "--until", f"one of {', '.join(KINDS)}", until)
         wanted = KINDS[: KINDS.index(until) + 1] if until else KINDS
         raw = self._find_raw()
+        if "train" in wanted:
+            self._check_model()
         for kind in wanted:
             for stage in getattr(self, f"_{kind}")(raw):
                 self._bring_up_to_date(stage)
         return self.ran
+
+    def _check_model(self) -> None:
+        """Refuse a backbone or a preset that training would refuse, before the first stage."""
+        from medclip_keras.training.presets import check_presets, with_architectures
+
+        check_presets(with_architectures(self.config, self.workdir).model)
 
     def stale(self, kind: str) -> list[str]:
         """Names of the stages of a kind that are not up to date; earlier stages must have run."""
@@ -233,6 +241,7 @@ class Pipeline:
         inputs = {
             "weights": self._weights_sha256(),
             "records": self._record_fingerprints(self.trained),
+            "evaluation": to_dict(self.config)["evaluation"],
             "prompts_sha256": _file_sha256(self.config.evaluation.prompts),
         }
         yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
@@ -363,7 +372,7 @@ def _move_aside(workdir: epath.Path) -> epath.Path:
     number = 1 + max((int(p.name) for p in earlier.iterdir()), default=0) if earlier.exists() else 1
     kept = earlier / str(number)
     kept.mkdir(parents=True)
-    for name in ("run.json", "checkpoints", "tensorboard", "vocabulary", "evaluation"):
+    for name in ("run.json", "checkpoints", "tensorboard", "vocabulary", "architecture", "evaluation"):
         if (workdir / name).exists():
             (workdir / name).rename(kept / name)
     return kept

@@ -1,12 +1,22 @@
-"""The named runs: each is a function whose docstring is a letter to whoever wants to repeat it."""
+"""The named runs: each is a function whose docstring is a letter to whoever wants to repeat it.
 
+    python -m medclip_keras.runs         the letters of all runs
+    python -m medclip_keras.runs NAME    one letter, and every field of the run with its value
+
+`--set FIELD=VALUE` of `medclip_keras.fit` changes a field; `medclip_keras/config.py` explains them.
+"""
+
+import argparse
 import dataclasses
+import inspect
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
+from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import (
     AugmentConfig,
     DataConfig,
@@ -19,6 +29,7 @@ from medclip_keras.config import (
     RunConfig,
     TextEncoderConfig,
     TrainConfig,
+    field_values,
     from_dict,
 )
 from medclip_keras.errors import near_names, refusal
@@ -139,6 +150,9 @@ def medclip_resnet50() -> RunConfig:
     --vocabulary DOWNLOAD/vocab.txt --workdir FOLDER/Bio_ClinicalBERT`. The image encoder starts from
     ImageNet: keras-hub downloads resnet_50_imagenet from Kaggle on first use; without a network, set
     model.image.preset to a local folder of it. At 2e-5, do not start from random weights.
+    Lower case: yes, as released. The released code lowers its sentences, and Hugging Face's tokeniser of
+    Bio_ClinicalBERT lowers every text (EmilyAlsentzer/clinicalBERT, issue 26), though its word pieces are
+    cased and it was pretrained on cased text; --set model.text.lower_case=false keeps the case.
     Hardware: a GPU. Time: not measured, for this run needs data that its authors did not have.
     Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5476 (ensemble
     .5712), MIMIC-5x200 .5022 (.5430).
@@ -147,7 +161,7 @@ def medclip_resnet50() -> RunConfig:
         name="medclip_resnet50",
         model=ModelConfig(
             image=ImageEncoderConfig(backbone="resnet50", preset=IMAGENET_RESNET50),
-            text=TextEncoderConfig(preset=CLINICAL_BERT, lower_case=False),
+            text=TextEncoderConfig(preset=CLINICAL_BERT),
         ),
         train=TrainConfig(batch_size=100, epochs=10.0, learning_rate=2e-5, weight_decay=1e-4),
     )
@@ -159,6 +173,7 @@ def medclip_swin_tiny() -> RunConfig:
     Command: `MEDCLIP_WEIGHTS=FOLDER python -m medclip_keras.fit --run medclip_swin_tiny --images DIR …
     --texts DIR … --set train.precision=mixed_bfloat16`. Hardware: a GPU. Time: not measured.
     Download: FOLDER as for `medclip_resnet50`; keras-hub downloads swin_tiny_patch4_window7_224 (ImageNet).
+    Lower case: yes, as released; see `medclip_resnet50`.
     Expected, by Table 1 of Wang et al., EMNLP 2022: zero-shot accuracy on CheXpert-5x200 .5942 (ensemble
     .5942), MIMIC-5x200 .5006 (.5024).
     """
@@ -235,7 +250,7 @@ def convirt_resnet50() -> RunConfig:
         model=ModelConfig(
             image=ImageEncoderConfig(backbone="resnet50", preset=IMAGENET_RESNET50),
             text=TextEncoderConfig(
-                preset=CLINICAL_BERT, lower_case=False, hidden_states="last", pooling="max", frozen_layers=6
+                preset=CLINICAL_BERT, hidden_states="last", pooling="max", frozen_layers=6
             ),
             projection="mlp",
         ),
@@ -270,7 +285,7 @@ def gloria_resnet50() -> RunConfig:
         data=DataConfig(text_unit="report", max_tokens=97),
         model=ModelConfig(
             image=ImageEncoderConfig(backbone="resnet50", preset=IMAGENET_RESNET50, upsampled_size=299),
-            text=TextEncoderConfig(preset=CLINICAL_BERT, lower_case=False, hidden_states="last_four"),
+            text=TextEncoderConfig(preset=CLINICAL_BERT, hidden_states="last_four"),
             projection_dim=768,
         ),
         objective=ObjectiveConfig(name="gloria"),
@@ -317,3 +332,24 @@ def get_run(name_or_path: str) -> RunConfig:
         values = json.loads(path.read_text())
         return from_dict(values.get("config", values))
     raise refusal("--run", "a named run or a run.json", name_or_path, near_names(name_or_path, RUNS))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = new_parser("medclip_keras.runs", __doc__ or "")
+    parser.add_argument("run", nargs="?", default="", metavar="NAME", help="a named run, or a run.json")
+    options = parser.parse_args(argv)
+    return run_command("medclip_keras.runs", lambda: _describe(options))
+
+
+def _describe(options: argparse.Namespace) -> None:
+    config = get_run(options.run) if options.run else None
+    for name, run in RUNS.items():
+        if options.run in ("", name):
+            print(f"{name}\n\n{inspect.getdoc(run)}\n")
+    for field, value in field_values(config).items() if config else ():
+        print(f"{field}={json.dumps(value)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -40,7 +40,7 @@ from medclip_keras.records.reading import image_folders
 from medclip_keras.runs import get_run
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.run_json import read_run_json, write_run_json
+from medclip_keras.training.run_json import read_run_json, require_same_run
 
 SUPERVISED_FILE = "supervised.json"
 
@@ -77,13 +77,18 @@ def fit_supervised(
     names = ", ".join(classes.names)
     needed = f"folders with images in the split 'train' that are positive for exactly one of {names}"
     require(num_images > 0, "data.images", needed, list(config.data.images))
-    write_run_json(config, workdir)
-    _write_start(start, workdir)
+    require_same_run(config, workdir)
     how = f"start: {start.weights}{', frozen' if start.freeze else ''}"
     learned = f"{num_images} labelled images of {len(classes.names)} classes"
     console.print(f"Run {config.name}, supervised, {how}; {learned}.", highlight=False, soft_wrap=True)
+
+    def make_and_note() -> ImageEncoder:
+        encoder = make_encoder()  # before the files that claim the workdir
+        _write_start(start, classes, workdir)
+        return encoder
+
     classifier, outcome = train_classifier(
-        make_encoder, classes, config, workdir, freeze=start.freeze, console=console
+        make_and_note, classes, config, workdir, freeze=start.freeze, console=console
     )
     if not outcome.finished:
         stopped = f"Stopped after step {outcome.step} of {outcome.total_steps}."
@@ -125,13 +130,18 @@ def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]
     return lambda: load_model(weights).model.image_encoder
 
 
-def _write_start(start: Start, workdir: epath.Path) -> None:
-    path, written = workdir / SUPERVISED_FILE, dataclasses.asdict(start)
+def _write_start(start: Start, classes: Classes, workdir: epath.Path) -> None:
+    path = workdir / SUPERVISED_FILE
+    written = dataclasses.asdict(start) | {"classes": list(classes.names), "one_each": classes.one_each}
     if path.exists():
-        earlier = json.loads(path.read_text())
-        needed = f"empty, or hold this very run; it holds one with {earlier}"
-        require(earlier == written, "workdir", needed, written, "Name another --workdir, or delete it.")
+        earlier = json.loads(path.read_text())  # an earlier version's has no classes
+        needed, same = (
+            f"empty, or hold this very run; it holds one with {earlier}",
+            written | earlier == written,
+        )
+        require(same, "workdir", needed, written, "Name another --workdir, or delete it.")
         return
+    workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(written, indent=2) + "\n")
 
 

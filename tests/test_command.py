@@ -1,5 +1,6 @@
 """The frame of the commands: exit status, errors as one line, and a Ctrl-C that cannot get lost."""
 
+import os
 import subprocess
 import sys
 
@@ -51,3 +52,45 @@ def test_an_error_of_the_caller_is_one_line_and_status_one(error, capsys):
     assert run_command("it", work) == FAILED
     assert capsys.readouterr().err == f"it: {error}\n"
     assert run_command("it", lambda: None) == 0
+
+
+@pytest.mark.parametrize("module", ["medclip_keras.evaluate", "beam_jobs.label_reports"])
+def test_ctrl_c_during_the_imports_of_a_command_ends_it_without_a_traceback(module, tmp_path):
+    package = {"medclip_keras.evaluate": "etils", "beam_jobs.label_reports": "apache_beam"}[module]
+    (tmp_path / f"{package}.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", module, "--help"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (process.returncode, process.stdout, process.stderr) == (-2, "", "")
+
+
+def test_importing_the_package_leaves_ctrl_c_to_the_program_that_imports_it():
+    code = "import signal, medclip_keras; print(signal.getsignal(2) is signal.default_int_handler)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True\n"
+
+
+HELP = """
+import runpy, sys
+sys.argv = ["fit", "--help"]
+try:
+    runpy.run_module("medclip_keras.fit", run_name="__main__")
+except SystemExit:
+    print(sorted({"tensorflow", "keras", "apache_beam", "spacy"} & set(sys.modules)))
+"""
+
+
+def test_help_of_the_main_job_imports_no_framework_and_says_where_every_field_is():
+    output = subprocess.check_output([sys.executable, "-c", HELP], text=True)
+    assert output.endswith("[]\n"), output[-200:]
+    assert "python -m medclip_keras.runs NAME" in " ".join(output.split())
+
+
+def test_log_lines_of_tensorflow_stay_out_of_the_output():
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "medclip_keras.evaluate", "--workdir", "/nowhere"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert process.returncode == 1
+    assert process.stderr.startswith("medclip_keras.evaluate: `workdir` must be"), process.stderr
+    assert process.stderr.count("\n") == 1, process.stderr

@@ -1,6 +1,7 @@
 """Configurations: what is refused, with which words, and that run.json replays a run."""
 
 import dataclasses
+import inspect
 import json
 import re
 
@@ -15,7 +16,7 @@ from medclip_keras.config import (
     override,
     to_dict,
 )
-from medclip_keras.runs import RUNS, get_run
+from medclip_keras.runs import RUNS, get_run, main
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -30,6 +31,27 @@ def test_every_named_run_is_a_letter(name):
     letter = RUNS[name].__doc__
     assert "Command: `" in letter
     assert "python -m medclip_keras.fit" in letter
+
+
+def test_runs_lists_the_letters_and_every_field_of_one_run(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}\n\n{inspect.getdoc(run)}\n" in said for name, run in RUNS.items())
+    assert main(["phantom_tiny"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("phantom_tiny\n\nThe default: ")
+    run = get_run("phantom_tiny")
+    fields = said[said.index("\nname=") + 1 :].splitlines()
+    assert override(override(run, ["name=other", "train.steps=1", "evaluation.tasks=[]"]), fields) == run
+    assert "train.learning_rate=0.001" in fields
+    assert main(["phantom_tinny"]) == 1
+    assert "Near names: phantom_tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["medclip_resnet50", "medclip_swin_tiny"])
+def test_runs_of_medclip_lower_the_case_as_released_and_say_so(name):
+    assert get_run(name).model.text.lower_case
+    assert "Lower case: yes, as released" in RUNS[name].__doc__
 
 
 def test_get_run_replays_a_run_json(tmp_path):

@@ -244,6 +244,15 @@ def test_wrong_arguments_are_refused_before_any_work(run, arguments, sentence, c
     assert sentence.format(**vars(run)) in capsys.readouterr().err
 
 
+def test_a_workdir_without_records_says_which_option_is_missing(tmp_path, capsys):
+    write_run_json(RunConfig("converted"), tmp_path)  # as medclip_keras.convert leaves it
+    assert main(["--workdir", str(tmp_path)]) == 1
+    sentence = (
+        "`--records` must be given with --saved_model or a workdir of converted weights, unless --manifest"
+    )
+    assert sentence in capsys.readouterr().err
+
+
 def test_records_are_found_by_kind_in_a_folder_of_them(run):
     images, texts = find_records([str(run.root / "records")])
     assert (images, texts) == (list(run.config.data.images), list(run.config.data.texts))

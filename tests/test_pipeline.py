@@ -32,14 +32,24 @@ def test_retraining_keeps_the_earlier_models(fitted, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     config = read_run_json(fitted.workdir)
-    for number, steps in enumerate((7, 8), start=1):
+    for number, steps in enumerate((8, 7), start=1):  # more steps would continue the run
         changed = override(config, [f"train.steps={steps}"])
         Pipeline(changed, workdir).run(until="train")
         assert (workdir / "earlier" / str(number) / "run.json").exists()
     assert files(workdir / "earlier" / "1" / "checkpoints") == before
     assert (workdir / "earlier" / "1" / "evaluation" / "metrics.json").exists()
-    assert (workdir / "earlier" / "2" / "checkpoints" / "weights").read_text() == "7"
-    assert (workdir / "checkpoints" / "weights").read_text() == "8"
+    assert (workdir / "earlier" / "2" / "checkpoints" / "weights").read_text() == "8"
+    assert (workdir / "checkpoints" / "weights").read_text() == "7"
+
+
+def test_a_changed_evaluation_is_evaluated_again_and_a_misspelled_backbone_runs_no_stage(fitted, tmp_path):
+    config = read_run_json(fitted.workdir)
+    changed = Pipeline(override(config, ["evaluation.bootstrap=60"]), fitted.workdir)
+    assert (changed.stale("evaluate"), changed.stale("export")) == (["evaluate"], [])
+    wrong = Pipeline(override(config, ["model.image.backbone=small_resnt"]), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"`model.image.backbone` .* Near names: small_resnet"):
+        wrong.run()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("job", [label_reports, decode_images])

@@ -80,7 +80,8 @@ def terminal_table(name: str, result: DatasetResult) -> Table:
     title = f"{name}: {sizes(result)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+        # Only names may wrap: figures that do not fit would be cut.
+        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column), overflow="fold")
     for row in rows(result):
         table.add_row(*row.cells())
     return table

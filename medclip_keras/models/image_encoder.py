@@ -1,11 +1,13 @@
 """The image tower: a backbone by name, the spatial mean of its feature map, and regions for GLoRIA."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import keras_hub
+from etils import epath
 from keras import layers, ops
 
 from medclip_keras.config import ImageEncoderConfig
@@ -109,11 +111,29 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
         ValueError: an unknown backbone.
     """
     if config.preset:
-        return keras_hub.models.Backbone.from_preset(config.preset, image_shape=_input_shape(config))
+        return load_preset(keras_hub.models.Backbone, config.preset, image_shape=_input_shape(config))
+    check_backbone(config)
+    return BACKBONES[config.backbone](config)
+
+
+def check_backbone(config: ImageEncoderConfig) -> None:
+    """Refuse an unknown backbone of a tower without a preset."""
     advice = f"{near_names(config.backbone, BACKBONES)} model.image.preset loads any other of keras-hub."
     known = f"one of {', '.join(BACKBONES)}"
-    require(config.backbone in BACKBONES, "model.image.backbone", known, config.backbone, advice)
-    return BACKBONES[config.backbone](config)
+    has_one = bool(config.preset) or config.backbone in BACKBONES
+    require(has_one, "model.image.backbone", known, config.backbone, advice)
+
+
+def load_preset(backbone: type[keras_hub.models.Backbone], preset: str, **options: Any) -> keras.Model:
+    """Load a preset of keras-hub; from an architecture file (.json), the backbone with random weights."""
+    if preset.endswith(".json"):
+        return keras.saving.deserialize_keras_object(json.loads(epath.Path(preset).read_text()))
+    return backbone.from_preset(preset, **options)
+
+
+def architecture_of(backbone: keras.Model) -> str:
+    """The content of an architecture file for `load_preset`."""
+    return json.dumps(keras.saving.serialize_keras_object(backbone), indent=1)
 
 
 class ImageFeatures(NamedTuple):
@@ -150,6 +170,7 @@ class ImageEncoder(keras.Model):
         self.image_size, self.upsampled_size = config.image_size, config.upsampled_size
         self.local_features = local_features
         backbone = build_backbone(config)
+        self.architecture = architecture_of(backbone) if config.preset else ""
         for layer in backbone._flatten_layers():
             if isinstance(layer, layers.BatchNormalization):
                 layer.synchronized = True  # statistics of the global batch, whatever the number of replicas

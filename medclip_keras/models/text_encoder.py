@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from medclip_keras.config import TextEncoderConfig
 from medclip_keras.errors import require
-from medclip_keras.models.image_encoder import hidden_layer
+from medclip_keras.models.image_encoder import architecture_of, hidden_layer, load_preset
 from medclip_keras.objectives.loss import Tensor
 
 HIDDEN_STATES = {  # number of layers → indices of the states to use
@@ -28,7 +28,7 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
         ValueError: a vocabulary of another size than the preset's.
     """
     if config.preset:
-        backbone = keras_hub.models.BertBackbone.from_preset(config.preset)
+        backbone = load_preset(keras_hub.models.BertBackbone, config.preset)
         size = backbone.vocabulary_size
         needed = f"the {size} word pieces of the weights of {config.preset!r}"
         require(size == vocabulary_size, "model.text.vocabulary", needed, vocabulary_size)
@@ -103,6 +103,7 @@ class TextEncoder(keras.Model):
         self.pooling, self.local_features = config.pooling, local_features
         self.sums_states = config.hidden_states == "last_four"
         backbone = build_backbone(config, vocabulary_size, max_tokens)
+        self.architecture = architecture_of(backbone) if config.preset else ""
         freeze(backbone, config.frozen_layers)
         outputs = [layer.output for layer in backbone.transformer_layers]
         states = HIDDEN_STATES[config.hidden_states](len(outputs))

@@ -5,6 +5,7 @@ parameters are filled by name: embeddings, labels, studies, regions and words of
 `logit_scale`, `logit_bias`, `concept_kernel` and the fields of `config.ObjectiveConfig`.
 """
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -35,6 +36,7 @@ OBJECTIVES = {
 }
 
 
+@functools.cache  # AutoGraph warns of an import inside a graph
 def objective_function(name: str) -> Callable[..., Loss]:
     """Import the function of an objective."""
     function: Callable[..., Loss] = getattr(importlib.import_module(f"medclip_keras.objectives.{name}"), name)

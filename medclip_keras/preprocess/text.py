@@ -5,6 +5,7 @@ A vocabulary folder holds `wordpieces.txt` (one piece a line, its line number is
 two files belong together.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -16,13 +17,15 @@ import tensorflow_text as tf_text
 from etils import epath
 from tensorflow_text.tools.wordpiece_vocab import bert_vocab_from_dataset
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 REQUIRED_PIECES = (PAD, UNKNOWN, START, END)
 MIN_PIECE_COUNT = 5  # rarer pieces are spelled out: they teach little, and may be somebody's name
 WORDPIECES_FILE = "wordpieces.txt"
 SETTINGS_FILE = "tokenizer.json"
+# Of BERT, keras-hub and Hugging Face, in a folder of weights.
+VOCABULARY_FILES = ("vocab.txt", "assets/tokenizer/vocabulary.txt", "tokenizer.json")
 
 
 class Tokenizer(tf.Module):
@@ -90,7 +93,7 @@ class Tokenizer(tf.Module):
         """Write the vocabulary folder that `load_tokenizer` reads."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / WORDPIECES_FILE).write_text(_to_lines(self.vocabulary), encoding="utf-8")
+        write_vocabulary(self.vocabulary, directory / WORDPIECES_FILE)
         settings = {"lower_case": self.lower_case, "max_tokens": self.max_tokens, "sha256": self.fingerprint}
         (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -117,16 +120,33 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
     return tokenizer
 
 
+def find_vocabulary(folder: epath.PathLike) -> epath.Path | None:
+    """Find the word piece file in a folder of weights."""
+    files = (epath.Path(folder) / name for name in VOCABULARY_FILES)
+    return next((file for file in files if file.exists()), None)
+
+
 def read_vocabulary(path: epath.PathLike) -> list[str]:
-    """Read a word piece file, such as BERT's `vocab.txt`.
+    """Read a word piece file, such as BERT's `vocab.txt`, or the pieces of Hugging Face's `tokenizer.json`.
 
     Raises:
-        ValueError: the path does not exist.
+        ValueError: the path does not exist, or a JSON file without word pieces.
     """
     path = epath.Path(path)
     require(path.exists(), "vocabulary", "an existing word piece file, one piece a line", str(path))
     text = path.read_text(encoding="utf-8").removesuffix("\n")
+    if path.suffix == ".json":
+        return _pieces_of_json(text, str(path))
     return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would split at U+2028 too
+
+
+def _pieces_of_json(text: str, path: str) -> list[str]:
+    """Pieces in the order of their ids, of a tokenizer.json."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        ids = json.loads(text)["model"]["vocab"]
+        if sorted(ids.values()) == list(range(len(ids))):
+            return sorted(ids, key=ids.__getitem__)
+    raise refusal("vocabulary", "a tokenizer.json whose model.vocab numbers word pieces from 0", path)
 
 
 def check_vocabulary(vocabulary: Sequence[str]) -> None:
@@ -172,6 +192,11 @@ def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[
         bert_tokenizer_params={"lower_case": lower_case},
         learn_params={"lower_thresh": MIN_PIECE_COUNT},
     )
+
+
+def write_vocabulary(vocabulary: Sequence[str], path: epath.PathLike) -> None:
+    """Write a word piece file that `read_vocabulary` reads."""
+    epath.Path(path).write_text(_to_lines(vocabulary), encoding="utf-8")
 
 
 def _to_lines(vocabulary: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from medclip_keras.training.model import MedCLIP
 
 
 class Checkpoints:
-    """Save the last two checkpoints, to resume from, and the best one on the validation split.
+    """Save the last two checkpoints, to resume from, the best on the validation split, and pretrained starts.
 
     Saving is atomic: a killed process leaves the previous checkpoint. Model variables include the state of
     the dropout seeds. Batches need no state: batch k is a function of the seed and k. `model` has every
@@ -25,9 +25,15 @@ class Checkpoints:
         self._last = tf.train.Checkpoint(
             **parts, **({"optimizer": [v.value for v in model.optimizer.variables]} if resumable else {})
         )
-        best, last = (str(epath.Path(directory) / which) for which in ("best", "last"))
+        start, best, last = (str(epath.Path(directory) / which) for which in ("start", "best", "last"))
+        self._start_manager = tf.train.CheckpointManager(self._best, start, max_to_keep=1)
         self._best_manager = tf.train.CheckpointManager(self._best, best, max_to_keep=1)
         self._last_manager = tf.train.CheckpointManager(self._last, last, max_to_keep=2)
+
+    def save_start(self) -> None:
+        """Save the weights before the first step, unless that was done."""
+        if self._start_manager.latest_checkpoint is None:
+            self._start_manager.save(checkpoint_number=0)
 
     def save(self, step: int) -> None:
         """Save all state that resuming needs."""
@@ -46,11 +52,17 @@ class Checkpoints:
         return True
 
     def restore_last(self) -> int:
-        """Restore the last checkpoint and return its step; 0 without a checkpoint."""
+        """Restore the last checkpoint, else the pretrained start, and return the steps done."""
         if self._last_manager.latest_checkpoint is None:
+            self.restore_start()
             return 0
         self._last.restore(self._last_manager.latest_checkpoint).assert_consumed()
         return int(self.step.numpy())
+
+    def restore_start(self) -> None:
+        """Restore the pretrained start, if any."""
+        if self._start_manager.latest_checkpoint:
+            self._best.restore(self._start_manager.latest_checkpoint).assert_existing_objects_matched()
 
     def restore_weights(self, which: str) -> int:
         """Restore the weights of the "best" or the "last" checkpoint and return its step.

@@ -1,4 +1,4 @@
-"""Load the model of a workdir."""
+"""Load the model of a workdir, trained or as it was before training."""
 
 import logging
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.presets import with_architectures
 from medclip_keras.training.run_json import read_run_json
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     config = read_run_json(workdir)
     keras.mixed_precision.set_global_policy(config.train.precision)
     tokenizer = load_tokenizer(workdir / "vocabulary")
-    model = MedCLIP(config, len(tokenizer.vocabulary)).build_towers()
+    model = MedCLIP(with_architectures(config, workdir), len(tokenizer.vocabulary)).build_towers()
     checkpoints = Checkpoints(workdir / "checkpoints", model, resumable=False)
     if which == "best" and not (workdir / "checkpoints" / which / "checkpoint").exists():
         which = "last"
@@ -49,3 +50,12 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     step = checkpoints.restore_weights(which)
     table = load_table(str(workdir / "vocabulary" / "concepts.jsonl"))
     return LoadedModel(config, table, tokenizer, model, step, which)
+
+
+def load_untrained(workdir: epath.PathLike, loaded: LoadedModel) -> MedCLIP:
+    """Return the model of a workdir before its training: pretrained if the run has presets, else random."""
+    workdir, size = epath.Path(workdir), len(loaded.tokenizer.vocabulary)
+    keras.utils.set_random_seed(loaded.config.seed)
+    model = MedCLIP(with_architectures(loaded.config, workdir), size).build_towers()
+    Checkpoints(workdir / "checkpoints", model, resumable=False).restore_start()
+    return model

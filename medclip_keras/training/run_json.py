@@ -1,18 +1,28 @@
-"""run.json: configuration, record fingerprints, input hashes and versions of a run; written once."""
+"""run.json: configuration, record fingerprints, input hashes and versions of a run."""
 
+import contextlib
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from etils import epath
 
 from medclip_keras.config import RunConfig, field_values, from_dict, to_dict
-from medclip_keras.errors import refusal, require
+from medclip_keras.errors import require
 from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.records.manifest import file_sha256, read_manifest
 
 RUN_FILE = "run.json"
-# Fields that a resumed run may change: the devices, and the paths of records with equal fingerprints.
-_FREE_FIELDS = ("train.strategy", "data.images", "data.texts")
+# Fields that leave the weights as they are, beside `evaluation.*`. The content of the records decides, not
+# their paths nor those of what they were made from.
+_FREE_FIELDS = (
+    "train.strategy", "train.log_every", "train.checkpoint_every", "data.allow_anomalies", "data.images",
+    "data.texts", "data.raw", "data.concepts",
+)  # fmt: skip
 _SHOWN = 4  # differences in one message
+
+Json = dict[str, Any]
+Changes = dict[str, tuple[Any, Any]]  # field → its old and its new value
 
 
 def read_run_json(workdir: epath.PathLike) -> RunConfig:
@@ -29,60 +39,103 @@ def read_run_json(workdir: epath.PathLike) -> RunConfig:
         raise ValueError(f"{path}: {error}") from None
 
 
-def write_run_json(config: RunConfig, workdir: epath.PathLike) -> None:
-    """Write run.json; keep an existing one of the same run.
+def write_run_json(config: RunConfig, workdir: epath.PathLike, step: int = 0) -> Changes:
+    """Write run.json; in that of the same run, update the fields that may change.
+
+    Returns the fields that change the steps after `step`, each with its old and its new value; run.json keeps
+    them under "continued".
 
     Raises:
-        ValueError: the workdir holds another run; the message names each difference and both values.
+        ValueError: the workdir holds another run.
+    """
+    require_same_run(config, workdir)
+    path = epath.Path(workdir) / RUN_FILE
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    changed = _continued(config, read_run_json(workdir), earlier) if earlier else {}
+    kept = earlier or {"inputs": input_hashes(config), "versions": versions()}
+    run = kept | {"config": to_dict(config), "records": _record_fingerprints(config)}
+    if changed:
+        run["continued"] = [*earlier.get("continued", []), {"after_step": step, **changed}]
+    if run != earlier:
+        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run, indent=2) + "\n")
+    return changed
+
+
+def require_same_run(config: RunConfig, workdir: epath.PathLike) -> None:
+    """Refuse a workdir of another run.
+
+    Raises:
+        ValueError: the message names each difference and both values.
     """
     found = differences(config, workdir)
-    if found:
-        more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-        raise refusal(
-            "workdir",
-            f"empty or hold this very run; it differs in {', '.join(found[:_SHOWN] + more)}",
-            str(workdir),
-            "Name another --workdir, or delete it.",
-        )
-    path = epath.Path(workdir) / RUN_FILE
-    if not path.exists():
-        epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-        written = {
-            "config": to_dict(config),
-            "records": _record_fingerprints(config),
-            "inputs": input_hashes(config),
-            "versions": versions(),
-        }
-        path.write_text(json.dumps(written, indent=2) + "\n")
+    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    needed = f"empty or hold this very run; it differs in {', '.join(found[:_SHOWN] + more)}"
+    require(not found, "workdir", needed, str(workdir), "Name another --workdir, or delete it.")
 
 
 def differences(config: RunConfig, workdir: epath.PathLike) -> list[str]:
     """List what differs between a configuration and the run in `workdir`; empty if there is no run.
 
-    An input without a hash, in a run.json of an earlier version, equals any file.
+    Fields that leave the weights as they are, and another path of the same content, are no difference; nor
+    are the fields with which a run continues. An input without a hash, in a run.json of an earlier version,
+    equals any file.
 
     Returns:
-        Such as ["train.steps (7 there, 8 here)", "the content of model.text.vocabulary"].
+        Such as ["train.batch_size (7 there, 8 here)", "the content of model.text.vocabulary"].
     """
     path = epath.Path(workdir) / RUN_FILE
     if not path.exists():
         return []
-    there, here = field_values(read_run_json(workdir)), field_values(config)
-    absent = "nothing"
+    run, earlier = json.loads(path.read_text()), read_run_json(workdir)
+    hashes, kept = input_hashes(config), run.get("inputs", {})
+    same = {name for name, sha256 in kept.items() if hashes.get(name) == sha256}
+    allowed = same | _continued(config, earlier, run).keys()
     found = [
-        f"{name} ({there.get(name, absent)} there, {here.get(name, absent)} here)"
-        for name in sorted({*there, *here})
-        if name not in _FREE_FIELDS and there.get(name, absent) != here.get(name, absent)
+        f"{name} ({there} there, {here} here)"
+        for name, (there, here) in _changes(config, earlier).items()
+        if name not in allowed
     ]
-    run = json.loads(path.read_text())
     if list(run["records"].values()) != list(_record_fingerprints(config).values()):
         found.append("the content of the records")
-    hashes = input_hashes(config)
-    return found + [
-        f"the content of {name}"
-        for name, sha256 in run.get("inputs", {}).items()
-        if hashes.get(name, sha256) != sha256
-    ]
+    return found + [f"the content of {n}" for n, sha256 in kept.items() if hashes.get(n, sha256) != sha256]
+
+
+def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
+    """Fields of different values, without those that never change the weights."""
+    there, here = field_values(earlier), field_values(config)
+    return {
+        name: (there.get(name, "nothing"), here.get(name, "nothing"))
+        for name in sorted({*there, *here})
+        if there.get(name, "nothing") != here.get(name, "nothing")
+        and name not in _FREE_FIELDS
+        and not name.startswith("evaluation.")
+    }
+
+
+def _continued(config: RunConfig, earlier: RunConfig, run: Json) -> Changes:
+    """Changed fields with which a run continues: more steps; a lower rate once the loss was not finite."""
+    return {
+        name: (there, here)
+        for name, (there, here) in _changes(config, earlier).items()
+        if (name in ("train.steps", "train.epochs") and 0 < there < here)
+        or (name == "train.learning_rate" and here < there and run.get("diverged"))
+    }
+
+
+@contextlib.contextmanager
+def mark_diverged(workdir: epath.PathLike) -> Iterator[None]:
+    """Note in run.json whether training ended with a loss that is not finite; a lower rate may continue."""
+    path, diverged = epath.Path(workdir) / RUN_FILE, False
+    try:
+        yield
+    except FloatingPointError:
+        diverged = True
+        raise
+    finally:
+        run = json.loads(path.read_text())
+        if run.get("diverged", False) != diverged:
+            path.write_text(json.dumps(run | {"diverged": diverged}, indent=2) + "\n")
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:

@@ -13,8 +13,8 @@ import tensorflow as tf
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.config import AugmentConfig, ModelConfig, RunConfig
-from medclip_keras.errors import refusal, require
+from medclip_keras.config import AugmentConfig, RunConfig
+from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
@@ -24,9 +24,10 @@ from medclip_keras.training import callbacks
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
+from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import write_projector
 from medclip_keras.training.replicas import make_strategy
-from medclip_keras.training.run_json import write_run_json
+from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
 from medclip_keras.training.vocabulary import make_tokenizer
 
 PLAIN = AugmentConfig(
@@ -39,6 +40,8 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
+_VOCABULARY = "vocabulary"
+_CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Trainer:
                 callbacks.TensorBoard(self.start_step, writer, config),
                 validation,
             ]
+            stack.enter_context(mark_diverged(self.workdir))
             self.model.fit(
                 batches,
                 steps_per_epoch=self.total_steps - self.start_step,
@@ -112,22 +116,29 @@ def prepare(
     workdir: epath.Path,
     console: Console,
 ) -> Trainer:
-    """Create and compile a model under a strategy, and restore its last checkpoint.
+    """Create and compile a model under a strategy, restore its last checkpoint, then write run.json.
+
+    A configuration whose model cannot be built leaves no run.json: it does not claim the workdir.
 
     `make_model` makes a `GlobalStep` model with every weight created.
     """
     total_steps = count_steps(config)
     with strategy.scope():
-        try:
+        with downloading(config.model):
             model = make_model()
-        except OSError as error:  # of a download: requests' errors are OSErrors
-            presets = [config.model.image.preset, config.model.text.preset]
-            advice = f"The download failed: {type(error).__name__}. Name a local folder of the weights."
-            raise refusal("model.image.preset, model.text.preset", "at hand", presets, advice) from error
         model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(workdir / "checkpoints", model)
         start_step = checkpoints.restore_last()
+    if config.train.schedule == "plateau":  # the restored rate may be halved, or above a lowered one
+        restored = float(model.optimizer.learning_rate)
+        model.optimizer.learning_rate = min(restored, config.train.learning_rate)
+    changed = write_run_json(config, workdir, start_step)
+    if changed:
+        fields = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changed.items())
+        rate = f"{float(model.optimizer.learning_rate):.2g}, by the {config.train.schedule} of the new values"
+        said = f"Continues after step {start_step} with {fields}: the next step has the rate {rate}."
+        console.print(said, highlight=False, soft_wrap=True)
     num_replicas = strategy.num_replicas_in_sync
     return Trainer(model, checkpoints, num_replicas, start_step, total_steps, workdir, console)
 
@@ -144,18 +155,18 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
         KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
     """
     console, workdir = console or Console(), epath.Path(workdir)
-    check_presets(config.model)
+    built = with_architectures(config, workdir)
+    check_presets(built.model)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = _check_records(config, console)
     kernel, strategy = label_kernel(config, table), make_strategy(config.train)
-    write_run_json(config, workdir)
-    tokenizer = _open_vocabulary(config, table, workdir / "vocabulary")
+    require_same_run(config, workdir)
+    tokenizer = _open_vocabulary(config, workdir)
     size = len(tokenizer.vocabulary)
-    trainer = prepare(
-        lambda: MedCLIP(config, size, kernel).build_towers(), config, strategy, workdir, console
-    )
-    _announce(trainer)
+    trainer = prepare(lambda: MedCLIP(built, size, kernel).build_towers(), config, strategy, workdir, console)
+    _complete_workdir(trainer, tokenizer, table)
+    _announce(trainer, config)
     if trainer.finished:
         return Outcome(trainer.start_step, trainer.total_steps)
     draw = functools.partial(training_batches, tokenizer=tokenizer)
@@ -165,23 +176,6 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     if held_out and outcome.finished:
         write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
     return outcome
-
-
-def check_presets(config: ModelConfig) -> None:
-    """Refuse a preset whose environment variable is not set.
-
-    Raises:
-        ValueError: such a preset.
-    """
-    for name, preset in (("image", config.image.preset), ("text", config.text.preset)):
-        require(
-            "$" not in preset,
-            f"model.{name}.preset",
-            "a path whose environment variables are set",
-            preset,
-            "Set MEDCLIP_WEIGHTS to the folder of downloaded weights that the run's docstring in "
-            f"medclip_keras/runs.py describes; or --set model.{name}.preset=FOLDER.",
-        )
 
 
 def _check_records(config: RunConfig, console: Console) -> ConceptTable:
@@ -202,14 +196,22 @@ def _check_records(config: RunConfig, console: Console) -> ConceptTable:
     return table
 
 
-def _open_vocabulary(config: RunConfig, table: ConceptTable, folder: epath.Path) -> Tokenizer:
-    """Load the tokenizer of an existing run; make and write that of a new one, and its concepts."""
-    if (folder / "concepts.jsonl").exists():  # written last
-        return load_tokenizer(folder)
-    tokenizer = make_tokenizer(config, evaluation_sentences(config, "train"))
-    tokenizer.save(folder)
-    (folder / "concepts.jsonl").write_text(table.to_jsonl())
-    return tokenizer
+def _open_vocabulary(config: RunConfig, workdir: epath.Path) -> Tokenizer:
+    """Load the tokenizer of an existing run, or make that of a new one."""
+    if (workdir / RUN_FILE).exists() and (workdir / _CONCEPTS).exists():
+        return load_tokenizer(workdir / _VOCABULARY)
+    return make_tokenizer(config, evaluation_sentences(config, "train"))
+
+
+def _complete_workdir(trainer: Trainer, tokenizer: Tokenizer, table: ConceptTable) -> None:
+    """Write what the workdir of a new run needs, beside run.json and checkpoints, to load by itself."""
+    if trainer.start_step:
+        return
+    tokenizer.save(trainer.workdir / _VOCABULARY)
+    (trainer.workdir / _CONCEPTS).write_text(table.to_jsonl())  # last
+    if trainer.model.image_encoder.architecture or trainer.model.text_encoder.architecture:
+        trainer.checkpoints.save_start()
+        write_architectures(trainer.model, trainer.workdir)
 
 
 def count_steps(config: RunConfig) -> int:
@@ -239,8 +241,8 @@ def validation_batches(
     return list(itertools.islice(batches, _VALIDATION_BATCHES))
 
 
-def _announce(trainer: Trainer) -> None:
-    config, model = trainer.model.run, trainer.model
+def _announce(trainer: Trainer, config: RunConfig) -> None:
+    model = trainer.model
     parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     batch = f"{config.train.batch_size} images and {config.train.batch_size} sentences"
     lines = [

@@ -1,11 +1,19 @@
 """Make a run's tokenizer from a vocabulary file, pretrained text weights, or the training sentences."""
 
+import keras_hub
 import tensorflow as tf
 from etils import epath
 
 from medclip_keras.config import RunConfig
 from medclip_keras.errors import refusal
-from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, read_vocabulary
+from medclip_keras.preprocess.text import (
+    VOCABULARY_FILES,
+    Tokenizer,
+    find_vocabulary,
+    learn_vocabulary,
+    read_vocabulary,
+)
+from medclip_keras.training.presets import downloading
 
 
 def make_tokenizer(config: RunConfig, sentences: tf.data.Dataset) -> Tokenizer:
@@ -19,26 +27,24 @@ def make_tokenizer(config: RunConfig, sentences: tf.data.Dataset) -> Tokenizer:
         ValueError: a missing or malformed vocabulary file.
     """
     text = config.model.text
-    path = text.vocabulary or _vocabulary_of_preset(text.preset)
-    if path:
-        vocabulary = read_vocabulary(path)
+    if text.vocabulary:
+        vocabulary = read_vocabulary(text.vocabulary)
+    elif text.preset:
+        with downloading(config.model):
+            vocabulary = _vocabulary_of_preset(text.preset)
     else:
         texts = (sentence.decode() for batch in sentences for sentence in batch["text"].numpy())
         vocabulary = learn_vocabulary(texts, text.vocabulary_size, text.lower_case)
     return Tokenizer(vocabulary, lower_case=text.lower_case, max_tokens=config.data.max_tokens)
 
 
-def _vocabulary_of_preset(preset: str) -> str:
-    """Find the vocabulary file in a local folder of keras-hub or Hugging Face weights."""
-    if not preset:
-        return ""
-    folder = epath.Path(preset)
-    for name in ("vocab.txt", "assets/tokenizer/vocabulary.txt"):
-        if (folder / name).exists():
-            return str(folder / name)
-    raise refusal(
-        "model.text.vocabulary",
-        "named where the preset is no local folder with a vocabulary",
-        preset,
-        "Download the preset's vocab.txt and name it.",
-    )
+def _vocabulary_of_preset(preset: str) -> list[str]:
+    """Read the vocabulary of a local folder of weights, or of a preset that keras-hub downloads."""
+    if not epath.Path(preset).exists():
+        return keras_hub.models.BertTokenizer.from_preset(preset).get_vocabulary()
+    path = find_vocabulary(preset)
+    if path is None:
+        needed = f"named for a preset's folder without {' and '.join(VOCABULARY_FILES)}"
+        advice = "Download the preset's vocab.txt: --set model.text.vocabulary=FILE."
+        raise refusal("model.text.vocabulary", needed, preset, advice)
+    return read_vocabulary(path)

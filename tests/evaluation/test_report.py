@@ -59,11 +59,15 @@ def test_rows_show_trained_untrained_and_chance(measured):
     assert len([name for name in found if name.startswith("image → text precision@")]) == 4
 
 
-def test_terminal_table_fits_100_columns(measured):
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_terminal_table_loses_no_figure_and_no_name_on_narrow_terminals(measured, width):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(terminal_table("phantom", measured))
     text = console.export_text()
-    assert "1.000 [1.000, 1.000]" in text
+    figures = [cell for row in rows(measured) for cell in row.cells()[1:]]
+    assert "1.000 [1.000, 1.000]" in figures
+    assert [cell for cell in figures if text.count(cell) < figures.count(cell)] == []
+    assert {word for row in rows(measured) for word in row.name.split()} <= set(text.split())
     assert "…" not in text
 
 

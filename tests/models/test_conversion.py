@@ -69,7 +69,7 @@ def test_released_layout_gives_the_embeddings_of_the_released_model(kind, tmp_pa
     workdir = converted(write(tmp_path / "weights", tensors), kind, tmp_path / "run")
     printed = capsys.readouterr().out
     assert all(key.removeprefix("module.") in printed for key in tensors)
-    model = load_model(workdir).model
+    model = load_model(workdir.rename(tmp_path / "moved")).model
     images = model.encode_images(peers.draw_images(IMAGE_SIZE[kind]).transpose(0, 2, 3, 1))
     np.testing.assert_allclose(images, EXPECTED[f"{kind}/image"], atol=1e-5)
     texts = model.encode_tokens(*peers.draw_tokens())

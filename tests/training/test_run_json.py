@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from medclip_keras.config import override
-from medclip_keras.training.run_json import differences, read_run_json, write_run_json
+from medclip_keras.training.run_json import differences, mark_diverged, read_run_json, write_run_json
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def test_changed_weights_of_a_preset_are_refused(run, workdir, tmp_path):
 
 
 def test_changed_fields_are_named_with_both_values(run, workdir):
-    changed = override(run, ["train.steps=8", "data.phantom={}", "model.text.lower_case=false"])
+    changed = override(run, ["train.steps=6", "data.phantom={}", "model.text.lower_case=false"])
     sentence = (
         "empty or hold this very run; it differs in data.phantom (None there, nothing here), "
         "data.phantom.image_size (nothing there, 80 here), "
     )
     with pytest.raises(ValueError, match=re.escape(sentence) + ".*, 3 more"):
         write_run_json(changed, workdir)
-    assert "train.steps (7 there, 8 here)" in differences(changed, workdir)
+    assert "train.steps (7 there, 6 here)" in differences(changed, workdir)
 
 
 def test_changed_records_are_refused_and_a_moved_folder_is_the_same(run, workdir, tmp_path):
@@ -74,8 +74,55 @@ def test_changed_records_are_refused_and_a_moved_folder_is_the_same(run, workdir
     assert differences(same, workdir) == ["the content of the records"]
 
 
-def test_the_devices_may_change(run, workdir):
-    assert differences(override(run, ["train.strategy=mirrored"]), workdir) == []
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "train.strategy=mirrored", "train.log_every=3", "train.checkpoint_every=2", "evaluation.bootstrap=9",
+        'evaluation.findings=["Edema"]', "data.allow_anomalies=true",
+    ],
+)  # fmt: skip
+def test_what_leaves_the_weights_as_they_are_is_no_other_run_and_is_kept(run, workdir, assignment):
+    changed = override(run, [assignment])
+    assert differences(changed, workdir) == []
+    assert write_run_json(changed, workdir, 7) == {}
+    assert read_run_json(workdir) == changed
+
+
+@pytest.mark.parametrize("spelling", ["relative", "slash", "link"])
+def test_another_spelling_of_a_folder_is_no_other_run(run, workdir, spelling, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "bert")
+    other = {"relative": "bert", "slash": f"{tmp_path / 'bert'}/", "link": str(tmp_path / "link")}[spelling]
+    changed = override(run, [f"model.text.preset={other}", "model.text.vocabulary=vocab.txt"])
+    assert differences(changed, workdir) == []
+    (tmp_path / "other").mkdir()
+    assert differences(override(run, ["model.text.preset=other"]), workdir) == [
+        f"model.text.preset ({tmp_path / 'bert'} there, other here)",
+        "the content of model.text.preset",
+    ]
+
+
+def test_more_steps_continue_the_run_and_fewer_are_another(run, workdir):
+    assert write_run_json(override(run, ["train.steps=9"]), workdir, 7) == {"train.steps": (7, 9)}
+    written = json.loads((workdir / "run.json").read_text())
+    assert written["continued"] == [{"after_step": 7, "train.steps": [7, 9]}]
+    assert written["config"]["train"]["steps"] == 9
+    assert differences(run, workdir) == ["train.steps (9 there, 7 here)"]
+
+
+def test_a_rate_may_be_lowered_once_the_loss_was_not_finite(run, workdir):
+    lower, higher = (override(run, [f"train.learning_rate={rate}"]) for rate in (1e-4, 1e-2))
+    assert differences(lower, workdir) == ["train.learning_rate (0.001 there, 0.0001 here)"]
+    with pytest.raises(FloatingPointError), mark_diverged(workdir):
+        raise FloatingPointError
+    assert differences(lower, workdir) == []
+    assert differences(higher, workdir) == ["train.learning_rate (0.001 there, 0.01 here)"]
+    assert write_run_json(lower, workdir, 3) == {"train.learning_rate": (1e-3, 1e-4)}
+    with mark_diverged(workdir):
+        pass
+    assert differences(override(run, ["train.learning_rate=1e-5"]), workdir) == [
+        "train.learning_rate (0.0001 there, 1e-05 here)"
+    ]
 
 
 def test_a_run_of_the_version_before_has_no_hashes_and_is_accepted(run, workdir, vocabulary):

@@ -178,6 +178,50 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_r
     assert load_model(tmp_path, "last").step == 3
     assert handlers() == before
 
+    # The advice of the sentence: a lower rate, and the same command.
+    monkeypatch.setattr(MedCLIP, "train_step", sound)
+    console = Console(record=True, width=200)
+    assert train(override(tiny_run, ["train.learning_rate=1e-4"]), tmp_path, console).finished
+    # One warm-up step of 7; three steps are done, so the cosine over 6 is at 2.
+    rate = f"{1e-4 * (1 + math.cos(math.pi * 2 / 6)) / 2:.2g}"
+    said = (
+        f"Continues after step 3 with train.learning_rate 0.001 → 0.0001: the next step has the rate {rate}"
+    )
+    assert said in console.export_text()
+
+
+def test_more_steps_continue_a_finished_run_by_the_cosine_of_all_steps(unbroken, tiny_run, tmp_path):
+    workdir, console = tmp_path / "run", Console(record=True, width=200)
+    shutil.copytree(unbroken[0], workdir)
+    outcome = train(override(tiny_run, ["train.steps=14"]), workdir, console)
+    assert (outcome.step, outcome.finished) == (14, True)
+    # One warm-up step of 14 (a tenth), then a cosine over 13; the rate is read after the step.
+    for step in (8, 10, 12, 14):
+        share = (1 + math.cos(math.pi * (step - 1) / 13)) / 2
+        rate = scalars_of(workdir)["train/learning_rate"][step]
+        assert rate == pytest.approx(share * 1e-3, rel=1e-3), step
+    assert "Continues after step 7 with train.steps 7 → 14" in console.export_text()
+
+
+def test_more_steps_of_a_plateau_give_every_variable_of_one_run_of_all_steps(tiny_run, tmp_path):
+    changes = ["train.schedule=plateau", "train.plateau_patience=1", "train.validate_every=2"]
+    longer, shorter = (override(tiny_run, [*changes, f"train.steps={steps}"]) for steps in (6, 4))
+    train(longer, tmp_path / "whole")
+    train(shorter, tmp_path / "continued")
+    assert train(longer, tmp_path / "continued").step == 6
+    expected, found = everything_of(tmp_path / "whole"), everything_of(tmp_path / "continued")
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, found[name], err_msg=name)
+
+
+@pytest.mark.parametrize("assignment", ["model.image.backbone=resnt18", "model.text.frozen_layers=9"])
+def test_a_run_whose_model_cannot_be_built_does_not_claim_the_workdir(tiny_run, assignment, tmp_path):
+    wrong = override(tiny_run, [assignment, "model.text.vocabulary_size=90"])
+    with pytest.raises(ValueError, match=rf"`{assignment.partition('=')[0]}` must be"):
+        train(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
 
 def test_no_decay_on_biases_norms_and_the_logit_scale(tiny_run):
     model = MedCLIP(tiny_run, 50).build_towers()
@@ -214,8 +258,6 @@ def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeyp
     monkeypatch.setattr("medclip_keras.training.train.MedCLIP", build)
     with pytest.raises(BuiltError):
         train(run, tmp_path)
-    written = json.loads((tmp_path / "run.json").read_text())["config"]["objective"]
-    assert (written["concept_weights"], written["tree_closeness"]) == ("idf", 0.5)
     rng = np.random.default_rng(0)
     labels = {f"{side}_labels": rng.integers(0, 2, (4, 21)).astype("float32") for side in ("image", "text")}
     known = {f"{side}_known": np.ones((4, 21), "float32") for side in ("image", "text")}
@@ -249,5 +291,8 @@ def test_weights_that_are_not_at_hand_are_refused_with_what_to_do(tiny_run, tmp_
         raise ConnectionError("no network")
 
     monkeypatch.setattr("keras_hub.models.Backbone.from_preset", download)
-    with pytest.raises(ValueError, match=r"download failed: ConnectionError. Name a local folder"):
-        train(override(tiny_run, ["model.image.preset=resnet_50_imagenet"]), tmp_path / "offline")
+    monkeypatch.setattr("keras_hub.models.BertTokenizer.from_preset", download)
+    for preset in ("model.image.preset=resnet_50_imagenet", "model.text.preset=bert_tiny_en_uncased"):
+        with pytest.raises(ValueError, match=r"download failed: ConnectionError. Name a local folder"):
+            train(override(tiny_run, [preset]), tmp_path / "offline")
+        assert not (tmp_path / "offline").exists()
