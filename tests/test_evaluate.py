@@ -211,6 +211,17 @@ def test_own_images_are_evaluated(run, own_images, way, tmp_path):
         assert data["phantom"] == run.metrics["data"]["phantom"]
 
 
+def test_a_single_image_is_scored(run, own_images, tmp_path):
+    """No metric is defined, and every figure is drawn."""
+    table = own_images.folder / "one.csv"
+    table.write_text("path,Edema,Cardiomegaly\n0.png,1,0\n")
+    arguments = ["--manifest", str(table), "--output", str(tmp_path / "out")]
+    assert main(["--saved_model", str(run.saved_model), *arguments]) == 0
+    scores = (tmp_path / "out" / "scores.csv").read_text().splitlines()
+    assert [row.split(",")[1:3] for row in scores[1:]] == [["0.png", "Edema"], ["0.png", "Cardiomegaly"]]
+    assert (tmp_path / "out" / "figures" / "one" / "embedding.png").exists()
+
+
 def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
     (own_images.folder / own_images.rows[1][0]).write_bytes(b"\x89PNG\r\n\x1a\n cut short")
     arguments = ["--manifest", str(own_images.table), "--prompts", str(own_images.prompts)]

@@ -122,7 +122,8 @@ def embedding(result: ZeroShotResult) -> Figure:
         images, prompts = (
             e - e.mean(axis=0) for e in (result.image_embeddings[who], result.prompt_embeddings[who])
         )
-        directions = np.linalg.svd(images, full_matrices=False)[2][:2].T  # (D, 2)
+        one_image = len(images) == 1  # it has no direction
+        directions = np.linalg.svd(images, full_matrices=one_image)[2][:2].T  # (D, 2)
         dots, triangles = images @ directions, prompts @ directions
         others = "none or several" if (only < 0).any() else None
         _scatter(ax, dots[only < 0], s=6, color="0.85", label=others)
