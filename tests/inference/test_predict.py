@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from medclip_keras import predict
+from medclip_keras import evaluate, predict
 
 FINDINGS = ["Edema", "Pleural Effusion"]
 
@@ -138,3 +138,21 @@ def test_wrong_options_end_in_a_sentence(command, tmp_path, capsys, options, sen
     assert command(*options) == 1
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_scores_a_table_of_every_kind_of_image_as_classify_does(models, model, files, tmp_path):
+    """scores.csv of a manifest: gray, colour, 16 bits, JPEG and DICOM, from the workdir and its export."""
+    images = sorted(files.iterdir())
+    lines = [f"{path},{n % 2},{int(n > 2)}" for n, path in enumerate(images)]
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join([",".join(("path", *FINDINGS)), *lines]) + "\n")
+    expected = model.classify(images, FINDINGS)
+    for kind, path in models.items():
+        command = [f"--{kind}", str(path), "--manifest", str(table), "--output", str(tmp_path / kind)]
+        assert evaluate.main(command) == 0
+        found = rows(tmp_path / kind / "scores.csv")
+        assert [row["image"] for row in found] == [str(path) for path in images for _ in FINDINGS]
+        for name in FINDINGS:
+            scores = [float(row["score"]) for row in found if row["class"] == name]
+            np.testing.assert_allclose(scores, expected[name], atol=1e-5)
+        assert [row["truth"] for row in found[:2]] == ["0", "0"]
