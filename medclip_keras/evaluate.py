@@ -113,7 +113,8 @@ def measure(
     for name, result in results.items():
         console.print(terminal_table(name, result))
         if "probe" in config.evaluation.tasks and not result.probe:
-            console.print(f"{name}: no linear probe: it needs labelled training images of two classes.")
+            needs = "labelled training images of two classes" if split == "test" else "--split test"
+            console.print(f"{name}: no linear probe: it needs {needs}.")
     console.print(f"Report: {epath.Path(output) / 'report.html'}", highlight=False, soft_wrap=True)
     return metrics
 

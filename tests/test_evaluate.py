@@ -229,6 +229,22 @@ def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
     assert "cannot be read in row 2 (it is not a whole JPEG, PNG or DICOM file)" in capsys.readouterr().err
 
 
+def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
+    """Equal prompts for both findings leave nothing to tell them apart; no probe, and the reason."""
+    same = tmp_path / "prompts.json"
+    findings = ("Cardiomegaly", "Pleural Effusion")
+    same.write_text(json.dumps({name: ["A finding."] for name in findings}))
+    arguments = ["--workdir", str(run.workdir), "--findings", ",".join(findings), "--task", "single_finding"]
+    arguments += ["--split", "valid", "--prompts", str(same), "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    data = metrics["data"]["phantom"]
+    assert metrics["evaluation"]["prompts"] == str(same)
+    assert data["zero_shot"]["trained"]["ensemble"]["auroc"]["value"] == 0.5
+    assert "probe" not in data
+    assert "phantom: no linear probe: it needs --split test." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

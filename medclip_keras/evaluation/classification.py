@@ -24,7 +24,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     require(bool(np.isfinite(scores).all()), "scores", "finite", "NaN or infinite embeddings")
     statistics: dict[tuple[str | None, str], Statistic] = {}  # (class or None, metric) → statistic
     if task.is_single:
-        correct = (scores.argmax(axis=1) == task.class_index).astype(np.float64)
+        correct = (predicted_class(task, scores) == task.class_index).astype(np.float64)
         statistics[None, "accuracy"] = functools.partial(weighted_mean, correct)
         for k, name in enumerate(task.classes):
             own = np.where(task.class_index == k, correct, np.nan)
@@ -41,6 +41,12 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     return Estimates(overall, dict(zip(task.classes, by_class, strict=True)))
 
 
+def predicted_class(task: Task, scores: Floats) -> Ints:
+    """The class of the highest score among those with images, int (num_images,)."""
+    predicted: Ints = np.where(task.has_images, scores, -np.inf).argmax(axis=1)
+    return predicted
+
+
 def ranked_scores(task: Task, scores: Floats) -> Floats:
     """Scores (num_images, num_classes) comparable across images: for single_finding less their mean."""
     return scores - scores.mean(axis=1, keepdims=True) if task.is_single else scores
@@ -48,5 +54,7 @@ def ranked_scores(task: Task, scores: Floats) -> Floats:
 
 def confusion(task: Task, scores: Floats) -> Ints:
     """Counts int (num_classes, num_classes): rows are the true class, columns the highest score."""
-    counts: Ints = confusion_matrix(task.class_index, scores.argmax(axis=1), labels=range(len(task.classes)))
+    counts: Ints = confusion_matrix(
+        task.class_index, predicted_class(task, scores), labels=range(len(task.classes))
+    )
     return counts

@@ -103,6 +103,7 @@ class _Evaluator:
         index = read_index(batches, len(self.concept_names))
         task = make_task(index, self.config, self.concept_names, self.config.per_class)
         queries = single_finding_task(index, self.findings, self.concept_names, self.config.per_class)
+        queries = queries.at(np.isin(queries.class_index, self.candidates.class_index))
         training, validation = self._examples(labelled if len(task.rows) else None)
         classified = task.rows if self.prompts.texts or training else np.empty(0, int)
         rows = np.concatenate([classified, queries.rows if self.candidates.texts else np.empty(0, int)])

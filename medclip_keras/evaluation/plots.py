@@ -78,7 +78,7 @@ def similarity(result: ZeroShotResult) -> Figure:
 
 def _comparable_classes(result: ZeroShotResult) -> list[str]:
     """Classes with both prompts and images; a data set may have images of none of them."""
-    has_images = dict(zip(result.task.classes, (result.task.labels == 1).any(axis=0), strict=True))
+    has_images = dict(zip(result.task.classes, result.task.has_images, strict=True))
     return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]
 
 

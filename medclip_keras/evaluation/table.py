@@ -103,6 +103,13 @@ def sizes(result: DatasetResult) -> str:
     if counts.get("undefined"):
         undefined = ", ".join(counts["undefined"])
         parts.append(f"not in the macro AUROC, for no image has them or every image has: {undefined}")
+    positive = counts.get("num_positive", {})
+    absent = [name for name, number in positive.items() if not number]
+    if absent and counts["task"] == "single_finding":
+        parts.append(f"no choice in accuracy and its chance, for no image has them: {', '.join(absent)}")
+    if counts.get("not_retrieved"):
+        not_retrieved = ", ".join(counts["not_retrieved"])
+        parts.append(f"not retrieved, for no image or no sentence has this finding alone: {not_retrieved}")
     return ", ".join(parts) or "nothing to evaluate"
 
 

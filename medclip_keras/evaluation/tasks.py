@@ -4,6 +4,7 @@ In `single_finding` every image has exactly one of the findings, as on the x200 
 images, and each finding is a binary question. "Abnormal" is the complement of No Finding.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.errors import near_names, require
-from medclip_keras.evaluation.arrays import Array, Floats, Ints, Strings
+from medclip_keras.evaluation.arrays import Array, Bools, Floats, Ints, Strings
 from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.prompts import ABNORMAL
 from medclip_keras.knowledge.concepts import NO_FINDING
@@ -44,14 +45,25 @@ class Task:
     @property
     def undefined(self) -> tuple[str, ...]:
         """The classes without a positive or without a negative image: they have no AUROC."""
-        has_both = (self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)  # (num_classes,)
+        has_both = self.has_images & (self.labels == 0).any(axis=0)  # (num_classes,)
         return tuple(name for name, both in zip(self.classes, has_both, strict=True) if not both)
+
+    @property
+    def has_images(self) -> Bools:
+        """Whether any image has the class, bool (num_classes,)."""
+        has_images: Bools = (self.labels == 1).any(axis=0)
+        return has_images
 
     @property
     def class_index(self) -> Ints:
         """The one class of each image, int (num_images,); of single_finding only."""
         index: Ints = self.labels.argmax(axis=1)
         return index
+
+    def at(self, keep: Bools) -> "Task":
+        """The task on some of its images; `keep` is bool (num_images,)."""
+        arrays = ("rows", "labels", "patient_ids", "names")
+        return dataclasses.replace(self, **{name: getattr(self, name)[keep] for name in arrays})
 
     def counts(self) -> dict[str, Any]:
         """Numbers of images, patients and positive images by class, in JSON types."""
@@ -65,8 +77,9 @@ class Task:
 
     @property
     def chance(self) -> dict[str, float]:
-        """Metric → its expected value for random scores."""
-        return {"accuracy": 1 / len(self.classes), "auroc": 0.5} if self.is_single else {"auroc": 0.5}
+        """Metric → its expected value for random scores; a class without images is no choice."""
+        choices = int(self.has_images.sum())
+        return {"accuracy": 1 / choices, "auroc": 0.5} if self.is_single else {"auroc": 0.5}
 
 
 def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from medclip_keras.evaluation.evaluator import evaluate
+from medclip_keras.evaluation.table import sizes
 
 
 @pytest.mark.parametrize("mode", ["single", "ensemble"])
@@ -141,3 +142,22 @@ def test_embeddings_that_are_not_finite_are_refused(config, world):
 
     with pytest.raises(ValueError, match="`scores` must be finite"):
         world.evaluate(config, sentences=[], embedder=Broken())
+
+
+def test_a_finding_without_sentences_is_named_and_in_no_figure_of_retrieval(config, measured, world):
+    edema = world.names.index("Edema")
+    sentences = [
+        {name: values[batch["label_states"][:, edema] != 1] for name, values in batch.items()}
+        for batch in world.sentence_batches()
+    ]
+    result = world.evaluate(config, sentences=sentences)
+    found, every = result.metrics["retrieval"], measured.metrics
+    assert found["num_candidates"]["Edema"] == 0
+    assert found["not_retrieved"] == ["Edema"]
+    assert every["retrieval"]["not_retrieved"] == []
+    without = every["zero_shot"]["num_images"] - every["zero_shot"]["num_positive"]["Edema"]
+    assert found["num_queries"] == without
+    assert {k: v["value"] for k, v in found["trained"].items()} == {
+        f"precision_at_{k}": 1.0 for k in (1, 2, 5, 10)
+    }
+    assert "has this finding alone: Edema" in sizes(result)

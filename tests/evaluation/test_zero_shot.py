@@ -6,6 +6,8 @@ from medclip_keras.evaluation.classification import confusion, estimate_scores
 from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
+from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
+from medclip_keras.evaluation.table import sizes
 from medclip_keras.evaluation.tasks import first_of_each_class, make_task, single_finding_task
 from medclip_keras.evaluation.zero_shot import class_scores
 
@@ -91,3 +93,17 @@ def test_a_class_without_images_has_no_figure():
     assert found["by_class"]["Mass"] == {
         key: {"value": None, "low": None, "high": None} for key in ("accuracy", "auroc")
     }
+
+
+def test_a_class_without_images_is_no_choice():
+    """Two of three classes have images: chance is 1/2, and the third class cannot be predicted."""
+    states = [[2, 1, 0], [2, 0, 1], [2, 0, 1]]
+    task = single_finding_task(index(states), ("No Finding", "Edema", "Mass"), NAMES, per_class=10)
+    scores = np.array([[9.0, 2.0, 1.0], [9.0, 1.0, 2.0], [9.0, 2.0, 1.0]])
+    found = estimate_scores(task, scores, Bootstrap(0, seed=0)).to_dict()
+    assert task.undefined == ("No Finding",)
+    assert task.chance["accuracy"] == 1 / 2
+    assert found["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert confusion(task, scores).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+    result = ClassificationResult(task, task.counts(), task.chance, {}, {})
+    assert "for no image has them: No Finding" in sizes(DatasetResult(supervised=result))
