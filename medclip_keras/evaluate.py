@@ -97,7 +97,13 @@ def measure(
         ValueError: records that do not fit the model, nothing to evaluate, an image that cannot be decoded.
     """
     console, config = console or Console(), subject.config
-    results = _measure_records(subject, split) if config.data.images else {}
+    results: dict[str, DatasetResult] = {}
+    try:
+        results = _measure_records(subject, split) if config.data.images else {}
+    except ValueError as error:
+        if not own_images:
+            raise
+        console.print(f"The records are not evaluated: {error}", highlight=False, soft_wrap=True)
     if own_images:
         results[own_images.name] = _measure_own_images(subject, own_images)
     made_from = {

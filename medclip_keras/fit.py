@@ -55,8 +55,16 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     outcome = train(config, workdir, console)
     if not outcome.finished:
         raise Interrupted(outcome.step, outcome.total_steps)
-    evaluate_workdir(workdir, console=console)
-    _say_where(workdir, console)
+    try:
+        evaluate_workdir(workdir, console=console)
+        _say_where(workdir, console)
+    except ValueError as error:  # of the test split: the model is there
+        console.print(
+            f"The model is trained and saved in {workdir}, but not evaluated: {error}\nOther records or "
+            f"findings: python -m medclip_keras.evaluate --workdir {workdir} --split all --findings …",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
 
 

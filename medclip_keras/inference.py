@@ -106,9 +106,9 @@ class InferenceModel:
         listed: list[Image] = (
             [images]
             if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray)
-            else list(images)
+            else list(() if images is None else images)
         )
-        require(bool(listed), "images", "an image or a sequence of images", "no image")
+        require(bool(listed), "images", "an image or a sequence of images", images)
         reasons: list[str] = []
         embedded = [np.empty((0, self.config.model.projection_dim), np.float32)]
         with ThreadPoolExecutor(_NUM_DECODERS) as decoders:

@@ -34,41 +34,49 @@ from medclip_keras.evaluation.zero_shot import MODES
 from medclip_keras.inference import Classifier, InferenceModel, Prompts, load
 from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.sources.dicom import ALLOW_ANNOTATION
+from medclip_keras.sources.tables import read_table
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+_SUFFIXES = ", ".join(SUFFIXES)
 IMAGES_PER_CHUNK = 256  # a stopped command repeats at most one chunk
 SECONDS_BETWEEN_LINES = 10
 
 Parts = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # each chunk's paths (n,) and embeddings (n, D)
 
 
-def list_images(images: str) -> dict[str, str]:
-    """List the image files of a folder (with all below it), a pattern, or a CSV file with a column `path`.
+def list_images(images: str, console: Console) -> dict[str, str]:
+    """List the image files of a folder (with all below it), a pattern, or a table with a column `path`.
+
+    Files of a folder with other suffixes, and rows without a path, are counted on the console.
 
     Returns:
-        {name: path}, sorted for a folder and a pattern. The name is the path, for a CSV file as it is written
-        there, relative to the file's folder.
+        {name: path}, sorted for a folder and a pattern. The name is the path, for a table as it is written
+        there, relative to the table's folder.
 
     Raises:
-        ValueError: no image, a table without the column, or a name twice.
+        ValueError: no image, a table without the column, or an image that is there twice.
     """
     place = pathlib.Path(images)
-    names: Iterable[str]
     if place.is_dir():
-        names = sorted(str(p) for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        paths = {name: name for name in names}
+        files = [path for path in place.rglob("*") if path.is_file()]
+        names = sorted(str(path) for path in files if path.suffix.lower() in SUFFIXES)
+        paths, passed_over = {name: name for name in names}, f"files with other suffixes than {_SUFFIXES}"
+        num_passed_over = len(files) - len(names)
     elif place.suffix.lower() == ".csv" and place.is_file():
-        with place.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            form = "a CSV file with a column `path`"
-            require("path" in (reader.fieldnames or ()), "--images", form, list(reader.fieldnames or ()))
-            names = [(row["path"] or "").strip() for row in reader]
-        paths = {name: str(place.parent / name) for name in names}
-        require(len(paths) == len(names), "--images", "a CSV file that names each image once", images)
+        rows = list(read_table(place, ("path",), strict=True))
+        paths = {
+            row["path"].strip(): str(place.parent / row.image_name()) for row in rows if row["path"].strip()
+        }
+        passed_over, num_passed_over = "rows without a path", sum(not row["path"].strip() for row in rows)
+        twice = len(rows) - num_passed_over - len(paths)
+        require(not twice, "--images", "a table that names each image once", f"{twice} rows of named images")
     else:
         paths = {name: name for name in sorted(glob.glob(images, recursive=True)) if os.path.isfile(name)}
+        num_passed_over = 0
     form = "a folder, a pattern or a CSV file that names at least one image"
-    require(bool(paths), "--images", form, images, f"A folder is searched for {', '.join(SUFFIXES)}.")
+    require(bool(paths), "--images", form, images, f"A folder is searched for {_SUFFIXES}.")
+    if num_passed_over:
+        console.print(f"Passed over: {num_passed_over} {passed_over}.", highlight=False, soft_wrap=True)
     return paths
 
 
@@ -245,9 +253,11 @@ def predict(options: argparse.Namespace) -> None:
     form = f"a file that ends in {' or '.join(WRITERS)}"
     require(embeddings is None or embeddings.suffix in WRITERS, "--embeddings", form, str(embeddings))
     for file in filter(None, (options.output, embeddings)):
-        require(file.parent.is_dir(), "--output", "a file in an existing folder", str(file))
+        usable = file.parent.is_dir() and not file.is_dir()
+        require(usable, "--output", "a file in an existing folder", str(file))
     os.environ[ALLOW_ANNOTATION] = str(int(options.allow_annotation))
-    images = list_images(options.images)
+    console = Console()
+    images = list_images(options.images, console)
     findings = [name.strip() for name in options.findings.split(",") if name.strip()]
     prompts: Prompts = read_prompts(options.prompts) if options.prompts else findings
     model = load(options.model)
@@ -263,7 +273,7 @@ def predict(options: argparse.Namespace) -> None:
         "embeddings": str(embeddings or ""),
         "versions": versions(),
     }
-    Prediction(model, classifier, images, options.output, embeddings, share, made_from).run(Console())
+    Prediction(model, classifier, images, options.output, embeddings, share, made_from).run(console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -211,6 +211,23 @@ def test_own_images_are_evaluated(run, own_images, way, tmp_path):
         assert data["phantom"] == run.metrics["data"]["phantom"]
 
 
+def test_own_images_are_evaluated_where_the_records_have_none_of_the_findings(
+    run, own_images, tmp_path, capsys
+):
+    arguments = [
+        "--workdir",
+        str(run.workdir),
+        "--manifest",
+        str(own_images.table),
+        "--findings",
+        "Hernia,Mass",
+    ]
+    arguments += ["--task", "single_finding", "--tasks", "zero_shot", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "The records are not evaluated: `images` must be a data set with" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]) == ["mine"]
+
+
 def test_a_single_image_is_scored(run, own_images, tmp_path):
     """No metric is defined, and every figure is drawn."""
     table = own_images.folder / "one.csv"

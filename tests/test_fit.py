@@ -9,10 +9,13 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from medclip_keras import fit
+from medclip_keras.config import RunConfig
 from medclip_keras.pipeline import Pipeline
 from medclip_keras.training.run_json import read_run_json
+from medclip_keras.training.train import Outcome
 
 
 def test_fit_leaves_everything_where_it_says(fitted):
@@ -143,3 +146,16 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_resumes(tmp_path):
     assert (status, "Traceback" in output) == (130, False), output[-3000:]
     assert "the checkpoint is saved. The same command resumes the work." in output
     assert (tmp_path / "checkpoints" / "last" / "checkpoint").exists()
+
+
+def test_a_model_without_test_images_is_trained_and_said_to_be_saved(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError("`images` must be a data set with held-out images.")
+
+    monkeypatch.setattr("medclip_keras.training.train.train", lambda *_: Outcome(step=3, total_steps=3))
+    monkeypatch.setattr("medclip_keras.evaluate.evaluate_workdir", refuse)
+    fit.fit_records(RunConfig("r"), tmp_path, Console())
+    said = capsys.readouterr().out
+    assert f"The model is trained and saved in {tmp_path}, but not evaluated: `images` must be" in said
+    assert f"--workdir {tmp_path} --split all --findings" in said
+    assert "Export it" in said

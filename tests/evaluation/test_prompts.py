@@ -24,6 +24,12 @@ def test_every_concept_has_ten_distinct_prompts():
     assert len({text.lower() for text in texts}) == 210
 
 
+def test_prompts_are_read_as_windows_editors_save_them(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_bytes('{"Mass": ["a mass"]}'.encode("utf-8-sig"))
+    assert read_prompts(str(path)) == {"Mass": ("a mass",)}
+
+
 def test_finding_prompts_are_limited_and_in_the_order_of_the_findings():
     config = EvaluationConfig(findings=("Mass", "Edema"), num_prompts=3)
     prompts = finding_prompts(config)

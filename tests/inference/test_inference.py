@@ -117,6 +117,7 @@ def test_an_unreadable_image_is_named(model, files, tmp_path):
     ("call", "sentence"),
     [
         (lambda m, p: m.encode_images([]), "`images` must be an image or a sequence"),
+        (lambda m, p: m.encode_images(None), "`images` must be an image or a sequence"),
         (lambda m, p: m.encode_images(p.gray.astype(float)), "uint8 or uint16"),
         (lambda m, p: m.encode_images([None]), "NoneType"),
         (lambda m, p: m.encode_texts([3]), "`texts` must be a sentence"),

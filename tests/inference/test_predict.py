@@ -47,14 +47,16 @@ def test_scores_are_those_of_classify(command, model, files, tmp_path, kind):
     assert not (tmp_path / "scores.csv.chunks").exists()
 
 
-def test_a_table_names_images_relative_to_its_folder(command, model, files, tmp_path):
+def test_a_table_names_images_relative_to_its_folder(command, model, files, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
     for name in ("gray.png", "picture.dcm"):
-        shutil.copy(files / name, tmp_path)
+        shutil.copy(files / name, tmp_path / "a")
     table = tmp_path / "images.csv"
-    table.write_text("﻿site,path\nA,picture.dcm\nB,gray.png\n")
+    table.write_text("\ufeffsite;path\r\nA;a\\picture.dcm\r\nB;a/gray.png\r\nC;\r\n")
     assert command(images=table) == 0
     found = rows(tmp_path / "scores.csv")
-    assert [row["path"] for row in found] == ["picture.dcm", "gray.png"]
+    assert "Passed over: 1 rows without a path." in capsys.readouterr().out
+    assert [row["path"] for row in found] == ["a\\picture.dcm", "a/gray.png"]
     assert found[0]["Edema"] == found[1]["Edema"]  # the same pixels
 
 
@@ -103,8 +105,10 @@ def test_unreadable_files_are_listed_and_too_many_end_the_command(command, files
     folder = tmp_path / "images"
     shutil.copytree(files, folder)
     (folder / "broken.png").write_bytes((files / "gray.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("no picture")
     assert command(images=folder) == 1
-    error = capsys.readouterr().err
+    output, error = capsys.readouterr()
+    assert "Passed over: 1 files with other suffixes than .png, .jpg, .jpeg, .dcm, .dicom." in output
     assert "`--max_bad_fraction` must be at least the share of unreadable files" in error
     assert "0.01 for 1 unreadable of 6 files" in error
     assert not (tmp_path / "scores.csv").exists()
@@ -132,6 +136,7 @@ def test_an_output_of_another_command_is_refused(command, tmp_path, capsys):
         (["--findings", "Plural Effusion"], "Near names: Pleural Effusion"),
         (["--model", "nowhere"], "must be a workdir"),
         (["--output", "nowhere/scores.csv"], "in an existing folder"),
+        (["--output", "."], "in an existing folder"),
     ],
 )
 def test_wrong_options_end_in_a_sentence(command, tmp_path, capsys, options, sentence):

@@ -64,7 +64,9 @@ def read_prompts(path: str) -> Prompts:
     form = "a JSON file {class: [prompt, …]} with at least one class"
     require(file.is_file(), "prompts", form, path, "Check the path.")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise refusal("prompts", form, path, "It is not UTF-8.") from None
     except json.JSONDecodeError as error:
         position = f"line {error.lineno}, column {error.colno}"
         raise refusal("prompts", form, path, f"It is not JSON at {position}.") from None
