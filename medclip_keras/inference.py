@@ -232,9 +232,9 @@ def read_square(image: Image, size: int) -> Array:
 def load(path: str | os.PathLike[str]) -> InferenceModel:
     """Load a trained model from a workdir (also of `convert`), or from a version that `export` wrote.
 
-    >>> model = load("workdir/phantom_tiny")  # doctest: +SKIP
-    >>> model.classify("xray.png", ["Edema", "Pleural Effusion"])  # doctest: +SKIP
-    {'Edema': array([0.83], dtype=float32), 'Pleural Effusion': array([-2.1], dtype=float32)}
+        model = load("workdir/phantom_tiny")
+        model.classify("xray.png", ["Edema", "Pleural Effusion"])
+        # {'Edema': array([0.83], dtype=float32), 'Pleural Effusion': array([-2.1], dtype=float32)}
 
     Raises:
         ValueError: a folder that holds no model.
