@@ -15,12 +15,11 @@ Phrases are compared word by word after `normalise`: lower case, singular, Ameri
 import functools
 import itertools
 import re
-import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from medclip_keras.errors import refusal
-from medclip_keras.knowledge import TABLES
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 Span = tuple[int, int]  # start and end, of words or of characters
 
@@ -35,14 +34,11 @@ _WORD = re.compile(
     # a mark, but not the full stop of "vs." or "Lt."; a dash
     r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
 )
-_FORMS = tomllib.loads((TABLES / "word_forms.toml").read_text(encoding="utf-8"))
-_AMERICAN, _IRREGULAR = tuple(_FORMS["american"].items()), _FORMS["irregular"]
-PREFIXES = tuple(_FORMS["prefixes"])  # before a known word they form another valid word: "uncalcified"
 
 
 @functools.lru_cache(maxsize=50_000)
-def normalise(word: str) -> str:
-    """Normalise a word: lower case, no plural s (nor a verb's), American spelling.
+def normalise(word: str, language: Language = ENGLISH) -> str:
+    """Normalise a word by the language's forms: lower case, singular, one spelling.
 
     >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
@@ -50,28 +46,21 @@ def normalise(word: str) -> str:
     word = word.lower().replace("’", "'")
     if len(word) > 3:
         word = word.replace("-", "")  # hydro-pneumothorax
-    for british, american in _AMERICAN:
-        word = word.replace(british, american)
+    for variant, spelling in language.forms["spelling"].items():
+        word = word.replace(variant, spelling)
     word = word.removesuffix("'s")
-    if word in _IRREGULAR:
-        return str(_IRREGULAR[word])
-    if len(word) > 6 and word.endswith("omas"):  # granulomas, hematomas
-        return word[:-1]
-    if word.endswith("thoraces"):  # pneumo-, hydro-, haemo-
-        return word[:-3] + "x"
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("sses", "xes", "shes", "ches")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "as", "'s")):
-        return word[:-1]
+    if word in language.forms["irregular"]:
+        return str(language.forms["irregular"][word])
+    for ending, replacement, letters in language.forms["endings"]:
+        if len(word) >= letters and word.endswith(ending):
+            return str(word.removesuffix(ending) + replacement)
     return word
 
 
-def words_of(text: str) -> tuple[list[str], list[Span]]:
+def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets."""
     matches = list(_WORD.finditer(text))
-    return [normalise(match[0]) for match in matches], [match.span() for match in matches]
+    return [normalise(match[0], language) for match in matches], [match.span() for match in matches]
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class Alias:
     shared: bool = False  # other concepts may name the same phrase
 
 
-def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
+def parse_alias(text: str, words: Collection[str] | None = None, language: Language = ENGLISH) -> Alias:
     """Parse the signs, parts and alternatives of an alias; `words` as in `alternatives`.
 
     >>> parse_alias("(heart|cardiac silhouette) + enlarged").parts
@@ -95,13 +84,15 @@ def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
     """
     role = _ROLES.get(text[:1], PRESENT)
     bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
-    parts = tuple(alternatives(part.strip(), words) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
-    if not all(words_of(phrase)[0] for part in parts for phrase in part):
+    parts = tuple(alternatives(part.strip(), words, language) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
+    if not all(words_of(phrase, language)[0] for part in parts for phrase in part):
         raise refusal("aliases", "phrases with a word in every part", text)
     return Alias(role, parts, text, shared=text.startswith("&"))
 
 
-def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str, ...]:
+def alternatives(
+    phrase: str, words: Collection[str] | None = None, language: Language = ENGLISH
+) -> tuple[str, ...]:
     """Expand the alternatives of a phrase.
 
     `words` are normalised; alternatives with other words may be dropped. None keeps all.
@@ -120,5 +111,7 @@ def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str
         raise refusal("aliases", "phrases with alternatives as (one|two)", phrase)
     choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
     if words is not None and not re.search(r"\w\(|\)\w", phrase):  # "opacit(y|ies)" holds pieces of words
-        choices = [[c for c in group if all(word in words for word in words_of(c)[0])] for group in choices]
+        choices = [
+            [c for c in group if all(word in words for word in words_of(c, language)[0])] for group in choices
+        ]
     return tuple(" ".join("".join(choice).split()) for choice in itertools.product(*choices))

@@ -3,22 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from medclip_keras.knowledge.cues import CLAUSES
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL = "positive", "negative", "uncertain", "historical"
 ASSERTIONS = (POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL)
 
-_VERBS, _DETERMINERS = CLAUSES["verbs"], CLAUSES["determiners"]
-_NEW_SUBJECTS = CLAUSES["subjects"] | _DETERMINERS
 _STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
-_OR = frozenset({"or", "nor", "/"})
-_SHORT_REACH_BACK = {"removal": 0}
-_OPENINGS = ("clinical setting", "clinical context")
-_ADJECTIVES = frozenset(["possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"])
-_AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
-_AND_OR = _OR | {"and"}
-# "May not be enlarged" is open; "possible effusion without edema" denies the edema.
-_OF_VERBS = frozenset({"not", "n't", "never"})
 # Largest scope of a cue, in words.
 _REACH = {
     "negative_before": 30,
@@ -33,7 +23,6 @@ _REACH = {
 }
 _REACH_AHEAD = frozenset(kind for kind in _REACH if kind.endswith(("_before", "_between")))
 _REACH_BACK = frozenset(kind for kind in _REACH if kind.endswith(("_after", "_between")))
-_SHORT_REACH = {"not": 6, "n't": 6, "resolved": 3, "cleared": 3, "removed": 4, "excludes": 5}
 
 
 class Cue(NamedTuple):
@@ -58,6 +47,7 @@ class Scopes:
         findings: word spans (start, end) of the findings. A phrase of change ("no enlargement of") that
             overlaps one ("enlargement of the heart") is dropped.
         others: word spans of excluded phrases, which may have cues of their own.
+        language: that of the words.
     """
 
     def __init__(
@@ -66,8 +56,11 @@ class Scopes:
         cues: Sequence[Cue],
         findings: Sequence[tuple[int, int]],
         others: Sequence[tuple[int, int]] = (),
+        language: Language = ENGLISH,
     ):
         self._words = words
+        self._clauses = language.clauses
+        self._reaches = language.reaches
         cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not _meets(cue, findings)])
         self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
         self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
@@ -87,7 +80,12 @@ class Scopes:
             return HISTORICAL, resolved
         denied = self._ahead("negative_before", start) or self._behind("negative_after", end)
         doubted = self._doubt(start, end)
-        doubts_denial = doubted and denied and denied.text in _OF_VERBS and doubted.start < denied.start
+        doubts_denial = (
+            doubted
+            and denied
+            and denied.text in self._clauses["verb_negations"]
+            and doubted.start < denied.start
+        )
         if denied and not doubts_denial:
             return NEGATIVE, denied
         if doubted:
@@ -123,42 +121,52 @@ class Scopes:
 
     def _last(self, cue: Cue) -> int:
         """The end of a forward scope."""
-        limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
+        limit = min(cue.end + self._reaches.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
         # "In the appropriate clinical setting, this is …": the comma is the cue's own.
-        opening = self._words[cue.end : cue.end + 1] == [","] and cue.text.endswith(_OPENINGS)
+        opening = (
+            self._words[cue.end : cue.end + 1] == [","]
+            and self._words[cue.end - 1] in self._clauses["openings"]
+        )
         return next((k for k in range(cue.end + opening, limit) if self._ends_scope(k)), limit)
 
     def _first(self, cue: Cue) -> int:
         """The start of a backward scope."""
-        limit = max(cue.start - _SHORT_REACH_BACK.get(cue.text, _REACH[cue.kind]) - 1, 0)
+        limit = max(cue.start - self._reaches.get(cue.text, _REACH[cue.kind]) - 1, 0)
         comma = None
         for k in range(cue.start - 1, limit - 1, -1):
             word = self._words[k]
             between = word == ":" and cue.kind == "uncertain_between"  # "opacity: edema versus infection"
-            if between or k in self._stops or (word in _VERBS and k < cue.start - 1):
+            if between or k in self._stops or (word in self._clauses["verbs"] and k < cue.start - 1):
                 return k + 1
             if word == "," and comma is None:  # the last one decides
                 comma = k
-                listed = not _AND_OR.isdisjoint(self._words[k : cue.start])
+                listed = not (self._clauses["and"] | self._clauses["or"]).isdisjoint(
+                    self._words[k : cue.start]
+                )
                 if not listed and any(k < start < cue.start for start, _ in self._findings):
                     return k + 1
         return limit
 
     def _looks_ahead(self, cue: Cue) -> bool:
         """Whether an adjective applies to the next finding only: "effusion and questionable edema"."""
-        return cue.text in _ADJECTIVES and any(0 <= start - cue.end <= 6 for start, _ in self._findings)
+        return cue.text in self._clauses["adjectives"] and any(
+            0 <= start - cue.end <= 6 for start, _ in self._findings
+        )
 
     def _ends_scope(self, k: int) -> bool:
         """Whether a word ends a forward scope: a stop word, or the first word of a clause."""
         word = self._words[k]
         if k in self._stops or word == ":":
             return True
-        if word == "with":  # "consolidation with effusion", but "consistent with pneumonia"
-            return k == 0 or self._words[k - 1] not in _AGREEING
-        if word == "and":
+        if word in self._clauses["with"]:  # "consolidation with effusion", but "consistent with pneumonia"
+            return k == 0 or self._words[k - 1] not in self._clauses["agreeing"]
+        if word in self._clauses["and"]:
             following = self._words[k + 1] if k + 1 < len(self._words) else ""
-            return following in _DETERMINERS or self._is_clause(k + 1, following)
+            return following in self._clauses["determiners"] or self._is_clause(k + 1, following)
         return word == "," and self._opens_clause(k + 1)
+
+    def _is_subject(self, word: str) -> bool:
+        return word in self._clauses["determiners"] or word in self._clauses["subjects"]
 
     def _segment(self, start: int) -> list[str]:
         """The words up to the next comma or stop."""
@@ -170,23 +178,28 @@ class Scopes:
     def _is_clause(self, start: int, first: str) -> bool:
         """Whether a clause begins here: "and small effusions persist", but not "and effusion"."""
         segment = self._segment(start)
-        return first in _NEW_SUBJECTS and bool(_VERBS.intersection(segment)) and not _OR.intersection(segment)
+        return (
+            self._is_subject(first)
+            and bool(self._clauses["verbs"].intersection(segment))
+            and not self._clauses["or"].intersection(segment)
+        )
 
     def _opens_clause(self, start: int) -> bool:
         """Whether a comma is followed by a new clause, not by the next item of a list."""
         segment = self._segment(start)
-        if not segment or segment[0] in _OR:
+        if not segment or segment[0] in self._clauses["or"]:
             return False
-        if segment[0] == "and":
+        if segment[0] in self._clauses["and"]:
             return len(segment) > 1 and (
-                segment[1] in _DETERMINERS or bool(_VERBS.intersection(segment[:-2]))
+                segment[1] in self._clauses["determiners"]
+                or bool(self._clauses["verbs"].intersection(segment[:-2]))
             )
         for word in self._words[start:]:
-            if word in _OR:
+            if word in self._clauses["or"]:
                 return False
-            if word in _VERBS or word in (";", "but"):
+            if word in self._clauses["verbs"] or word in (";", "but"):
                 break
-        return segment[0] in _NEW_SUBJECTS or bool(_VERBS.intersection(segment))
+        return self._is_subject(segment[0]) or bool(self._clauses["verbs"].intersection(segment))
 
 
 def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:

@@ -32,7 +32,7 @@ from medclip_keras.knowledge.aliases import (
 )
 from medclip_keras.knowledge.assertion import Cue, Scopes
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
-from medclip_keras.knowledge.cues import KINDS
+from medclip_keras.knowledge.language import ENGLISH, Language
 from medclip_keras.knowledge.linking import EntityLinker, Linking
 from medclip_keras.knowledge.sections import split_sentences
 from medclip_keras.knowledge.spelling import SpellingLinker, words_of_shipped_tables
@@ -99,6 +99,7 @@ class Extractor:
 
     `linking` adds misspelled words and a model's entities. `words`, the normalised words of the only text to
     be read, give a small extractor that is built much faster; linking needs all words and ignores them.
+    `language` is that of the text.
 
     Raises:
         ValueError: an alias that cannot be parsed; a model or knowledge base that does not exist.
@@ -114,8 +115,10 @@ class Extractor:
         table: ConceptTable,
         linking: Linking | None = None,
         words: Collection[str] | None = None,
+        language: Language = ENGLISH,
     ):
         self.table = table
+        self._language = language
         self._linking = linking
         self._only = words if linking is None else None
         self._vocab = spacy.blank("en").vocab
@@ -126,11 +129,11 @@ class Extractor:
         self.words: set[str] = set()  # of all phrases
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
-            for text in (concept.name, *concept.aliases):
-                self._learn_alias(position, parse_alias(text, self._only))
-        for kind, phrases in KINDS.items():
+            for text in (concept.name, *concept.aliases, *language.aliases.get(concept.cui, ())):
+                self._learn_alias(position, parse_alias(text, self._only, language))
+        for kind, phrases in language.cues.items():
             for phrase in phrases:
-                for alternative in alternatives(phrase, self._only):
+                for alternative in alternatives(phrase, self._only, language):
                     _add(self._phrase(alternative).cues, kind)
         self._spelling: SpellingLinker | None = None
         self._entities: EntityLinker | None = None
@@ -140,14 +143,14 @@ class Extractor:
 
     def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
         """Pickle only the settings; unpickling builds the extractor again."""
-        return Extractor, (self.table, self._linking, self._only)
+        return Extractor, (self.table, self._linking, self._only, self._language)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """Mentions in the text of a section, sorted by offset into `text`."""
-        meanings = definitions(text)
+        meanings = definitions(text, self._language)
         return tuple(
             mention
-            for start, end in split_sentences(text)
+            for start, end in split_sentences(text, self._language)
             for mention in self.sentence_mentions(text[start:end], section, start, meanings)
         )
 
@@ -177,7 +180,7 @@ class Extractor:
 
     def _phrase(self, phrase: str) -> _Uses:
         """Add a phrase to the matcher, if new, and return its uses."""
-        words, _ = words_of(phrase)
+        words, _ = words_of(phrase, self._language)
         key = " ".join(words)
         number = self._vocab.strings.add(key)
         if number not in self._uses:
@@ -193,7 +196,7 @@ class Extractor:
         further = knowledge_base_aliases(linking.umls, positions) if linking.umls else {}
         for cui, aliases in further.items():
             for phrase in aliases:
-                if self._vocab.strings[" ".join(words_of(phrase)[0])] not in self._uses:
+                if self._vocab.strings[" ".join(words_of(phrase, self._language)[0])] not in self._uses:
                     self._phrase(phrase).aliases.append((positions[cui], PRESENT, f"UMLS: {phrase}"))
         phrases: dict[str, list[str]] = defaultdict(list)
         for key, uses in self._uses.items():
@@ -217,7 +220,7 @@ class Extractor:
                 yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
 
     def _read_sentence(self, sentence: str, meanings: Definitions = ()) -> tuple[Mention, ...]:
-        words, offsets = words_of(sentence)
+        words, offsets = words_of(sentence, self._language)
         if meanings:
             words, offsets = written_out(sentence, words, offsets, dict(meanings))
         if not words:
@@ -236,7 +239,9 @@ class Extractor:
         if not candidates:
             return ()
         phrases = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
-        scopes = Scopes(words, phrases, [part for c in candidates for part in c.parts], others)
+        scopes = Scopes(
+            words, phrases, [part for c in candidates for part in c.parts], others, self._language
+        )
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({mention for mention in found if mention}, key=_READING_ORDER))
 

@@ -5,11 +5,11 @@ Headings are recognised on lines of their own and inside lines, in upper and mix
 and `signature`. Text without a heading is `body`, or `preamble` before the findings section.
 """
 
+import functools
 import re
-import tomllib
 from dataclasses import dataclass, field
 
-from medclip_keras.knowledge import TABLES
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,6 @@ class Section:
 CONTENT_SECTIONS = frozenset(
     {"findings", "impression", "body", "addendum"}
 )  # sections that are searched for findings
-
-_WORDS = tomllib.loads((TABLES / "sections.toml").read_text(encoding="utf-8"))
-_NAMES: dict[str, str] = {h: name for name, headings in _WORDS["headings"].items() for h in headings}
-_HEADING = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in sorted(_NAMES, key=len, reverse=True))
-_BARE = "findings|impression|indication|comparison|technique|history|conclusion|examination|addendum"
-_OPENING = re.compile(
-    # a heading with a colon (or a dash, at the line's start), wherever a sentence may begin;
-    rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{_HEADING})(?:\(s\))?[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
-    # a heading alone on its line;
-    rf"|^[ \t#*_]*(?P<alone>{_HEADING})[ \t*_]*[.]?[ \t\r]*$"
-    # an upper-case heading with a colon, after text without a full stop;
-    rf"|(?<=\s)(?P<upper>(?-i:{_BARE.upper()})):"
-    # an upper-case heading that starts a line of mixed case.
-    rf"|^[ \t]*(?P<bare>(?-i:{_BARE.upper()}))[ \t]+(?=(?-i:[A-Z][a-z]|[A-Z] [a-z]))",
-    re.IGNORECASE | re.MULTILINE,
-)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _NEW_LINE = re.compile(r"\n[ \t\r]*(?=(?-i:[A-Z]))")
 # Sections that end at a blank line where the report has no heading for its findings; at a new line that
@@ -46,13 +30,47 @@ _NEW_LINE = re.compile(r"\n[ \t\r]*(?=(?-i:[A-Z]))")
 _SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examination"})
 
 
-def split_sections(text: str) -> tuple[Section, ...]:
+class _Layout:
+    """The patterns of a language's headings and abbreviations."""
+
+    def __init__(self, language: Language):
+        layout = language.layout
+        self.names = {h: name for name, headings in layout["headings"].items() for h in headings}
+        self.abbreviations = frozenset(layout["abbreviations"])
+        self.at_sentence_ends = frozenset(layout["at_sentence_ends"])
+        longest = sorted(self.names, key=len, reverse=True)
+        heading = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in longest)
+        bare = "|".join(layout["bare"]).upper()
+        self.opening = re.compile(
+            # a heading with a colon (or a dash, at the line's start), wherever a sentence may begin;
+            rf"(?:^|(?<=[.!?:;\n]))[ \t\r\n#*_]*\b(?P<colon>{heading})(?:\(s\))?"
+            r"[ \t*_]*(?::[*_]*|(?<=\n)\s[-–]\s)"
+            # a heading alone on its line;
+            rf"|^[ \t#*_]*(?P<alone>{heading})[ \t*_]*[.]?[ \t\r]*$"
+            # an upper-case heading with a colon, after text without a full stop;
+            rf"|(?<=\s)(?P<upper>(?-i:{bare})):"
+            # an upper-case heading that starts a line of mixed case.
+            rf"|^[ \t]*(?P<bare>(?-i:{bare}))[ \t]+(?=(?-i:[A-Z][a-z]|[A-Z] [a-z]))",
+            re.IGNORECASE | re.MULTILINE,
+        )
+
+    def name_of(self, match: re.Match[str]) -> str:
+        """The section that a match of `opening` opens."""
+        heading = match["colon"] or match["alone"] or match["upper"] or match["bare"]
+        return self.names[re.sub(r"\s+", " ", heading.lower())]
+
+
+_layout = functools.cache(_Layout)
+
+
+def split_sections(text: str, language: Language = ENGLISH) -> tuple[Section, ...]:
     """Split a report at its headings; sections without text are dropped.
 
     >>> [(s.name, s.text) for s in split_sections("HISTORY: Cough. FINDINGS: Large heart. IMPRESSION: CHF.")]
     [('indication', 'Cough.'), ('findings', 'Large heart.'), ('impression', 'CHF.')]
     """
-    marks = [(match.start(), match.end(), _name_of(match)) for match in _OPENING.finditer(text)]
+    layout = _layout(language)
+    marks = [(match.start(), match.end(), layout.name_of(match)) for match in layout.opening.finditer(text)]
     end_of_short = _BLANK_LINE if any(name == "impression" for _, _, name in marks) else _NEW_LINE
     last_findings = max((start for start, _, name in marks if name == "findings"), default=-1)
     first = marks[0][0] if marks else len(text)
@@ -71,13 +89,6 @@ def split_sections(text: str) -> tuple[Section, ...]:
     return tuple(Section(name, part.strip()) for name, part in parts if re.search(r"\w", part))
 
 
-def _name_of(match: re.Match[str]) -> str:
-    heading = match["colon"] or match["alone"] or match["upper"] or match["bare"]
-    return _NAMES[re.sub(r"\s+", " ", heading.lower())]
-
-
-_ABBREVIATIONS = frozenset(_WORDS["abbreviations"])
-_AT_SENTENCE_ENDS = frozenset(_WORDS["at_sentence_ends"])
 _BREAK = re.compile(
     r"(?P<stop>(?<=\S)[.!?]+[\"')\]]*)(?=\s|$)"  # a full stop before white space: "1.5 cm" has none
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
@@ -102,20 +113,20 @@ _INITIAL = re.compile(r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof)\.?|\b[A-Z]\.) [A-Z]$")  # "Dr
 _LIST_MARK = re.compile(r"\s*(?:[-*•·‣]+|\(?\d{1,2}[.)]|\(?[a-hA-H][.)])(?=\s)\s*")
 
 
-def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
+def split_sentences(text: str, language: Language = ENGLISH) -> tuple[tuple[int, int], ...]:
     """Split text into sentences, as character offsets (start, end) without list marks.
 
     >>> text = "1. Nodule of 1.5 cm, told to Dr. Lee. 2. No effusion"
     >>> [text[start:end] for start, end in split_sentences(text)]
     ['Nodule of 1.5 cm, told to Dr. Lee.', 'No effusion']
     """
-    spans, start = [], 0
+    spans, start, layout = [], 0, _layout(language)
     width = max(_LEAST_WIDTH, *map(len, text.splitlines())) if "\n" in text else 0
     for mark in _MARK.finditer(text):  # a fast scan for possible matches of `_BREAK`
         if mark.start() < start:
             continue
         match = _BREAK.match(text, mark.start())
-        if not match or not _breaks(text, start, match, width):
+        if not match or not _breaks(text, start, match, width, layout):
             continue
         spans.append((start, match.end()))
         start = match.end()
@@ -123,7 +134,7 @@ def split_sentences(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(span for span in (_trim(text, *span) for span in spans) if span)
 
 
-def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
+def _breaks(text: str, start: int, match: re.Match[str], width: int, layout: _Layout) -> bool:
     """Whether a match ends a sentence; list marks, abbreviations and initials do not."""
     if match["wrap"]:
         return _is_deliberate(text, match, width)
@@ -133,11 +144,11 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int) -> bool:
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
     word = _NO_WORD.split(before)[-1].lower().rstrip(".")
-    if word in _ABBREVIATIONS:
+    if word in layout.abbreviations:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
             return not following.isdigit()
-        return word in _AT_SENTENCE_ENDS and (following.isupper() or not following)
+        return word in layout.at_sentence_ends and (following.isupper() or not following)
     return not (before[-1:].isupper() and _INITIAL.search(before))
 
 
