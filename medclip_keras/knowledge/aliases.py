@@ -3,6 +3,7 @@
     pleural effusion            this phrase
     (left|right) effusion       alternatives
     heart + enlarged            both parts, in any order, a few words apart in one clause
+    heart ++ normal             both parts, with nothing but a list of organs between them
     !pericardial effusion       excluded: contains another alias, but is not this concept
     ~heart size is normal       the concept is absent
     ^normal                     matches a whole sentence only
@@ -71,6 +72,7 @@ class Alias:
     parts: tuple[tuple[str, ...], ...]
     text: str
     shared: bool = False  # other concepts may name the same phrase
+    listed: bool = False  # the parts may be as far apart as a list of organs is long, and no further
 
 
 def parse_alias(text: str, words: Collection[str] | None = None, language: Language = ENGLISH) -> Alias:
@@ -84,10 +86,10 @@ def parse_alias(text: str, words: Collection[str] | None = None, language: Langu
     """
     role = _ROLES.get(text[:1], PRESENT)
     bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
-    parts = tuple(alternatives(part.strip(), words, language) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
+    parts = tuple(alternatives(part.strip(), words, language) for part in re.split(r"(?<!\S)\++(?!\S)", bare))
     if not all(words_of(phrase, language)[0] for part in parts for phrase in part):
         raise refusal("aliases", "phrases with a word in every part", text)
-    return Alias(role, parts, text, shared=text.startswith("&"))
+    return Alias(role, parts, text, shared=text.startswith("&"), listed=" ++ " in bare)
 
 
 def alternatives(

@@ -1,5 +1,6 @@
 """A language: the cues, word forms and headings by which its reports are read, from `tables/languages`."""
 
+import collections
 import functools
 import tomllib
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ class Language:
     forms: Mapping[str, Any]  # `aliases.normalise`: endings, prefixes, spelling, irregular
     layout: Mapping[str, Any]  # `sections`: abbreviations, headings
     cues: Mapping[str, tuple[str, ...]]  # `assertion`: kind → phrases with the alternatives of `aliases`
-    clauses: Mapping[str, frozenset[str]]  # `assertion`: the words that begin and end a clause
+    clauses: Mapping[str, frozenset[str]]  # `assertion`: sets of words; one that the file lacks is empty
     reaches: Mapping[str, int]  # phrase → words that its scope contains at most, where fewer than its kind's
     aliases: Mapping[str, tuple[str, ...]]  # CUI → aliases beside those of the concept table
 
@@ -53,7 +54,9 @@ def load_language(code: str) -> Language:
         forms=content["forms"],
         layout=content["layout"],
         cues={kind: tuple(p.format(**content["phrases"]) for p in phrases) for kind, phrases in cues},
-        clauses={name: frozenset(words) for name, words in content["clauses"].items()},
+        clauses=collections.defaultdict(
+            frozenset, {name: frozenset(words) for name, words in content["clauses"].items()}
+        ),
         reaches=content.get("reaches", {}),
         aliases={cui: tuple(own) for cui, own in content.get("aliases", {}).items()},
     )
