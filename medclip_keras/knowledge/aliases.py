@@ -23,6 +23,7 @@ from medclip_keras.errors import refusal
 from medclip_keras.knowledge.language import ENGLISH, Language
 
 Span = tuple[int, int]  # start and end, of words or of characters
+_LEAST_PART = 3  # letters before the head of a compound
 
 PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
@@ -59,9 +60,33 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
 
 
 def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
-    """The normalised words and marks of a text, and their character offsets."""
+    """The normalised words and marks of a text, and their character offsets.
+
+    Compounds are read as their parts where the language lists their heads: "Pleuraerguss".
+    """
     matches = list(_WORD.finditer(text))
-    return [normalise(match[0], language) for match in matches], [match.span() for match in matches]
+    words = [normalise(match[0], language) for match in matches]
+    spans = [match.span() for match in matches]
+    return _in_parts(words, spans, language) if language.forms.get("heads") else (words, spans)
+
+
+def _in_parts(words: list[str], spans: list[Span], language: Language) -> tuple[list[str], list[Span]]:
+    """Words with their compounds in parts; the parts share the compound's offsets."""
+    parts = [compound_parts(word, language) for word in words]
+    return (
+        [part for own in parts for part in own],
+        [span for span, own in zip(spans, parts, strict=True) for _ in own],
+    )
+
+
+@functools.lru_cache(maxsize=50_000)
+def compound_parts(word: str, language: Language) -> tuple[str, ...]:
+    """The parts of a normalised compound, by the heads of the language; a simple word is its own part."""
+    for head in language.forms["heads"]:
+        if word.endswith(head) and len(word) - len(head) >= _LEAST_PART:
+            first = normalise(word.removesuffix(head), language)
+            return (*compound_parts(first, language), head)
+    return (word,)
 
 
 @dataclass(frozen=True)
