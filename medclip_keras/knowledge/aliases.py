@@ -62,17 +62,23 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
 def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets.
 
-    Compounds are read as their parts where the language lists their heads: "Pleuraerguss".
+    Where the language lists them, compounds are read as their parts ("Pleuraerguss"), and the full stop of an
+    abbreviation is no mark.
     """
     matches = list(_WORD.finditer(text))
     words = [normalise(match[0], language) for match in matches]
     spans = [match.span() for match in matches]
-    return _in_parts(words, spans, language) if language.forms.get("heads") else (words, spans)
+    return _in_parts(words, spans, language) if "abbreviated" in language.forms else (words, spans)
 
 
 def _in_parts(words: list[str], spans: list[Span], language: Language) -> tuple[list[str], list[Span]]:
-    """Words with their compounds in parts; the parts share the compound's offsets."""
-    parts = [compound_parts(word, language) for word in words]
+    """Words without the full stops of abbreviations, compounds in parts that share their offsets."""
+    short = language.forms["abbreviated"]
+    before = ("", *words)
+    parts = [
+        () if word == "." and previous in short else compound_parts(word, language)
+        for word, previous in zip(words, before, strict=False)
+    ]
     return (
         [part for own in parts for part in own],
         [span for span, own in zip(spans, parts, strict=True) for _ in own],
