@@ -16,6 +16,7 @@ Phrases are compared word by word after `normalise`: lower case, singular, Ameri
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -29,12 +30,14 @@ PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
 _ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
+_PLAIN = str.maketrans("’–—−", "'---", "\u00ad\u200b\u200c\u200d\u2060")
+
 _WORD = re.compile(
     r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
     r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
-    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?"
+    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
     # a mark, but not the full stop of "vs." or "Lt."; a dash
-    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
+    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
 )
 
 
@@ -45,7 +48,9 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
     >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
     """
-    word = word.lower().replace("’", "'")
+    word = word.lower()
+    if not word.isascii():
+        word = unicodedata.normalize("NFKC", word).translate(_PLAIN)
     if len(word) > 3:
         word = word.replace("-", "")  # hydro-pneumothorax
     for variant, spelling in language.forms["spelling"].items():

@@ -12,7 +12,8 @@ scope and in which direction that runs. `knowledge.clauses` says where it ends. 
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from medclip_keras.knowledge.aliases import Span
@@ -44,6 +45,7 @@ _REACH_BACK = frozenset(kind for kind in _REACH if kind.endswith(("_after", "_be
 _LISTED = 4  # words between the items of a list, through which a denial runs however long the list is
 _LOOK_AHEAD = 6  # words between an adjective of doubt and the finding that it stands before
 _NEAR = 5  # words in which a cue's side follows it
+_SEGMENTS = 4  # after a denial, that may be about the other side
 _TRIED = 8  # cues of a kind that are asked about one finding
 
 
@@ -89,6 +91,7 @@ class Scopes:
         self._clauses = Clauses(words, stops, language.clauses)
         self._findings = sorted([*findings, *others]) if others else self._own
         self._starts = [start for start, _ in self._findings]
+        self._denials = [cue.start for cue in cues if cue.kind.startswith(("negative", "resolved"))]
         self._exceptions = [cue for cue in cues if cue.kind == "exception"]
         self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, end of its scope), in text order
         self._after: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, start of its scope), in text order
@@ -155,9 +158,9 @@ class Scopes:
         behind = self._behind(f"{kind}_after", end)
         if not behind or (self._clauses.noun_of(start) is not None and kind == "negative"):
             return None
-        own = self._clauses.sides(self._clauses.begin(start), behind.start)
         denied = self._side_after(behind)
-        return None if denied and own and not denied <= own else behind
+        own = self._clauses.sides(self._clauses.begin(start), behind.start) if denied else denied
+        return None if own and not denied <= own else behind
 
     def _side_after(self, cue: Cue) -> frozenset[str]:
         """The sides for which a cue holds: "none on the right"."""
@@ -166,17 +169,18 @@ class Scopes:
     def _affirmed(self, denial: Cue, start: int, end: int) -> Cue | None:
         """What affirms a denied finding in part: an exception, or a clause about the other side."""
         later = max(denial.end, end)
-        for cue in self._exceptions:
+        position = bisect.bisect_left(self._exceptions, (later,), key=lambda cue: (cue.start,))
+        for cue in self._exceptions[position : position + 1]:
             last = self._clauses.end(cue.end)
-            if later <= cue.start <= later + _LOOK_AHEAD and self._is_rest(cue.end, last):
+            if cue.start <= later + _LOOK_AHEAD and self._is_rest(cue.end, last):
                 return cue
-        if not {"left", "right"} <= self._clauses.sides(0, len(self._words)):
+        if not self._clauses.has_two_sides:
             return None
         if start < denial.start:
             own = self._side_after(denial) or self._clauses.sides(self._clauses.begin(start), denial.start)
         else:
             own = self._clauses.sides(denial.end, self._clauses.until(later))
-        for first, last in self._clauses.segments(later) if own else ():
+        for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
             sides = self._clauses.sides(first, last)
             if sides and not sides <= own and self._is_rest(first, last):
                 return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
@@ -186,12 +190,8 @@ class Scopes:
         """Whether words[first:last] speak of a finding without naming it, and deny nothing."""
         if first == last or not self._clauses.is_elliptic(first, last):
             return False
-        denials = (c for kind in ("negative", "resolved") for c in self._of(kind))
-        return not any(first <= cue.start < last for cue in denials)
-
-    def _of(self, kind: str) -> Iterator[Cue]:
-        for cue, _ in (*self._before.get(f"{kind}_before", ()), *self._after.get(f"{kind}_after", ())):
-            yield cue
+        position = bisect.bisect_left(self._denials, first)
+        return not any(start < last for start in self._denials[position : position + 1])
 
     def _doubt(self, start: int, end: int) -> Cue | None:
         return (
@@ -211,15 +211,19 @@ class Scopes:
 
     def _ahead(self, kind: str, start: int) -> Cue | None:
         """The nearest cue before a finding that begins in the cue's scope."""
-        cues = self._before.get(kind, ())
-        position = bisect.bisect_right(cues, start, key=lambda pair: pair[0].end) if cues else 0
+        cues = self._before.get(kind)
+        if not cues:
+            return None
+        position = bisect.bisect_right(cues, start, key=lambda pair: pair[0].end)
         tried = cues[max(position - _TRIED, 0) : position]
         return next((cue for cue, last in reversed(tried) if start < last), None)
 
     def _behind(self, kind: str, end: int) -> Cue | None:
         """The nearest cue after a finding that ends in the cue's scope."""
-        cues = self._after.get(kind, ())
-        position = bisect.bisect_left(cues, end, key=lambda pair: pair[0].start) if cues else 0
+        cues = self._after.get(kind)
+        if not cues:
+            return None
+        position = bisect.bisect_left(cues, end, key=lambda pair: pair[0].start)
         return next((cue for cue, first in cues[position : position + _TRIED] if first < end), None)
 
     def _add(self, cue: Cue) -> None:
@@ -271,16 +275,17 @@ class Scopes:
     def _end_of_list(self, start: int, limit: int) -> int:
         """The end of a list of findings that begins at `start`, if it is behind the limit."""
         position, end = bisect.bisect_left(self._starts, start), start
-        for first, last in self._findings[position:]:
-            if first - end > _LISTED:
-                break
-            end = max(end, last)
+        following = bisect.bisect_left(self._denials, start)
+        stop = self._denials[following] if following < len(self._denials) else len(self._words)
+        while position < len(self._findings) and self._starts[position] < min(end + _LISTED, stop):
+            end = max(end, self._findings[position][1])
+            position += 1
         return max(limit, end)
 
     def _first(self, cue: Cue) -> int:
         """The start of a backward scope."""
         limit = max(cue.start - self._reaches.get(cue.text, _REACH[cue.kind]) - 1, 0)
-        listed = cue.kind in ("negative_after", "resolved_after")
+        listed = cue.kind in ("negative_after", "resolved_after") and cue.text not in self._reaches
         previous = self._after.get(cue.kind)
         floor = previous[-1][0].end if previous else 0
         k, comma = cue.start - 1, None

@@ -6,11 +6,12 @@ costs time in proportion to its length.
 
 import bisect
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from medclip_keras.knowledge.aliases import Span
 
 STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
+_LONGEST = 40  # words of a segment
 _REACH_OF_NOUN = 6  # words between "of the" and the finding
 
 
@@ -45,6 +46,17 @@ class Clauses:
         return [k for k in range(len(self._words)) if self._ends_scope(k)]
 
     @functools.cached_property
+    def _sided(self) -> list[tuple[int, str]]:
+        """The words that name a side, with it."""
+        names = {word: side for side in ("left", "right", "both") for word in self._sets[side]}
+        return [(k, names[word]) for k, word in enumerate(self._words) if word in names]
+
+    @functools.cached_property
+    def has_two_sides(self) -> bool:
+        """Whether the sentence names the left and the right."""
+        return {"left", "right"} <= {side for _, side in self._sided}
+
+    @functools.cached_property
     def brackets(self) -> Mapping[int, Span]:
         """The innermost bracket (opening, closing) around each word that stands in one."""
         inside: dict[int, Span] = {}
@@ -69,28 +81,26 @@ class Clauses:
 
     def until(self, start: int) -> int:
         """The next comma, stop or conjunction from `start` on."""
-        size = len(self._words)
-        return next((k for k in range(start, size) if self._separates(k)), size)
+        last = min(start + _LONGEST, len(self._words))
+        return next((k for k in range(start, last) if self._separates(k)), last)
 
     def begin(self, end: int) -> int:
         """The first word of the segment between commas, stops and conjunctions that ends before `end`."""
-        while end > 0 and not self._separates(end - 1):
-            end -= 1
-        return end
+        first = max(end - _LONGEST, 0)
+        return next((k + 1 for k in range(end - 1, first - 1, -1) if self._separates(k)), first)
 
-    def segments(self, start: int) -> list[Span]:
+    def segments(self, start: int) -> Iterator[Span]:
         """The segments between commas, stops and conjunctions from `start` on."""
-        spans, begin = [], start
-        for k in range(start, len(self._words) + 1):
-            if k == len(self._words) or self._separates(k):
-                spans.append((begin, k))
-                begin = k + 1
-        return [span for span in spans if span[0] < span[1]]
+        while start < len(self._words):
+            end = self.until(start)
+            if end > start:
+                yield start, end
+            start = end + 1
 
     def sides(self, start: int, end: int) -> frozenset[str]:
         """The sides that words[start:end] name: "left", "right", "both"."""
-        words = self._words[start:end]
-        return frozenset(side for side in ("left", "right", "both") if not self._sets[side].isdisjoint(words))
+        first = bisect.bisect_left(self._sided, (start, ""))
+        return frozenset(side for _, side in self._sided[first : bisect.bisect_left(self._sided, (end, ""))])
 
     def is_elliptic(self, start: int, end: int) -> bool:
         """Whether words[start:end] have no noun of their own: "a tiny one on the left"."""
