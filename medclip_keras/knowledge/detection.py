@@ -65,7 +65,8 @@ def _decide(words: set[str]) -> str:
 def _is_english(words: set[str], owners: Sequence[frozenset[str]]) -> bool:
     """Whether the words that English does not know leave it the language of a report."""
     unknown = sum(_ENGLISH not in own for own in owners)
-    foreign = any(own and _ENGLISH not in own for own in owners)
+    pairs = zip(sorted(words), owners, strict=True)
+    foreign = any(own and _ENGLISH not in own and not _is_near(word) for word, own in pairs)
     english = any(own == {_ENGLISH} for own in owners)
     least = _LEAST_KNOWN if foreign else _LEAST_KNOWN / 2
     if not unknown or (english and len(words) - unknown >= least * len(words)):
@@ -140,8 +141,8 @@ def _vocabulary(code: str) -> frozenset[str]:
 
 def _words_of_cues(language: Language) -> frozenset[str]:
     headings = [heading for own in language.layout["headings"].values() for heading in own]
-    phrases = [phrase for own in language.cues.values() for phrase in own]
-    return frozenset(word for word in words_of(" ".join([*headings, *phrases]), language)[0] if word.isalpha())
+    cues = [phrase for own in language.cues.values() for phrase in own if phrase not in language.borrowed]
+    return frozenset(word for word in words_of(" ".join([*headings, *cues]), language)[0] if word.isalpha())
 
 
 @functools.cache

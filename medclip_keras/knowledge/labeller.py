@@ -52,7 +52,8 @@ class ReportLabels:
     states: StateVector  # (num_findings,) int8 of the whole report, no closure over parents
     # of each section, the mentions that give the states; offsets into its text
     section_mentions: tuple[tuple[Mention, ...], ...]
-    usable: bool  # False for a report without sentences
+    usable: bool  # False for a report without sentences, or without a language
+    language: str = ENGLISH.code  # in which it was read, "" for a language without cues
 
     @functools.cached_property
     def mentions(self) -> tuple[Mention, ...]:
@@ -106,7 +107,8 @@ class ReportLabeller:
                     sentences.append(LabelledSentence(section.name, text, self.states(found)))
             section_mentions.append(tuple(own))
         states = self.states(list(itertools.chain.from_iterable(section_mentions)))
-        return ReportLabels(tuple(sentences), states, tuple(section_mentions), bool(sentences))
+        usable, code = bool(sentences), self._language.code
+        return ReportLabels(tuple(sentences), states, tuple(section_mentions), usable, code)
 
     def states(self, mentions: Sequence[Mention]) -> StateVector:
         """Combine mentions: (num_findings,) int8."""
