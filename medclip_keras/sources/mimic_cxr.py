@@ -81,7 +81,9 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         view, split = dicom.view_of_position(row["ViewPosition"]), _split_of(splits, patient, row.place)
         images.append((row["dicom_id"], study, patient, view, split))
     require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
-    for image_id, study, patient, view, split in images:
+    images.reverse()
+    while images:  # frees each row as it is yielded
+        image_id, study, patient, view, split = images.pop()
         path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
         yield ImageRow(image_id, study, patient, path, view, labels_of.get(study, {}), split)
 
