@@ -30,7 +30,6 @@ from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
 SUFFIXES = (".dcm", ".dicom")
-_PICTURES = (".jpeg", ".jpg", ".png")
 
 _PICTURE = (
     "BurnedInAnnotation",
@@ -77,12 +76,6 @@ def decode_file(file_bytes: bytes, path: str = "") -> ImageContent:
     if path.lower().endswith(SUFFIXES) or file_bytes[128:132] == b"DICM":
         return decode_dicom(file_bytes, allow_annotation=os.environ.get(ALLOW_ANNOTATION) == "1")
     return file_bytes
-
-
-def image_files(folder: epath.Path) -> list[epath.Path]:
-    """The JPEG and PNG files of a folder by name, without hidden ones; none if there is no folder."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return sorted(f for f in files if f.suffix.lower() in _PICTURES and not f.name.startswith("."))
 
 
 def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.ndarray:

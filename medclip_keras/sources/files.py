@@ -12,14 +12,18 @@ from typing import BinaryIO
 from etils import epath
 
 from medclip_keras.errors import refusal, require
+from medclip_keras.sources.rows import BadRowError
 
+PICTURES = (".jpeg", ".jpg", ".png")
 _START = 512  # bytes that tell what a file is
 _TABLES = (".csv", ".tsv", ".txt")  # members of a zip archive that may be its table, the first kind first
 _AFTER_CR = re.compile(r"(?<=\r)(?!\n)")  # where a line ends as the Macintosh once ended it
 # What a file is that holds no text of its own, by its first bytes.
 _FOREIGN = {
     "a Git LFS pointer, not the file itself (git lfs pull)": rb"version https://git-lfs",
-    "a web page, such as one of an error or a login": rb"\s*<(?:!doctype|!--|\?xml|(?:html|head|body|script|meta)\b)",
+    "a web page, such as one of an error or a login": (
+        rb"\s*<(?:!doctype|!--|\?xml|(?:html|head|body|script|meta)\b)"
+    ),
     "an answer of a web server": rb"\s*(?:\{\s*\"|(?:HTTP/\S+ |Error )?[45]\d\d:? [A-Z][\w ]{2,40}\s*$)",
     "a zip archive or a spreadsheet": rb"PK\x03\x04|\xd0\xcf\x11\xe0",
     "a gzip file": rb"\x1f\x8b",
@@ -41,6 +45,23 @@ def foreign_content(content: bytes) -> str:
     """
     start = content[:_START].removeprefix(b"\xef\xbb\xbf")
     return next((what for what, form in _FOREIGN_FORMS.items() if form.match(start)), "")
+
+
+def report_text(content: bytes) -> str:
+    """The text of a report's file, in UTF-8 with or without a byte-order mark.
+
+    Raises:
+        BadRowError: an empty file, or what is no text of a report.
+    """
+    if what := foreign_content(content):
+        raise BadRowError(f"the report file is {what}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadRowError("the report file is not UTF-8 text") from None
+    if not text.strip():
+        raise BadRowError("the report file is empty")
+    return text
 
 
 def read_lines(path: epath.Path) -> Iterator[str]:
@@ -90,6 +111,21 @@ def _open_member(archive: zipfile.ZipFile, path: epath.Path) -> BinaryIO:
         raise refusal("input", requirement, str(path), "Unpack it, or pack it anew.") from None
 
 
+def image_files(folder: epath.Path) -> list[epath.Path]:
+    """The JPEG and PNG files in and below a folder by name, without hidden ones; none without a folder."""
+    return sorted(_image_files(folder)) if folder.is_dir() else []
+
+
+def _image_files(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if is_hidden(path.name):
+            continue
+        if path.suffix.lower() in PICTURES:
+            yield path
+        elif path.is_dir():
+            yield from _image_files(path)
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file's path names what no archive publishes: files and folders that systems add.
 
@@ -97,7 +133,7 @@ def is_hidden(name: str) -> bool:
     [True, True, False]
     """
     parts = name.replace("\\", "/").split("/")
-    return any(part.startswith(".") and part.strip(".") or part == "__MACOSX" for part in parts)
+    return any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in parts)
 
 
 def _decode(line: bytes, number: int, path: epath.Path) -> str:

@@ -30,7 +30,7 @@ Reports are text under headings; more than 9,000 have neither findings nor impre
 no heading it is read as the body; a report without any of these is counted as unusable by `label_reports`.
 
 Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
-none; a label that is no code."""
+none; a label that is no code; tables of labels and images without a common study."""
 
 import re
 import sys
@@ -42,7 +42,8 @@ from etils import epath
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.sources import dicom
-from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow, ReportRow
+from medclip_keras.sources.files import report_text
+from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow
 from medclip_keras.sources.tables import (
     Labels,
     concepts_of,
@@ -82,6 +83,9 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         images.append((row["dicom_id"], study, patient, view, split))
     require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
     images.reverse()
+    joined = any(study in labels_of for _, study, *_ in images)
+    requirement = "tables of images and labels with at least one study in common"
+    require(joined, "input", requirement, str(root), f"Take all tables of one release. {_ADVICE}")
     while images:  # frees each row as it is yielded
         image_id, study, patient, view, split = images.pop()
         path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
@@ -114,13 +118,7 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
     """The report's sections; BadRowError if the file is empty or no text."""
-    try:
-        text = epath.Path(row.path).read_bytes().decode()
-    except UnicodeDecodeError:
-        raise BadRowError("the report file is not UTF-8 text") from None
-    if not text.strip():
-        raise BadRowError("the report file is empty")
-    return split_sections(text)
+    return split_sections(report_text(epath.Path(row.path).read_bytes()))
 
 
 def _files_of(*tables: str) -> list[str]:

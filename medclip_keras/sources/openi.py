@@ -35,6 +35,7 @@ from etils import epath
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.sources import dicom
+from medclip_keras.sources.files import is_hidden
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import read_table, require_distinct
 
@@ -141,7 +142,8 @@ def _archive_rows(archive: epath.Path) -> Iterator[ReportRow]:
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             for member in tar:
-                report = tar.extractfile(member) if member.name.endswith(".xml") else None
+                is_report = member.name.endswith(".xml") and not is_hidden(member.name)
+                report = tar.extractfile(member) if is_report else None
                 if report is not None:
                     yield _row(member.name, str(archive), report.read())
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -151,7 +153,8 @@ def _archive_rows(archive: epath.Path) -> Iterator[ReportRow]:
 
 def _folder_rows(folder: epath.Path) -> Iterator[ReportRow]:
     nested = folder / "ecgen-radiology"
-    files = (nested if nested.is_dir() else folder).glob("*.xml")
+    found = (nested if nested.is_dir() else folder).glob("*.xml")
+    files = [file for file in found if not is_hidden(file.name)]
     for file in sorted(files, key=lambda file: (len(file.name), file.name)):
         yield _row(file.name, str(file), None)
 
