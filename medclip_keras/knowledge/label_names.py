@@ -24,6 +24,7 @@ import functools
 
 from medclip_keras.errors import near_names, refusal
 from medclip_keras.knowledge import TABLES
+from medclip_keras.knowledge.concepts import load_table
 
 _TABLE = TABLES / "label_names.csv"
 
@@ -60,6 +61,23 @@ def labels_of(dataset: str) -> tuple[str, ...]:
         ValueError: no such data set; the near names are in the sentence.
     """
     return tuple(_labels(dataset))
+
+
+@functools.cache
+def concepts_above(concept: str) -> frozenset[str]:
+    """The further concepts of `thorax` that a concept implies.
+
+    >>> sorted(concepts_above("Rib Fracture Callus"))
+    ['Fracture', 'Rib Fracture']
+
+    Raises:
+        ValueError: no such concept.
+    """
+    thorax = load_table("thorax")
+    implied = thorax.descendants[:, thorax.index(concept)]
+    return frozenset(name for name, is_implied in zip(thorax.names, implied, strict=True) if is_implied) - {
+        concept
+    }
 
 
 def datasets() -> tuple[str, ...]:

@@ -27,6 +27,7 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "covid",
     "mura",
     "convirt_8x200",
+    "padchest",
     "csv",
 )
 

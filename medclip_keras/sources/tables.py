@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 from etils import epath
 
 from medclip_keras.errors import near_names, refusal, require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.knowledge.label_names import concept_of_label, concepts_above, labels_of
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import files
 
@@ -276,3 +276,29 @@ def states_of(dataset: str, positive: Iterable[str], negative: Iterable[str]) ->
     concepts = concepts_of(dataset)
     states = dict.fromkeys((concepts[label] for label in positive), LabelState.POSITIVE)
     return states | dict.fromkeys((concepts[label] for label in negative), LabelState.NEGATIVE)
+
+
+# Of several states of one concept, the first one counts.
+_PRECEDENCE = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE, LabelState.NOT_MENTIONED)
+
+
+def concept_states(dataset: str, states: Mapping[str, LabelState]) -> Labels:
+    """The states of a data set's labels by concept, and of the wider concepts without a label of their own.
+
+    Several labels of a concept: positive before uncertain before negative. A wider concept, such as Fracture,
+    is positive or uncertain where a narrower one is.
+
+    >>> states = {"clavicle fracture": LabelState.POSITIVE, "unchanged": LabelState.POSITIVE}
+    >>> {concept: state.name for concept, state in concept_states("padchest", states).items()}
+    {'Clavicle Fracture': 'POSITIVE', 'Fracture': 'POSITIVE'}
+    """
+    own: Labels = {}
+    for label, state in states.items():
+        concept = concept_of_label(dataset, label)
+        if concept is not None:
+            own[concept] = min(state, own.get(concept, state), key=_PRECEDENCE.index)
+    wider: Labels = {}
+    for concept, state in own.items():
+        for above in concepts_above(concept) if state in _PRECEDENCE[:2] else ():
+            wider[above] = min(state, wider.get(above, state), key=_PRECEDENCE.index)
+    return own | {concept: state for concept, state in wider.items() if concept not in own}
