@@ -27,7 +27,14 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "covid",
     "mura",
     "convirt_8x200",
+    "chexpert_plus",
+    "mimic_cxr_test",
     "padchest",
+    "vindr_cxr",
+    "brax",
+    "siim_acr",
+    "r2gen",
+    "rexgradient",
     "csv",
 )
 

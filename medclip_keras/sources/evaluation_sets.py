@@ -166,7 +166,8 @@ def category_of_8x200(row: ImageRow) -> str:
 
 def _five_by_200(name: str, source: str, class_of: Callable[[ImageRow], str], citation: str) -> EvaluationSet:
     sizes = {"test": (200,) * 5, "train": (200,) * 5}
-    return EvaluationSet(name, source, class_of, COMPETITION_FINDINGS, sizes, True, (source,), citation)
+    patients_of = _PATIENTS_OF[source]
+    return EvaluationSet(name, source, class_of, COMPETITION_FINDINGS, sizes, True, patients_of, citation)
 
 
 def _two_classes(
@@ -177,6 +178,11 @@ def _two_classes(
     return EvaluationSet(name, patients_of[0], class_of, classes, sizes, False, patients_of, _MEDCLIP)
 
 
+# Sources with the same patients under the same identifiers.
+_PATIENTS_OF = {
+    "chexpert": ("chexpert", "chexpert_plus"),
+    "mimic_cxr": ("mimic_cxr", "mimic_cxr_test", "r2gen"),
+}
 _SIZES_OF_RSNA = {"test": (1769, 1769), "train": (4243, 4243)}
 _SIZES_OF_COVID = {"test": (1470, 1530), "train": (411, 1751)}
 _SETS = (
@@ -194,7 +200,7 @@ _SETS = (
         classes=CATEGORIES,
         sizes={},
         one_a_patient=False,
-        patients_of=("convirt_8x200", "chexpert"),
+        patients_of=("convirt_8x200", *_PATIENTS_OF["chexpert"]),
         citation="Zhang et al., Contrastive learning of medical visual representations, MLHC 2022",
     ),
 )

@@ -1,17 +1,17 @@
 """PadChest: chest X-rays of one hospital in Spain, with its reports' text and labels.
 
-Layout on disk, as published (https://bimcv.cipf.es/bimcv-projects/padchest/; the request for access is there), a
-folder with
+Layout on disk, as published (https://bimcv.cipf.es/bimcv-projects/padchest/; the request for access is
+there), a folder with
     PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv    a row an image; or .csv.gz, .csv.zip
-    images/0/<ImageID>, …, images/54/<ImageID>              each zip archive unpacked into a folder of its name
+    images/0/<ImageID>, …, images/54/<ImageID>    each zip archive unpacked into a folder of its name
 The numbered folders may lie beside the table, and all images may lie in one folder (`images/`, `images-224/`,
 or beside the table), as in the reduced copies. Columns that are read: ImageID, ImageDir, StudyID, PatientID,
 Projection, ReportID, Report, Labels. The authors' own description of the table is
 https://github.com/auriml/Rx-thorax-automatic-captioning; PC_Dataset of
 https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py reads the same columns.
 
-Counts of the release: 160,861 rows of some 67,000 patients; 103 rows without labels. It publishes no split: the
-split is by patient.
+Counts of the release: 160,861 rows of some 67,000 patients; 103 rows without labels. It publishes no split:
+the split is by patient.
 
 Labels: 27 % of the reports were labelled by physicians, the others by a recurrent network from the reports
 (`MethodLabel`). `Labels` is a list such as ['pneumonia', 'unchanged'] of findings that are present; a label
@@ -22,11 +22,12 @@ alone, so label records with `--concepts thorax`.
     the concepts of the other labels                           negative
     No Finding: `normal` alone or with devices; a finding      positive; negative
 
-`unchanged` compares, and leaves open what was there before; `exclude` and `suboptimal study` reject the image: in
-their rows the concepts that are not named are not mentioned. Rows without labels have none. Nothing is uncertain.
+`unchanged` compares, and leaves open what was there before; `exclude` and `suboptimal study` reject the
+image: in their rows the concepts that are not named are not mentioned. Rows without labels have none. Nothing
+is uncertain.
 
-Reports are Spanish, in lower case, words stemmed and sentences separated by " . ": text for a model, from which
-a labeller of whole words finds little. An image's labels are the table's.
+Reports are Spanish, in lower case, words stemmed and sentences separated by " . ": text for a model, from
+which a labeller of whole words finds little. An image's labels are the table's.
 
 Views by Projection: PA, AP and AP_horizontal are frontal, L lateral, others (COSTAL, blank) unknown.
 
@@ -68,10 +69,14 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of the table; `path` is the folder that holds it."""
     root, table = epath.Path(path), _table(path)
     images, patient_of = [], {}
-    for row in tables.read_table(table, ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Labels")):
+    for row in tables.read_table(
+        table, ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Labels")
+    ):
         study, patient = _ids(row, patient_of)
         view = _VIEWS.get(row["Projection"], "")
-        images.append((row["ImageID"], row["ImageDir"].removesuffix(".0"), study, patient, view, _listed(row)))
+        images.append(
+            (row["ImageID"], row["ImageDir"].removesuffix(".0"), study, patient, view, _listed(row))
+        )
     tables.require_distinct((image_id for image_id, *_ in images), "ImageID", table)
     folder_of = functools.cache(functools.partial(_folder_of, root))
     for image_id, archive, study, patient, view, labels in images:

@@ -9,6 +9,8 @@ from medclip_keras.sources.rows import BadRowError, ReportRow
 
 EMPTY = frozenset(("", "nan", "none", "n/a"))  # what programs write for a part that is not there
 
+NO_PARTS = b"[]"  # of a report that is there, and empty
+
 
 def pack(parts: Iterable[tuple[str, str]]) -> bytes:
     """Pack sections, each a name and a text, as the content of a `ReportRow`; b"" if none has text."""

@@ -13,11 +13,26 @@ from medclip_keras.sources import padchest
 from medclip_keras.sources.rows import BadRowError, ReportRow
 
 POSITIVE, NEGATIVE = LabelState.POSITIVE, LabelState.NEGATIVE
-HEADER = (
-    ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,Projection,MethodProjection,Pediatric,"
-    "ReportID,Report,MethodLabel,Labels,Localizations,LabelsLocalizationsBySentence,labelCUIS,"
-    "LocalizationsCUIS"
-).split(",")
+HEADER = [
+    "",
+    "ImageID",
+    "ImageDir",
+    "StudyDate_DICOM",
+    "StudyID",
+    "PatientID",
+    "PatientBirth",
+    "Projection",
+    "MethodProjection",
+    "Pediatric",
+    "ReportID",
+    "Report",
+    "MethodLabel",
+    "Labels",
+    "Localizations",
+    "LabelsLocalizationsBySentence",
+    "labelCUIS",
+    "LocalizationsCUIS",
+]
 IMAGES = (  # image, zip archive, study, patient, projection, report, labels
     ("a_01.png", "0", "s1", "p1", "PA", "4001", "['loculated pleural effusion', ' pacemaker']"),
     ("a_02.png", "0", "s1", "p1", "L", "4001", "['loculated pleural effusion', ' pacemaker']"),
@@ -27,7 +42,12 @@ IMAGES = (  # image, zip archive, study, patient, projection, report, labels
     ("e_01.png", "54", "s5", "p4", "PA", "4005", "['pacemaker', 'exclude']"),
     ("f_01.png", "54", "s6", "p4", "PA", "4006", "['NSG tube']"),
 )
-TEXTS = {"4001": "derram pleural loculad . marcapas . ", "4002": "sin hallazg . ", "4003": "sin cambi", "4006": "s"}
+TEXTS = {
+    "4001": "derram pleural loculad . marcapas . ",
+    "4002": "sin hallazg . ",
+    "4003": "sin cambi",
+    "4006": "s",
+}
 
 
 def table():
@@ -57,7 +77,11 @@ DAMAGED = {
         (TABLE, None, rf"`input` must be a folder with {TABLE}\. .*Ask for access at https://bimcv"),
         (TABLE, lambda t: t.replace("Projection,", "View,", 1), "`Projection` must be a column of"),
         (TABLE, lambda t: t.replace("Labels", "labels", 1), "`Labels` must be a column of .*names: labels"),
-        (TABLE, lambda t: t + t.split("\n")[1] + "\n", r"`ImageID` must be different .*'row 8, which repeats row 1"),
+        (
+            TABLE,
+            lambda t: t + t.split("\n")[1] + "\n",
+            r"`ImageID` must be different .*'row 8, which repeats row 1",
+        ),
         (
             TABLE,
             lambda t: t.replace("'pneumonia'", "'pneumonja'"),
@@ -94,7 +118,9 @@ def test_labels_are_present_absent_or_open(archive, decoded):
     assert states["c_01.png"] == pneumonia | {"No Finding": NEGATIVE}
     assert states["d_01.png"] == {}
     assert states["e_01.png"] == {"Pacemaker": POSITIVE, "Support Devices": POSITIVE}
-    assert states["f_01.png"] == dict.fromkeys(labelled - {"No Finding"}, NEGATIVE) | {"Support Devices": POSITIVE}
+    assert states["f_01.png"] == dict.fromkeys(labelled - {"No Finding"}, NEGATIVE) | {
+        "Support Devices": POSITIVE
+    }
 
 
 def test_wider_concepts_count_in_a_table_without_the_narrower_ones(archive, decoded):
