@@ -68,7 +68,8 @@ _CONCEPTS = frozenset(tables.concepts_of("padchest").values())
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of the table; `path` is the folder that holds it."""
     root, table = epath.Path(path), _table(path)
-    images, patient_of = [], {}
+    patient_of: dict[str, str] = {}
+    images = []
     for row in tables.read_table(
         table, ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Labels")
     ):

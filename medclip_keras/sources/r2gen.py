@@ -33,9 +33,7 @@ CITATION = (
     "Chen et al., Generating radiology reports via memory-driven Transformer, EMNLP 2020; images and reports: "
     "Demner-Fushman et al., JAMIA 2016, or Johnson et al., MIMIC-CXR, Scientific Data 2019"
 )
-LICENCE = (
-    "That of the images: CC BY-NC-ND 4.0 (IU X-Ray), PhysioNet Credentialed Health Data License (MIMIC-CXR)"
-)
+LICENCE = "The images' own: CC BY-NC-ND 4.0, or PhysioNet Credentialed Health Data License"
 
 read_image, read_report = dicom.read_image, sectioned_reports.read_report  # PNG or JPEG files
 
@@ -78,7 +76,8 @@ def _entries(root: epath.Path) -> list[_Entry]:
     annotation = json_files.read_json(file)
     for split in annotation:
         require(split in _SPLITS, "split", f"train, val or test in {file}", split, near_names(split, _SPLITS))
-    entries, split_of = [], {}
+    entries: list[_Entry] = []
+    split_of: dict[str, str] = {}
     for split, values in annotation.items():
         for number, value in enumerate(values, 1):
             place = f"entry {number} of {split} in {file}"

@@ -1,7 +1,8 @@
 """ReXGradient-160K: chest X-rays of 79 sites in the USA with their reports.
 
 Layout on disk, as published (https://huggingface.co/datasets/rajpurkarlab/ReXGradient-160K)
-    metadata/train_metadata_view_position.json    study → PatientID, StudyInstanceUid, ImagePath, …; valid_…, test_…
+    metadata/train_metadata_view_position.json    study → PatientID, StudyInstanceUid, ImagePath, …
+    metadata/valid_metadata_view_position.json    metadata/test_metadata_view_position.json
     deid_png/<PatientID>/<AccessionNumber>/studies/…/<SopInstanceUid>.png
 The images come as parts of one archive: `cat deid_png.part* | tar --zstd -xf -` in the folder that holds
 `metadata`. The loader
@@ -32,8 +33,8 @@ from medclip_keras.sources import dicom, json_files, sectioned_reports, tables
 from medclip_keras.sources.rows import ImageRow, ReportRow
 
 CITATION = (
-    "Zhang et al., ReXGradient-160K: a large-scale publicly available dataset of chest radiographs with free-text "
-    "reports, arXiv:2505.00228, 2025"
+    "Zhang et al., ReXGradient-160K: a large-scale publicly available dataset of chest radiographs with "
+    "free-text reports, arXiv:2505.00228, 2025"
 )
 LICENCE = "ReXGradient-160K Non-Commercial Data Access and Use Agreement"
 
@@ -74,7 +75,8 @@ def _studies(root: epath.Path) -> list[tuple[str, str, dict[str, Any]]]:
     if not found:
         advice = "Download it from https://huggingface.co/datasets/rajpurkarlab/ReXGradient-160K."
         raise refusal("input", f"a folder with {FILES.format('train')}", str(root), advice)
-    studies, split_of = [], {}
+    studies: list[tuple[str, str, dict[str, Any]]] = []
+    split_of: dict[str, str] = {}
     for split, file in found.items():
         for number, (key, study) in enumerate(json_files.read_json(file).items(), 1):
             place = f"study {number} of {file}"

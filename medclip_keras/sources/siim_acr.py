@@ -33,8 +33,8 @@ from medclip_keras.sources import dicom, tables
 from medclip_keras.sources.rows import ImageRow
 
 CITATION = (
-    "Filice et al., Crowdsourcing pneumothorax annotations using machine learning annotations on the NIH chest "
-    "X-ray dataset, Journal of Digital Imaging 33, 2020"
+    "Filice et al., Crowdsourcing pneumothorax annotations using machine learning annotations on the NIH "
+    "chest X-ray dataset, Journal of Digital Imaging 33, 2020"
 )
 LICENCE = "Terms of the SIIM-ACR Pneumothorax Segmentation challenge: non-commercial research and education"
 

@@ -1,8 +1,8 @@
 """VinDr-CXR: frontal chest X-rays of two hospitals in Vietnam, labelled by radiologists from the images.
 
 Layout on disk, as published (https://physionet.org/content/vindr-cxr/1.0.0/)
-    annotations/image_labels_train.csv    a row an image and radiologist: image_id, rad_id, then 28 label columns
-    annotations/image_labels_test.csv     a row an image: image_id, then the same columns (`Other disease`)
+    annotations/image_labels_train.csv    a row an image and radiologist: image_id, rad_id, 28 label columns
+    annotations/image_labels_test.csv     a row an image: image_id, the same columns (`Other disease`)
     train/<image_id>.dicom    test/<image_id>.dicom
 A table may lie beside `train` and `test` too. One of the two tables may be missing. Columns and folders are
 those of the loader https://github.com/f10409/RadHarmony/tree/main/radharmony/harmonizer/vindr_cxr. The tables
@@ -33,8 +33,8 @@ from medclip_keras.sources import dicom, tables
 from medclip_keras.sources.rows import ImageRow
 
 CITATION = (
-    "Nguyen et al., VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations, Scientific Data 9, "
-    "2022"
+    "Nguyen et al., VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations, Scientific "
+    "Data 9, 2022"
 )
 LICENCE = "PhysioNet Credentialed Health Data License"
 

@@ -21,7 +21,7 @@ def table():
     for number, (patient, study, image, view, codes) in enumerate(IMAGES):
         stem = f"{patient}/Study_1.{study}/Series_1/{image}"
         cells = (
-            f"{number},Anonymized_DICOMs/{stem}.dcm,images/{stem}.png,{patient},F,85 or more,{study},20110101",
+            f"{number},Anonymized_DICOMs/{stem}.dcm,images/{stem}.png,{patient},F,85 or more,{study},2011",
         )
         lines.append(",".join((*cells, *(codes.get(label, "") for label in LABELS), f"{view},3000,2500,1")))
     return "\n".join(lines) + "\n"

@@ -97,7 +97,7 @@ def write_layout(folder, image_file, images="PNG", kind="png"):
 
 
 TABLE = chexpert_plus.TABLE
-SECRETS = ("patient00001", "Cough")
+SECRETS = ("patient64541", "Cough")
 DAMAGED = {
     write_layout: [
         (TABLE, None, rf"`input` must be a folder with {TABLE}\. .*aimi\.stanford\.edu"),
