@@ -34,7 +34,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs.dataset import report_join
-from beam_jobs.dataset.job import Job, recorded_options, require_rows, run_job
+from beam_jobs.dataset.job import WITH_SENTENCES, Job, recorded_options, require_rows, run_job
 from beam_jobs.dataset.key_salts import is_private, with_key_salt
 from beam_jobs.dataset.options import JobOptions, new_parser, option, run_job_command
 from beam_jobs.dataset.selection import select
@@ -48,7 +48,6 @@ from medclip_keras.records.schema import parse_report
 from medclip_keras.sources import dicom, get_source
 from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
-WITH_SENTENCES = "images_with_sentences"
 WITH_LABELS = "images_with_labels"
 PRECEDENCES = ("table", "report", "table_alone")
 LABEL_TAGS = ("labels_of_table", "labels_of_report", "labels_overruled")

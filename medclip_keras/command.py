@@ -81,13 +81,19 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
         work: returns an exit status, or None for success.
 
     Returns:
-        The status of `work`; `FAILED` with one line on stderr for a caller's mistake (ValueError) and for a
-        loss that is no longer finite; `INTERRUPTED` for Ctrl-C.
+        The status of `work`; `FAILED` with one line on stderr for a caller's mistake (ValueError), for a
+        loss that is no longer finite and for an error of the system, such as a full disk; `INTERRUPTED` for
+        Ctrl-C.
     """
     try:
         with _persistent_interrupts():
             return work() or 0
     except (ValueError, FloatingPointError) as error:
+        print(f"{module}: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:  # `pipeline.Interrupted` says after which step

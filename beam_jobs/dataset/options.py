@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
 PUBLIC_KEY_SALT = "medclip_keras"
 # These ask a job server for more options, so that a name unknown here may be known there.
 _RUNNERS_WITH_OWN_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner")
+
+
+# In the text of a failure; Beam adds the name of the step.
+_SENTENCE = re.compile(r"^(?:\w+: )*ValueError: (`.+ must be .+?)(?: \[while running .*)?$", re.MULTILINE)
+_SYSTEM_ERROR = re.compile(r"\w*Error: (\[Errno \d+\] [^:\n\[]+?)(?=[:\n]| \[|$)")
 
 
 def option(help: str, default: Any = dataclasses.MISSING, **argument: Any) -> Any:
@@ -191,8 +197,10 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    return "KeyboardInterrupt" not in record.getMessage()
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Whether a failure that Beam logs with its traceback is neither a Ctrl-C nor told in one sentence."""
+    message = record.getMessage()
+    return "KeyboardInterrupt" not in message and not sentence_of(message)
 
 
 @contextlib.contextmanager
@@ -201,15 +209,32 @@ def running_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which Beam wraps into a RuntimeError when it interrupts a step.
+        ValueError: a step's own error sentence, or one of the system's, such as a full disk.
     """
-    logging.getLogger("apache_beam.runners.common").addFilter(_is_no_interrupt)  # it logs a traceback
+    logging.getLogger("apache_beam.runners.common").addFilter(_is_unexpected)  # it logs a traceback
     try:
         with beam.Pipeline(options=pipeline_options(beam_options)) as pipeline:
             yield pipeline
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError) as error:
         if "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from None
+        sentence = sentence_of(f"{type(error).__name__}: {error}")
+        if sentence:
+            raise ValueError(sentence) from None
         raise
+
+
+def sentence_of(failure: str) -> str:
+    """The error sentence in what Beam says of a failed step, with all its tracebacks; "" if there is none.
+
+    Of the system's errors, which may name files of patients, only number and reason are kept.
+    """
+    if found := _SENTENCE.findall(failure):
+        return found[-1]
+    if found := _SYSTEM_ERROR.findall(failure):
+        advice = "Make room, or name another folder, and start the same command again."
+        return str(refusal("output", "a folder in which the job can write and read", found[-1], advice))
+    return ""
 
 
 def require_known_options(beam_options: Sequence[str], own_names: Sequence[str]) -> None:

@@ -84,6 +84,7 @@ class RecordFacts:
     key: str = ""  # its record key; a kept identifier is hashed
     tally: Tally = field(default_factory=Tally)  # its counts and faults
     sightings: list[Sighting] = field(default_factory=list)  # digests of its key, its patient and its image
+    pixels: np.ndarray | None = field(default=None, repr=False)  # (S, S) of an image that shows something
 
     def add_fault(self, name: str, fault: str) -> None:
         """Count a fault of the record."""
@@ -157,6 +158,8 @@ def _describe_image(facts: RecordFacts, content: bytes, image_size: int) -> None
         facts.add_fault("image", "blank")
     else:  # blank images are equal, and no copies
         facts.add_sighting("image", content)
+        if len(pixels) == image_size**2:
+            facts.pixels = pixels.reshape(image_size, image_size)
 
 
 def _describe_sentences(facts: RecordFacts, values: Mapping[str, Any], concepts: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
 both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
 tables, whether the files that these name exist or not; without a table, in the order of the names. The module
-of the user's own data, `csv`, is `PRIVATE`, and counts `unused_columns`.
+of the user's own data, `csv`, is `PRIVATE`, and counts `unused_columns`. `PATIENTS_OF` names another source
+with the same patients under the same identifiers.
 
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.
@@ -51,3 +52,12 @@ def get_source(name: str) -> ModuleType:
     if name not in SOURCES:
         raise refusal("source", f"one of {', '.join(SOURCES)}", name, near_names(name, SOURCES))
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def patients_of(name: str) -> str:
+    """Name of the source whose patients have the same identifiers; a source's own name, unless it says so.
+
+    >>> patients_of("convirt_8x200"), patients_of("openi")
+    ('chexpert', 'openi')
+    """
+    return getattr(get_source(name), "PATIENTS_OF", name) if name in SOURCES else name

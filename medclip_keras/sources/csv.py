@@ -140,7 +140,8 @@ class _Splits:
     """The splits that a table's rows name for each patient."""
 
     def __init__(self, path: epath.PathLike):
-        self._path, self._of_patient = path, defaultdict(set)
+        self._path = path
+        self._of_patient: defaultdict[str, set[str]] = defaultdict(set)
 
     def add(self, row: tables.TableRow) -> str:
         """The row's split, or "" for a blank one."""

@@ -6,7 +6,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from etils import epath
 
@@ -129,7 +129,7 @@ def _until_filled(lines: Iterator[str]) -> Iterator[str]:
             return
 
 
-def _numbered_cells(reader: "csv._reader", path: epath.PathLike) -> Iterator[tuple[int, int, list[str]]]:
+def _numbered_cells(reader: Any, path: epath.PathLike) -> Iterator[tuple[int, int, list[str]]]:
     """Number, first line and stripped cells of the rows that are not blank; the header is row 0."""
     number, line = 0, 1
     try:

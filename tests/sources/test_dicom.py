@@ -82,6 +82,15 @@ def encode_jpeg(stored, bits, syntax):
     return imagecodecs.jpeg8_encode(values, bitspersample=bits, **options)
 
 
+def encode_frame(cells, bits, syntax):
+    """Cells without a sign as a codestream of a precision, whatever the header says."""
+    if syntax in dicom_jpeg.SYNTAXES:
+        return encode_jpeg(cells, bits, syntax)
+    if syntax == uid.JPEGLSLossless:
+        return imagecodecs.jpegls_encode(cells)
+    return imagecodecs.jpeg2k_encode(cells, reversible=True, level=0, codecformat="j2k")
+
+
 STRETCHED = np.round(STORED / 3885 * 65535)
 
 
@@ -138,7 +147,7 @@ def test_the_voi_table_goes_before_a_window():
     item.LUTDescriptor, item.LUTData = [4096, 0, 12], table.tolist()
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
     file = make(VOILUTSequence=[item], WindowCenter=100, WindowWidth=10)
-    np.testing.assert_array_equal(decode(file), np.round(table[STORED] / table.max() * 65535))
+    np.testing.assert_array_equal(decode(file), np.round(table[STORED] / 4095 * 65535))
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -234,10 +243,12 @@ def test_a_jpeg_picture_cut_short_in_a_whole_file_is_a_bad_row(syntax, kept):
     assert decode(file).shape == (40, 60)
 
 
-def test_a_jpeg_picture_of_another_size_is_a_bad_row():
-    file = make(np.ascontiguousarray(STORED.T))  # as many pixels
-    encapsulate_frame(file, uid.JPEGLosslessSV1, encode_jpeg(STORED, 12, uid.JPEGLosslessSV1))
-    with pytest.raises(BadRowError, match="cannot be decoded"):
+@pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_compressed_picture_of_another_size_is_a_bad_row(syntax):
+    wide = np.tile(STORED, (4, 4))
+    file = make(np.ascontiguousarray(wide.T))  # as many pixels
+    encapsulate_frame(file, syntax, encode_frame(wide, 12, syntax))
+    with pytest.raises(BadRowError, match="of another size than its header says"):
         decode(file)
 
 
