@@ -45,6 +45,8 @@ CITATION = (
 )
 LICENCE = "Stanford University School of Medicine CheXpert Plus Dataset Research Use Agreement"
 
+PATIENTS_OF = "chexpert"
+
 read_image = dicom.read_image  # PNG or DICOM files
 
 TABLE = "df_chexpert_plus_240401.csv"

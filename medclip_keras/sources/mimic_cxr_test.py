@@ -28,6 +28,7 @@ from medclip_keras.sources.rows import ImageRow, ReportRow
 
 CITATION = mimic_cxr.CITATION
 LICENCE = mimic_cxr.LICENCE
+PATIENTS_OF = "mimic_cxr"
 
 read_image, read_report = mimic_cxr.read_image, mimic_cxr.read_report
 

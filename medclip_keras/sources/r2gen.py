@@ -30,8 +30,8 @@ from medclip_keras.sources import dicom, json_files, sectioned_reports, tables
 from medclip_keras.sources.rows import ImageRow, ReportRow
 
 CITATION = (
-    "Chen et al., Generating radiology reports via memory-driven Transformer, EMNLP 2020; images and reports: "
-    "Demner-Fushman et al., JAMIA 2016, or Johnson et al., MIMIC-CXR, Scientific Data 2019"
+    "Chen et al., Generating radiology reports via memory-driven Transformer, EMNLP 2020; images and "
+    "reports: Demner-Fushman et al., JAMIA 2016, or Johnson et al., MIMIC-CXR, Scientific Data 2019"
 )
 LICENCE = "The images' own: CC BY-NC-ND 4.0, or PhysioNet Credentialed Health Data License"
 
