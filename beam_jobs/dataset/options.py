@@ -166,7 +166,14 @@ def new_parser(
     epilog = f"Beam options: {__doc__.partition('.')[2].strip()}"
     settings = {"epilog": epilog, "fromfile_prefix_chars": "@", "add_help": False}
     parser = command.new_parser(module, description or "", **settings)
-    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help, and that of --source")
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=_Help,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show this help, and that of --source",
+    )
     parser.convert_arg_line_to_args = functools.partial(shlex.split, comments=True)  # type: ignore[method-assign]
     for field in dataclasses.fields(options) if options else ():
         if field.metadata:

@@ -26,9 +26,7 @@ def jpeg_orientation(file_bytes: tf.Tensor) -> tf.Tensor:
         is_other = (marker >= 0xFFC0) & (marker != 0xFFDA) & (marker != 0xFFD9)  # SOS and EOI end the search
         return is_other & ~is_exif & (at < tf.size(data, tf.int64))
 
-    at = tf.while_loop(
-        is_before_exif, lambda at: (at + 2 + _integer_at(data, at + 2, 2),), (_START_OF_JPEG,)
-    )[0]
+    at = tf.while_loop(is_before_exif, lambda at: (at + 2 + _integer_at(data, at + 2, 2),), (_START_OF_JPEG,))[0]
     return _orientation_if(_integer_at(data, at, 2) == 0xFFE1, data, at + 10)
 
 

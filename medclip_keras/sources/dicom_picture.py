@@ -78,9 +78,7 @@ def gray_picture(header: Dataset) -> npt.NDArray[np.uint16]:
         picture, white = _shown(cells, lambda: cells, shift, header)
         return _to_16_bits(picture, white)
     possible = np.arange(2 ** (8 * cells.itemsize), dtype=cells.dtype)
-    picture, white = _shown(
-        possible, lambda: possible[np.bincount(cells.ravel(), minlength=len(possible)) > 0], shift, header
-    )
+    picture, white = _shown(possible, lambda: possible[np.bincount(cells.ravel(), minlength=len(possible)) > 0], shift, header)
     return _to_16_bits(picture, white)[cells]
 
 
@@ -90,9 +88,7 @@ def _cells(header: Dataset) -> Numbers:
     if syntax.is_encapsulated:
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
         if size_of_codestream(frame) not in (None, (header.Rows, header.Columns)):
-            raise BadRowError(
-                "the compressed picture in the DICOM file is of another size than its header says"
-            )
+            raise BadRowError("the compressed picture in the DICOM file is of another size than its header says")
     plugin = dicom_jpeg.PLUGIN if syntax in dicom_jpeg.SYNTAXES else ""
     cells, _ = get_decoder(syntax).as_array(header, decoding_plugin=plugin, **_AS_STORED)
     return cells.view(f"u{cells.itemsize}")
@@ -122,9 +118,7 @@ def _shift(cells: Numbers, header: Dataset) -> int:
     if not (cells & ((1 << shift) - 1)).any():
         return shift
     numbers = cells.astype(np.int64)
-    in_lowest_bits = _signed(numbers, header.BitsStored, header) == _signed(
-        numbers, 8 * cells.itemsize, header
-    )
+    in_lowest_bits = _signed(numbers, header.BitsStored, header) == _signed(numbers, 8 * cells.itemsize, header)
     return 0 if in_lowest_bits.all() else shift
 
 
@@ -173,9 +167,7 @@ def _padding(cells: Numbers, shift: int, header: Dataset) -> npt.NDArray[np.bool
         return np.zeros(cells.shape, bool)
     limit = header.get("PixelPaddingRangeLimit")
     ends = np.array([value, value if limit in (None, "") else limit], np.int64)
-    whole = _between(
-        _signed(cells.astype(np.int64), 8 * cells.itemsize, header), ends, 8 * cells.itemsize, header
-    )
+    whole = _between(_signed(cells.astype(np.int64), 8 * cells.itemsize, header), ends, 8 * cells.itemsize, header)
     if not header.PixelRepresentation and ends.max() >= 2**header.BitsStored:
         return whole
     return whole | _between(_stored(cells, shift, header), ends, header.BitsStored, header)
