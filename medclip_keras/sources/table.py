@@ -36,6 +36,7 @@ from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow
 CITATION = csv.CITATION
 LICENCE = csv.LICENCE
 PRIVATE = csv.PRIVATE
+OWN_COLUMNS = csv.OWN_COLUMNS
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".xlsx")
 STANDS_FOR = {  # a column's plain name → the column of `csv` that it stands for

@@ -22,7 +22,7 @@ from medclip_keras.sources import SOURCES, get_source
 
 HERE = pathlib.Path(__file__).parent
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-TEXTS_IN_TABLES = ("csv", "padchest", "chexpert_plus")
+TEXTS_IN_TABLES = ("csv", "table", "padchest", "chexpert_plus")
 
 
 def load_test(source):
