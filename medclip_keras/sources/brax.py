@@ -10,7 +10,8 @@ PNG files go first: DICOM files are read where the folder has no `images`. Both 
 folder. The loader https://github.com/f10409/RadHarmony/blob/main/radharmony/harmonizer/brax.py reads the same
 columns.
 
-Counts of the release: 40,967 images of 24,959 studies. It publishes no split: the split is by patient.
+Counts of the release: 40,967 images of 24,959 studies of 19,351 patients. It publishes no split: the split is
+by patient.
 
 Labels are CheXpert's 14, of the study, coded 1 positive, 0 negative, -1 uncertain, blank not mentioned; by
 CheXpert's labeller with rules for Portuguese.

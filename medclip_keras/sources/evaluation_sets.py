@@ -17,7 +17,8 @@ The choice. An image is drawn by SHA-256 of its identifier under a fixed salt, a
 no state, no seed, the same images on every machine and in whatever order the rows come. Test is filled first,
 in it the scarcest class first; no patient of test is in train. Test must be full; where there are too few
 images for train, the set has none. Take all the set's patients out of what a model is trained on
-(`--hold_out`).
+(`--hold_out`), also where that is another archive of the same patients: `chexpert_plus` for sets of
+CheXpert's images, `r2gen` for those of MIMIC-CXR's.
 
 5x200: frontal images of the archive's training split (or of no split) that are positive for one of CheXpert's
 five competition findings and negative or blank for the other four; one that is uncertain for any of the five

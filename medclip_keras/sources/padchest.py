@@ -10,8 +10,9 @@ Projection, ReportID, Report, Labels. The authors' own description of the table 
 https://github.com/auriml/Rx-thorax-automatic-captioning; PC_Dataset of
 https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py reads the same columns.
 
-Counts of the release: 160,861 rows of some 67,000 patients; 103 rows without labels. It publishes no split:
-the split is by patient.
+Counts of the release: 160,861 rows of some 67,000 patients; 103 rows without labels
+(https://github.com/f10409/RadHarmony, docs/wiki/datasets/padchest.md). It publishes no split: the split is by
+patient.
 
 Labels: 27 % of the reports were labelled by physicians, the others by a recurrent network from the reports
 (`MethodLabel`). `Labels` is a list such as ['pneumonia', 'unchanged'] of findings that are present; a label

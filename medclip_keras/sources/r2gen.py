@@ -10,9 +10,10 @@ https://github.com/cuhksz-nlp/R2Gen/blob/main/modules/datasets.py reads the same
 MIMIC-CXR are those of MIMIC-CXR-JPG: `images` may be a link to its `files`.
 
 No labels are published: an image's come from its report, with `decode_images --reports`. The split is the
-file's; `val` is valid here. Studies and patients: `study_id` and `subject_id`, as in `mimic_cxr`; else the
-report in the identifier, `CXR2384`, as in `openi`; else the entry itself. So these are the images and reports
-of those two archives: training on one with a test on the other leaks. No view is known.
+file's; `val` is valid here. Studies and patients: `study_id` and `subject_id`, or those of the path, as in
+`mimic_cxr`; else the report in the identifier, `CXR2384`, as in `openi`; else the entry itself. So these are
+the images and reports of those two archives: training on one with a test on the other leaks. No view is
+known.
 
 A report, one a study, is text without headings. Of several entries of a study the first one's report counts.
 
@@ -40,6 +41,7 @@ read_image, read_report = dicom.read_image, sectioned_reports.read_report  # PNG
 FILE, IMAGES = "annotation.json", "images"
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
 _IU = re.compile(r"(CXR\d+)_.*")
+_MIMIC = re.compile(r"p\d\d/p(?P<patient>\d+)/s(?P<study>\d+)/")
 
 
 class _Entry(NamedTuple):
@@ -102,7 +104,8 @@ def _entry(value: Any, split: str, place: str) -> _Entry:
     except (KeyError, TypeError):
         raise refusal("input", "an object with id, report and image_path in every entry", place) from None
     require(isinstance(value["image_path"], list), "image_path", "a list of images", place)
-    match = _IU.fullmatch(entry_id)
-    own = match[1] if match else entry_id
-    study, patient = (json_files.cell_of(value.get(name)) for name in ("study_id", "subject_id"))
-    return _Entry(entry_id, study or own, patient or own, split, images, report)
+    iu, mimic = _IU.fullmatch(entry_id), _MIMIC.match(next(iter(images), ""))
+    own = iu[1] if iu else entry_id
+    study = json_files.cell_of(value.get("study_id")) or (mimic["study"] if mimic else own)
+    patient = json_files.cell_of(value.get("subject_id")) or (mimic["patient"] if mimic else own)
+    return _Entry(entry_id, study, patient, split, images, report)

@@ -16,8 +16,8 @@ Labels, by the votes of an image's radiologists: all of them 1 positive, all of 
 uncertain; one row alone, as in test, is a vote of all. `Nodule/Mass` and `Lung tumor` stand for Lung Lesion,
 `ILD` for Interstitial Pattern, `Enlarged PA` for Pulmonary Artery Enlargement; `Aortic enlargement`, `Other
 lesion` and `Other disease` for no concept. A wider concept without a label, such as Fracture, is positive or
-uncertain where a narrower one is. Nearly half of the labels are concepts of `thorax` alone (`--concepts
-thorax`).
+uncertain where a narrower one is. Ten of the concepts, such as Rib Fracture, are of `thorax` alone
+(`--concepts thorax`).
 
 Refused before any work: no table; a missing column; a code that is neither 1 nor 0; a radiologist who labels
 an image twice, an image twice in test or in both tables."""

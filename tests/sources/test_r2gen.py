@@ -118,6 +118,12 @@ def test_entries_of_mimic_have_its_patients_and_one_report_a_study(tmp_path, ima
     rows, reports = list(r2gen.image_rows(root)), list(r2gen.report_rows(root))
     assert [(row.patient_id, row.study_id) for row in rows[:2]] == 2 * [("10000032", "50414267")]
     assert [row.split for row in rows] == ["train", "train", "valid", "test"]
+    bare = {
+        split: [{k: entry[k] for k in ("id", "report", "image_path")} for entry in entries]
+        for split, entries in MIMIC.items()
+    }
+    (root / FILE).write_text(json.dumps(bare))
+    assert list(r2gen.image_rows(root)) == rows  # the path tells study and patient
     assert [(row.study_id, row.patient_id) for row in reports] == [
         ("50414267", "10000032"),
         ("57861150", "10001038"),
