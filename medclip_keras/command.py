@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.abc
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -27,8 +28,15 @@ def start_quietly() -> None:
     is_command = sys.argv[:1] == ["-m"]  # replaced by the module's path after the import of its package
     if is_command and level == "3":
         sys.meta_path.insert(0, _QuietTensorFlow())
+    if is_command:
+        logging.getLogger().addFilter(_says_nothing_of_bigquery)
     if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _says_nothing_of_bigquery(record: logging.LogRecord) -> bool:
+    """Drop what Beam's import says of clients of BigQuery, which no job here uses."""
+    return "bigquery client" not in record.getMessage()
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):

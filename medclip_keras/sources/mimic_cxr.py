@@ -32,6 +32,7 @@ no heading it is read as the body; a report without any of these is counted as u
 Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
 none; a label that is no code; tables of labels and images without a common study."""
 
+import functools
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
+from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.files import report_text
 from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow
@@ -89,7 +91,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     while images:  # frees each row as it is yielded
         image_id, study, patient, view, split = images.pop()
         path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
-        yield ImageRow(image_id, study, patient, path, view, labels_of.get(study, {}), split)
+        yield ImageRow(image_id, study, patient, path, view, _states(labels_of.get(study, b"")), split)
 
 
 def read_image(row: ImageRow) -> ImageContent:
@@ -147,15 +149,22 @@ def _split_of(splits: Mapping[str, str], patient: str, place: str) -> str:
     return splits[patient]
 
 
-def _labels(root: epath.Path) -> dict[str, Labels]:
-    """study_id → its labels, by the first table of labels that exists."""
+def _labels(root: epath.Path) -> dict[str, bytes]:
+    """study_id → its states, a byte each, by the first table of labels that exists."""
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
-    labels: dict[str, Labels] = {}
+    labels: dict[str, bytes] = {}
     for row in read_table(table, ("study_id", *_CONCEPT_OF_LABEL)):
         if row["study_id"] in labels:
             row.refuse("study_id", f"different in every row of {table}", "Download it again.")
-        labels[row["study_id"]] = states_in(row, _CONCEPT_OF_LABEL)
+        labels[row["study_id"]] = bytes(states_in(row, _CONCEPT_OF_LABEL).values())
     return labels
+
+
+@functools.lru_cache(maxsize=4096)
+def _states(packed: bytes) -> Labels:
+    """Labels of a study; of a study without a row, none."""
+    pairs = zip(_CONCEPT_OF_LABEL.values(), packed, strict=bool(packed))
+    return {concept: LabelState(state) for concept, state in pairs}
 
 
 def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

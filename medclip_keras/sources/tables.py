@@ -240,7 +240,7 @@ def state_of_code(code: str, column: str, place: str = "") -> LabelState:
 
 
 def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
-    """The states in those label columns that a row has; rows with the same codes share one dictionary."""
+    """The states in those label columns that a row has; rows with frequent codes share one dictionary."""
     labels = tuple(label for label in concept_of_label if label in row)
     codes = tuple(row[label] for label in labels)
     try:
@@ -251,7 +251,7 @@ def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
         raise
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _states_of_codes(labels: Sequence[str], concepts: Sequence[str], codes: Sequence[str]) -> Labels:
     pairs = zip(labels, concepts, codes, strict=True)
     return {concept: state_of_code(code, label) for label, concept, code in pairs}
