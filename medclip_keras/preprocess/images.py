@@ -10,7 +10,7 @@ import math
 import tensorflow as tf
 
 from medclip_keras.config import AugmentConfig
-from medclip_keras.preprocess.orientation import integer, jpeg_orientation, png_orientation, upright
+from medclip_keras.preprocess.orientation import integer, orientation_of, upright
 from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
 MEAN = 0.5863
@@ -226,13 +226,13 @@ def _decode_jpeg(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
             lambda: tf.image.rgb_to_grayscale(decode(channels=3)),  # CMYK
             lambda: decode(channels=1),
         )  # (height, width, 1)
-    return _resize_to_square(upright(gray, jpeg_orientation(file_bytes)), size)
+    return _resize_to_square(upright(gray, orientation_of(file_bytes)), size)
 
 
 def _decode_png(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
     header = tf.io.decode_raw(tf.strings.substr(file_bytes, 16, 9), tf.uint8)  # of IHDR, the first chunk
     width, height = integer(header[:4]), integer(header[4:8])
-    orientation = png_orientation(file_bytes)
+    orientation = orientation_of(file_bytes)
 
     def decode(dtype: tf.DType) -> tf.Tensor:
         return upright(tf.io.decode_png(file_bytes, channels=1, dtype=dtype), orientation)
