@@ -28,6 +28,8 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "mura",
     "convirt_8x200",
     "csv",
+    "dicom",
+    "fhir",
 )
 
 
