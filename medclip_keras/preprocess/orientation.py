@@ -1,9 +1,9 @@
 """The EXIF orientation of a JPEG or PNG file, read and applied in the graph.
 
 Viewers turn a picture by this number; a photograph of a film is often stored on its side. It stands in the
-first directory of a TIFF header (EXIF 3.0, 4.5.3 and table 4; https://www.cipa.jp/std/documents/download_e.html?DC-008-Translation-2023-E):
-in JPEG within a segment APP1 that begins with "Exif" and two zeros, in PNG within the chunk eXIf
-(https://www.w3.org/TR/png-3/#eXIf). Both stand before the pixels, in the first 64 KiB. A damaged one counts as none.
+first directory of a TIFF header: in JPEG within a segment APP1 that begins with "Exif" and two zeros, in PNG
+within the chunk eXIf (https://www.w3.org/TR/png-3/#eXIf). Both stand before the pixels, in the first 64 KiB.
+A damaged one counts as none.
 """
 
 import numpy as np

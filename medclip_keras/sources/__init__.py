@@ -38,6 +38,8 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "rexgradient",
     "csv",
     "table",
+    "dicom",
+    "fhir",
 )
 
 

@@ -13,7 +13,9 @@ def size_of_codestream(frame: bytes) -> tuple[int, int] | None:
     """
     start = frame.find(_JPEG_2000, 0, _BOXES)
     if start >= 0:
-        columns, rows, left, top = (int.from_bytes(frame[at : at + 4]) for at in range(start + 8, start + 24, 4))
+        columns, rows, left, top = (
+            int.from_bytes(frame[at : at + 4]) for at in range(start + 8, start + 24, 4)
+        )
         return rows - top, columns - left
     return _size_of_jpeg(frame) if frame.startswith(_START) else None
 

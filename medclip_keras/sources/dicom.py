@@ -1,12 +1,22 @@
-"""Read image files: JPEG and PNG as bytes, DICOM radiographs as pixels.
+"""DICOM radiographs: a hospital's folder without a table, and the pixels of the files of any archive.
 
-Of a DICOM header, only the elements in `_PICTURE` and `_VIEW` are parsed: no name, date or identifier.
+Layout on disk: a folder with DICOM files in it or below it, named in any way, with or without a suffix, as an
+archive exports them (DICOM PS3.10; https://dicom.nema.org/medical/dicom/current/output/html/part10.html). A
+file is an image where its Modality is CR, DX, DR, RG, OT or blank. Passed over, and counted by `passed_over`:
+other modalities (structured reports among them), DICOMDIR, and files that are neither DICOM nor named .dcm or
+.dicom.
 
-The picture is what a screen shows (`dicom_picture`). MIMIC-CXR-JPG also equalises histograms, so its JPG files look different from the same studies'
-DICOM files: train on one of the two.
+Of each header are read: SOPInstanceUID, the image; StudyInstanceUID, the study; PatientID, the patient;
+ViewPosition and ViewCodeSequence, the view. They are hashed like those of any private archive. Text in a
+header (ImageComments, descriptions), names and dates are not read. There are no labels: an image's come from
+its study's report, with `decode_images --reports`, for example of the source `fhir`. A file without a patient
+or a study is a bad row, for splits are made by patient; so is a copy of an image, and a file of several
+frames. Refused before any work: no folder, or one without an image.
 
-Transfer syntaxes: uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and
-high-throughput JPEG 2000.
+Pixels: the picture is what a screen shows (`dicom_picture`). MIMIC-CXR-JPG also equalises histograms, so its
+JPG files look different from the same studies' DICOM files: train on one of the two. Transfer syntaxes:
+uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and high-throughput JPEG
+2000.
 
 A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused, unless
 `decode_images --allow_annotation` accepts it: the job then sets the environment variable
@@ -14,8 +24,12 @@ MEDCLIP_ALLOW_ANNOTATION to 1 where it decodes. Other headers pass.
 """
 
 import io
+import itertools
 import os
 import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -24,8 +38,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from medclip_keras.errors import require
 from medclip_keras.sources import dicom_picture
 from medclip_keras.sources.rows import MAX_PIXELS, BadRowError, ImageContent, ImageRow
+
+CITATION = "The user's own data."
+LICENCE = "The user's own."
+PRIVATE = True  # keys need a salt of the owner's
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
 SUFFIXES = (".dcm", ".dicom")
@@ -35,6 +54,8 @@ _LONGEST_META = 4096  # bytes from a file's start that may hold its transfer syn
 _PIECE = 2**20
 _MOST_BYTES = 3 * 2 * MAX_PIXELS  # of a deflated file: three colours of 16 bits
 _VIEW = ("ViewPosition", "ViewCodeSequence")
+_IDENTIFIERS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", *_VIEW)
+_RADIOGRAPHS = ("CR", "DX", "DR", "RG", "OT", "")
 
 _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
     "frontal": ("AP", "PA", "antero-posterior", "postero-anterior"),
@@ -43,9 +64,25 @@ _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
 _POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() for name in names}
 
 
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The radiographs in and below a folder, by the names of their files."""
+    rows = (row for row in _rows_and_others(path) if isinstance(row, ImageRow))
+    first = next(rows, None)
+    require(first is not None, "input", "a folder with DICOM radiographs in it or below it", str(path))
+    yield from itertools.chain((first,), rows)
+
+
+def passed_over(path: epath.PathLike) -> dict[str, int]:
+    """How many files of a folder are no radiographs, by their kind."""
+    return dict(Counter(other for other in _rows_and_others(path) if isinstance(other, str)))
+
+
 def read_image(row: ImageRow) -> ImageContent:
     """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file."""
-    return decode_file(epath.Path(row.path).read_bytes(), row.path)
+    content = decode_file(epath.Path(row.path).read_bytes(), row.path)
+    if not (row.patient_id and row.study_id):
+        raise BadRowError("the header names no patient or no study")
+    return content
 
 
 def decode_file(file_bytes: bytes, path: str = "") -> ImageContent:
@@ -88,15 +125,57 @@ def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.nda
 def view_of_file(path: epath.PathLike) -> str:
     """The view in the header of a DICOM file: "frontal", "lateral", or "" if it does not say or is none."""
     with epath.Path(path).open("rb") as file:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_VIEW))
-            codes = header.get("ViewCodeSequence") or ()
-            meanings = [str(code.get("CodeMeaning", "")) for code in codes]
-            views = [view_of_position(name) for name in (str(header.get("ViewPosition") or ""), *meanings)]
-        except OSError:
-            raise
-        except Exception:  # not DICOM: decoding will say so
-            return ""
+        return _view_of_header(_read_identifiers(file, _VIEW))
+
+
+def _rows_and_others(path: epath.PathLike) -> Iterator[ImageRow | str]:
+    """A row for each radiograph below a folder, the kind of each other file."""
+    root = epath.Path(path)
+    require(root.is_dir(), "input", "a folder of DICOM files", str(path))
+    for file in _files_below(root):
+        yield _row_or_kind(file, str(file.relative_to(root)))
+
+
+def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _files_below(entry)
+        else:
+            yield entry
+
+
+def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
+    with path.open("rb") as file:
+        is_dicom = file.read(132)[128:] == b"DICM"
+        file.seek(0)
+        if path.name.upper() == "DICOMDIR" or not (is_dicom or name.lower().endswith(SUFFIXES)):
+            return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
+        header = _read_identifiers(file, _IDENTIFIERS)
+    image, study, patient, modality = (
+        str(header.get(element) or "").strip() for element in _IDENTIFIERS[: -len(_VIEW)]
+    )
+    if modality.upper() not in _RADIOGRAPHS:
+        return f"modality {modality.upper()}"
+    return ImageRow(image or name, study, patient, str(path), _view_of_header(header))
+
+
+def _read_identifiers(file: BinaryIO, elements: Sequence[str]) -> Dataset:
+    """Some elements of a header; none of a damaged one: decoding will say so."""
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(elements))
+    except OSError:
+        raise
+    except Exception:
+        return Dataset()
+
+
+def _view_of_header(header: Dataset) -> str:
+    try:
+        codes = header.get("ViewCodeSequence") or ()
+        meanings = [str(code.get("CodeMeaning", "")) for code in codes]
+        views = [view_of_position(name) for name in (str(header.get("ViewPosition") or ""), *meanings)]
+    except Exception:  # a damaged element
+        return ""
     return next(filter(None, views), "")
 
 

@@ -1,18 +1,18 @@
 """The gray picture that a screen shows of a DICOM radiograph, by DICOM PS3.3 C.7.6.3.1.2, C.11.1 and C.11.2.
 
-A cell is what the file keeps for a pixel. Its stored value is the `BitsStored` bits that end at `HighBit`, with
-their sign; the bits beside them, such as an overlay's, do not count. Stored values pass the modality LUT or
-rescale, then the VOI LUT or the first usable window; MONOCHROME1 is inverted; pixel padding is black. Without
-LUT and window, up to 8 stored bits keep their values, and more are stretched from the least to the greatest
-value in the picture.
+A cell is what the file keeps for a pixel. Its stored value is the `BitsStored` bits that end at `HighBit`,
+with their sign; the bits beside them, such as an overlay's, do not count. Stored values pass the modality LUT
+or rescale, then the VOI LUT or the first usable window; MONOCHROME1 is inverted; pixel padding is black.
+Without LUT and window, up to 8 stored bits keep their values, and more are stretched from the least to the
+greatest value in the picture.
 
 Of headers that contradict themselves: a `HighBit` that the cells contradict, a rescale slope of 0 or without
 a number, and a window without a number or width do not count; padding and table limits of the other sign are
-read modulo their bits; a VOI LUT has as many bits as its descriptor says, or more where its entries need them.
-Errors: an unknown VOI function; a VOI LUT whose entries all lie below a quarter of white.
+read modulo their bits; a VOI LUT has as many bits as its descriptor says, or more where its entries need
+them. Errors: an unknown VOI function; a VOI LUT whose entries all lie below a quarter of white.
 
-Every step acts on single values, so it acts on the 2**16 possible cells and not on the pixels: a picture needs
-some ten bytes a pixel, and less time.
+Every step acts on single values, so it acts on the 2**16 possible cells and not on the pixels: a picture
+needs some ten bytes a pixel, and less time.
 """
 
 import math
@@ -78,7 +78,9 @@ def gray_picture(header: Dataset) -> npt.NDArray[np.uint16]:
         picture, white = _shown(cells, lambda: cells, shift, header)
         return _to_16_bits(picture, white)
     possible = np.arange(2 ** (8 * cells.itemsize), dtype=cells.dtype)
-    picture, white = _shown(possible, lambda: possible[np.bincount(cells.ravel(), minlength=len(possible)) > 0], shift, header)
+    picture, white = _shown(
+        possible, lambda: possible[np.bincount(cells.ravel(), minlength=len(possible)) > 0], shift, header
+    )
     return _to_16_bits(picture, white)[cells]
 
 
@@ -88,7 +90,9 @@ def _cells(header: Dataset) -> Numbers:
     if syntax.is_encapsulated:
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
         if size_of_codestream(frame) not in (None, (header.Rows, header.Columns)):
-            raise BadRowError("the compressed picture in the DICOM file is of another size than its header says")
+            raise BadRowError(
+                "the compressed picture in the DICOM file is of another size than its header says"
+            )
     plugin = dicom_jpeg.PLUGIN if syntax in dicom_jpeg.SYNTAXES else ""
     cells, _ = get_decoder(syntax).as_array(header, decoding_plugin=plugin, **_AS_STORED)
     return cells.view(f"u{cells.itemsize}")
@@ -118,12 +122,14 @@ def _shift(cells: Numbers, header: Dataset) -> int:
     if not (cells & ((1 << shift) - 1)).any():
         return shift
     numbers = cells.astype(np.int64)
-    in_lowest_bits = _signed(numbers, header.BitsStored, header) == _signed(numbers, 8 * cells.itemsize, header)
+    in_lowest_bits = _signed(numbers, header.BitsStored, header) == _signed(
+        numbers, 8 * cells.itemsize, header
+    )
     return 0 if in_lowest_bits.all() else shift
 
 
 def _shown(cells: Numbers, seen: Callable[[], Numbers], shift: int, header: Dataset) -> tuple[Floats, int]:
-    """The gray in [0, 1] of each cell, 0 black, and the levels above black; `seen` lists the picture's cells."""
+    """The gray of each cell, 0 black to 1, and the levels above black; `seen` lists the picture's cells."""
     stored, padding = _stored(cells, shift, header), _padding(cells, shift, header)
     values, white = _modality(stored, header), 65535
     voi = _voi_table(header, values) or _window(header)
@@ -167,7 +173,9 @@ def _padding(cells: Numbers, shift: int, header: Dataset) -> npt.NDArray[np.bool
         return np.zeros(cells.shape, bool)
     limit = header.get("PixelPaddingRangeLimit")
     ends = np.array([value, value if limit in (None, "") else limit], np.int64)
-    whole = _between(_signed(cells.astype(np.int64), 8 * cells.itemsize, header), ends, 8 * cells.itemsize, header)
+    whole = _between(
+        _signed(cells.astype(np.int64), 8 * cells.itemsize, header), ends, 8 * cells.itemsize, header
+    )
     if not header.PixelRepresentation and ends.max() >= 2**header.BitsStored:
         return whole
     return whole | _between(_stored(cells, shift, header), ends, header.BitsStored, header)
