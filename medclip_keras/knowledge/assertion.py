@@ -292,7 +292,7 @@ class Scopes:
         while k >= limit:
             word = self._words[k]
             between = word == ":" and cue.kind == "uncertain_between"  # "opacity: edema versus infection"
-            verb = word in self._sets["verbs"] and k < cue.start - 1
+            verb = word in self._sets["verbs"] and k < cue.start - 1 and not self._is_copula(k, cue)
             if between or k in self._stops or verb or (listed and word in self._sets["parts"]):
                 return k + 1
             if word == "," and comma is None:  # the last one decides
@@ -304,6 +304,12 @@ class Scopes:
                 limit = max(min(limit, k - 1 - _LISTED), floor)
             k -= 1
         return limit
+
+    def _is_copula(self, k: int, cue: Cue) -> bool:
+        """Whether a verb only joins a finding and its cue: "pneumonia is a remote possibility"."""
+        plain = self._words[k] in self._sets["copulas"] and "," not in self._words[k : cue.start]
+        near = cue.kind == "uncertain_after" and cue.start - k <= _LISTED
+        return near and plain and not self._has_finding(k, cue.start)
 
     def _has_finding(self, start: int, end: int) -> bool:
         """Whether a finding begins between words[start] and words[end]."""

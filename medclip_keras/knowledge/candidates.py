@@ -41,7 +41,8 @@ def combine(
             pairs = list(itertools.pairwise(ordered))
             apart = any(left[1] > right[0] for left, right in pairs)
             gaps = () if apart else [_gap(words[left[1] : right[0]]) for left, right in pairs]
-            if apart or not all(_joins(gap, alias.listed, lists) for gap in gaps):
+            joined = _is_list(words, ordered, spans, lists) if alias.listed else all(map(_is_close, gaps))
+            if apart or not joined:
                 continue
             yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
 
@@ -52,11 +53,24 @@ def _nearby(span: Span, spans: list[Span]) -> list[Span]:
     return spans[first : bisect.bisect_right(spans, (span[1] + _MAX_SPAN, 0))]
 
 
-def _joins(gap: list[str], listed: bool, lists: frozenset[str]) -> bool:
-    """Whether the words between two parts leave them in one clause, or in one list of organs."""
-    if listed:
-        return all(word in lists or word[0].isdigit() for word in gap)
+def _is_close(gap: list[str]) -> bool:
+    """Whether the words between two parts leave them in one clause."""
     return len(gap) <= MAX_GAP and _APART.isdisjoint(gap)
+
+
+def _is_list(words: list[str], ordered: list[Span], spans: tuple[Span, ...], lists: frozenset[str]) -> bool:
+    """Whether a list of organs, alone, joins an organ and what is said of it.
+
+    "Heart and lungs are normal", "normal heart and lungs"; but not "enlarged heart, normal lungs", nor "heart
+    normal, lungs hyperinflated".
+    """
+    (start, end), (after, _) = ordered
+    gap = words[end:after]
+    if not all(word in lists or word[0].isdigit() for word in gap):
+        return False
+    if ordered[0] == spans[0]:
+        return gap[-1:] not in ([","], ["and"]) or words[after] in ("not", "within")
+    return start == 0 or words[start - 1] in (",", "and", "the") or words[start - 1] not in lists
 
 
 def _gap(between: list[str]) -> list[str]:
