@@ -121,7 +121,7 @@ class Scopes:
             purpose = self._ahead("purpose_before", cue.start)
             if purpose:
                 gone, denied = None, None
-                if cue.kind.startswith("negative"):
+                if cue.kind != "resolved_after":
                     return UNCERTAIN, purpose
         if gone:
             return HISTORICAL, gone
@@ -139,11 +139,14 @@ class Scopes:
         past = self._past(start, end)
         return (HISTORICAL, past) if past else (POSITIVE, None)
 
-    def scope(self, cue: Cue) -> Span:
-        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways."""
+    def scope(self, cue: Cue, finding: Span) -> Span:
+        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways.
+
+        The scope of what affirms a denied finding runs from the one to the other.
+        """
         last, first = self._spans.get(cue, cue.start), self._spans_back.get(cue, cue.end)
-        if cue not in self._spans and cue not in self._spans_back:  # an exception: its own words
-            return cue.start, cue.end
+        if cue not in self._spans and cue not in self._spans_back:
+            return finding[0], cue.end
         while last > first + 1 and self._words[last - 1] == ",":
             last -= 1
         return first + (self._words[first] == ","), last

@@ -294,7 +294,7 @@ class Extractor:
             cue=cue.text if cue else "",
             rule=candidate.rule,
             cue_span=_characters(offsets, cue.start, cue.end) if cue else None,
-            scope=_characters(offsets, *scopes.scope(cue)) if cue else None,
+            scope=_characters(offsets, *scopes.scope(cue, (candidate.start, candidate.end))) if cue else None,
         )
 
 
