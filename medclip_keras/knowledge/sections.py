@@ -160,9 +160,8 @@ def _end_of_short(body: str, name: str, line: re.Pattern[str], layout: _Layout) 
 
 
 _DROPPED = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
-_TAG = re.compile(
-    r"</?(?:p|br|div|li|ul|ol|tr|td|table|h\d|span|b|i|u|strong|em|font)\b[^<>]*>", re.IGNORECASE
-)
+_BLOCK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|table|h\d)\b[^<>]*>", re.IGNORECASE)
+_INLINE = re.compile(r"</?(?:span|b|i|u|strong|em|font)\b[^<>]*>", re.IGNORECASE)
 _ESCAPED = re.compile(r"(?:\\r)?\\n|\\r|\\t")
 _CUT_WORD = re.compile(r"\b([^\W\d_]{2,})-[ \t]*\n[ \t]*(?=[^\W\d_A-Z])")
 
@@ -178,7 +177,7 @@ def plain_text(text: str, language: Language = ENGLISH) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = _TAG.sub("\n", text)
+        text = _BLOCK.sub("\n", _INLINE.sub("", text))
     if "\\" in text:
         text = _ESCAPED.sub("\n", text)
     if not text.isascii():
