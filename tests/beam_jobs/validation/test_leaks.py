@@ -85,7 +85,9 @@ def test_a_planted_leak_is_found_and_refused(leak, table, tmp_path, capsys, monk
     assert said.count("_in_two_splits") == 1
     trained = []
     monkeypatch.setattr(training, "train", lambda *_: trained.append(1) or training.Outcome(0, 1))
-    reports = str(data.write_records(tmp_path / "c", "reports", data.clean_rows("reports", len(table)), table))
+    reports = str(
+        data.write_records(tmp_path / "c", "reports", data.clean_rows("reports", len(table)), table)
+    )
     command = ["--workdir", str(tmp_path / "run"), "--images", a, b, "--texts", reports]
     command += ["--set", "data.stored_image_size=32", "model.image.image_size=32"]
     assert fit.main(command) == 1
