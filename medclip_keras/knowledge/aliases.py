@@ -17,7 +17,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from medclip_keras.errors import refusal
@@ -34,7 +34,7 @@ _PLAIN = str.maketrans("’–—−", "'---", "\u00ad\u200b\u200c\u200d\u2060")
 _WORD = re.compile(
     r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
     r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
-    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
+    r"|\([-+]\)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
     # a mark, but not the full stop of "vs." or "Lt."; a dash
     r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
 )
@@ -66,7 +66,17 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
 def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets."""
     matches = list(_WORD.finditer(text))
+    if any(match[0] == "." for match in matches[:-1]):
+        matches = [
+            m for k, m in enumerate(matches) if m[0] != "." or not _is_of_abbreviation(matches, k, language)
+        ]
     return [normalise(match[0], language) for match in matches], [match.span() for match in matches]
+
+
+def _is_of_abbreviation(matches: Sequence[re.Match[str]], position: int, language: Language) -> bool:
+    """Whether a full stop belongs to an abbreviation: "No def. effusion"."""
+    before = matches[position - 1][0].lower() if 0 < position < len(matches) - 1 else ""
+    return before in language.layout["at_sentence_ends"] and before != "no"
 
 
 @dataclass(frozen=True)

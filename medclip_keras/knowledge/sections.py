@@ -195,7 +195,7 @@ _BREAK = re.compile(
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
     # a blank line, an item of a list, a label; a line that need not have ended there
     r"|(?P<line>\n[ \t\r]*(?:\n\s*|(?=[-*•·‣>+]\s*(?!year)[^\W_]|\d{1,2}[.)]\s*[^\W\d]|\(?[a-hA-H\d]\)|"
-    r"[A-Z][A-Za-z ]{2,30}:)))"
+    r"[^\W\d_][A-Za-z /]{2,30}(?::|\s?=|\s-\s))))"
     r"|(?P<wrap>\n[ \t\r]*(?=\S))"
     r"|(?P<item>[;,]?\s(?=\(?\d{1,2}\)\s|\([a-h]\)\s|[b-h]\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
@@ -251,7 +251,7 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int, layout: _La
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
     word = _NO_WORD.split(before)[-1].lower().rstrip(".")
-    if word in layout.abbreviations:
+    if word in layout.abbreviations or word in layout.at_sentence_ends:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
             return not following.isdigit()
