@@ -185,7 +185,8 @@ class Scopes:
             own = self._clauses.sides(denial.end, self._clauses.until(later))
         for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
             sides = self._clauses.sides(first, last)
-            if sides and not sides <= own and self._is_rest(first, last):
+            affirms = not self._sets["affirming"].isdisjoint(self._words[first:last])
+            if affirms and sides and not sides <= own and self._is_rest(first, last):
                 return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
         return None
 
