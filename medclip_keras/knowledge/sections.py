@@ -46,7 +46,8 @@ class _Layout:
         layout = language.layout
         self.names = {h: name for name, headings in layout["headings"].items() for h in headings}
         self.abbreviations = frozenset(layout["abbreviations"])
-        self.at_sentence_ends = frozenset(layout["at_sentence_ends"])
+        short = language.forms.get("abbreviated", ())
+        self.at_sentence_ends = frozenset((*layout["at_sentence_ends"], *short))
         self.continuations = frozenset(layout.get("continuations", ()))
         self.open_ends = frozenset(layout.get("open_ends", ()))
         self.compounds = frozenset(layout.get("compounds", ()))
@@ -69,7 +70,8 @@ class _Layout:
             # a signature;
             rf"|(?:^|(?<=[.!?\n])){_MARGIN}(?P<signed>{signed or '(?!)'})\b"
             # another label: in upper case, or at the line's start.
-            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}(?P<label>(?-i:[A-Z][A-Z/& -]{{2,40}}|[A-Z][A-Za-z/& -]{{5,40}})):"
+            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}"
+            r"(?P<label>(?-i:[A-Z][A-Z/& -]{2,40}|[A-Z][A-Za-z/& -]{5,40})):"
             r"|^[ \t#*_]*(?P<line>(?-i:[A-Z][A-Z/& ]{5,40}))[ \t*_]*[.]?[ \t\r]*$",
             re.IGNORECASE | re.MULTILINE,
         )
@@ -88,7 +90,7 @@ class _Layout:
                 label.lower(), list(self.names), scorer=fuzz.ratio, score_cutoff=_LEAST_LIKE
             )
         if near and len(near[0]) >= _LEAST_LETTERS:
-            return self.names[near[0]]
+            return str(self.names[near[0]])
         return "label" if is_label and label.isupper() else ""
 
 
@@ -242,8 +244,8 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int, layout: _La
     """Whether a match ends a sentence; list marks, abbreviations and initials do not."""
     if match["wrap"]:
         return _is_deliberate(text, match, width, layout)
-    following = _NEXT_WORD.match(text, match.end())
-    if match["stop"] == "." and following and following[1] in layout.continuations:  # "No evid. of effusion"
+    goes_on = _NEXT_WORD.match(text, match.end())
+    if match["stop"] == "." and goes_on and goes_on[1] in layout.continuations:  # "No evid. of effusion"
         return False
     if not match["stop"] or not match["stop"].startswith("."):
         return text[match.start() - 1 : match.start()] != "("  # "(?) effusion"
