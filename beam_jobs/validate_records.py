@@ -1,15 +1,22 @@
 """Records → statistics, schema and anomalies: checks that records are fit for training.
 
-    python -m beam_jobs.validate_records --input DIR [--schema FILE] [--baseline DIR] [--output DIR2]
+    python -m beam_jobs.validate_records --input DIR [DIR …] [--schema FILE] [--baseline DIR] [--output DIR2]
         [Beam options]
 
-It leaves four files in DIR2 (default: DIR.validation):
+Several folders are validated one by one and then compared: no patient, no picture and no nearly equal picture
+may be in two splits of them (`beam_jobs.validation.leaks`). Give all that a model trains and is tested on.
+
+It leaves five files in DIR2 (default: DIR.validation; of several folders, DIR2/NAME of the folder):
 
 - `statistics.json`: counts and distributions of each split;
 - `schema.json`: inferred, or given with --schema. Edit it, and it is used from then on; remove it, and it is
   inferred again;
 - `validation.json`: the anomalies, against the schema, between splits and against the baseline;
-- `report.html`: all of it as a page. No report text and no identifier is in any of them.
+- `report.html`: all of it as a page;
+- `marks.npz`: each record's digests of patient and picture, and the picture in 16 x 16 gray values, for the
+  comparison with other folders. Keep it with the records: it traces their keys.
+
+No report text and no identifier is in any of them.
 
 The exit status is 1 if there is an anomaly. A second run over the same records, schema and baseline reads
 the result of the first.
@@ -27,9 +34,10 @@ from etils import epath
 
 from beam_jobs import validation
 from beam_jobs.dataset import options as jobs
-from beam_jobs.validation import anomalies, page
+from beam_jobs.validation import anomalies, leaks, marks, page
 from beam_jobs.validation import schema as schemas
 from beam_jobs.validation import statistics as gathered
+from beam_jobs.validation.marks import MARKS_NAME
 from beam_jobs.validation.statistics import STATISTICS_NAME, Statistics, read_statistics
 from medclip_keras.errors import require
 from medclip_keras.provenance import code_sha256, sha256_of
@@ -43,6 +51,7 @@ from medclip_keras.records.manifest import (
 )
 
 PAGE_NAME, RESULT_NAME = "report.html", "validation.json"  # the second is written last
+COMPARISON_NAME = "comparison.json"  # of folders with each other
 _OLD_NAMES = ("statistics.pb", schemas.OLD_SCHEMA_NAME, "anomalies.pbtxt")  # of the last version
 _NUM_SHOWN = 20  # anomalies in a message
 
@@ -110,7 +119,7 @@ def run(
     schema_text = epath.Path(schema).read_text() if schema else ""
     made_from = [manifest.fingerprint, schema_text, gathered.to_json(before), own_code_sha256()]
     earlier = _read_result(output)
-    complete = all((folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME))
+    complete = all((folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME, MARKS_NAME))
     if earlier is not None and complete and earlier.fingerprint == sha256_of(made_from):
         return earlier
     verify(input)
@@ -160,15 +169,18 @@ def own_code_sha256() -> str:
 def gather_statistics(
     directory: str, manifest: Manifest, output: str, beam_options: Sequence[str] = ()
 ) -> Statistics:
-    """Run the pipeline over a dataset; it leaves `statistics.json` in the output."""
-    path = epath.Path(output) / STATISTICS_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Run the pipeline over a dataset; it leaves `statistics.json` and `marks.npz` in the output."""
+    folder = epath.Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: str(folder / name) for name in (STATISTICS_NAME, MARKS_NAME)}
     with jobs.running_pipeline(beam_options) as pipeline:
-        facts = gathered.read_facts(pipeline, str(directory), manifest, load_concepts(directory).names)
-        tallies = facts | "GatherTallies" >> gathered.GatherTallies()
+        read = gathered.read_facts(pipeline, str(directory), manifest, load_concepts(directory).names)
+        tallies = read.facts | "GatherTallies" >> gathered.GatherTallies()
         write = beam.Map(gathered.write_statistics, beam.pvalue.AsDict(tallies))
-        _ = pipeline | "Output" >> beam.Create([str(path)]) | "WriteStatistics" >> write
-    return read_statistics(path)
+        _ = pipeline | "Output" >> beam.Create([paths[STATISTICS_NAME]]) | "WriteStatistics" >> write
+        write = beam.Map(marks.write_marks, beam.pvalue.AsList(read.marks))
+        _ = pipeline | "OutputOfMarks" >> beam.Create([paths[MARKS_NAME]]) | "WriteMarks" >> write
+    return read_statistics(paths[STATISTICS_NAME])
 
 
 def _find_and_show(
@@ -185,6 +197,7 @@ def _find_and_show(
     ]
     in_manifest = {name: split["num_records"] for name, split in manifest.splits.items()}
     found = anomalies.find_anomalies(statistics, schema, compared, in_manifest)
+    found += leaks.find_leaks([marks.read_marks("these records", manifest, folder / MARKS_NAME)])
     title = f"Records of {manifest.source}: {manifest.num_records:,} {manifest.kind}"
     side = f", {manifest.image_size} px" if manifest.kind == "images" else ""
     concepts = f"{manifest.num_findings} concepts of {manifest.concept_table}"
@@ -215,26 +228,85 @@ def _read_baseline(baseline: str, manifest: Manifest, beam_options: Sequence[str
     return before
 
 
-def validate(**arguments: Any) -> None:
-    """Run the validation, and print a line on its result.
+def compare(outputs: Mapping[str, epath.PathLike], kept_in: epath.PathLike = "") -> list[list[str]]:
+    """Compare validated folders with each other.
+
+    Args:
+        outputs: folder of records → output of its validation.
+        kept_in: folder that keeps the result, which is read there for the same records; "": none.
+
+    Returns:
+        Names and sentences of the leaks between the folders' splits.
+    """
+    manifests = {directory: read_manifest(directory) for directory in outputs}
+    made_from = [[directory, manifest.fingerprint] for directory, manifest in manifests.items()]
+    fingerprint = sha256_of([made_from, own_code_sha256()])
+    path = epath.Path(kept_in) / COMPARISON_NAME if kept_in else None
+    earlier = json.loads(path.read_text()) if path and path.exists() else {}
+    if earlier.get("fingerprint") == fingerprint:
+        return earlier["leaks"]
+    own = [
+        marks.read_marks(directory, manifest, epath.Path(outputs[directory]) / MARKS_NAME)
+        for directory, manifest in manifests.items()
+    ]
+    found = [[one.name, one.sentence] for one in leaks.find_leaks(own, within=False)]
+    if path:
+        path.write_text(json.dumps({"fingerprint": fingerprint, "leaks": found}, indent=1) + "\n")
+    return found
+
+
+def require_no_leak(leaks_found: Sequence[Sequence[str]], advice: str = "") -> None:
+    """Raise `AnomalousRecordsError` with a line for each leak between folders."""
+    if leaks_found:
+        lines = "".join(f"\n  {name}: {sentence}" for name, sentence in leaks_found[:_NUM_SHOWN])
+        raise AnomalousRecordsError(f"The folders have leaks between their splits:{lines}\n{advice}".rstrip())
+
+
+def validate(*, input: Sequence[str], output: str = "", **arguments: Any) -> None:
+    """Validate folders, compare them, and print a line on each result.
 
     Raises:
-        AnomalousRecordsError: there are anomalies.
+        AnomalousRecordsError: there are anomalies, or leaks between the folders.
     """
-    result = run(**arguments)
-    result.require_valid()
-    counts = ", ".join(f"{split} {count}" for split, count in result.num_records.items())
-    details = epath.Path(result.output) / PAGE_NAME
-    print(f"validate_records: no anomaly in {arguments['input']} ({counts}). Details: {details}")
+    alone = len(input) == 1
+    for name in ("schema", "baseline"):
+        given = arguments.get(name)
+        require(alone or not given, f"--{name}", "left out for several folders", given)
+    names = [epath.Path(directory).name for directory in input]
+    distinct = len(set(names)) == len(names) or not output
+    require(distinct, "--input", "folders of different names with one --output", list(input))
+    outputs = [output if alone or not output else str(epath.Path(output) / name) for name in names]
+    results = [
+        run(input=directory, output=own, **arguments) for directory, own in zip(input, outputs, strict=True)
+    ]
+    failures = []
+    for result in results:
+        try:
+            result.require_valid()
+        except AnomalousRecordsError as error:
+            failures.append(str(error))
+            continue
+        counts = ", ".join(f"{split} {count}" for split, count in result.num_records.items())
+        details = epath.Path(result.output) / PAGE_NAME
+        print(f"validate_records: no anomaly in {result.directory} ({counts}). Details: {details}")
+    try:
+        require_no_leak(compare({one.directory: one.output for one in results}))
+    except AnomalousRecordsError as error:
+        failures.append(str(error))
+    if failures:
+        raise AnomalousRecordsError("\n".join(failures))
+    if not alone:
+        print("validate_records: no patient and no picture is in two splits of these folders.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job from a command line; the exit status is 1 for an anomaly."""
     parser = jobs.new_parser("beam_jobs.validate_records", __doc__)
-    parser.add_argument("--input", required=True, help="folder of records")
-    parser.add_argument("--schema", default="", help="a schema.json (default: one is inferred)")
-    parser.add_argument("--baseline", default="", help="the last run's records, or their validation")
-    parser.add_argument("--output", default="", help="folder for the results (default: INPUT.validation)")
+    add = parser.add_argument
+    add("--input", required=True, nargs="+", metavar="DIR", help="folders of records")
+    add("--schema", default="", help="a schema.json (default: one is inferred)")
+    add("--baseline", default="", help="the last run's records, or their validation")
+    add("--output", default="", help="folder for the results (default: INPUT.validation)")
     return jobs.run_job_command(validate, parser, argv)
 
 

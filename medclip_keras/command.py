@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.abc
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -27,8 +28,15 @@ def start_quietly() -> None:
     is_command = sys.argv[:1] == ["-m"]  # replaced by the module's path after the import of its package
     if is_command and level == "3":
         sys.meta_path.insert(0, _QuietTensorFlow())
+    if is_command:
+        logging.getLogger().addFilter(_says_nothing_of_bigquery)
     if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _says_nothing_of_bigquery(record: logging.LogRecord) -> bool:
+    """Drop what Beam's import says of clients of BigQuery, which no job here uses."""
+    return "bigquery client" not in record.getMessage()
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):
@@ -81,13 +89,24 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
         work: returns an exit status, or None for success.
 
     Returns:
-        The status of `work`; `FAILED` with one line on stderr for a caller's mistake (ValueError) and for a
-        loss that is no longer finite; `INTERRUPTED` for Ctrl-C.
+        The status of `work`; `FAILED` with one line on stderr for a caller's mistake (ValueError), for a
+        loss that is no longer finite and for an error of the system, such as a full disk; `INTERRUPTED` for
+        Ctrl-C.
     """
     try:
         with _persistent_interrupts():
-            return work() or 0
+            status = work() or 0
+            sys.stdout.flush()
+            return status
     except (ValueError, FloatingPointError) as error:
+        print(f"{module}: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # the reader, `head` for example, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:  # `pipeline.Interrupted` says after which step

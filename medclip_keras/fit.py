@@ -43,7 +43,7 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
         pipeline.Interrupted: a signal ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
-    from medclip_keras.pipeline import Interrupted, validate_folder
+    from medclip_keras.pipeline import Interrupted, compare_folders, validate_folder
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
@@ -52,6 +52,7 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
         sentence_folders(config.data, "train")
         for directory in (*config.data.images, *config.data.texts):
             validate_folder(directory, config.data, workdir, console)
+        compare_folders(config.data, workdir, console)
     outcome = train(config, workdir, console)
     if not outcome.finished:
         raise Interrupted(outcome.step, outcome.total_steps)

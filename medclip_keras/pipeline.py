@@ -7,6 +7,7 @@ inputs changed or its output is missing.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -209,6 +210,15 @@ class Pipeline:
             name = f"validate_records-{epath.Path(directory).name}"
             yield Stage(name, inputs, output / validate_records.RESULT_NAME, work)
 
+        inputs = {
+            "records": self._record_fingerprints(self.trained),
+            "allow_anomalies": data.allow_anomalies,
+            "code_sha256": validate_records.own_code_sha256(),
+        }
+        output = self.workdir / "validation" / validate_records.COMPARISON_NAME
+        work = functools.partial(compare_folders, data, self.workdir, self.console)
+        yield Stage("validate_records-together", inputs, output, work)
+
     def _train(self, raw):
         from medclip_keras.training.run_json import differences, input_hashes
         from medclip_keras.training.train import train
@@ -339,6 +349,27 @@ def validate_folder(
     page = output / validate_records.PAGE_NAME
     console.print(f"{directory}: {said}; {page}", highlight=False, soft_wrap=True)
     return {"anomalies": found, **result.num_records}
+
+
+def compare_folders(data: DataConfig, workdir: epath.Path, console: Console) -> dict:
+    """Compare the validated folders of a run with each other; unchanged records are not compared again.
+
+    Returns:
+        The number of leaks between their splits.
+
+    Raises:
+        ValueError: there are leaks, and `data.allow_anomalies` is not set.
+    """
+    from beam_jobs import validate_records
+
+    outputs = {path: validation_output(path, workdir) for path in (*data.images, *data.texts)}
+    found = validate_records.compare(outputs, epath.Path(workdir) / "validation")
+    if not data.allow_anomalies:
+        advice = "Leave these records out of one split; or accept them: --set data.allow_anomalies=true."
+        validate_records.require_no_leak(found, advice)
+    said = f"leaks between splits, allowed: {len(found)}" if found else "no patient or picture in two splits"
+    console.print(f"All {len(outputs)} folders: {said}", highlight=False, soft_wrap=True)
+    return {"leaks": len(found)}
 
 
 def validation_output(directory: str, workdir: epath.Path) -> epath.Path:

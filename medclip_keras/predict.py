@@ -63,11 +63,9 @@ def list_images(images: str, console: Console) -> dict[str, str]:
         paths, passed_over = {name: name for name in names}, f"files with other suffixes than {_SUFFIXES}"
         num_passed_over = len(files) - len(names)
     elif place.suffix.lower() == ".csv" and place.is_file():
-        rows = list(read_table(place, ("path",), strict=True))
-        paths = {
-            row["path"].strip(): str(place.parent / row.image_name()) for row in rows if row["path"].strip()
-        }
-        passed_over, num_passed_over = "rows without a path", sum(not row["path"].strip() for row in rows)
+        rows = list(read_table(place, ("path",)))
+        paths = {row["path"]: str(place.parent / row.image_name()) for row in rows if row["path"]}
+        passed_over, num_passed_over = "rows without a path", sum(not row["path"] for row in rows)
         twice = len(rows) - num_passed_over - len(paths)
         require(not twice, "--images", "a table that names each image once", f"{twice} rows of named images")
     else:

@@ -73,10 +73,8 @@ def fit_supervised(
     make_encoder = encoder_maker(config, start.weights)
     image_folders(config.data, "train")
     classes = classes_of(config, start.labels_share)
-    num_images = count_labelled(config, classes, "train")
-    names = ", ".join(classes.names)
-    needed = f"folders with images in the split 'train' that are positive for exactly one of {names}"
-    require(num_images > 0, "data.images", needed, list(config.data.images))
+    num_images = _require_labelled(config, classes, "train")
+    _require_labelled(config, classes, "test")
     require_same_run(config, workdir)
     how = f"start: {start.weights}{', frozen' if start.freeze else ''}"
     learned = f"{num_images} labelled images of {len(classes.names)} classes"
@@ -95,6 +93,15 @@ def fit_supervised(
         console.print(f"{stopped} The same command resumes the run.")
         return {}
     return _evaluate(classifier, start, num_images, workdir / "evaluation", console)
+
+
+def _require_labelled(config: RunConfig, classes: Classes, split: str) -> int:
+    """Number of a split's labelled images; refuse a split without any before the training."""
+    num_images = count_labelled(config, classes, split)
+    names = ", ".join(classes.names)
+    needed = f"folders with images in the split {split!r} that are positive for exactly one of {names}"
+    require(num_images > 0, "data.images", needed, list(config.data.images))
+    return num_images
 
 
 def classes_of(config: RunConfig, share: float = 1.0) -> Classes:

@@ -94,3 +94,10 @@ def test_log_lines_of_tensorflow_stay_out_of_the_output():
     assert process.returncode == 1
     assert process.stderr.startswith("medclip_keras.evaluate: `workdir` must be"), process.stderr
     assert process.stderr.count("\n") == 1, process.stderr
+
+
+@pytest.mark.parametrize("module", ["beam_jobs.label_reports", "medclip_keras.fit"])
+def test_a_help_text_comes_alone(module):
+    process = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith(f"usage: python -m {module}")

@@ -17,13 +17,14 @@ from beam_jobs.dataset import sharding, writing
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.key_salts import keep_key_salt
 from beam_jobs.dataset.local_workers import tied_workers
-from beam_jobs.dataset.notices import print_bad_rows, print_unused_columns
+from beam_jobs.dataset.notices import print_bad_rows, print_passed_over, print_unused_columns
 from beam_jobs.dataset.options import JobOptions, running_pipeline
 from beam_jobs.dataset.progress import Progress
 from beam_jobs.dataset.report_join import FetchReports, read_places
 from beam_jobs.dataset.selection import Selection
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import code_sha256, sha256_of, versions
 from medclip_keras.records import schema, shards, splits
 from medclip_keras.records.manifest import (
@@ -44,6 +45,7 @@ _NOT_RECORDED = (
     "source", "input", "output", "concepts", "mentions", "reports", "beam_options", "max_bad_fraction",
     "evaluation_set", "hold_out", "new_salt_path",
 )  # fmt: skip
+WITH_SENTENCES = "images_with_sentences"  # tag of images that are joined with a report
 _ROW_FUNCTIONS = {"images": "image_rows", "reports": "report_rows"}
 
 
@@ -103,15 +105,17 @@ def run_job(job: Job) -> Manifest:
         )
         return manifest
     print_unused_columns(job.source, options.input, job.table)
-    keep_key_salt(job.name, options)
-    print(f"{job.name}: {options.source} at {options.input} → {options.output}", flush=True)
-    bad_records_path(options).unlink(missing_ok=True)
-    workplace = writing.start_workplace(options.output)
-    try:
-        execute(job, workplace)
-        manifest = finish(job, workplace, made_from)
-    finally:
-        workplace.rmtree(missing_ok=True)
+    print_passed_over(job.source, options.input)
+    with sole_writer(options.output):
+        keep_key_salt(job.name, options)
+        print(f"{job.name}: {options.source} at {options.input} → {options.output}", flush=True)
+        bad_records_path(options).unlink(missing_ok=True)
+        workplace = writing.start_workplace(options.output)
+        try:
+            execute(job, workplace)
+            manifest = finish(job, workplace, made_from)
+        finally:
+            workplace.rmtree(missing_ok=True)
     seconds = time.monotonic() - started
     rate = manifest.counts["rows"] / seconds
     print(f"{job.name}: {counted(manifest)} in {seconds:.1f} s, {rate:.0f} rows/s. Records: {options.output}")
@@ -197,7 +201,7 @@ def execute(job: Job, workplace: epath.Path) -> None:
     progress = Progress(job.name, workplace / "dataset")
     with tied_workers(), progress, running_pipeline(options.beam_options) as pipeline:
         if job.reports is not None:
-            fetch = FetchReports(options.reports)
+            fetch = FetchReports(options.reports, own_splits=bool(job.selection.evaluation_set))
             places = read_places(pipeline, options.reports, job.reports.shard_names)
         start = job.selection.start(job.start)
         made = (
@@ -231,6 +235,7 @@ def finish(job: Job, workplace: epath.Path, made_from: Mapping[str, Any]) -> Man
     if summary["bad"]:
         print_bad_rows(job.rows(job.options.input), job.options, summary["bad"])
     refuse_bad_rows(job, counts, summary["bad"])
+    require_joined(job, counts)
     mentions = {name: sha256 for one in made for name, sha256 in one.mentions.items()}
     manifest = Manifest(
         kind=job.kind,
@@ -303,6 +308,14 @@ def refuse_bad_rows(job: Job, counts: Mapping[str, int], bad: Sequence[sharding.
         )
     advice = f"Counts: {dict(counts)}."
     require(counts["records"] > 0, "input", "an archive with something to record", job.options.input, advice)
+
+
+def require_joined(job: Job, counts: Mapping[str, int]) -> None:
+    """Fail a job that joins reports if no image has any."""
+    joined = job.reports is None or counts[WITH_SENTENCES] > 0
+    requirement = "records with a report of at least one image, of the same patient and study"
+    advice = "Give both tables the same patient_id and study_id, or leave --reports out."
+    require(joined, "reports", requirement, job.options.reports, advice)
 
 
 def bad_records_path(options: JobOptions) -> epath.Path:

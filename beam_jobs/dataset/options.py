@@ -21,10 +21,11 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -35,10 +36,16 @@ from medclip_keras import command
 from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
+from medclip_keras.sources import get_source
 
 PUBLIC_KEY_SALT = "medclip_keras"
 # These ask a job server for more options, so that a name unknown here may be known there.
 _RUNNERS_WITH_OWN_OPTIONS = ("PortableRunner", "FlinkRunner", "SparkRunner", "PrismRunner")
+
+
+# In the text of a failure; Beam adds the name of the step.
+_SENTENCE = re.compile(r"^(?:\w+: )*ValueError: (`.+ must be .+?)(?: \[while running .*)?$", re.MULTILINE)
+_SYSTEM_ERROR = re.compile(r"\w*Error: (\[Errno \d+\] [^:\n\[]+?)(?=[:\n]| \[|$)")
 
 
 def option(help: str, default: Any = dataclasses.MISSING, **argument: Any) -> Any:
@@ -59,7 +66,9 @@ def _fractions(text: str) -> tuple[float, ...]:
 class JobOptions:
     """Options of both jobs that make records."""
 
-    source: str = option("name of the archive's layout: openi, nih_chestxray14, csv, …")
+    source: str = option(
+        "name of the archive's layout: openi, nih_chestxray14, csv, …; --source NAME --help describes it"
+    )
     input: str = option("file or folder that holds the archive")
     output: str = option("folder for the records")
     concepts: str = option("a shipped concept table, or a .jsonl file", "chest21")
@@ -134,12 +143,37 @@ def lies_within(path: str, folder: str) -> bool:
     return resolved == parent or parent in resolved.parents
 
 
+class _Help(argparse.Action):
+    """Print the help of the job, and after it the documentation of the source that is given before."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *values: Any
+    ) -> NoReturn:
+        """Print and exit."""
+        parser.print_help()
+        if source := getattr(namespace, "source", None):
+            try:
+                print(f"\n--source {source}\n\n{get_source(source).__doc__}")
+            except ValueError as error:
+                parser.error(str(error))
+        parser.exit()
+
+
 def new_parser(
     module: str, description: str | None, options: type[JobOptions] | None = None
 ) -> argparse.ArgumentParser:
     """A parser for a job, with an argument for each field of its options."""
     epilog = f"Beam options: {__doc__.partition('.')[2].strip()}"
-    parser = command.new_parser(module, description or "", epilog=epilog, fromfile_prefix_chars="@")
+    settings = {"epilog": epilog, "fromfile_prefix_chars": "@", "add_help": False}
+    parser = command.new_parser(module, description or "", **settings)
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=_Help,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show this help, and that of --source",
+    )
     parser.convert_arg_line_to_args = functools.partial(shlex.split, comments=True)  # type: ignore[method-assign]
     for field in dataclasses.fields(options) if options else ():
         if field.metadata:
@@ -191,8 +225,10 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    return "KeyboardInterrupt" not in record.getMessage()
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Whether a failure that Beam logs with its traceback is neither a Ctrl-C nor told in one sentence."""
+    message = record.getMessage()
+    return "KeyboardInterrupt" not in message and not sentence_of(message)
 
 
 @contextlib.contextmanager
@@ -201,15 +237,32 @@ def running_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which Beam wraps into a RuntimeError when it interrupts a step.
+        ValueError: a step's own error sentence, or one of the system's, such as a full disk.
     """
-    logging.getLogger("apache_beam.runners.common").addFilter(_is_no_interrupt)  # it logs a traceback
+    logging.getLogger("apache_beam.runners.common").addFilter(_is_unexpected)  # it logs a traceback
     try:
         with beam.Pipeline(options=pipeline_options(beam_options)) as pipeline:
             yield pipeline
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError) as error:
         if "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from None
+        sentence = sentence_of(f"{type(error).__name__}: {error}")
+        if sentence:
+            raise ValueError(sentence) from None
         raise
+
+
+def sentence_of(failure: str) -> str:
+    """The error sentence in what Beam says of a failed step, with all its tracebacks; "" if there is none.
+
+    Of the system's errors, which may name files of patients, only number and reason are kept.
+    """
+    if found := _SENTENCE.findall(failure):
+        return found[-1]
+    if found := _SYSTEM_ERROR.findall(failure):
+        advice = "Make room, or name another folder, and start the same command again."
+        return str(refusal("output", "a folder in which the job can write and read", found[-1], advice))
+    return ""
 
 
 def require_known_options(beam_options: Sequence[str], own_names: Sequence[str]) -> None:

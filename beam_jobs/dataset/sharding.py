@@ -50,7 +50,7 @@ class Outcome:
     mentions: Mapping[str, Any] | None = field(default=None, repr=False)  # a line of the mentions file
 
 
-BadRow = dict[str, str]  # "key" and "reason"
+BadRow = dict[str, Any]  # "key", "reason", and "row", the number in the user's own table
 MakeRecord = Callable[[KeyedRow[Any]], Outcome]
 
 
@@ -186,7 +186,8 @@ def _outcomes(keyed_rows: Iterable[KeyedRow[Any]], make: MakeRecord, bad: list[B
             before = keyed.position
             outcome = make(keyed)
         except Exception as error:  # a file may hold anything: never a crash, never silence
-            bad.append({"key": keyed.record_key, "reason": reason_of(error)})
+            number = {"row": keyed.row.number} if keyed.row.number else {}
+            bad.append({"key": keyed.record_key, **number, "reason": reason_of(error)})
         else:
             yield outcome
 

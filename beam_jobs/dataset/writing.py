@@ -91,8 +91,8 @@ def _write_lines(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> str:
     return file_sha256(path)
 
 
-def write_bad_records(path: epath.PathLike, bad: Iterable[Mapping[str, str]]) -> None:
-    """Write keys and reasons, one line per bad row, in the order of the keys."""
+def write_bad_records(path: epath.PathLike, bad: Iterable[Mapping[str, Any]]) -> None:
+    """Write keys, numbers and reasons, one line per bad row, in the order of the keys."""
     _write_lines(epath.Path(path), sorted(bad, key=lambda row: (row["key"], row["reason"])))
 
 
@@ -108,7 +108,10 @@ def require_replaceable(output: epath.PathLike) -> None:
 
 
 def start_workplace(output: epath.PathLike) -> epath.Path:
-    """Make a folder for one attempt beside the output, and remove those of broken attempts."""
+    """Make a folder for one attempt beside the output, and remove those of broken attempts.
+
+    No other job may be at work on the output (`locks.sole_writer`).
+    """
     output = epath.Path(output)
     prefix = f"{output.name}.incomplete-"
     output.parent.mkdir(parents=True, exist_ok=True)

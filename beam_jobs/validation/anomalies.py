@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,10 +27,16 @@ _FAULTS = {
     "out_of_range": ("out_of_range", "a label state, 0 to 3", "Correct the job that codes the labels."),
     "unlike_shard": ("unlike_shard", "the split of its shard", REMAKE),
     "blank": ("blank_image", "an image of several gray values", "Look at these files, and leave them out."),
+    "dark": (
+        "nearly_black_image",
+        "brighter than a quarter of white somewhere",
+        "A 16-bit file of fewer bits looks like this: scale the values of these files to 16 bits.",
+    ),
     "empty": ("empty_sentence", "of at least one word", "Look at these reports, and label them again."),
     "repeated": ("record_twice", "unique in a split", "Look for rows that the archive lists twice."),
 }
 _ALLOWED = {("image", "repeated")}  # within a split: archives have such
+_NEARLY = "Look at both pictures: leave one out, or keep both in one split."
 _SHARED = {
     "patient_id": ("patient", "Split by patient: leave the archive's own split out, or correct its lists."),
     "image": ("image", "The files are copies of each other: leave one out, or keep both in one split."),
@@ -66,6 +72,18 @@ class Comparison:
     def reference(self) -> str:
         """Name of the sample that it is compared with."""
         return "train" if self.kind == "skew" else f"{self.split} of the baseline"
+
+
+def leak(kind: str, feature: str, count: int, where: tuple[str, str], keys: Sequence[str]) -> Anomaly:
+    """Anomaly of patients or pictures that stand in different splits of two places.
+
+    `kind` is "patient", "picture" or "nearly_equal"; `keys` are of records in the first place.
+    """
+    noun, advice = ("nearly equal image", _NEARLY) if kind == "nearly_equal" else _SHARED[feature]
+    name = f"{noun.replace(' ', '_')}_in_two_splits"
+    received = f"{count} {noun}{'' if count == 1 else 's'} in {where[0]} and {where[1]}"
+    requirement = "in one split only, in all folders"
+    return _anomaly(name, feature, requirement, f"{received} (records {', '.join(keys)})", advice)
 
 
 def find_anomalies(

@@ -1,20 +1,23 @@
 """Statistics of a dataset: one tally per split, gathered by Beam and kept as JSON.
 
-Memory: the tallies, and for each patient, image and record a digest of 12 bytes with three counts.
+Memory: the tallies; for each patient, image and record a digest of 12 bytes with three counts; 282 bytes of
+marks for each record (`validation.marks`).
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
-from apache_beam.io.tfrecordio import ReadAllFromTFRecord
+import numpy as np
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
 from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record, merge
+from beam_jobs.validation.marks import MARK, mark_of
 from medclip_keras.errors import refusal
 from medclip_keras.records.manifest import Manifest
+from medclip_keras.records.shards import read_records
 from medclip_keras.records.splits import SPLITS
 
 STATISTICS_NAME = "statistics.json"
@@ -62,23 +65,39 @@ class GatherTallies(beam.PTransform):
         return (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(merge)
 
 
+class DescribeShard(beam.DoFn):
+    """A shard's path → `RecordFacts` of its records, and as output "marks" the marks of all of them."""
+
+    def __init__(self, split_of_path: Mapping[str, str], manifest: Manifest, concepts: Sequence[str]):
+        self._split_of_path, self._manifest, self._concepts = split_of_path, manifest, concepts
+
+    def process(self, path):
+        """Describe one shard."""
+        marks = []
+        for _, serialized in read_records(path):
+            facts = describe_record(serialized, self._split_of_path[path], self._manifest, self._concepts)
+            marks.append(mark_of(facts))
+            facts.pixels = None
+            yield facts
+        yield beam.pvalue.TaggedOutput("marks", np.array(marks, MARK).tobytes())
+
+
 def read_facts(pipeline: beam.Pipeline, directory: str, manifest: Manifest, concepts: Sequence[str]):
-    """Add the reading of a dataset's records to a pipeline."""
+    """Add the reading of records to a pipeline: outputs `facts`, one a record, and `marks`, one a shard.
+
+    Beam's own readers take [1] in the name of a folder for a pattern.
+    """
     split_of_path = {
         f"{directory.rstrip('/')}/{shard['name']}": split
         for split, content in manifest.splits.items()
         for shard in content["shards"]
     }
-
-    def describe(element):
-        path, serialized = element
-        return describe_record(serialized, split_of_path[path], manifest, concepts)
-
+    describe = beam.ParDo(DescribeShard(split_of_path, manifest, concepts))
     return (
         pipeline
         | "Shards" >> beam.Create(sorted(split_of_path))
-        | "ReadShards" >> ReadAllFromTFRecord(with_filename=True)
-        | "DescribeRecord" >> beam.Map(describe)
+        | "SpreadShards" >> beam.Reshuffle()
+        | "DescribeShard" >> describe.with_outputs("marks", main="facts")
     )
 
 

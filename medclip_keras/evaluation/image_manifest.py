@@ -43,7 +43,7 @@ def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str
     """
     file = epath.Path(path)
     require(file.is_file(), "manifest", "a CSV file", path, "Check the path.")
-    rows = [row for row in read_table(path, ("path",), strict=True) if any(map(str.strip, row.values()))]
+    rows = list(read_table(path, ("path",)))
     require(bool(rows), "manifest", "a CSV file with at least one row", f"{path} without rows")
     columns = tuple(name for name in rows[0] if name not in ("", "path", "patient_id"))
     require(bool(columns), "manifest", "a table with at least one class column", list(rows[0]))
@@ -58,7 +58,7 @@ def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str
     received = f"{len(missing)} of {len(paths)} missing, the first in row {min(missing, default=0)}"
     require(not missing, "manifest", "a table of existing files, relative to its own folder", received)
     # Without patient_id every image counts as a patient.
-    patients = np.array([row.get("patient_id", "").strip() or f"row {row.number}" for row in rows], np.str_)
+    patients = np.array([row.get("patient_id") or f"row {row.number}" for row in rows], np.str_)
     one_each = len(classes) > 1 and bool((labels.sum(axis=1) == 1).all())
     one_each &= (
         len(classes) == 2 or NO_FINDING not in classes

@@ -35,9 +35,10 @@ _PLAIN = str.maketrans("’–—−", "'---", "\u00ad\u200b\u200c\u200d\u2060")
 _WORD = re.compile(
     r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
     r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
-    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
-    # a mark, but not the full stop of "vs." or "Lt."; a dash
-    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
+    r"|\([-+]\)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
+    # a mark, but not the full stop of "vs." or "Lt.", nor one before "of"; a dash
+    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)"
+    r"(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
 )
 
 
@@ -73,16 +74,17 @@ def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[S
     matches = list(_WORD.finditer(text))
     words = [normalise(match[0], language) for match in matches]
     spans = [match.span() for match in matches]
-    return _in_parts(words, spans, language) if "abbreviated" in language.forms else (words, spans)
+    in_parts = language.forms.get("heads") or "." in words[:-1]
+    return _in_parts(words, spans, language) if in_parts else (words, spans)
 
 
 def _in_parts(words: list[str], spans: list[Span], language: Language) -> tuple[list[str], list[Span]]:
     """Words without the full stops of abbreviations, compounds in parts that share their offsets."""
-    short = language.forms["abbreviated"]
+    short = language.forms.get("abbreviated", ())
     before = ("", *words)
     parts = [
         () if word == "." and previous in short else compound_parts(word, language)
-        for word, previous in zip(words, before, strict=False)
+        for previous, word in zip(before, words, strict=False)
     ]
     return (
         [part for own in parts for part in own],
@@ -93,7 +95,7 @@ def _in_parts(words: list[str], spans: list[Span], language: Language) -> tuple[
 @functools.lru_cache(maxsize=50_000)
 def compound_parts(word: str, language: Language) -> tuple[str, ...]:
     """The parts of a normalised compound, by the heads of the language; a simple word is its own part."""
-    for head in language.forms["heads"]:
+    for head in language.forms.get("heads", ()):
         if word.endswith(head) and len(word) - len(head) >= _LEAST_PART:
             first = normalise(word.removesuffix(head), language)
             return (*compound_parts(first, language), head)

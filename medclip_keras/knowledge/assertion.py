@@ -121,7 +121,7 @@ class Scopes:
             purpose = self._ahead("purpose_before", cue.start)
             if purpose:
                 gone, denied = None, None
-                if cue.kind.startswith("negative"):
+                if cue.kind != "resolved_after":
                     return UNCERTAIN, purpose
         if gone:
             return HISTORICAL, gone
@@ -139,11 +139,14 @@ class Scopes:
         past = self._past(start, end)
         return (HISTORICAL, past) if past else (POSITIVE, None)
 
-    def scope(self, cue: Cue) -> Span:
-        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways."""
+    def scope(self, cue: Cue, finding: Span) -> Span:
+        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways.
+
+        The scope of what affirms a denied finding runs from the one to the other.
+        """
         last, first = self._spans.get(cue, cue.start), self._spans_back.get(cue, cue.end)
-        if cue not in self._spans and cue not in self._spans_back:  # an exception: its own words
-            return cue.start, cue.end
+        if cue not in self._spans and cue not in self._spans_back:
+            return finding[0], cue.end
         while last > first + 1 and self._words[last - 1] == ",":
             last -= 1
         return first + (self._words[first] == ","), last
@@ -182,7 +185,8 @@ class Scopes:
             own = self._clauses.sides(denial.end, self._clauses.until(later))
         for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
             sides = self._clauses.sides(first, last)
-            if sides and not sides <= own and self._is_rest(first, last):
+            affirms = not self._sets["affirming"].isdisjoint(self._words[first:last])
+            if affirms and sides and not sides <= own and self._is_rest(first, last):
                 return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
         return None
 
@@ -292,7 +296,7 @@ class Scopes:
         while k >= limit:
             word = self._words[k]
             between = word == ":" and cue.kind == "uncertain_between"  # "opacity: edema versus infection"
-            verb = word in self._sets["verbs"] and k < cue.start - 1
+            verb = word in self._sets["verbs"] and k < cue.start - 1 and not self._is_copula(k, cue)
             if between or k in self._stops or verb or (listed and word in self._sets["parts"]):
                 return k + 1
             if word == "," and comma is None:  # the last one decides
@@ -304,6 +308,12 @@ class Scopes:
                 limit = max(min(limit, k - 1 - _LISTED), floor)
             k -= 1
         return limit
+
+    def _is_copula(self, k: int, cue: Cue) -> bool:
+        """Whether a verb only joins a finding and its cue: "pneumonia is a remote possibility"."""
+        plain = self._words[k] in self._sets["copulas"] and "," not in self._words[k : cue.start]
+        near = cue.kind == "uncertain_after" and cue.start - k <= _LISTED
+        return near and plain and not self._has_finding(k, cue.start)
 
     def _has_finding(self, start: int, end: int) -> bool:
         """Whether a finding begins between words[start] and words[end]."""

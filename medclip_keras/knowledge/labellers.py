@@ -59,8 +59,6 @@ class Labellers:
         self._fixed = "" if language == AUTO else language
         self._linking, self._words = linking, words
         self._labellers: dict[str, ReportLabeller] = {}
-        if language in (AUTO, ENGLISH.code):
-            self.labeller(ENGLISH)
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
         """Label a report, or leave it without labels and language; `section_mentions` are of `read_sections`."""
@@ -72,7 +70,7 @@ class Labellers:
 
     def language_of(self, sections: Sequence[Section]) -> str:
         """The code of the language in which a report is read, `UNKNOWN` for one that does not ship."""
-        return self._fixed or detect(" ".join(section.text for section in sections))
+        return self._fixed or detect("\n".join(section.text for section in sections))
 
     def labeller(self, language: Language) -> ReportLabeller:
         """The labeller of a language."""

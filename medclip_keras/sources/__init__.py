@@ -2,8 +2,9 @@
 
 A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
 both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
-tables, whether the files that these name exist or not; without a table, in the order of the names. The module
-of the user's own data, `csv`, is `PRIVATE`, and counts `unused_columns`.
+tables, whether the files that these name exist or not; without a table, in the order of the names. The
+modules of the user's own data, `csv` and `table`, are `PRIVATE`, and count `unused_columns`. `PATIENTS_OF`
+names another source with the same patients under the same identifiers.
 
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.
@@ -27,7 +28,18 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "covid",
     "mura",
     "convirt_8x200",
+    "chexpert_plus",
+    "mimic_cxr_test",
+    "padchest",
+    "vindr_cxr",
+    "brax",
+    "siim_acr",
+    "r2gen",
+    "rexgradient",
     "csv",
+    "table",
+    "dicom",
+    "fhir",
 )
 
 
@@ -43,3 +55,12 @@ def get_source(name: str) -> ModuleType:
     if name not in SOURCES:
         raise refusal("source", f"one of {', '.join(SOURCES)}", name, near_names(name, SOURCES))
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def patients_of(name: str) -> str:
+    """Name of the source whose patients have the same identifiers; a source's own name, unless it says so.
+
+    >>> patients_of("convirt_8x200"), patients_of("openi")
+    ('chexpert', 'openi')
+    """
+    return getattr(get_source(name), "PATIENTS_OF", name) if name in SOURCES else name

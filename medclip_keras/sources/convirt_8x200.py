@@ -39,6 +39,8 @@ CITATION = (
 )
 LICENCE = "Published by the authors for this evaluation; the images are CheXpert's"
 
+PATIENTS_OF = "chexpert"
+
 read_image = dicom.read_image  # JPEG files
 
 CANDIDATES = "image-retrieval/candidate.csv"

@@ -58,6 +58,7 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.sources import dicom
+from medclip_keras.sources.files import image_files
 from medclip_keras.sources.rows import ImageRow
 from medclip_keras.sources.tables import read_lines, read_table, require_distinct, states_of
 
@@ -77,6 +78,7 @@ _LISTS = {  # split → names of its list, folder of its images
     "test": (("test_COVIDx*.txt", "test.txt"), "test"),
     "valid": (("val_COVIDx*.txt", "val.txt"), "val"),
 }
+_MASKS = re.compile("masks/")
 _CLASSES_OF_LISTS = ("normal", "pneumonia", "COVID-19", "positive", "negative")
 _LINE = re.compile(rf"(?P<patient>.+) (?P<file>\S+\.\w+) (?P<label>{'|'.join(_CLASSES_OF_LISTS)})(?: \S+)?")
 _VIEWS = {"ap": "frontal", "pa": "frontal", "lateral": "lateral"}
@@ -118,7 +120,8 @@ def _folder_rows(root: epath.Path) -> list[ImageRow]:
         images = root / folder / "images"
         images = images if images.is_dir() else root / folder
         require(images.is_dir(), "input", f"a folder with {folder}/images", str(root), "Download it again.")
-        rows += [_row(f"{folder}/{file.name}", file, folder) for file in dicom.image_files(images)]
+        found = ((file, f"{file.relative_to(images)}") for file in image_files(images))
+        rows += [_row(f"{folder}/{name}", file, folder) for file, name in found if not _MASKS.match(name)]
     return rows
 
 
@@ -151,7 +154,7 @@ def _rows_of_list(file: epath.Path, images: epath.Path, split: str) -> list[Imag
 def _table_rows(root: epath.Path) -> Iterator[ImageRow]:
     rows = list(read_table(root / TABLE, ("patient_id", "image_id", "projection")))
     require_distinct((row["image_id"] for row in rows), "image_id", root / TABLE)
-    files = {f.stem: f for name in ("png", "images") for f in dicom.image_files(root / name)}
+    files = {f.stem: f for name in ("png", "images") for f in image_files(root / name)}
     for row in rows:
         name, view = row["image_id"], _VIEWS.get(row["projection"].strip().lower(), "")
         yield _row(

@@ -15,8 +15,11 @@ path         the image, JPEG, PNG or DICOM; relative to the table's folder, or a
 report       the report's text, line breaks within quotes. Blank: no report. Where several rows of one study
              hold a report, the first one counts. Needed to read reports.
 patient_id   needed: splits are made by patient.
-study_id     joins a report with the images of its study. Without this column each row is a study.
-split        train, valid (or val, validation) or test; blank or no column: by patient.
+study_id     joins a report with the images of its study, within one patient: numbers may begin anew for each.
+             Without this column each row is a study, known by its own cells: the rows of two tables are
+             never joined. `7` and `7.0` are one identifier.
+split        train, valid (or val, validation) or test; blank: that of the patient's other rows; blank in all
+             of them or no column: by patient. Give images and reports the same splits.
 view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a .dcm file's header, if any.
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not known.
              The job prints the other columns that have filled cells: they are not used.
@@ -24,21 +27,23 @@ any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, 
 The label columns are the images'. With `decode_images --reports`, what the study's report says fills in the
 blank ones (`--label_precedence`). Concept names are those of the table in use
 (`chest21` by default). Refused before any work: a missing column, one that is there twice, one that differs
-from a name of chest21 only in case, blanks or underscores; a row without a patient; a path with a drive
-letter; a split, view or label code that is none of the above.
+from a concept's name only in case, blanks or underscores; a row without a patient; an identifier that a
+spreadsheet rounded (1.2E+11); a path with a drive letter; a split, view or label code that is none of the
+above; a blank split of a patient with several.
 """
 
+import hashlib
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources import dicom, nih_chestxray14, tables
+from medclip_keras.sources import dicom, files, nih_chestxray14, tables
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 
 CITATION = "The user's own data."
@@ -54,21 +59,24 @@ _SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
 _VIEWS = (
     {"": ""} | dict.fromkeys(("pa", "ap", "frontal"), "frontal") | dict.fromkeys(("ll", "lateral"), "lateral")
 )
+Reader = Callable[[epath.PathLike, str], Iterator[tables.TableRow]]
+_SECOND = re.compile(r"\.\d+$")  # Edema.1: pandas renames the second column Edema
 
 
-def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The rows that name an image."""
-    rows = []
+def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[ImageRow]:
+    """The rows that name an image; `read` yields the rows of another form of table."""
+    read = read or _read
+    rows, splits, folder = [], _Splits(path), _folder_of(path)
     shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
-    for row in _read(path, "path"):
-        labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), _choose(_SPLITS, row, "split")
+    for row, study in _with_studies(read(path, "path")):
+        labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), splits.add(row)
         name = row.image_name()
         if name:
             image = ImageRow(
                 image_id=name,
-                study_id=_study_of(row, path),
+                study_id=study,
                 patient_id=row["patient_id"],
-                path=name if "://" in name else str(epath.Path(path).parent / name),
+                path=name if "://" in name else str(folder / name),
                 view=view,
                 labels=shared.setdefault(tuple(labels.items()), labels),
                 split=split,
@@ -76,30 +84,48 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             )
             rows.append(image)
     for image in rows:
-        yield image if image.view else replace(image, view=_view_of_header(image.path))
+        view = image.view or _view_of_header(image.path)
+        yield replace(image, view=view, split=image.split or splits.of(image.patient_id, image.number))
 
 
-def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports, one a study."""
-    for row in _read(path, "report"):  # check all rows, then read again: texts need much memory
-        _choose(_SPLITS, row, "split")
+def report_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[ReportRow]:
+    """The reports, one a study; `read` yields the rows of another form of table."""
+    read = read or _read
+    splits, folder, patients_of = _Splits(path), _folder_of(path), defaultdict(set)
+    for row in read(path, "report"):  # check all rows, then read again: texts need much memory
+        splits.add(row)
+        patients_of[row.get("study_id", "")].add(row["patient_id"])
     seen = set()
-    for row in _read(path, "report"):
-        study, content = _study_of(row, path), row["report"].encode()
-        if content.strip() and study not in seen:
+    for row, study in _with_studies(read(path, "report")):
+        if row["report"] and study not in seen:
             seen.add(study)
-            split = _choose(_SPLITS, row, "split")
-            yield ReportRow(study, study, row["patient_id"], str(path), content, split, row.number)
+            patient, own = row["patient_id"], row.get("study_id", "")
+            known = own if len(patients_of[own]) == 1 else study
+            yield ReportRow(
+                report_id=known
+                if own
+                else f"row {row.number} of {epath.Path(row.table).relative_to(folder)}",
+                study_id=study,
+                patient_id=patient,
+                path=str(path),
+                content=row["report"].encode(),
+                split=_choose(_SPLITS, row, "split") or splits.of(patient, row.number),
+                number=row.number,
+            )
 
 
-def unused_columns(path: epath.PathLike, concepts: Collection[str]) -> dict[str, int]:
+def unused_columns(
+    path: epath.PathLike, concepts: Collection[str], read: Reader | None = None
+) -> dict[str, int]:
     """Filled cells of each column that is neither the table's own nor one of the concepts.
 
     Raises:
-        ValueError: a concept's cell that is no code, with its row.
+        ValueError: a concept's cell that is no code, with its row; a column that is written like a concept.
     """
     filled: Counter[str] = Counter()
-    for row in _read(path, "patient_id"):
+    for number, row in enumerate((read or _read)(path, "patient_id")):
+        if not number:
+            _refuse_misspelt(row, concepts)
         for column, cell in row.items():
             if column in concepts:
                 tables.state_of_code(cell, column, row.place)
@@ -109,38 +135,84 @@ def unused_columns(path: epath.PathLike, concepts: Collection[str]) -> dict[str,
 
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
-    """The report's sections."""
+    """The report's sections; BadRowError for a cell that holds no report."""
     if row.content is None:
         raise BadRowError("the row has no report text")
+    if what := files.foreign_content(row.content):
+        raise BadRowError(f"the report is {what}")
     return split_sections(row.content.decode())
 
 
+class _Splits:
+    """The splits that a table's rows name for each patient."""
+
+    def __init__(self, path: epath.PathLike):
+        self._path = path
+        self._of_patient: defaultdict[str, set[str]] = defaultdict(set)
+
+    def add(self, row: tables.TableRow) -> str:
+        """The row's split, or "" for a blank one."""
+        split = _choose(_SPLITS, row, "split")
+        if split:
+            self._of_patient[row["patient_id"]].add(split)
+        return split
+
+    def of(self, patient: str, number: int) -> str:
+        """The split of a patient's row without one; "" if no row has any."""
+        found = self._of_patient.get(patient, set())
+        if len(found) > 1:
+            received = f"blank in row {number} of {self._path}"
+            advice = "Other rows of its patient name several splits."
+            raise refusal("split", f"one of {', '.join(sorted(found))}", received, advice)
+        return next(iter(found), "")
+
+
 def _read(path: epath.PathLike, column: str) -> Iterator[tables.TableRow]:
-    """The filled rows of the table, stripped; `column` and `patient_id` must be columns of it."""
-    for number, row in enumerate(tables.read_table(path, (column, "patient_id"), strict=True)):
+    """The filled rows of the table; `column` and `patient_id` must be columns of it."""
+    return checked(tables.read_table(path, (column, "patient_id")))
+
+
+def checked(rows: Iterable[tables.TableRow]) -> Iterator[tables.TableRow]:
+    """Rows of a table; refuse misspelt columns, and a row without a patient."""
+    for number, row in enumerate(rows):
         if not number:
-            _refuse_misspelt(row)
-        row.update({name: cell.strip() for name, cell in row.items() if name != "report"})
-        if not any(row.values()):
-            continue
+            _refuse_misspelt(row, CHEST21)
         if not row["patient_id"]:
             row.refuse("patient_id", "filled", "Splits are by patient.")
         yield row
 
 
-def _study_of(row: tables.TableRow, path: epath.PathLike) -> str:
-    return row.get("study_id") or f"row {row.number} of {epath.Path(path).name}"  # not that of another table
+def _with_studies(rows: Iterable[tables.TableRow]) -> Iterator[tuple[tables.TableRow, str]]:
+    """Rows, each with its study, which is known by its patient too.
+
+    A row without a study is one by itself: equal cells make it the same study in images and reports, and no
+    row of another table has them.
+    """
+    repeated: Counter[str] = Counter()
+    for row in rows:
+        study = row.get("study_id", "")
+        if not study:
+            cells = "\0".join(row.get(name, "") for name in ("patient_id", "path", "report"))
+            study = f"row {hashlib.sha256(cells.encode()).hexdigest()[:16]}"
+            repeated[study] += 1
+            study += f" {repeated[study]}" if repeated[study] > 1 else ""
+        yield row, f"{row['patient_id']}/{study}"
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).lower()
+def _folder_of(path: epath.PathLike) -> epath.Path:
+    """The folder to which a table's paths are relative."""
+    return epath.Path(path) if epath.Path(path).is_dir() else epath.Path(path).parent
 
 
-def _refuse_misspelt(row: tables.TableRow) -> None:
-    written = {_plain(name): name for name in (*CHEST21, *OWN_COLUMNS)}
+def _refuse_misspelt(row: tables.TableRow, concepts: Iterable[str]) -> None:
+    """Refuse a column that is written almost like one that counts, or like pandas' second one of a name."""
+    written = {tables.plain(name): name for name in (*concepts, *OWN_COLUMNS)}
     for column in row:
-        meant = written.get(_plain(column), column)
+        meant = written.get(tables.plain(column), column)
         require(column == meant, "column", f"written {meant!r}", column, "Rename the column.")
+        first = _SECOND.sub("", column)
+        twice = first != column and first in row and tables.plain(first) in written
+        require(not twice, "column", f"different from the column {first!r}", column, "Delete one of them.")
 
 
 def _labels(row: tables.TableRow) -> tables.Labels:
@@ -149,7 +221,7 @@ def _labels(row: tables.TableRow) -> tables.Labels:
     for column, code in row.items():
         if column in CHEST21:
             labels[column] = tables.state_of_code(code, column, row.place)
-        elif column not in OWN_COLUMNS and code and code.removesuffix(".0") in tables.STATE_OF_CODE:
+        elif column not in OWN_COLUMNS and code and tables.plain_code(code) in tables.STATE_OF_CODE:
             labels[column] = tables.state_of_code(code, column)
     return labels
 

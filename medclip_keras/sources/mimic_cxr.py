@@ -30,8 +30,9 @@ Reports are text under headings; more than 9,000 have neither findings nor impre
 no heading it is read as the body; a report without any of these is counted as unusable by `label_reports`.
 
 Refused before any work: a missing table or column; a repeated image or study; a patient in two splits, or in
-none; a label that is no code."""
+none; a label that is no code; tables of labels and images without a common study."""
 
+import functools
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,10 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.knowledge.sections import Section, split_sections
+from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
-from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow, ReportRow
+from medclip_keras.sources.files import report_text
+from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow
 from medclip_keras.sources.tables import (
     Labels,
     concepts_of,
@@ -81,9 +84,14 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         view, split = dicom.view_of_position(row["ViewPosition"]), _split_of(splits, patient, row.place)
         images.append((row["dicom_id"], study, patient, view, split))
     require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
-    for image_id, study, patient, view, split in images:
+    images.reverse()
+    joined = any(study in labels_of for _, study, *_ in images)
+    requirement = "tables of images and labels with at least one study in common"
+    require(joined, "input", requirement, str(root), f"Take all tables of one release. {_ADVICE}")
+    while images:  # frees each row as it is yielded
+        image_id, study, patient, view, split = images.pop()
         path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
-        yield ImageRow(image_id, study, patient, path, view, labels_of.get(study, {}), split)
+        yield ImageRow(image_id, study, patient, path, view, _states(labels_of.get(study, b"")), split)
 
 
 def read_image(row: ImageRow) -> ImageContent:
@@ -112,13 +120,7 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
 
 def read_report(row: ReportRow) -> tuple[Section, ...]:
     """The report's sections; BadRowError if the file is empty or no text."""
-    try:
-        text = epath.Path(row.path).read_bytes().decode()
-    except UnicodeDecodeError:
-        raise BadRowError("the report file is not UTF-8 text") from None
-    if not text.strip():
-        raise BadRowError("the report file is empty")
-    return split_sections(text)
+    return split_sections(report_text(epath.Path(row.path).read_bytes()))
 
 
 def _files_of(*tables: str) -> list[str]:
@@ -147,15 +149,22 @@ def _split_of(splits: Mapping[str, str], patient: str, place: str) -> str:
     return splits[patient]
 
 
-def _labels(root: epath.Path) -> dict[str, Labels]:
-    """study_id → its labels, by the first table of labels that exists."""
+def _labels(root: epath.Path) -> dict[str, bytes]:
+    """study_id → its states, a byte each, by the first table of labels that exists."""
     table = _require_table(root, *map(TABLES.format, LABEL_TABLES))
-    labels: dict[str, Labels] = {}
+    labels: dict[str, bytes] = {}
     for row in read_table(table, ("study_id", *_CONCEPT_OF_LABEL)):
         if row["study_id"] in labels:
             row.refuse("study_id", f"different in every row of {table}", "Download it again.")
-        labels[row["study_id"]] = states_in(row, _CONCEPT_OF_LABEL)
+        labels[row["study_id"]] = bytes(states_in(row, _CONCEPT_OF_LABEL).values())
     return labels
+
+
+@functools.lru_cache(maxsize=4096)
+def _states(packed: bytes) -> Labels:
+    """Labels of a study; of a study without a row, none."""
+    pairs = zip(_CONCEPT_OF_LABEL.values(), packed, strict=bool(packed))
+    return {concept: LabelState(state) for concept, state in pairs}
 
 
 def _listed_reports(study_list: epath.Path, splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

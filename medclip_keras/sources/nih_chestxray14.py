@@ -30,6 +30,7 @@ from etils import epath
 from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
+from medclip_keras.sources.files import read_lines
 from medclip_keras.sources.rows import ImageRow
 from medclip_keras.sources.tables import Labels, concepts_of, read_table, require_distinct, require_file
 
@@ -97,7 +98,7 @@ def _official_split(directory: epath.Path) -> dict[str, str]:
         return {}
     split_of: dict[str, str] = {}
     for split, file in lists.items():
-        listed = file.read_text().split()
+        listed = " ".join(read_lines(file)).split()
         require_distinct(listed, "image", file)
         for number, name in enumerate(listed, 1):
             received = f"row {number} of {file.name}, which {SPLIT_LISTS['train']} has too"

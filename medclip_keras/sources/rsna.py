@@ -51,6 +51,8 @@ CITATION = (
 )
 LICENCE = "Terms of the RSNA Pneumonia Detection Challenge: non-commercial research and education"
 
+PATIENTS_OF = "nih_chestxray14"
+
 read_image = dicom.read_image  # DICOM files
 
 TABLE = "stage_2_train_labels.csv"

@@ -1,21 +1,19 @@
 """Read the tables of the archives: comma-separated values with a header, or lines of one form."""
 
-import contextlib
 import csv
 import functools
-import gzip
 import itertools
 import re
-import zipfile
-import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NoReturn, TypeVar
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from etils import epath
 
 from medclip_keras.errors import near_names, refusal, require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.knowledge.label_names import concept_of_label, concepts_above, labels_of
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.sources import files, parquet_files, spreadsheets
 
 csv.field_size_limit(1 << 30)  # a cell may hold a report of any length
 
@@ -32,9 +30,15 @@ STATE_OF_CODE = {
     "-1": LabelState.UNCERTAIN,
 }
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
-
+_WHOLE_CODE = re.compile(r"^\+?(-?[01])(?:\.0*)?$")
 
 _DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
+# Columns of identifiers, in lower case without blanks and underscores.
+_IDENTIFIERS = frozenset(
+    ("patientid", "patient", "subjectid", "studyid", "study", "dicomid", "imageid", "reportid", "uid")
+)
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?[Ee]\+\d+")  # 1.23457E+11: several identifiers become one
 
 
 class TableRow(dict[str, str]):
@@ -42,16 +46,18 @@ class TableRow(dict[str, str]):
 
     Attributes:
         number: of the row; the first row after the header is row 1.
+        table: the path of its table.
     """
 
-    def __init__(self, cells: Iterable[tuple[str, str]], number: int, table: epath.PathLike):
+    def __init__(self, cells: Iterable[tuple[str, str]], number: int, table: epath.PathLike, line: int = 0):
         super().__init__(cells)
-        self.number, self._table = number, table
+        self.number, self.table, self._line = number, table, line or number + 1
 
     @property
     def place(self) -> str:
-        """The row's number and its table."""
-        return f"row {self.number} of {self._table}"
+        """The row's number and its table, and its line where blank lines or line breaks come before it."""
+        line = "" if self._line == self.number + 1 else f", line {self._line}"
+        return f"row {self.number} of {self.table}{line}"
 
     def refuse(self, column: str, requirement: str, advice: str = "") -> NoReturn:
         """Raise the error sentence for a cell, without its content."""
@@ -64,7 +70,7 @@ class TableRow(dict[str, str]):
 
     def image_name(self) -> str:
         """The cell "path" with slashes for backslashes; refuse a drive letter and a server's name."""
-        name = self["path"].strip()
+        name = self["path"]
         if _DRIVE.match(name):
             advice = "Write it relative to the table's folder, such as images/0001.png."
             self.refuse("path", "a path without a drive letter or a server's name", advice)
@@ -72,56 +78,115 @@ class TableRow(dict[str, str]):
 
     def choose(self, column: str, known: Mapping[str, _Value], requirement: str = "") -> _Value:
         """Look a cell up, or raise the error sentence with the cell, which is no text of a report."""
-        cell = self[column].strip()
+        cell = self[column]
         if cell not in known:
             requirement = requirement or f"one of {', '.join(known)}"
             raise refusal(column, requirement, cell, f"It is {self.place}.")
         return known[cell]
 
 
-def read_table(path: epath.PathLike, columns: Sequence[str], *, strict: bool = False) -> Iterator[TableRow]:
-    """Yield the rows of a table; blank lines are skipped, cells missing at the end of a row are "".
+def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRow]:
+    """Yield the rows of a table, blanks around its cells removed; blank rows are skipped.
+
+    Cells missing at the end of a row are "". Identifiers are in one form (`identifier`).
 
     Args:
         path: a file of values with a header, separated by commas, semicolons or tabs, UTF-8 with or without a
-            byte-order mark; as it is, or compressed: `.csv.gz`, `.csv.zip`.
+            byte-order mark, lines with any ends; as it is, or compressed: `.csv.gz`, `.csv.zip`. Or a
+            `.parquet` table, or the first sheet of an `.xlsx` workbook.
         columns: the columns that must be there.
-        strict: refuse a column that is there twice, a row with more cells than the header, and a quotation
-            mark that is not closed.
 
     Raises:
-        ValueError: no such file, or a column is missing, at the first `next()`; a line that is not UTF-8; a
-            row that ends before one of the columns; a compressed file that is damaged.
+        ValueError: no such file, no table, or a column that is missing or there twice, at the first `next()`;
+            a line that is not UTF-8; a row that ends before one of the columns or has more cells than the
+            header; a quotation mark that is not closed; a compressed file that is damaged or locked.
     """
-    exists = epath.Path(path).is_file()
-    require(exists, "input", "a table of comma-separated values", str(path), "There is no such file.")
-    with _open(epath.Path(path)) as file:
-        lines = (_decode(line, number, path) for number, line in enumerate(file, 1))
-        first = next(lines, "")
-        delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=strict)
-        numbered = _numbered_cells(reader, path)
-        header = [name.strip() for name in next(numbered, (0, []))[1]]
-        require_columns(header, columns, str(path))
-        repeated = [name for name in header if strict and name and header.count(name) > 1]
-        require(not repeated, "column", f"different from all other columns of {path}", repeated[:1])
-        least = max((header.index(column) + 1 for column in columns), default=0)
-        most = len(header) if strict else float("inf")
-        for number, cells in numbered:
-            row = TableRow(zip(header, cells + [""] * (len(header) - len(cells)), strict=False), number, path)
-            if not least <= len(cells) <= most:
-                row.refuse("input", "a table whose rows are as long as its header")
-            yield row
+    numbered = _reader_of(path)(epath.Path(path))
+    header = next(numbered, (0, 0, []))[2]
+    require_columns(header, columns, str(path))
+    repeated = [name for name in header if name and header.count(name) > 1]
+    require(not repeated, "column", f"different from all other columns of {path}", repeated[:1])
+    least = max((header.index(column) + 1 for column in columns), default=0)
+    identifiers = [k for k, name in enumerate(header) if plain(name) in _IDENTIFIERS]
+    for number, line, cells in numbered:
+        row = TableRow(
+            zip(header, cells + [""] * (len(header) - len(cells)), strict=False), number, path, line
+        )
+        if not least <= len(cells) <= len(header):
+            row.refuse("input", "a table whose rows are as long as its header")
+        for k in identifiers:
+            row[header[k]] = _identifier_in(row, header[k])
+        yield row
 
 
-def _numbered_cells(rows: Iterable[list[str]], path: epath.PathLike) -> Iterator[tuple[int, list[str]]]:
-    number = -1
+def _reader_of(path: epath.PathLike) -> Callable[[epath.Path], Iterator[tuple[int, int, list[str]]]]:
+    """What reads a file's cells, by the end of its name."""
+    kinds = (parquet_files, spreadsheets)
+    return next((kind.numbered_cells for kind in kinds if str(path).endswith(kind.SUFFIX)), _text_cells)
+
+
+def _text_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
+    lines = files.read_lines(path)
+    blank_or_header = [*_until_filled(lines)]
+    delimiter = max(",;\t", key=blank_or_header[-1].count) if blank_or_header else ","
+    reader = csv.reader(itertools.chain(blank_or_header, lines), delimiter=delimiter, strict=True)
+    return _numbered_cells(reader, path)
+
+
+def _until_filled(lines: Iterator[str]) -> Iterator[str]:
+    """The first lines, up to one that is not blank."""
+    for line in lines:
+        yield line
+        if line.strip():
+            return
+
+
+def _numbered_cells(reader: Any, path: epath.PathLike) -> Iterator[tuple[int, int, list[str]]]:
+    """Number, first line and stripped cells of the rows that are not blank; the header is row 0."""
+    number, line = 0, 1
     try:
-        for number, cells in enumerate(filter(None, rows)):
-            yield number, cells
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                yield number, line, cells
+                number += 1
+            line = reader.line_num + 1
     except csv.Error:
-        requirement = "a table with closed quotation marks and the line ends of Unix or Windows"
-        raise refusal("input", requirement, f"row {number + 1} of {path}") from None
+        requirement = "a table with closed quotation marks"
+        place = TableRow((), number, path, line).place
+        raise refusal("input", requirement, place, "Close it, or double a mark inside of a cell.") from None
+
+
+def identifier(text: str) -> str:
+    """An identifier in the form in which all tables are joined.
+
+    Composed characters, no blanks around it, and no decimals of a whole number, which programs add where
+    cells of the column are blank.
+
+    >>> identifier(" 50414267.0 "), identifier("s1"), identifier("1.2.840.10")
+    ('50414267', 's1', '1.2.840.10')
+    """
+    text = text.strip()
+    if text.isascii():
+        match = _WHOLE_NUMBER.fullmatch(text) if text.endswith("0") else None
+        return match[1] if match else text
+    return unicodedata.normalize("NFC", text)
+
+
+def _identifier_in(row: TableRow, column: str) -> str:
+    text = identifier(row[column])
+    if "+" in text and _ROUNDED.fullmatch(text):
+        row.refuse(column, "written with all of its digits", "A spreadsheet rounded it: format it as text.")
+    return text
+
+
+def plain(name: str) -> str:
+    """A column's name in lower case without blanks, hyphens and underscores.
+
+    >>> plain("Study ID")
+    'studyid'
+    """
+    return re.sub(r"[\s_-]+", "", name).lower()
 
 
 def read_lines(
@@ -131,7 +196,7 @@ def read_lines(
 
     A line that does not match raises the error sentence of `argument` and `requirement`.
     """
-    lines = [line.strip() for line in epath.Path(path).read_text().splitlines()]
+    lines = [line.strip() for line in files.read_lines(epath.Path(path))]
     rows = [TableRow([("line", line)], number, path) for number, line in enumerate(filter(None, lines), 1)]
     for row in rows:
         match = pattern.fullmatch(row["line"])
@@ -152,32 +217,6 @@ def require_file(folder: epath.Path, names: Sequence[str], advice: str, wanted: 
     return file
 
 
-@contextlib.contextmanager
-def _open(path: epath.Path) -> Iterator[BinaryIO]:
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
-        try:
-            if path.name.endswith(".gz"):
-                file = stack.enter_context(gzip.open(file))
-            elif path.name.endswith(".zip"):
-                archive = stack.enter_context(zipfile.ZipFile(file))
-                names = [name for name in archive.namelist() if name.endswith(".csv")]
-                require(len(names) == 1, "input", f"one table of comma-separated values in {path}", names)
-                file = stack.enter_context(archive.open(names[0]))
-            yield file
-        except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            received = f"{path} ({type(error).__name__})"
-            raise refusal("input", "a whole compressed table", received, "Download it again.") from None
-
-
-def _decode(line: bytes, number: int, path: epath.PathLike) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        received = f"byte {error.object[error.start]:#x} in line {number} of {path}"
-        raise refusal("input", "UTF-8", received, "Save the table as UTF-8.") from None
-
-
 def require_columns(found: Sequence[str], columns: Sequence[str], path: str) -> None:
     """Raise the error sentence, with the near names, for the first missing column."""
     for column in columns:
@@ -194,23 +233,37 @@ def require_distinct(keys: Iterable[Hashable], column: str, path: epath.PathLike
             raise refusal(column, f"different in every row of {path}", received, "Delete one of them.")
 
 
+def plain_code(text: str) -> str:
+    """A code without decimals and a plus sign, as programs write the codes of a column with blanks.
+
+    >>> plain_code("1.0"), plain_code("-0.0"), plain_code("yes")
+    ('1', '0', 'yes')
+    """
+    text = _WHOLE_CODE.sub(r"\1", text.strip())
+    return "0" if text == "-0" else text
+
+
 def state_of_code(code: str, column: str, place: str = "") -> LabelState:
     """The state that a table's cell means, or the error sentence with its place; "1.0" is read as "1"."""
-    text = code.strip().removesuffix(".0")
-    text = "0" if text == "-0" else text
+    text = plain_code(code)
     advice = f"It is {place}." if place else "Code the labels as CheXpert does."
     require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, advice)
     return STATE_OF_CODE[text]
 
 
 def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
-    """The states in those label columns that a row has; rows with the same codes share one dictionary."""
+    """The states in those label columns that a row has; rows with frequent codes share one dictionary."""
     labels = tuple(label for label in concept_of_label if label in row)
     codes = tuple(row[label] for label in labels)
-    return _states_of_codes(labels, tuple(concept_of_label[label] for label in labels), codes)
+    try:
+        return _states_of_codes(labels, tuple(concept_of_label[label] for label in labels), codes)
+    except ValueError:  # the cache knows no row
+        for label, code in zip(labels, codes, strict=True):
+            state_of_code(code, label, row.place)
+        raise
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _states_of_codes(labels: Sequence[str], concepts: Sequence[str], codes: Sequence[str]) -> Labels:
     pairs = zip(labels, concepts, codes, strict=True)
     return {concept: state_of_code(code, label) for label, concept, code in pairs}
@@ -235,3 +288,29 @@ def states_of(dataset: str, positive: Iterable[str], negative: Iterable[str]) ->
     concepts = concepts_of(dataset)
     states = dict.fromkeys((concepts[label] for label in positive), LabelState.POSITIVE)
     return states | dict.fromkeys((concepts[label] for label in negative), LabelState.NEGATIVE)
+
+
+# Of several states of one concept, the first one counts.
+_PRECEDENCE = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE, LabelState.NOT_MENTIONED)
+
+
+def concept_states(dataset: str, states: Mapping[str, LabelState]) -> Labels:
+    """The states of a data set's labels by concept, and of the wider concepts without a label of their own.
+
+    Several labels of a concept: positive before uncertain before negative. A wider concept, such as Fracture,
+    is positive or uncertain where a narrower one is.
+
+    >>> states = {"clavicle fracture": LabelState.POSITIVE, "unchanged": LabelState.POSITIVE}
+    >>> {concept: state.name for concept, state in concept_states("padchest", states).items()}
+    {'Clavicle Fracture': 'POSITIVE', 'Fracture': 'POSITIVE'}
+    """
+    own: Labels = {}
+    for label, state in states.items():
+        concept = concept_of_label(dataset, label)
+        if concept is not None:
+            own[concept] = min(state, own.get(concept, state), key=_PRECEDENCE.index)
+    wider: Labels = {}
+    for concept, state in own.items():
+        for above in concepts_above(concept) if state in _PRECEDENCE[:2] else ():
+            wider[above] = min(state, wider.get(above, state), key=_PRECEDENCE.index)
+    return own | {concept: state for concept, state in wider.items() if concept not in own}

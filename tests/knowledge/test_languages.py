@@ -9,13 +9,13 @@ import pathlib
 
 import pytest
 
+from medclip_keras.knowledge import labellers as labellers_module
 from medclip_keras.knowledge.aliases import words_of
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.detection import UNKNOWN, detect
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.labellers import Labellers
 from medclip_keras.knowledge.language import languages, load_language
-from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.mentions import findings_of
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
@@ -26,9 +26,32 @@ from .test_challenge import expected_to_fail
 FOLDER = pathlib.Path(__file__).parent
 TABLE = load_table("chest21")
 NAMES = ("pneumothorax", "pleural effusion", "effusion", "consolidation", "edema", "pneumonia", "infiltrate")
-NAMES += ("cardiomegaly", "fracture", "atelectasis", "nodule", "mass", "emphysema", "fibrosis", "opacity", "hernia")
-DENIALS = ("No {}.", "There is no {}.", "No evidence of {}.", "Without {}.", "Negative for {}.", "{} is absent.")
-DENIALS += ("No {} is seen.", "{}: none.", "Lungs are clear without {}.", "Free of {}.", "{} has been excluded.")
+NAMES += (
+    "cardiomegaly",
+    "fracture",
+    "atelectasis",
+    "nodule",
+    "mass",
+    "emphysema",
+    "fibrosis",
+    "opacity",
+    "hernia",
+)
+DENIALS = (
+    "No {}.",
+    "There is no {}.",
+    "No evidence of {}.",
+    "Without {}.",
+    "Negative for {}.",
+    "{} is absent.",
+)
+DENIALS += (
+    "No {} is seen.",
+    "{}: none.",
+    "Lungs are clear without {}.",
+    "Free of {}.",
+    "{} has been excluded.",
+)
 DENIALS += ("There is no evidence for {} on this exam.", "NO {}.")
 
 
@@ -39,7 +62,7 @@ def rows(code):
 
 @pytest.fixture(scope="module")
 def labellers():
-    return Labellers(TABLE, Linking())
+    return Labellers(TABLE)
 
 
 def positives(labels):
@@ -60,7 +83,11 @@ def test_challenge_of_a_language_is_large_and_nearly_all_right(code):
         part = [row for row in own if row.get("late", False) is late]
         assert len(part) >= (60 if late else 80)
         assert sum("fails" in row for row in part) <= 0.1 * len(part)
-    assert {state for row in own for state in row["expected"].values()} == {"positive", "negative", "uncertain"}
+    assert {state for row in own for state in row["expected"].values()} == {
+        "positive",
+        "negative",
+        "uncertain",
+    }
 
 
 @pytest.mark.parametrize("code", ["es", "de"])
@@ -160,11 +187,13 @@ def test_no_open_i_report_is_refused_and_labels_stay(medclip_data):
 
 
 def test_a_labeller_is_made_when_its_first_report_comes(monkeypatch):
-    labellers = Labellers(load_table("chexpert14"))
-    assert set(labellers._labellers) == {"en"}
-    labellers.label([Section("body", "Kein Erguss.")])
-    assert set(labellers._labellers) == {"en", "de"}
-    assert set(Labellers(load_table("chexpert14"), language="de")._labellers) == set()
+    made = []
+    monkeypatch.setattr(labellers_module, "ReportLabeller", lambda *settings: made.append(settings[-1].code))
+    labellers = Labellers(TABLE)
+    assert made == []
+    for code in ("de", "es", "de"):
+        labellers.labeller(load_language(code))
+    assert made == ["de", "es"]
 
 
 def test_given_language_is_not_detected():
@@ -191,7 +220,9 @@ def test_every_alias_of_a_language_is_of_a_concept_of_the_widest_table(code):
 
 def test_compounds_are_read_as_their_parts():
     german = load_language("de")
-    assert words_of("Pleuraerguss", german)[0] == words_of("Pleura-Ergüsse", german)[0] == ["pleura", "erguss"]
+    assert (
+        words_of("Pleuraerguss", german)[0] == words_of("Pleura-Ergüsse", german)[0] == ["pleura", "erguss"]
+    )
     assert words_of("Pneumothorax", german)[0] == ["pneumothorax"]
     assert words_of("Pleuraerguss", german)[1] == [(0, 12), (0, 12)]
 

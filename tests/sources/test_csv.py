@@ -1,7 +1,6 @@
 """Everybody's own table."""
 
 import csv as builtin_csv
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def test_image_rows_are_the_rows_with_a_path(table, tmp_path):
     assert [row.path for row in rows] == [*relative, "/absolute/4.png", "gs://bucket/5.png"]
     assert [row.image_id for row in rows][:2] == ["images/1.png", "images/2.png"]
     assert [row.patient_id for row in rows] == ["p17", "p17", "p24", "p25"]
-    assert [row.study_id for row in rows] == ["s1", "s1", "s4", "row 5 of mine.csv"]
+    assert [row.study_id for row in rows][:3] == ["p17/s1", "p17/s1", "p24/s4"]
     assert [row.number for row in rows] == [1, 2, 4, 5]
     assert [row.split for row in rows] == ["train", "valid", "test", ""]
     assert [row.view for row in rows] == ["frontal", "lateral", "", ""]
@@ -67,7 +66,7 @@ def test_labels_are_read_as_chexpert_codes_them(table):
 def test_report_rows_are_one_a_study(table):
     rows = list(csv.report_rows(table))
     found = [(row.report_id, row.study_id, row.patient_id, row.split) for row in rows]
-    assert found == [("s1", "s1", "p17", "train"), ("s3", "s3", "p23", "")]
+    assert found == [("s1", "p17/s1", "p17", "train"), ("s3", "p23/s3", "p23", "")]
     first = csv.read_report(rows[0])
     assert [section.name for section in first] == ["findings"]
     assert "No pneumothorax." in first[0].text
@@ -77,17 +76,49 @@ def test_a_row_with_image_and_report_joins_without_a_study_column(tmp_path):
     path = tmp_path / "plain.csv"
     path.write_text("path,patient_id,report\na.png,p1,No effusion is seen.\nb.png,p2,Large effusion.\n")
     images, reports = list(csv.image_rows(path)), list(csv.report_rows(path))
-    studies = ["row 1 of plain.csv", "row 2 of plain.csv"]
-    assert [row.study_id for row in images] == [row.study_id for row in reports] == studies
+    assert [row.study_id for row in images] == [row.study_id for row in reports]
+    assert len({row.study_id for row in images}) == 2
+    assert [row.report_id for row in reports] == ["row 1 of plain.csv", "row 2 of plain.csv"]
+    path.write_text("path,patient_id,report\nnew.png,p1,Clear.\na.png,p1,No effusion is seen.\n")
+    assert images[0].study_id not in {row.study_id for row in csv.report_rows(path)} - {reports[0].study_id}
+    assert [row.study_id for row in csv.report_rows(path)][1] == images[0].study_id  # rows may move
 
 
-def test_rows_of_two_tables_are_no_study(tmp_path):
-    texts = {"images.csv": "path,patient_id\na.png,p1\n", "reports.csv": "report,patient_id\nClear.,p2\n"}
-    for name, text in texts.items():
+@pytest.mark.parametrize("names", [("images.csv", "reports.csv"), ("images/t.csv", "reports/t.csv")])
+def test_rows_of_two_tables_are_no_study(tmp_path, names):
+    texts = ("path,patient_id\na.png,p1\n", "report,patient_id\nClear.,p1\n")
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    (image,) = csv.image_rows(tmp_path / "images.csv")
-    (report,) = csv.report_rows(tmp_path / "reports.csv")
+    (image,) = csv.image_rows(tmp_path / names[0])
+    (report,) = csv.report_rows(tmp_path / names[1])
     assert image.study_id != report.study_id
+
+
+def test_equal_rows_are_studies_of_their_own(tmp_path):
+    (tmp_path / "t.csv").write_text("patient_id,report\np1,Clear.\np1,Clear.\n")
+    assert len({row.study_id for row in csv.report_rows(tmp_path / "t.csv")}) == 2
+
+
+def test_study_numbers_may_begin_anew_for_each_patient(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("path,patient_id,study_id,report\na.png,p1,1,Clear.\nb.png,p2,1.0,Edema.\nc.png,p2,2,\n")
+    assert [row.study_id for row in csv.image_rows(path)] == ["p1/1", "p2/1", "p2/2"]
+    reports = list(csv.report_rows(path))
+    assert [(row.study_id, row.content) for row in reports] == [("p1/1", b"Clear."), ("p2/1", b"Edema.")]
+    assert len({row.report_id for row in reports}) == 2
+
+
+def test_a_blank_split_is_that_of_the_patients_other_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("path,patient_id,split,report\n,p1,,Clear.\na.png,p1,test,\nb.png,p2,,Edema.\n")
+    assert [row.split for row in csv.report_rows(path)] == ["test", ""]
+    assert [row.split for row in csv.image_rows(path)] == ["test", ""]
+    path.write_text("path,patient_id,split\na.png,p1,test\nb.png,p1,train\nc.png,p1,\n")
+    with pytest.raises(
+        ValueError, match=r"`split` must be one of test, train\. Received: 'blank in row 3 of"
+    ):
+        list(csv.image_rows(path))
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -101,10 +132,43 @@ def test_a_table_reads_as_a_spreadsheet_saves_it(table, tmp_path, delimiter):
         writer.writerows({**row, "patient_id": f" {row['patient_id']} "} for row in rows)
         writer.writerow({})
         writer.writerow({"view": " "})
-    expected = [replace(row, study_id=row.study_id.replace("mine", "saved")) for row in csv.image_rows(table)]
-    assert list(csv.image_rows(saved)) == expected
+    assert list(csv.image_rows(saved)) == list(csv.image_rows(table))
     contents = [row.content for row in csv.report_rows(table)]
     assert [row.content for row in csv.report_rows(saved)] == contents
+
+
+def test_identifiers_are_read_in_one_form(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "path,patient_id,study_id\na.png, 7,9.0\nb.png,7.0 ,9\nc.png,\u00a07\t, 9 \nd.png,1.2.0,9\n"
+    )
+    assert [row.patient_id for row in csv.image_rows(path)] == ["7", "7", "7", "1.2.0"]
+    assert [row.study_id for row in csv.image_rows(path)] == ["7/9", "7/9", "7/9", "1.2.0/9"]
+    path.write_text("path,patient_id\na.png,M\u00fcller\nb.png,Mu\u0308ller\n")
+    assert len({row.patient_id for row in csv.image_rows(path)}) == 1
+
+
+def test_a_column_almost_like_a_concept_in_use_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,patient_id,covid 19\na.png,p,1\n")
+    with pytest.raises(ValueError, match=r"`column` must be written 'COVID-19'\. Received: 'covid 19'"):
+        csv.unused_columns(tmp_path / "t.csv", ["COVID-19"])
+    assert csv.unused_columns(tmp_path / "t.csv", ["Edema"]) == {"covid 19": 1}
+
+
+@pytest.mark.parametrize("code", ["1", "1.0", "1.", "+1", " 1.000"])
+def test_a_code_is_read_in_every_concept_table_as_programs_write_it(tmp_path, code):
+    (tmp_path / "t.csv").write_text(f"path,patient_id,COVID-19,Edema\na.png,p,{code},{code}\n")
+    (row,) = csv.image_rows(tmp_path / "t.csv")
+    assert [row.labels[name] for name in ("COVID-19", "Edema")] == [LabelState.POSITIVE] * 2
+    assert csv.unused_columns(tmp_path / "t.csv", ["COVID-19"]) == {"Edema": 1}
+
+
+@pytest.mark.parametrize(
+    "content", ["version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "<html><h1>Sign in</h1></html>"]
+)
+def test_a_report_that_is_none_is_a_bad_row(content):
+    with pytest.raises(BadRowError, match="the report is a"):
+        csv.read_report(ReportRow("r", "s", "p", "t.csv", content.encode()))
 
 
 def test_backslashes_separate_folders(tmp_path):
@@ -125,7 +189,7 @@ def test_a_report_may_be_longer_than_the_limit_of_the_csv_module(tmp_path):
     assert len(text) > 131_072
     (tmp_path / "long.csv").write_text(f"patient_id,report\np1,{text}\n")
     (row,) = csv.report_rows(tmp_path / "long.csv")
-    assert row.content == text.encode()
+    assert row.content == text.strip().encode()
 
 
 def test_dicom_files_are_pictures_and_tell_their_view(tmp_path, dicom_file):
@@ -163,7 +227,11 @@ def test_a_row_without_text_is_a_bad_row():
             'path,patient_id,report\na.png,p,\na.png,p,"No\nc.png,p,\n',
             r"closed quotation .*'row 2 of .*wrong",
         ),
-        ("path,patient_id\ra.png,p\r", r"line ends of Unix or Windows. Received: 'row 0 of"),
+        (
+            "path,patient_id,Edema,Edema.1\na.png,p,1,0\n",
+            r"`column` must be different from the column 'Edema'",
+        ),
+        ("path,patient_id\na.png,1.23457E+11\n", r"`patient_id` must be written with all .*'row 1 of"),
         ("path,patient_id\na.png,p\nC:\\a.png,p\n", r"`path` must be a path without a drive.*'row 2 of"),
         (
             "path,patient_id\nd:/a.png,p\n",

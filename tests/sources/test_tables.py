@@ -62,6 +62,66 @@ def test_read_table_reads_compressed_tables_and_refuses_damaged_ones(tmp_path, s
         list(tables.read_table(path, ("a",)))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_read_table_reads_lines_with_any_ends(tmp_path, end):
+    (tmp_path / "t.csv").write_bytes(f'{end}a,b{end}1,"two{end}lines"{end} 3 ,{end}'.encode())
+    rows = list(tables.read_table(tmp_path / "t.csv", ("a",)))
+    assert rows == [{"a": "1", "b": f"two{end}lines"}, {"a": "3", "b": ""}]
+    assert [row.place.partition(", ")[2] for row in rows] == ["line 3", "line 5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a,b,a\n1,2,3\n", r"`column` must be different from all other columns of .*\['a'\]"),
+        (b"a,b\n1,2\n1,2,\n", r"rows are as long as its header\. Received: 'row 2 of .*t\.csv'"),
+        (b'a,b\n\n1,2\n\n3,"4\n5,6\n', r"closed quotation marks\. Received: 'row 2 of .*t\.csv, line 5'"),
+        (b'a,b\n1,"2"3\n', r"closed quotation marks\. Received: 'row 1 of"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "t.csv, which is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>\n", "`a` must be a column of"),
+        (b"<html><body>Sign in", "t.csv, which is a web page"),
+        (b"PK\x03\x04\x14\x00", "t.csv, which is a zip archive or a spreadsheet"),
+        ("a,b\n".encode("utf-16"), "t.csv, which is UTF-16 text"),
+        (b"a,b\0\n", "t.csv, which is a binary file"),
+        (b"a,b\r1,2\r\xfc,2\r", r"UTF-8\. Received: 'byte 0xfc in line 3 of .*t\.csv"),
+        (b"id,study_id,a\n1,1.23E+05,2\n", r"`study_id` must be written with all of its digits.*'row 1 of"),
+    ],
+)
+def test_read_table_refuses_what_it_would_misread(tmp_path, content, sentence):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        list(tables.read_table(tmp_path / "t.csv", ("a",)))
+
+
+def test_read_table_refuses_a_zip_archive_with_a_password(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
+        archive.writestr("t.csv", "a\n1\n")
+    content = bytearray((tmp_path / "t.csv.zip").read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of the member, and in the directory
+        content[content.index(signature) + flags] |= 1
+    (tmp_path / "t.csv.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"`input` must be a zip archive without a password.*t\.csv\.zip"):
+        list(tables.read_table(tmp_path / "t.csv.zip", ("a",)))
+
+
+def test_read_table_passes_over_what_a_macintosh_adds_to_a_zip_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
+        archive.writestr("t.csv", "a\n1\n")
+        archive.writestr("__MACOSX/._t.csv", "\0")
+    assert list(tables.read_table(tmp_path / "t.csv.zip", ("a",))) == [{"a": "1"}]
+
+
+def test_codes_of_a_row_are_refused_with_their_row(tmp_path):
+    path = write(tmp_path / "t.csv", "Edema,Hernia\n1.0,0\n1,\n0,2\n")
+    first, *_, last = tables.read_table(path, ())
+    states = tables.states_in(first, {"Edema": "Edema", "Hernia": "Hernia"})
+    assert [state.name for state in states.values()] == ["POSITIVE", "NEGATIVE"]
+    with pytest.raises(
+        ValueError, match=r"`Hernia` must be 1, 0, -1 or blank. Received: '2'. It is row 3 of"
+    ):
+        tables.states_in(last, {"Edema": "Edema", "Hernia": "Hernia"})
+
+
 def test_read_table_refuses_an_archive_of_several_tables(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         archive.writestr("a.csv", "a\n")

@@ -45,11 +45,14 @@ def learned(config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def without_validation(config, tmp_path_factory):
     """The run on a copy of its records whose manifest knows of no validation split."""
-    copied = tmp_path_factory.mktemp("records") / "images"
+    return _without_split(config, "valid", tmp_path_factory.mktemp("records") / "images")
+
+
+def _without_split(config, split, copied):
     shutil.copytree(config.data.images[0], copied)
     manifest = read_manifest(copied)
-    empty = {**manifest.splits["valid"], "shards": [], "num_records": 0}
-    write_manifest(copied, dataclasses.replace(manifest, splits={**manifest.splits, "valid": empty}))
+    empty = {**manifest.splits[split], "shards": [], "num_records": 0}
+    write_manifest(copied, dataclasses.replace(manifest, splits={**manifest.splits, split: empty}))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, images=(str(copied),)))
 
 
@@ -224,6 +227,13 @@ def test_images_without_any_of_the_findings_are_refused_before_anything_is_writt
     evaluation = dataclasses.replace(config.evaluation, findings=("Hernia", "Fibrosis"))
     with pytest.raises(ValueError, match=r"`data.images` must be folders with images .* Hernia, Fibrosis"):
         fit_supervised(dataclasses.replace(config, evaluation=evaluation), Start(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_without_test_images_is_refused_before_the_training(config, tmp_path):
+    untested = _without_split(config, "test", tmp_path / "images")
+    with pytest.raises(ValueError, match="'test'"):
+        fit_supervised(untested, Start(), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -221,7 +221,7 @@ def test_an_output_of_the_last_version_is_replaced_unless_its_schema_was_edited(
         assert (output / "schema.pbtxt").read_text() == "inferred, and edited"
         (output / "schema.pbtxt").unlink()
     assert validate_records.run(input=directory).anomalies == []
-    names = {"statistics.json", "schema.json", "validation.json", "report.html"}
+    names = {"statistics.json", "schema.json", "validation.json", "report.html", "marks.npz"}
     assert {path.name for path in output.iterdir()} == names
 
 
