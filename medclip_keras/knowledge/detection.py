@@ -1,9 +1,9 @@
 """Detection of a report's language by its words; a language without cues of ours is recognised and refused.
 
-A word speaks for each language that knows it: by `tables/language_words.toml`, by the cues, headings and aliases
-of a shipped language file, and for English by the concept tables and the list of valid words. The language that
-knows most words wins, if it knows enough of them. "Pneumothorax" alone is a word of many languages and is read
-as English.
+A word speaks for each language that knows it: by `tables/language_words.toml`, by the cues, headings and
+aliases of a shipped language file, and for English by the concept tables and the list of valid words. The
+language that knows most words wins, if it knows enough of them. "Pneumothorax" alone is a word of many
+languages and is read as English.
 
 Clearly English reports, nearly all of an English archive, are recognised by three set operations.
 """

@@ -61,7 +61,10 @@ class Labellers:
         self._labellers: dict[str, ReportLabeller] = {}
 
     def label(self, sections: Sequence[Section]) -> ReportLabels:
-        """Label a report, or leave it without labels and language; `section_mentions` are of `read_sections`."""
+        """Label a report, or leave it without labels and language.
+
+        `section_mentions` are of the sections that `read_sections` gives.
+        """
         code = self.language_of(sections)
         if code == UNKNOWN:
             return ReportLabels((), self._nothing.copy(), ((),) * len(sections), False, UNKNOWN)
