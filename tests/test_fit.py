@@ -53,7 +53,7 @@ def test_every_stage_names_what_it_was_made_from(fitted):
     stages = {p.stem: json.loads(p.read_text()) for p in (fitted.workdir / "stages").glob("*.json")}
     assert set(stages) == {
         "phantom", "label_reports-0", "decode_images-0", "validate_records-images-0",
-        "validate_records-reports-0", "train", "evaluate", "export",
+        "validate_records-reports-0", "validate_records-together", "train", "evaluate", "export",
     }  # fmt: skip
     manifest = json.loads((fitted.workdir / "records" / "images-0" / "manifest.json").read_text())
     assert stages["decode_images-0"]["inputs"]["reports_sha256"] == manifest["reports_sha256"]

@@ -130,18 +130,21 @@ def _until_filled(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _numbered_cells(reader: Any, path: epath.PathLike) -> Iterator[tuple[int, int, list[str]]]:
-    """Number, first line and stripped cells of the rows that are not blank; the header is row 0."""
-    number, line = 0, 1
+    """Number, first line and stripped cells of the rows that are not blank; the header is row 0.
+
+    Rows of blank cells count; blank lines do not, but in the lines.
+    """
+    number, line = -1, 1
     try:
         for cells in reader:
+            number += bool(cells)
             cells = [cell.strip() for cell in cells]
             if any(cells):
                 yield number, line, cells
-                number += 1
             line = reader.line_num + 1
     except csv.Error:
         requirement = "a table with closed quotation marks"
-        place = TableRow((), number, path, line).place
+        place = TableRow((), number + 1, path, line).place
         raise refusal("input", requirement, place, "Close it, or double a mark inside of a cell.") from None
 
 
