@@ -115,7 +115,9 @@ def test_a_blank_split_is_that_of_the_patients_other_rows(tmp_path):
     assert [row.split for row in csv.report_rows(path)] == ["test", ""]
     assert [row.split for row in csv.image_rows(path)] == ["test", ""]
     path.write_text("path,patient_id,split\na.png,p1,test\nb.png,p1,train\nc.png,p1,\n")
-    with pytest.raises(ValueError, match=r"`split` must be one of test, train\. Received: 'blank in row 3 of"):
+    with pytest.raises(
+        ValueError, match=r"`split` must be one of test, train\. Received: 'blank in row 3 of"
+    ):
         list(csv.image_rows(path))
 
 
@@ -137,7 +139,9 @@ def test_a_table_reads_as_a_spreadsheet_saves_it(table, tmp_path, delimiter):
 
 def test_identifiers_are_read_in_one_form(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("path,patient_id,study_id\na.png, 7,9.0\nb.png,7.0 ,9\nc.png,\u00a07\t, 9 \nd.png,1.2.0,9\n")
+    path.write_text(
+        "path,patient_id,study_id\na.png, 7,9.0\nb.png,7.0 ,9\nc.png,\u00a07\t, 9 \nd.png,1.2.0,9\n"
+    )
     assert [row.patient_id for row in csv.image_rows(path)] == ["7", "7", "7", "1.2.0"]
     assert [row.study_id for row in csv.image_rows(path)] == ["7/9", "7/9", "7/9", "1.2.0/9"]
     path.write_text("path,patient_id\na.png,M\u00fcller\nb.png,Mu\u0308ller\n")
@@ -223,7 +227,10 @@ def test_a_row_without_text_is_a_bad_row():
             'path,patient_id,report\na.png,p,\na.png,p,"No\nc.png,p,\n',
             r"closed quotation .*'row 2 of .*wrong",
         ),
-        ("path,patient_id,Edema,Edema.1\na.png,p,1,0\n", r"`column` must be different from the column 'Edema'"),
+        (
+            "path,patient_id,Edema,Edema.1\na.png,p,1,0\n",
+            "must be different from the column 'Edema'",
+        ),
         ("path,patient_id\na.png,1.23457E+11\n", r"`patient_id` must be written with all .*'row 1 of"),
         ("path,patient_id\na.png,p\nC:\\a.png,p\n", r"`path` must be a path without a drive.*'row 2 of"),
         (

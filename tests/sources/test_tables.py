@@ -116,7 +116,9 @@ def test_codes_of_a_row_are_refused_with_their_row(tmp_path):
     first, *_, last = tables.read_table(path, ())
     states = tables.states_in(first, {"Edema": "Edema", "Hernia": "Hernia"})
     assert [state.name for state in states.values()] == ["POSITIVE", "NEGATIVE"]
-    with pytest.raises(ValueError, match=r"`Hernia` must be 1, 0, -1 or blank. Received: '2'. It is row 3 of"):
+    with pytest.raises(
+        ValueError, match=r"`Hernia` must be 1, 0, -1 or blank. Received: '2'. It is row 3 of"
+    ):
         tables.states_in(last, {"Edema": "Edema", "Hernia": "Hernia"})
 
 

@@ -1,6 +1,7 @@
 """Leaks over folders of records: planted ones are found by validate_records and refused by fit."""
 
 import io
+import itertools
 
 import numpy as np
 import PIL.Image
@@ -85,7 +86,9 @@ def test_a_planted_leak_is_found_and_refused(leak, table, tmp_path, capsys, monk
     assert said.count("_in_two_splits") == 1
     trained = []
     monkeypatch.setattr(training, "train", lambda *_: trained.append(1) or training.Outcome(0, 1))
-    reports = str(data.write_records(tmp_path / "c", "reports", data.clean_rows("reports", len(table)), table))
+    reports = str(
+        data.write_records(tmp_path / "c", "reports", data.clean_rows("reports", len(table)), table)
+    )
     command = ["--workdir", str(tmp_path / "run"), "--images", a, b, "--texts", reports]
     command += ["--set", "data.stored_image_size=32", "model.image.image_size=32"]
     assert fit.main(command) == 1
@@ -133,7 +136,8 @@ def test_a_folder_with_a_pattern_for_a_name_is_read(table, tmp_path):
 def test_a_picture_is_reduced_to_means_of_its_parts(side):
     pixels = np.random.default_rng(side).integers(0, 256, (side, side)).astype(np.uint8)
     edges = [k * side // SIDE for k in range(SIDE + 1)]
-    parts = [[pixels[a:b, c:d].mean() for c, d in zip(edges, edges[1:])] for a, b in zip(edges, edges[1:])]
+    spans = list(itertools.pairwise(edges))
+    parts = [[pixels[a:b, c:d].mean() for c, d in spans] for a, b in spans]
     expected = 128 + 32 * (parts - np.mean(parts)) / np.std(parts)
     np.testing.assert_allclose(reduce(pixels), np.clip(expected, 0, 255), atol=0.51)
     np.testing.assert_allclose(reduce(pixels // 2 + 9), reduce(pixels), atol=6)  # contrast does not matter
