@@ -5,9 +5,11 @@
         [--evaluation_set NAME | --hold_out NAME[=PATH]] [Beam options]
 
 A record per image: gray uint8 pixels on a black square of the given side, with the archive's labels
-(`medclip_keras.records.schema`). `--reports` names records of label_reports; each image gets the sentences of
-its own study, if any. Only rows are grouped: the step that writes a shard decodes its pixels and reads its
-sentences.
+(`medclip_keras.records.schema`). JPEG and PNG files are turned upright by their EXIF orientation. A file of
+more than 2**26 pixels is a bad row. 16-bit PNG files keep their values; the pictures of those that hold 14
+bits or fewer are nearly black, and the manifest counts them (`images_nearly_black`). `--reports` names
+records of label_reports; each image gets the sentences of its own study, if any. Only rows are grouped: the
+step that writes a shard decodes its pixels and reads its sentences.
 
 `--label_precedence` combines an image's labels in the archive's table with those of its study's report:
 
@@ -42,14 +44,16 @@ from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState, StateVector
-from medclip_keras.preprocess import images
+from medclip_keras.preprocess import images, orientation
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
-from medclip_keras.records.schema import parse_report
-from medclip_keras.sources import dicom, get_source
+from medclip_keras.records.schema import is_nearly_black, parse_report
+from medclip_keras.sources import codestreams, dicom, dicom_jpeg, dicom_picture, get_source
 from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
 WITH_LABELS = "images_with_labels"
+NEARLY_BLACK = "images_nearly_black"  # counted in the manifest if there are any
 PRECEDENCES = ("table", "report", "table_alone")
+_DECODING = (images, orientation, dicom, dicom_picture, dicom_jpeg, codestreams)  # these decide the pixels
 LABEL_TAGS = ("labels_of_table", "labels_of_report", "labels_overruled")
 
 
@@ -106,8 +110,8 @@ class DecodeImage:
         content = self._read_image(keyed.row)
         try:
             image = self._resize(content) if isinstance(content, np.ndarray) else self._decode(content)
-        except tf.errors.InvalidArgumentError:
-            raise BadRowError("not a whole JPEG or PNG file") from None
+        except tf.errors.InvalidArgumentError as error:
+            raise BadRowError(images.why_undecoded(error)) from None
         sentences, said = own_report(keyed.reports, len(self._table))
         labels = label_states(keyed.row.labels, self._table.names)
         states = combine_labels(labels, said, self._table, self._precedence)
@@ -119,6 +123,7 @@ class DecodeImage:
             "sentences": sentences,
         }
         tags = {WITH_SENTENCES: int(bool(sentences)), WITH_LABELS: int(states.any())}
+        tags[NEARLY_BLACK] = int(is_nearly_black(record["image"]))
         if keyed.reports:
             tags |= count_labels(labels, said, states)
         return Outcome(record, tuple(tag for tag, count in tags.items() for _ in range(count)))
@@ -218,7 +223,7 @@ def make_job(options: DecodeOptions) -> Job:
             options.allow_annotation,
             options.label_precedence or ("table" if is_private(archive) else "table_alone"),
         ),
-        modules=(images, dicom, report_join, sys.modules[__name__]),
+        modules=(*_DECODING, report_join, sys.modules[__name__]),
         tags=(WITH_LABELS, WITH_SENTENCES, *(LABEL_TAGS if reports else ()), *selection.tags),
         selection=selection,
         reports=reports,

@@ -1,13 +1,15 @@
 """Use a trained model: `medclip_keras.load(PATH)` embeds, compares, classifies and ranks."""
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import tensorflow as tf
 from etils import epath
 
@@ -18,7 +20,7 @@ from medclip_keras.evaluation.embedder import Embedder, embed_all_texts
 from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
 from medclip_keras.evaluation.zero_shot import MODES, class_scores
 from medclip_keras.knowledge.concepts import NO_FINDING
-from medclip_keras.preprocess.images import decode_to_square, picture_to_square
+from medclip_keras.preprocess.images import decode_to_square, picture_to_square, why_undecoded
 from medclip_keras.provenance import sha256_of
 from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
 from medclip_keras.sources.dicom import decode_file
@@ -221,12 +223,21 @@ def read_square(image: Image, size: int) -> Array:
             raise ValueError(error.strerror or type(error).__name__) from None
     else:
         content = decode_file(image) if isinstance(image, bytes) else _png(image)
-    decode = decode_to_square if isinstance(content, bytes) else picture_to_square
+    decode = _decoder(size) if isinstance(content, bytes) else functools.partial(picture_to_square, size=size)
     try:
-        square: Array = decode(content, size).numpy()
-    except tf.errors.InvalidArgumentError:
-        raise ValueError("it is not a whole JPEG, PNG or DICOM file") from None
+        square: Array = decode(content).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"it is {why_undecoded(error).replace('JPEG or PNG', 'JPEG, PNG or DICOM')}"
+        ) from None
     return square
+
+
+@functools.cache
+def _decoder(size: int) -> Callable[[bytes], tf.Tensor]:
+    """`decode_to_square` as a traced function: single operations take twice the time."""
+    signature = [tf.TensorSpec((), tf.string)]
+    return tf.function(functools.partial(decode_to_square, size=size), input_signature=signature)
 
 
 def load(path: str | os.PathLike[str]) -> InferenceModel:
@@ -261,6 +272,7 @@ def load(path: str | os.PathLike[str]) -> InferenceModel:
 def _png(image: PIL.Image.Image | Array) -> bytes:
     """A picture as a PNG file: no value is lost, and arrays and files meet the same decoder."""
     if isinstance(image, PIL.Image.Image):
+        image = PIL.ImageOps.exif_transpose(image)  # as a file of it is turned
         if image.mode.startswith("I"):  # 16 bits
             image = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         else:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "objectives": (),
     "knowledge": ("errors", "command", "pages"),
     "sources": ("errors", "knowledge.label_names", "knowledge.states", "knowledge.sections"),
-    "preprocess": ("errors", "config"),
+    "preprocess": ("errors", "config", "sources.rows"),
     "models": ("errors", "config", "objectives"),
     "evaluation": ("errors", "config", "knowledge", "pages", "sources.tables"),
 }

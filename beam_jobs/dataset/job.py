@@ -17,7 +17,7 @@ from beam_jobs.dataset import sharding, writing
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.key_salts import keep_key_salt
 from beam_jobs.dataset.local_workers import tied_workers
-from beam_jobs.dataset.notices import print_bad_rows, print_unused_columns
+from beam_jobs.dataset.notices import print_bad_rows, print_passed_over, print_unused_columns
 from beam_jobs.dataset.options import JobOptions, running_pipeline
 from beam_jobs.dataset.progress import Progress
 from beam_jobs.dataset.report_join import FetchReports, read_places
@@ -105,6 +105,7 @@ def run_job(job: Job) -> Manifest:
         )
         return manifest
     print_unused_columns(job.source, options.input, job.table)
+    print_passed_over(job.source, options.input)
     with sole_writer(options.output):
         keep_key_salt(job.name, options)
         print(f"{job.name}: {options.source} at {options.input} → {options.output}", flush=True)

@@ -30,6 +30,13 @@ def print_unused_columns(source: ModuleType, path: str, table: ConceptTable) -> 
         print(f"Unused column {column!r}: {filled} filled cells, no concept of {table.name}.{advice}")
 
 
+def print_passed_over(source: ModuleType, path: str) -> None:
+    """Print how many files of a folder without a table are not read, by their kind."""
+    if hasattr(source, "passed_over"):
+        for kind, number in source.passed_over(path).items():
+            print(f"Passed over: {number} files ({kind}).")
+
+
 def print_bad_rows(rows: Iterable[Row], options: JobOptions, bad: Sequence[BadRow]) -> None:
     """Print number, path and reason of bad rows, which files name by their keys alone."""
     reasons = {row["key"]: row["reason"] for row in bad}

@@ -25,7 +25,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -36,6 +36,7 @@ from medclip_keras import command
 from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.records.shards import RECORDS_PER_SHARD
 from medclip_keras.records.splits import DEFAULT_FRACTIONS, require_fractions
+from medclip_keras.sources import get_source
 
 PUBLIC_KEY_SALT = "medclip_keras"
 # These ask a job server for more options, so that a name unknown here may be known there.
@@ -65,7 +66,9 @@ def _fractions(text: str) -> tuple[float, ...]:
 class JobOptions:
     """Options of both jobs that make records."""
 
-    source: str = option("name of the archive's layout: openi, nih_chestxray14, csv, …")
+    source: str = option(
+        "name of the archive's layout: openi, nih_chestxray14, csv, …; --source NAME --help describes it"
+    )
     input: str = option("file or folder that holds the archive")
     output: str = option("folder for the records")
     concepts: str = option("a shipped concept table, or a .jsonl file", "chest21")
@@ -140,12 +143,37 @@ def lies_within(path: str, folder: str) -> bool:
     return resolved == parent or parent in resolved.parents
 
 
+class _Help(argparse.Action):
+    """Print the help of the job, and after it the documentation of the source that is given before."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *values: Any
+    ) -> NoReturn:
+        """Print and exit."""
+        parser.print_help()
+        if source := getattr(namespace, "source", None):
+            try:
+                print(f"\n--source {source}\n\n{get_source(source).__doc__}")
+            except ValueError as error:
+                parser.error(str(error))
+        parser.exit()
+
+
 def new_parser(
     module: str, description: str | None, options: type[JobOptions] | None = None
 ) -> argparse.ArgumentParser:
     """A parser for a job, with an argument for each field of its options."""
     epilog = f"Beam options: {__doc__.partition('.')[2].strip()}"
-    parser = command.new_parser(module, description or "", epilog=epilog, fromfile_prefix_chars="@")
+    settings = {"epilog": epilog, "fromfile_prefix_chars": "@", "add_help": False}
+    parser = command.new_parser(module, description or "", **settings)
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=_Help,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show this help, and that of --source",
+    )
     parser.convert_arg_line_to_args = functools.partial(shlex.split, comments=True)  # type: ignore[method-assign]
     for field in dataclasses.fields(options) if options else ():
         if field.metadata:

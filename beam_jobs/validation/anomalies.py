@@ -27,6 +27,11 @@ _FAULTS = {
     "out_of_range": ("out_of_range", "a label state, 0 to 3", "Correct the job that codes the labels."),
     "unlike_shard": ("unlike_shard", "the split of its shard", REMAKE),
     "blank": ("blank_image", "an image of several gray values", "Look at these files, and leave them out."),
+    "dark": (
+        "nearly_black_image",
+        "brighter than a quarter of white somewhere",
+        "A 16-bit file of fewer bits looks like this: scale the values of these files to 16 bits.",
+    ),
     "empty": ("empty_sentence", "of at least one word", "Look at these reports, and label them again."),
     "repeated": ("record_twice", "unique in a split", "Look for rows that the archive lists twice."),
 }

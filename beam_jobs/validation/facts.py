@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import Manifest
+from medclip_keras.records.schema import is_nearly_black
 from medclip_keras.records.shards import salted_hash
 
 STATES = tuple(state.name.lower() for state in LabelState)
@@ -156,10 +157,12 @@ def _describe_image(facts: RecordFacts, content: bytes, image_size: int) -> None
     facts.tally.numbers[BRIGHTNESS] = Counter([mean])
     if np.ptp(pixels) < BLANK_RANGE:
         facts.add_fault("image", "blank")
-    else:  # blank images are equal, and no copies
-        facts.add_sighting("image", content)
-        if len(pixels) == image_size**2:
-            facts.pixels = pixels.reshape(image_size, image_size)
+        return
+    if is_nearly_black(pixels):
+        facts.add_fault("image", "dark")
+    facts.add_sighting("image", content)  # blank images are equal, and no copies
+    if len(pixels) == image_size**2:
+        facts.pixels = pixels.reshape(image_size, image_size)
 
 
 def _describe_sentences(facts: RecordFacts, values: Mapping[str, Any], concepts: Sequence[str]) -> None:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from medclip_keras.knowledge.aliases import Span, words_of
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 _DEFINITION = re.compile(r"((?:[^\W\d_]+[ -]){1,6})\(([A-Z]{2,6})\)")
 
 
-def definitions(text: str) -> dict[str, tuple[str, ...]]:
+def definitions(text: str, language: Language = ENGLISH) -> dict[str, tuple[str, ...]]:
     """Abbreviations defined in a text, each with its normalised words.
 
     >>> definitions("Small right pleural effusion (PE). The PE of last week was larger (see CT).")
@@ -24,7 +25,7 @@ def definitions(text: str) -> dict[str, tuple[str, ...]]:
     for match in _DEFINITION.finditer(text):
         words = re.findall(r"[^\W\d_]+", match[1])[-len(match[2]) :]
         if "".join(word[0] for word in words).upper() == match[2]:
-            found[match[2]] = tuple(words_of(" ".join(words))[0])
+            found[match[2]] = tuple(words_of(" ".join(words), language)[0])
     return found
 
 

@@ -3,6 +3,7 @@
     pleural effusion            this phrase
     (left|right) effusion       alternatives
     heart + enlarged            both parts, in any order, a few words apart in one clause
+    heart ++ normal             both parts, with nothing but a list of organs between them
     !pericardial effusion       excluded: contains another alias, but is not this concept
     ~heart size is normal       the concept is absent
     ^normal                     matches a whole sentence only
@@ -15,12 +16,12 @@ Phrases are compared word by word after `normalise`: lower case, singular, Ameri
 import functools
 import itertools
 import re
-import tomllib
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from medclip_keras.errors import refusal
-from medclip_keras.knowledge import TABLES
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 Span = tuple[int, int]  # start and end, of words or of characters
 
@@ -28,50 +29,44 @@ PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
 _ROLES = {"!": EXCLUDED, "~": ABSENT, "?": OPEN}
 
+_PLAIN = str.maketrans("’–—−", "'---", "\u00ad\u200b\u200c\u200d\u2060")
+
 _WORD = re.compile(
     r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
     r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
-    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W\d_]+)?"
+    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
     # a mark, but not the full stop of "vs." or "Lt."; a dash
-    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)[^\w\s-]|--+|(?<!\S)-(?=\s)"
+    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
 )
-_FORMS = tomllib.loads((TABLES / "word_forms.toml").read_text(encoding="utf-8"))
-_AMERICAN, _IRREGULAR = tuple(_FORMS["american"].items()), _FORMS["irregular"]
-PREFIXES = tuple(_FORMS["prefixes"])  # before a known word they form another valid word: "uncalcified"
 
 
 @functools.lru_cache(maxsize=50_000)
-def normalise(word: str) -> str:
-    """Normalise a word: lower case, no plural s (nor a verb's), American spelling.
+def normalise(word: str, language: Language = ENGLISH) -> str:
+    """Normalise a word by the language's forms: lower case, singular, one spelling.
 
     >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
     """
-    word = word.lower().replace("’", "'")
+    word = word.lower()
+    if not word.isascii():
+        word = unicodedata.normalize("NFKC", word).translate(_PLAIN)
     if len(word) > 3:
         word = word.replace("-", "")  # hydro-pneumothorax
-    for british, american in _AMERICAN:
-        word = word.replace(british, american)
+    for variant, spelling in language.forms["spelling"].items():
+        word = word.replace(variant, spelling)
     word = word.removesuffix("'s")
-    if word in _IRREGULAR:
-        return str(_IRREGULAR[word])
-    if len(word) > 6 and word.endswith("omas"):  # granulomas, hematomas
-        return word[:-1]
-    if word.endswith("thoraces"):  # pneumo-, hydro-, haemo-
-        return word[:-3] + "x"
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("sses", "xes", "shes", "ches")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "as", "'s")):
-        return word[:-1]
+    if word in language.forms["irregular"]:
+        return str(language.forms["irregular"][word])
+    for ending, replacement, letters in language.forms["endings"]:
+        if len(word) >= letters and word.endswith(ending):
+            return str(word.removesuffix(ending) + replacement)
     return word
 
 
-def words_of(text: str) -> tuple[list[str], list[Span]]:
+def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets."""
     matches = list(_WORD.finditer(text))
-    return [normalise(match[0]) for match in matches], [match.span() for match in matches]
+    return [normalise(match[0], language) for match in matches], [match.span() for match in matches]
 
 
 @dataclass(frozen=True)
@@ -82,9 +77,10 @@ class Alias:
     parts: tuple[tuple[str, ...], ...]
     text: str
     shared: bool = False  # other concepts may name the same phrase
+    listed: bool = False  # the parts may be as far apart as a list of organs is long, and no further
 
 
-def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
+def parse_alias(text: str, words: Collection[str] | None = None, language: Language = ENGLISH) -> Alias:
     """Parse the signs, parts and alternatives of an alias; `words` as in `alternatives`.
 
     >>> parse_alias("(heart|cardiac silhouette) + enlarged").parts
@@ -95,13 +91,15 @@ def parse_alias(text: str, words: Collection[str] | None = None) -> Alias:
     """
     role = _ROLES.get(text[:1], PRESENT)
     bare = text.lstrip("&" + WHOLE + "".join(_ROLES)).strip()
-    parts = tuple(alternatives(part.strip(), words) for part in re.split(r"(?<!\S)\+(?!\S)", bare))
-    if not all(words_of(phrase)[0] for part in parts for phrase in part):
+    parts = tuple(alternatives(part.strip(), words, language) for part in re.split(r"(?<!\S)\++(?!\S)", bare))
+    if not all(words_of(phrase, language)[0] for part in parts for phrase in part):
         raise refusal("aliases", "phrases with a word in every part", text)
-    return Alias(role, parts, text, shared=text.startswith("&"))
+    return Alias(role, parts, text, shared=text.startswith("&"), listed=" ++ " in bare)
 
 
-def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str, ...]:
+def alternatives(
+    phrase: str, words: Collection[str] | None = None, language: Language = ENGLISH
+) -> tuple[str, ...]:
     """Expand the alternatives of a phrase.
 
     `words` are normalised; alternatives with other words may be dropped. None keeps all.
@@ -120,5 +118,7 @@ def alternatives(phrase: str, words: Collection[str] | None = None) -> tuple[str
         raise refusal("aliases", "phrases with alternatives as (one|two)", phrase)
     choices = [piece[1:-1].split("|") if piece.startswith("(") else [piece] for piece in pieces]
     if words is not None and not re.search(r"\w\(|\)\w", phrase):  # "opacit(y|ies)" holds pieces of words
-        choices = [[c for c in group if all(word in words for word in words_of(c)[0])] for group in choices]
+        choices = [
+            [c for c in group if all(word in words for word in words_of(c, language)[0])] for group in choices
+        ]
     return tuple(" ".join("".join(choice).split()) for choice in itertools.product(*choices))

@@ -1,24 +1,28 @@
-"""Assertion of each finding in a sentence, by the scopes of its cues (as NegEx and ConText do)."""
+"""Assertion of each finding in a sentence, by the scopes of its cues (as NegEx and ConText do).
 
+A cue is a phrase of the language (`knowledge.language`); its kind says what it makes of the findings in its
+scope and in which direction that runs. `knowledge.clauses` says where it ends. A denial then holds unless
+
+- it denies another noun, on which the finding depends: "no treatment of the effusion", "tip of the PICC not
+  seen";
+- it holds for another side than the finding's, or a clause without a noun of its own affirms the finding on
+  the other side: "resolved on the right and decreased on the left";
+- an exception affirms it: "no effusion apart from a trace";
+- it is a purpose: "to ensure resolution of the effusion".
+"""
+
+import bisect
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from medclip_keras.knowledge.cues import CLAUSES
+from medclip_keras.knowledge.aliases import Span
+from medclip_keras.knowledge.clauses import STOP_MARKS, Clauses
+from medclip_keras.knowledge.language import ENGLISH, Language
 
 POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL = "positive", "negative", "uncertain", "historical"
 ASSERTIONS = (POSITIVE, NEGATIVE, UNCERTAIN, HISTORICAL)
 
-_VERBS, _DETERMINERS = CLAUSES["verbs"], CLAUSES["determiners"]
-_NEW_SUBJECTS = CLAUSES["subjects"] | _DETERMINERS
-_STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
-_OR = frozenset({"or", "nor", "/"})
-_SHORT_REACH_BACK = {"removal": 0}
-_OPENINGS = ("clinical setting", "clinical context")
-_ADJECTIVES = frozenset(["possible", "questionable", "suspected", "questioned", "equivocal", "conceivable"])
-_AGREEING = frozenset({"consistent", "compatible", "keeping", "line"})
-_AND_OR = _OR | {"and"}
-# "May not be enlarged" is open; "possible effusion without edema" denies the edema.
-_OF_VERBS = frozenset({"not", "n't", "never"})
 # Largest scope of a cue, in words.
 _REACH = {
     "negative_before": 30,
@@ -29,15 +33,24 @@ _REACH = {
     "uncertain_after": 8,
     "uncertain_between": 6,
     "historical_before": 5,
+    "historical_after": 8,
+    "seen_before": 5,
     "present_after": 12,
+    "persists_after": 12,
+    "purpose_before": 12,
+    "same_before": 8,
 }
 _REACH_AHEAD = frozenset(kind for kind in _REACH if kind.endswith(("_before", "_between")))
 _REACH_BACK = frozenset(kind for kind in _REACH if kind.endswith(("_after", "_between")))
-_SHORT_REACH = {"not": 6, "n't": 6, "resolved": 3, "cleared": 3, "removed": 4, "excludes": 5}
+_LISTED = 4  # words between the items of a list, through which a denial runs however long the list is
+_LOOK_AHEAD = 6  # words between an adjective of doubt and the finding that it stands before
+_NEAR = 5  # words in which a cue's side follows it
+_SEGMENTS = 4  # after a denial, that may be about the other side
+_TRIED = 8  # cues of a kind that are asked about one finding
 
 
 class Cue(NamedTuple):
-    """A phrase of `knowledge.cues` in a sentence: words[start:end]."""
+    """A phrase of `Language.cues` in a sentence: words[start:end]."""
 
     kind: str
     start: int
@@ -50,7 +63,7 @@ class Scopes:
 
     The scope of a cue runs forward, backward or both, for the number of words that its kind allows; a stop
     word or a new clause ends it. A forward scope contains the findings that begin in it, a backward scope
-    those that end in it.
+    those that end in it. A cue in brackets applies in them, or to the finding before them.
 
     Args:
         words: the sentence's normalised words and marks.
@@ -58,52 +71,130 @@ class Scopes:
         findings: word spans (start, end) of the findings. A phrase of change ("no enlargement of") that
             overlaps one ("enlargement of the heart") is dropped.
         others: word spans of excluded phrases, which may have cues of their own.
+        language: that of the words.
     """
 
     def __init__(
         self,
         words: Sequence[str],
         cues: Sequence[Cue],
-        findings: Sequence[tuple[int, int]],
-        others: Sequence[tuple[int, int]] = (),
+        findings: Sequence[Span],
+        others: Sequence[Span] = (),
+        language: Language = ENGLISH,
     ):
-        self._words = words
-        cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not _meets(cue, findings)])
-        self._stops = {k for cue in cues if cue.kind == "stop" for k in range(cue.start, cue.end)}
-        self._stops.update(k for k, word in enumerate(words) if word in _STOP_MARKS)
-        self._findings = [*findings, *others]
+        self._words, self._sets, self._reaches = words, language.clauses, language.reaches
+        self._own = sorted(findings)  # by start
+        cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not self._meets(cue)])
+        stops = {k for c in cues if c.kind in ("stop", "exception") for k in range(c.start, c.end)}
+        stops.update(k for k, word in enumerate(words) if word in STOP_MARKS)
+        self._stops = stops
+        self._clauses = Clauses(words, stops, language.clauses)
+        self._findings = sorted([*findings, *others]) if others else self._own
+        self._starts = [start for start, _ in self._findings]
+        self._denials = [cue.start for cue in cues if cue.kind.startswith(("negative", "resolved"))]
+        self._exceptions = [cue for cue in cues if cue.kind == "exception"]
         self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, end of its scope), in text order
         self._after: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, start of its scope), in text order
         for cue in cues:
-            if cue.kind in _REACH_AHEAD:
-                self._before.setdefault(cue.kind, []).append((cue, self._last(cue)))
-            if cue.kind in _REACH_BACK and not self._looks_ahead(cue):
-                self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
+            self._add(cue)
+        self._spans = {c: last for own in self._before.values() for c, last in own}
+        self._spans_back = {c: first for own in self._after.values() for c, first in own}
 
     def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
         """The assertion of the finding words[start:end] and its cue; None for the default, positive."""
-        resolved = self._behind("resolved_after", end) or self._ahead("resolved_before", start)
-        if resolved:
-            return HISTORICAL, resolved
-        denied = self._ahead("negative_before", start) or self._behind("negative_after", end)
+        if not self._before and not self._after:
+            return POSITIVE, None
+        same = self._ahead("same_before", start)
+        position = bisect.bisect_left(self._own, (same.start,)) - 1 if same else -1
+        if position >= 0:
+            return self._assertion(*self._own[position])[0], same
+        return self._assertion(start, end)
+
+    def _assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
+        gone = self._denial("resolved", start, end)
+        denied = None if gone else self._denial("negative", start, end)
+        cue = gone or denied
+        if cue:
+            left = self._affirmed(cue, start, end)
+            if left:
+                return POSITIVE, left
+            purpose = self._ahead("purpose_before", cue.start)
+            if purpose:
+                gone, denied = None, None
+                if cue.kind != "resolved_after":
+                    return UNCERTAIN, purpose
+        if gone:
+            return HISTORICAL, gone
         doubted = self._doubt(start, end)
-        doubts_denial = doubted and denied and denied.text in _OF_VERBS and doubted.start < denied.start
+        doubts_denial = (
+            doubted
+            and denied
+            and denied.text in self._sets["verb_negations"]
+            and doubted.start < denied.start
+        )
         if denied and not doubts_denial:
             return NEGATIVE, denied
         if doubted:
             return UNCERTAIN, doubted
-        past = self._ahead("historical_before", start)
-        if past and not self._behind("present_after", end):
-            return HISTORICAL, past
-        return POSITIVE, None
+        past = self._past(start, end)
+        return (HISTORICAL, past) if past else (POSITIVE, None)
 
-    def scope(self, cue: Cue) -> tuple[int, int]:
-        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways."""
-        last = next((last for other, last in self._before.get(cue.kind, ()) if other is cue), cue.start)
-        first = next((first for other, first in self._after.get(cue.kind, ()) if other is cue), cue.end)
+    def scope(self, cue: Cue, finding: Span) -> Span:
+        """The scope of a cue as words[begin:end]; it contains the cue if it runs both ways.
+
+        The scope of what affirms a denied finding runs from the one to the other.
+        """
+        last, first = self._spans.get(cue, cue.start), self._spans_back.get(cue, cue.end)
+        if cue not in self._spans and cue not in self._spans_back:
+            return finding[0], cue.end
         while last > first + 1 and self._words[last - 1] == ",":
             last -= 1
         return first + (self._words[first] == ","), last
+
+    def _denial(self, kind: str, start: int, end: int) -> Cue | None:
+        """The cue that denies a finding itself, on its side."""
+        ahead = self._ahead(f"{kind}_before", start)
+        if ahead:
+            noun = self._clauses.noun_of(start)
+            if noun is None or noun < ahead.end or kind == "resolved":
+                return ahead
+        behind = self._behind(f"{kind}_after", end)
+        if not behind or (self._clauses.noun_of(start) is not None and kind == "negative"):
+            return None
+        denied = self._side_after(behind)
+        own = self._clauses.sides(self._clauses.begin(start), behind.start) if denied else denied
+        return None if own and not denied <= own else behind
+
+    def _side_after(self, cue: Cue) -> frozenset[str]:
+        """The sides for which a cue holds: "none on the right"."""
+        return self._clauses.sides(cue.end, min(cue.end + _NEAR, self._clauses.until(cue.end)))
+
+    def _affirmed(self, denial: Cue, start: int, end: int) -> Cue | None:
+        """What affirms a denied finding in part: an exception, or a clause about the other side."""
+        later = max(denial.end, end)
+        position = bisect.bisect_left(self._exceptions, (later,), key=lambda cue: (cue.start,))
+        for cue in self._exceptions[position : position + 1]:
+            last = self._clauses.end(cue.end)
+            if cue.start <= later + _LOOK_AHEAD and self._is_rest(cue.end, last):
+                return cue
+        if not self._clauses.has_two_sides:
+            return None
+        if start < denial.start:
+            own = self._side_after(denial) or self._clauses.sides(self._clauses.begin(start), denial.start)
+        else:
+            own = self._clauses.sides(denial.end, self._clauses.until(later))
+        for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
+            sides = self._clauses.sides(first, last)
+            if sides and not sides <= own and self._is_rest(first, last):
+                return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
+        return None
+
+    def _is_rest(self, first: int, last: int) -> bool:
+        """Whether words[first:last] speak of a finding without naming it, and deny nothing."""
+        if first == last or not self._clauses.is_elliptic(first, last):
+            return False
+        position = bisect.bisect_left(self._denials, first)
+        return not any(start < last for start in self._denials[position : position + 1])
 
     def _doubt(self, start: int, end: int) -> Cue | None:
         return (
@@ -113,94 +204,138 @@ class Scopes:
             or self._behind("uncertain_between", end)
         )
 
+    def _past(self, start: int, end: int) -> Cue | None:
+        """The cue that places a finding in the past, unless another one says that it persists."""
+        if self._behind("present_after", end):
+            return None
+        past = self._ahead("historical_before", start) or self._behind("historical_after", end)
+        seen = self._ahead("seen_before", start)
+        return past or (None if seen and self._behind("persists_after", end) else seen)
+
     def _ahead(self, kind: str, start: int) -> Cue | None:
         """The nearest cue before a finding that begins in the cue's scope."""
-        return next((c for c, last in reversed(self._before.get(kind, ())) if c.end <= start < last), None)
+        cues = self._before.get(kind)
+        if not cues:
+            return None
+        position = bisect.bisect_right(cues, start, key=lambda pair: pair[0].end)
+        tried = cues[max(position - _TRIED, 0) : position]
+        return next((cue for cue, last in reversed(tried) if start < last), None)
 
     def _behind(self, kind: str, end: int) -> Cue | None:
         """The nearest cue after a finding that ends in the cue's scope."""
-        return next((c for c, first in self._after.get(kind, ()) if first < end <= c.start), None)
+        cues = self._after.get(kind)
+        if not cues:
+            return None
+        position = bisect.bisect_left(cues, end, key=lambda pair: pair[0].start)
+        return next((cue for cue, first in cues[position : position + _TRIED] if first < end), None)
+
+    def _add(self, cue: Cue) -> None:
+        """Find the scopes of a cue."""
+        bracket = self._clauses.brackets.get(cue.start)
+        if bracket and cue.kind in _REACH and self._is_remark(cue, *bracket):
+            finding = self._findings[bisect.bisect_right(self._starts, bracket[0]) - 1]
+            kind = cue.kind.replace("_before", "_after")
+            self._after.setdefault(kind, []).append((cue._replace(kind=kind), finding[0]))
+            return
+        ahead, back = self._directions(cue)
+        if ahead and cue.kind in _REACH_AHEAD:
+            last = self._last(cue)
+            self._before.setdefault(cue.kind, []).append((cue, min(last, bracket[1]) if bracket else last))
+        if back and cue.kind in _REACH_BACK:
+            self._after.setdefault(cue.kind, []).append((cue, self._first(cue)))
+
+    def _is_remark(self, cue: Cue, begin: int, closing: int) -> bool:
+        """Whether a cue in brackets is about the finding before them: "effusion (resolved)"."""
+        position = bisect.bisect_right(self._starts, begin) - 1
+        if position < 0 or not begin - _LISTED <= self._findings[position][1] <= begin:
+            return False
+        following = self._starts[position + 1 : position + 2]
+        return not following or following[0] > closing
+
+    def _directions(self, cue: Cue) -> tuple[bool, bool]:
+        """Whether a cue applies ahead and back: "effusion and questionable edema", "edema possible, …"."""
+        if cue.text not in self._sets["adjectives"]:
+            return True, True
+        following = self._words[cue.end] if cue.end < len(self._words) else ","
+        if following in (",", ")") or following in self._sets["and"] or cue.end in self._stops:
+            return cue.start == 0 or self._words[cue.start - 1] in (",", "("), True
+        position = bisect.bisect_left(self._starts, cue.end)
+        near = self._starts[position : position + 1]
+        is_ahead = bool(near) and near[0] - cue.end <= _LOOK_AHEAD
+        return True, not is_ahead
 
     def _last(self, cue: Cue) -> int:
         """The end of a forward scope."""
-        limit = min(cue.end + _SHORT_REACH.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
+        limit = min(cue.end + self._reaches.get(cue.text, _REACH[cue.kind]) + 1, len(self._words))
         # "In the appropriate clinical setting, this is …": the comma is the cue's own.
-        opening = self._words[cue.end : cue.end + 1] == [","] and cue.text.endswith(_OPENINGS)
-        return next((k for k in range(cue.end + opening, limit) if self._ends_scope(k)), limit)
+        opening = self._words[cue.end : cue.end + 1] == [","]
+        opening = opening and self._words[cue.end - 1] in self._sets["openings"]
+        last = self._clauses.end(cue.end + opening)
+        if last > limit and cue.kind == "negative_before":
+            limit = self._end_of_list(cue.end, limit)
+        return min(last, limit)
+
+    def _end_of_list(self, start: int, limit: int) -> int:
+        """The end of a list of findings that begins at `start`, if it is behind the limit."""
+        position, end = bisect.bisect_left(self._starts, start), start
+        following = bisect.bisect_left(self._denials, start)
+        stop = self._denials[following] if following < len(self._denials) else len(self._words)
+        while position < len(self._findings) and self._starts[position] < min(end + _LISTED, stop):
+            end = max(end, self._findings[position][1])
+            position += 1
+        return max(limit, end)
 
     def _first(self, cue: Cue) -> int:
         """The start of a backward scope."""
-        limit = max(cue.start - _SHORT_REACH_BACK.get(cue.text, _REACH[cue.kind]) - 1, 0)
-        comma = None
-        for k in range(cue.start - 1, limit - 1, -1):
+        limit = max(cue.start - self._reaches.get(cue.text, _REACH[cue.kind]) - 1, 0)
+        listed = cue.kind in ("negative_after", "resolved_after") and cue.text not in self._reaches
+        previous = self._after.get(cue.kind)
+        floor = previous[-1][0].end if previous else 0
+        k, comma = cue.start - 1, None
+        while k >= limit:
             word = self._words[k]
             between = word == ":" and cue.kind == "uncertain_between"  # "opacity: edema versus infection"
-            if between or k in self._stops or (word in _VERBS and k < cue.start - 1):
+            verb = word in self._sets["verbs"] and k < cue.start - 1 and not self._is_copula(k, cue)
+            if between or k in self._stops or verb or (listed and word in self._sets["parts"]):
                 return k + 1
             if word == "," and comma is None:  # the last one decides
                 comma = k
-                listed = not _AND_OR.isdisjoint(self._words[k : cue.start])
-                if not listed and any(k < start < cue.start for start, _ in self._findings):
+                conjoined = self._sets["and"] | self._sets["or"]
+                if conjoined.isdisjoint(self._words[k : cue.start]) and self._has_finding(k, cue.start):
                     return k + 1
+            if listed and limit > floor and self._has_finding(k - 1, k + 1):
+                limit = max(min(limit, k - 1 - _LISTED), floor)
+            k -= 1
         return limit
 
-    def _looks_ahead(self, cue: Cue) -> bool:
-        """Whether an adjective applies to the next finding only: "effusion and questionable edema"."""
-        return cue.text in _ADJECTIVES and any(0 <= start - cue.end <= 6 for start, _ in self._findings)
+    def _is_copula(self, k: int, cue: Cue) -> bool:
+        """Whether a verb only joins a finding and its cue: "pneumonia is a remote possibility"."""
+        plain = self._words[k] in self._sets["copulas"] and "," not in self._words[k : cue.start]
+        near = cue.kind == "uncertain_after" and cue.start - k <= _LISTED
+        return near and plain and not self._has_finding(k, cue.start)
 
-    def _ends_scope(self, k: int) -> bool:
-        """Whether a word ends a forward scope: a stop word, or the first word of a clause."""
-        word = self._words[k]
-        if k in self._stops or word == ":":
-            return True
-        if word == "with":  # "consolidation with effusion", but "consistent with pneumonia"
-            return k == 0 or self._words[k - 1] not in _AGREEING
-        if word == "and":
-            following = self._words[k + 1] if k + 1 < len(self._words) else ""
-            return following in _DETERMINERS or self._is_clause(k + 1, following)
-        return word == "," and self._opens_clause(k + 1)
+    def _has_finding(self, start: int, end: int) -> bool:
+        """Whether a finding begins between words[start] and words[end]."""
+        return bisect.bisect_right(self._starts, start) < bisect.bisect_left(self._starts, end)
 
-    def _segment(self, start: int) -> list[str]:
-        """The words up to the next comma or stop."""
-        end = start
-        while end < len(self._words) and self._words[end] != "," and end not in self._stops:
-            end += 1
-        return list(self._words[start:end])
-
-    def _is_clause(self, start: int, first: str) -> bool:
-        """Whether a clause begins here: "and small effusions persist", but not "and effusion"."""
-        segment = self._segment(start)
-        return first in _NEW_SUBJECTS and bool(_VERBS.intersection(segment)) and not _OR.intersection(segment)
-
-    def _opens_clause(self, start: int) -> bool:
-        """Whether a comma is followed by a new clause, not by the next item of a list."""
-        segment = self._segment(start)
-        if not segment or segment[0] in _OR:
-            return False
-        if segment[0] == "and":
-            return len(segment) > 1 and (
-                segment[1] in _DETERMINERS or bool(_VERBS.intersection(segment[:-2]))
-            )
-        for word in self._words[start:]:
-            if word in _OR:
-                return False
-            if word in _VERBS or word in (";", "but"):
-                break
-        return segment[0] in _NEW_SUBJECTS or bool(_VERBS.intersection(segment))
-
-
-def _meets(cue: Cue, spans: Sequence[tuple[int, int]]) -> bool:
-    return any(start < cue.end and cue.start < end for start, end in spans)
+    def _meets(self, cue: Cue) -> bool:
+        """Whether a finding overlaps a cue."""
+        position = bisect.bisect_left(self._own, (cue.end,))
+        return any(cue.start < end for _, end in self._own[max(position - _TRIED, 0) : position])
 
 
 def _longest(cues: list[Cue]) -> list[Cue]:
-    """Cues in text order; those inside a longer cue are dropped."""
+    """Cues in text order; those inside a longer cue, and all that share their words with a "no_cue", go."""
     if len(cues) < 2:
         return cues
-    kept = (c for c in cues if not any(_is_inside(c, other) for other in cues))
-    return sorted(kept, key=lambda cue: (cue.start, cue.end))
-
-
-def _is_inside(cue: Cue, other: Cue) -> bool:
-    longer = other.end - other.start > cue.end - cue.start
-    return longer and other.start <= cue.start and cue.end <= other.end
+    none = {(cue.start, cue.end) for cue in cues if cue.kind == "no_cue"}
+    kept: list[Cue] = []
+    widest, span = 0, (-1, -1)  # the furthest end of the cues before those of this span
+    reached = 0
+    for cue in sorted(cues, key=lambda cue: (cue.start, -cue.end)):
+        if (cue.start, cue.end) != span:
+            widest, span = reached, (cue.start, cue.end)
+        reached = max(reached, cue.end)
+        if cue.end > widest and (span not in none or cue.kind == "no_cue"):
+            kept.append(cue)
+    return kept

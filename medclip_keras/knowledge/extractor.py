@@ -5,7 +5,6 @@ of aliases are combined and the longest match wins; `knowledge.assertion` assign
 """
 
 import functools
-import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,8 +30,9 @@ from medclip_keras.knowledge.aliases import (
     words_of,
 )
 from medclip_keras.knowledge.assertion import Cue, Scopes
+from medclip_keras.knowledge.candidates import Candidate, best_readings, combine
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
-from medclip_keras.knowledge.cues import KINDS
+from medclip_keras.knowledge.language import ENGLISH, Language
 from medclip_keras.knowledge.linking import EntityLinker, Linking
 from medclip_keras.knowledge.sections import split_sentences
 from medclip_keras.knowledge.spelling import SpellingLinker, words_of_shipped_tables
@@ -42,8 +42,6 @@ _Use = TypeVar("_Use")
 Definitions = tuple[tuple[str, tuple[str, ...]], ...]  # abbreviations and the words that each stands for
 
 SENTENCES_KEPT = 20_000  # many sentences occur in several reports
-MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
-_COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
 _OTHER_WORD = "□"
 # The order of spaCy's matches differs between processes, so the key compares all that mentions differ by.
 _READING_ORDER = operator.attrgetter("start", "end", "name", "rule", "assertion", "cue", "cue_span", "scope")
@@ -54,7 +52,6 @@ _PRECEDENCE = {
     assertions.HISTORICAL: 1,
     assertions.POSITIVE: 2,
 }
-_APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +70,6 @@ class Mention:
     scope: Span | None = None  # characters of the scope of the cue
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A match of an alias: words[start:end]; `parts` are the spans of its parts."""
-
-    concept: int
-    role: str
-    start: int
-    end: int
-    parts: tuple[Span, ...]
-    rule: str
-
-
 @dataclass
 class _Uses:
     """The cues, alias parts and aliases that a phrase stands for."""
@@ -99,6 +84,7 @@ class Extractor:
 
     `linking` adds misspelled words and a model's entities. `words`, the normalised words of the only text to
     be read, give a small extractor that is built much faster; linking needs all words and ignores them.
+    `language` is that of the text.
 
     Raises:
         ValueError: an alias that cannot be parsed; a model or knowledge base that does not exist.
@@ -114,8 +100,10 @@ class Extractor:
         table: ConceptTable,
         linking: Linking | None = None,
         words: Collection[str] | None = None,
+        language: Language = ENGLISH,
     ):
         self.table = table
+        self._language = language
         self._linking = linking
         self._only = words if linking is None else None
         self._vocab = spacy.blank("en").vocab
@@ -126,11 +114,11 @@ class Extractor:
         self.words: set[str] = set()  # of all phrases
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
-            for text in (concept.name, *concept.aliases):
-                self._learn_alias(position, parse_alias(text, self._only))
-        for kind, phrases in KINDS.items():
+            for text in (concept.name, *concept.aliases, *language.aliases.get(concept.cui, ())):
+                self._learn_alias(position, parse_alias(text, self._only, language))
+        for kind, phrases in language.cues.items():
             for phrase in phrases:
-                for alternative in alternatives(phrase, self._only):
+                for alternative in alternatives(phrase, self._only, language):
                     _add(self._phrase(alternative).cues, kind)
         self._spelling: SpellingLinker | None = None
         self._entities: EntityLinker | None = None
@@ -140,14 +128,14 @@ class Extractor:
 
     def __reduce__(self) -> tuple[Callable[..., "Extractor"], tuple[object, ...]]:
         """Pickle only the settings; unpickling builds the extractor again."""
-        return Extractor, (self.table, self._linking, self._only)
+        return Extractor, (self.table, self._linking, self._only, self._language)
 
     def mentions(self, text: str, section: str) -> tuple[Mention, ...]:
         """Mentions in the text of a section, sorted by offset into `text`."""
-        meanings = definitions(text)
+        meanings = definitions(text, self._language)
         return tuple(
             mention
-            for start, end in split_sentences(text)
+            for start, end in split_sentences(text, self._language)
             for mention in self.sentence_mentions(text[start:end], section, start, meanings)
         )
 
@@ -177,7 +165,7 @@ class Extractor:
 
     def _phrase(self, phrase: str) -> _Uses:
         """Add a phrase to the matcher, if new, and return its uses."""
-        words, _ = words_of(phrase)
+        words, _ = words_of(phrase, self._language)
         key = " ".join(words)
         number = self._vocab.strings.add(key)
         if number not in self._uses:
@@ -193,7 +181,7 @@ class Extractor:
         further = knowledge_base_aliases(linking.umls, positions) if linking.umls else {}
         for cui, aliases in further.items():
             for phrase in aliases:
-                if self._vocab.strings[" ".join(words_of(phrase)[0])] not in self._uses:
+                if self._vocab.strings[" ".join(words_of(phrase, self._language)[0])] not in self._uses:
                     self._phrase(phrase).aliases.append((positions[cui], PRESENT, f"UMLS: {phrase}"))
         phrases: dict[str, list[str]] = defaultdict(list)
         for key, uses in self._uses.items():
@@ -205,8 +193,8 @@ class Extractor:
             self._entities = EntityLinker(linking.scispacy_model, phrases, linking.threshold)
 
     def _link_entities(
-        self, linker: EntityLinker, sentence: str, offsets: Sequence[Span], matched: Sequence[_Candidate]
-    ) -> Iterator[_Candidate]:
+        self, linker: EntityLinker, sentence: str, offsets: Sequence[Span], matched: Sequence[Candidate]
+    ) -> Iterator[Candidate]:
         """Candidates for entities of a scispaCy model that overlap no match."""
         for first, last, phrase, similarity in linker.entities(sentence):
             inside = [k for k, (start, end) in enumerate(offsets) if start < last and first < end]
@@ -214,10 +202,10 @@ class Extractor:
                 continue
             span = (inside[0], inside[-1] + 1)
             for position, role, rule in self._uses[self._vocab.strings[phrase]].aliases:
-                yield _Candidate(position, role, *span, (span,), _linked(rule, similarity))
+                yield Candidate(position, role, *span, (span,), _linked(rule, similarity))
 
     def _read_sentence(self, sentence: str, meanings: Definitions = ()) -> tuple[Mention, ...]:
-        words, offsets = words_of(sentence)
+        words, offsets = words_of(sentence, self._language)
         if meanings:
             words, offsets = written_out(sentence, words, offsets, dict(meanings))
         if not words:
@@ -230,25 +218,25 @@ class Extractor:
         if self._entities:
             candidates += self._link_entities(self._entities, sentence, offsets, candidates)
         others = [(c.start, c.end) for c in candidates if c.role == EXCLUDED]
-        candidates = _best_readings(candidates)
+        candidates = best_readings(candidates)
         if near:
             candidates = [_with_similarity(candidate, near) for candidate in candidates]
         if not candidates:
             return ()
         phrases = [Cue(kind, start, end, " ".join(words[start:end])) for kind, start, end in cues]
-        scopes = Scopes(words, phrases, [part for c in candidates for part in c.parts], others)
+        scopes = Scopes(
+            words, phrases, [part for c in candidates for part in c.parts], others, self._language
+        )
         found = (self._assert(candidate, scopes, offsets) for candidate in candidates)
         return tuple(sorted({mention for mention in found if mention}, key=_READING_ORDER))
 
-    def _match(self, words: list[str]) -> tuple[list[_Candidate], list[tuple[str, int, int]]]:
+    def _match(self, words: list[str]) -> tuple[list[Candidate], list[tuple[str, int, int]]]:
         """Candidates, and cues as (kind, start, end)."""
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         cues: list[tuple[str, int, int]] = []
         parts: dict[int, dict[int, list[Span]]] = {}  # combination → part → word spans
-        # spaCy keeps every word that it has seen: mask the words of no phrase.
         last = len(words) - (words[-1] == ".")
-        shown = [word if word in self.words else _OTHER_WORD for word in words]
-        for key, start, end in self._matcher(Doc(self._vocab, words=shown)):
+        for key, start, end in self._phrases_in(words):
             uses = self._uses[key]
             for kind in uses.cues:
                 cues.append((kind, start, end))
@@ -256,14 +244,34 @@ class Extractor:
                 parts.setdefault(number, {}).setdefault(part, []).append((start, end))
             for position, role, rule in uses.aliases:
                 if rule[0] != WHOLE or (start == 0 and end >= last):
-                    candidates.append(_Candidate(position, role, start, end, ((start, end),), rule))
+                    candidates.append(Candidate(position, role, start, end, ((start, end),), rule))
         for number, found in parts.items():
             position, alias = self._combinations[number]
             if len(found) == len(alias.parts):
-                candidates += _combine(position, alias, found, words)
+                candidates += combine(position, alias, found, words, self._language.clauses["organs"])
         return candidates, cues
 
-    def _assert(self, candidate: _Candidate, scopes: Scopes, offsets: Sequence[Span]) -> Mention | None:
+    def _phrases_in(self, words: list[str]) -> list[tuple[int, int, int]]:
+        """Phrases as (key, start, end): in the words, with a full stop, and in the words without fillers.
+
+        A phrase that only begins to fit without them gives way to one that fits the same words with them.
+        """
+        # spaCy keeps every word that it has seen: mask the words of no phrase.
+        shown = [word if word in self.words else _OTHER_WORD for word in words]
+        size, fillers = len(words), self._language.clauses["fillers"]
+        closed = Doc(self._vocab, words=shown if words[-1] in ".?!" else [*shown, "."])
+        found = [(key, start, min(end, size)) for key, start, end in self._matcher(closed)]
+        kept = [k for k in range(size) if words[k] not in fillers]
+        if len(kept) in (0, size):
+            return found
+        spans = {(start, end) for _, start, end in found}
+        for key, first, after in self._matcher(Doc(self._vocab, words=[shown[k] for k in kept])):
+            start, end = kept[first], kept[after - 1] + 1
+            if end - start > after - first and (start, end) not in spans:
+                found.append((key, start, end))
+        return found
+
+    def _assert(self, candidate: Candidate, scopes: Scopes, offsets: Sequence[Span]) -> Mention | None:
         name = self.table.names[candidate.concept]
         decided, cue = assertions.POSITIVE, None
         if name != NO_FINDING:  # "no acute disease" holds its own negation
@@ -286,7 +294,7 @@ class Extractor:
             cue=cue.text if cue else "",
             rule=candidate.rule,
             cue_span=_characters(offsets, cue.start, cue.end) if cue else None,
-            scope=_characters(offsets, *scopes.scope(cue)) if cue else None,
+            scope=_characters(offsets, *scopes.scope(cue, (candidate.start, candidate.end))) if cue else None,
         )
 
 
@@ -299,7 +307,7 @@ def _linked(rule: str, similarity: float) -> str:
     return f"linked: {rule} ({similarity:.2f})"
 
 
-def _with_similarity(candidate: _Candidate, near: Mapping[int, float]) -> _Candidate:
+def _with_similarity(candidate: Candidate, near: Mapping[int, float]) -> Candidate:
     """Note the least similarity of corrected words, if any, in the rule."""
     similarities = [near[k] for start, end in candidate.parts for k in range(start, end) if k in near]
     return replace(candidate, rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
@@ -325,48 +333,3 @@ def _moved(mention: Mention, section: str, offset: int) -> Mention:
 def _characters(offsets: Sequence[Span], start: int, end: int) -> Span:
     """The character offsets of words[start:end]."""
     return offsets[start][0], offsets[end - 1][1]
-
-
-def _combine(
-    position: int, alias: Alias, found: Mapping[int, list[Span]], words: list[str]
-) -> Iterator[_Candidate]:
-    """Candidates of an alias with several parts: in any order, close together, in one clause."""
-    for spans in itertools.product(*(found[number] for number in range(len(alias.parts)))):
-        ordered = sorted(spans)
-        gaps = [_gap(words[left[1] : right[0]]) for left, right in itertools.pairwise(ordered)]
-        apart = any(left[1] > right[0] for left, right in itertools.pairwise(ordered))
-        if apart or any(len(gap) > MAX_GAP or _APART.intersection(gap) for gap in gaps):
-            continue
-        yield _Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
-
-
-def _gap(between: list[str]) -> list[str]:
-    """The words between two parts, without a phrase in commas: "the heart, on both views, is enlarged"."""
-    if between[:1] == [","] and between.count(",") == 2:
-        closing = between.index(",", 1)
-        if between[closing + 1 :] and between[closing + 1] in _COPULAS:
-            return between[closing + 1 :]
-    return between
-
-
-def _best_readings(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Drop excluded candidates and those covered by a longer candidate."""
-    if len(candidates) < 2:
-        return [c for c in candidates if c.role != EXCLUDED]
-    return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
-
-
-def _explains(longer: _Candidate, shorter: _Candidate) -> bool:
-    """Whether `longer` covers the words of `shorter`."""
-    if longer is shorter:
-        return False
-    same = longer.concept == shorter.concept
-    if longer.role in (EXCLUDED, OPEN) and not same:
-        return False
-    if same and longer.start <= shorter.start and shorter.end <= longer.end:
-        wider = longer.end - longer.start > shorter.end - shorter.start
-        return wider or (longer.role, longer.rule) < (shorter.role, shorter.rule)
-    return any(
-        start <= shorter.start and shorter.end <= end and end - start > shorter.end - shorter.start
-        for start, end in longer.parts
-    )

@@ -8,7 +8,10 @@ a concept is listed without one, and with the reason in the last column.
 nih_chestxray14   `Finding Labels` of ChestX-ray14 (Wang et al., CVPR 2017).
 chexpert          its 14 columns (Irvin et al., AAAI 2019), which the CheXpert and NegBio tables of
 mimic_cxr         MIMIC-CXR-JPG and the tables of ConVIRT's
-convirt_8x200     8x200 retrieval task have as well.
+convirt_8x200     8x200 retrieval task have as well; so do
+chexpert_plus     the label files of CheXpert Plus (Chambon et al., 2024) and
+brax              the table of BRAX (Reis et al., Scientific Data 9, 2022).
+mimic_cxr_test    the same of the radiologist's table of MIMIC-CXR-JPG 2.1.0, with Airspace Opacity.
 padchest          `Labels` of PadChest (Bustos et al., Medical Image Analysis 66, 2020), in its spelling.
 rsna              classes and `Target` of the RSNA Pneumonia Detection Challenge.
 openi             columns of the labels coded by people (gold14), and the frequent ones of the MeSH headings
@@ -16,6 +19,8 @@ openi             columns of the labels coded by people (gold14), and the freque
                   part that is listed counts.
 covid             folder and class names of the COVID-19 collections.
 kermany           folders and subtypes of Kermany et al., Cell 2018.
+vindr_cxr         columns of VinDr-CXR (Nguyen et al., Scientific Data 9, 2022).
+siim_acr          the outlines of the SIIM-ACR Pneumothorax Segmentation challenge.
 mura              a study's outcome: bones of the arm, no concept.
 """
 
@@ -24,6 +29,7 @@ import functools
 
 from medclip_keras.errors import near_names, refusal
 from medclip_keras.knowledge import TABLES
+from medclip_keras.knowledge.concepts import load_table
 
 _TABLE = TABLES / "label_names.csv"
 
@@ -60,6 +66,23 @@ def labels_of(dataset: str) -> tuple[str, ...]:
         ValueError: no such data set; the near names are in the sentence.
     """
     return tuple(_labels(dataset))
+
+
+@functools.cache
+def concepts_above(concept: str) -> frozenset[str]:
+    """The further concepts of `thorax` that a concept implies.
+
+    >>> sorted(concepts_above("Rib Fracture Callus"))
+    ['Fracture', 'Rib Fracture']
+
+    Raises:
+        ValueError: no such concept.
+    """
+    thorax = load_table("thorax")
+    implied = thorax.descendants[:, thorax.index(concept)]
+    return frozenset(name for name, is_implied in zip(thorax.names, implied, strict=True) if is_implied) - {
+        concept
+    }
 
 
 def datasets() -> tuple[str, ...]:

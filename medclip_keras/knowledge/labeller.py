@@ -11,6 +11,7 @@ from medclip_keras.knowledge.abbreviations import definitions
 from medclip_keras.knowledge.assertion import HISTORICAL, NEGATIVE, POSITIVE, UNCERTAIN
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
 from medclip_keras.knowledge.extractor import Extractor, Mention
+from medclip_keras.knowledge.language import ENGLISH, Language
 from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.sections import CONTENT_SECTIONS, Section, split_sentences
 from medclip_keras.knowledge.states import LabelState, StateVector
@@ -64,8 +65,8 @@ class ReportLabeller:
 
     Several mentions of a concept: positive before uncertain before negative. Historical and resolved count as
     negative. `No Finding` is positive where normality is stated overall, or of lungs and heart alike, and
-    nothing but support devices is positive or uncertain; it is left unmentioned elsewhere. `linking` and
-    `words` are those of `Extractor`.
+    nothing but support devices is positive or uncertain; it is left unmentioned elsewhere. `linking`,
+    `words` and `language` are those of `Extractor`.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> labeller = ReportLabeller(load_table("chexpert14"))
@@ -75,10 +76,15 @@ class ReportLabeller:
     """
 
     def __init__(
-        self, table: ConceptTable, linking: Linking | None = None, words: Collection[str] | None = None
+        self,
+        table: ConceptTable,
+        linking: Linking | None = None,
+        words: Collection[str] | None = None,
+        language: Language = ENGLISH,
     ):
         self.table = table
-        self._extractor = Extractor(table, linking=linking, words=words)
+        self._language = language
+        self._extractor = Extractor(table, linking, words, language)
         self._positions = {name: position for position, name in enumerate(table.names)}
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
@@ -92,8 +98,8 @@ class ReportLabeller:
         for section in sections:
             own: list[Mention] = []
             if section.name in CONTENT_SECTIONS:
-                meanings.update(definitions(section.text))
-                for start, end in split_sentences(section.text):
+                meanings.update(definitions(section.text, self._language))
+                for start, end in split_sentences(section.text, self._language):
                     text = section.text[start:end]
                     found = self._extractor.sentence_mentions(text, section.name, start, meanings)
                     own += found

@@ -29,7 +29,8 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA, Jaro
 
 from medclip_keras.knowledge import TABLES
-from medclip_keras.knowledge.aliases import PREFIXES, Span, normalise, words_of
+from medclip_keras.knowledge.aliases import Span, normalise, words_of
+from medclip_keras.knowledge.language import ENGLISH
 
 THRESHOLD = 0.8
 MIN_LETTERS = 5  # of a word that is looked up; "hart" could be too many words
@@ -105,7 +106,10 @@ class SpellingLinker:
         """Whether a word stays as it is: known, prefix and known word, short, a mark or a mask."""
         if not _is_long(word) or word in self._known or len(set(word)) < 3:
             return True
-        return any(word.startswith(prefix) and word[len(prefix) :] in self._known for prefix in PREFIXES)
+        return any(
+            word.startswith(prefix) and word[len(prefix) :] in self._known
+            for prefix in ENGLISH.forms["prefixes"]
+        )
 
     def _spell(self, words: Sequence[str], position: int) -> tuple[int, tuple[str, ...], float]:
         """Correct the words at a position: (number of words replaced, replacements, similarity)."""

@@ -4,15 +4,20 @@ There are two value ranges. Stored images are uint8 in [0, 255], one channel, bl
 float32, `(x / 255 - 0.5863) / 0.2795`, by the statistics of MedCLIP's released code.
 """
 
+import functools
 import math
 
 import tensorflow as tf
 
 from medclip_keras.config import AugmentConfig
+from medclip_keras.preprocess.orientation import integer, orientation_of, upright
+from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
 MEAN = 0.5863
 STANDARD_DEVIATION = 0.2795
 BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
+MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
+_TOO_LARGE = f"a picture of more than {MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
 STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
 # One uniform random number an image for each; the order decides which number of the seed it is.
 _DRAWS = (
@@ -24,8 +29,12 @@ _DRAWS = (
 def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
     """Decode a JPEG or PNG file to a gray square, for records and serving.
 
-    The picture is centred on a black square of its longer side, then resized (bicubic, antialiased).
-    16-bit PNG files keep their full range: 65535 becomes 255. Colour becomes luminance.
+    The picture is turned upright by its EXIF orientation, centred on a black square of its longer side, then
+    resized (bicubic, antialiased). 16-bit PNG files keep their full range: 65535 becomes 255. Colour (also
+    CMYK and palettes) becomes luminance, transparency is ignored, and an animation is its first picture.
+
+    Memory is bounded: sizes are read from the header, and larger files than `MAX_PIXELS`, `MAX_SIDE` are
+    refused before they are decoded.
 
     Args:
         file_bytes: () string, the whole file.
@@ -35,23 +44,23 @@ def decode_to_square(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
         (size, size, 1) uint8 in [0, 255].
 
     Raises:
-        tf.errors.InvalidArgumentError: neither JPEG nor PNG, truncated or corrupt.
+        tf.errors.InvalidArgumentError: neither JPEG nor PNG, truncated, corrupt or too large.
     """
-
-    def decode_jpeg():
-        gray = tf.io.decode_jpeg(file_bytes, channels=1, dct_method="INTEGER_ACCURATE")
-        return tf.cast(gray, tf.float32)
-
-    def decode_png():  # 8-bit values come as value * 257, so one division serves both depths without a loss
-        return _scale_16_bits(tf.io.decode_png(file_bytes, channels=1, dtype=tf.uint16))
-
-    gray = tf.cond(tf.io.is_jpeg(file_bytes), decode_jpeg, decode_png)  # (height, width, 1)
-    return _resize_to_square(gray, size)
+    return tf.cond(
+        tf.io.is_jpeg(file_bytes),
+        lambda: _decode_jpeg(file_bytes, size),
+        lambda: _decode_png(file_bytes, size),
+    )
 
 
 def picture_to_square(picture: tf.Tensor, size: int) -> tf.Tensor:
     """`decode_to_square` of decoded pixels (height, width) uint16, 65535 white, as of a 16-bit PNG file."""
     return _resize_to_square(_scale_16_bits(picture[..., None]), size)
+
+
+def why_undecoded(error: tf.errors.InvalidArgumentError) -> str:
+    """The reason why `decode_to_square` refused a file."""
+    return _TOO_LARGE if _TOO_LARGE in str(error) else "not a whole JPEG or PNG file"
 
 
 def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
@@ -208,16 +217,65 @@ def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
     return tf.transpose(channels, (3, 1, 2, 0))  # (B, S, S, 1)
 
 
+def _decode_jpeg(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
+    shape = tf.image.extract_jpeg_shape(file_bytes)  # height, width, colours; by the header alone
+    decode = functools.partial(tf.io.decode_jpeg, file_bytes, dct_method="INTEGER_ACCURATE")
+    with tf.control_dependencies([_refuse_large(shape[0], shape[1])]):
+        gray = tf.cond(
+            shape[2] == 4,
+            lambda: tf.image.rgb_to_grayscale(decode(channels=3)),  # CMYK
+            lambda: decode(channels=1),
+        )  # (height, width, 1)
+    return _resize_to_square(upright(gray, orientation_of(file_bytes)), size)
+
+
+def _decode_png(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
+    header = tf.io.decode_raw(tf.strings.substr(file_bytes, 16, 9), tf.uint8)  # of IHDR, the first chunk
+    width, height = integer(header[:4]), integer(header[4:8])
+    orientation = orientation_of(file_bytes)
+
+    def decode(dtype: tf.DType) -> tf.Tensor:
+        return upright(tf.io.decode_png(file_bytes, channels=1, dtype=dtype), orientation)
+
+    with tf.control_dependencies([_refuse_large(height, width)]):
+        return tf.cond(
+            header[8] == 16,
+            lambda: _resize_to_square(_scale_16_bits(decode(tf.uint16)), size),
+            lambda: _resize_to_square(decode(tf.uint8), size),
+        )
+
+
+def _refuse_large(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    fits = (tf.maximum(height, width) <= MAX_SIDE) & (height * width <= MAX_PIXELS)
+    return tf.debugging.Assert(fits, [_TOO_LARGE])
+
+
 def _scale_16_bits(gray: tf.Tensor) -> tf.Tensor:
     return tf.cast(gray, tf.float32) / 257.0
 
 
 def _resize_to_square(gray: tf.Tensor, size: int) -> tf.Tensor:
+    """Resize (height, width, 1), centred on a black square, to (size, size, 1) uint8."""
     height, width = tf.shape(gray)[0], tf.shape(gray)[1]
     side = tf.maximum(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = tf.pad(
-        gray, [[top, side - height - top], [left, side - width - left], [0, 0]]
-    )  # (side, side, 1)
-    resized = tf.image.resize(square, (size, size), method="bicubic", antialias=True)  # (size, size, 1)
+    before, after = (side - height) // 2, (side - width) // 2
+    rows, columns = [before, side - height - before], [after, side - width - after]
+
+    def at_once() -> tf.Tensor:
+        return _resize_smoothly(tf.pad(gray, [rows, columns, [0, 0]]), size, size)
+
+    def long_side_first() -> tf.Tensor:  # the square itself would take side**2 pixels
+        tall = height > width
+        thin = _resize_smoothly(gray, tf.where(tall, size, height), tf.where(tall, width, size))
+        padding = [tf.where(tall, 0, rows), tf.where(tall, columns, 0), [0, 0]]
+        return _resize_smoothly(tf.pad(thin, padding), size, size)
+
+    resized = tf.cond(side <= MAX_SQUARE, at_once, long_side_first)
+    resized = tf.ensure_shape(resized, (size, size, 1))
     return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def _resize_smoothly(picture: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    resized = tf.image.resize(picture, (height, width), method="bicubic", antialias=True)
+    return tf.cast(resized, tf.float32)  # of a size known to be the same it comes as it is

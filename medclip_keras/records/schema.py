@@ -24,6 +24,13 @@ import tensorflow_datasets as tfds
 
 from medclip_keras.errors import require
 
+NEARLY_BLACK = 64  # of 255: a picture of 14 bits in 16 is no brighter
+
+
+def is_nearly_black(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether no pixel of a stored image is brighter than a quarter of white."""
+    return bool(pixels.max() <= NEARLY_BLACK)
+
 
 def image_features(image_size: int, num_findings: int) -> tfds.features.FeaturesDict:
     """Features of an image record, stored at a side of `image_size` pixels."""

@@ -2,9 +2,9 @@
 
 A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
 both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
-tables, whether the files that these name exist or not; without a table, in the order of the names. The module
-of the user's own data, `csv`, is `PRIVATE`, and counts `unused_columns`. `PATIENTS_OF` names another source
-with the same patients under the same identifiers.
+tables, whether the files that these name exist or not; without a table, in the order of the names. The
+modules of the user's own data, `csv` and `table`, are `PRIVATE`, and count `unused_columns`. `PATIENTS_OF`
+names another source with the same patients under the same identifiers.
 
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.
@@ -28,7 +28,18 @@ SOURCES = (  # names of modules in this folder, imported on demand
     "covid",
     "mura",
     "convirt_8x200",
+    "chexpert_plus",
+    "mimic_cxr_test",
+    "padchest",
+    "vindr_cxr",
+    "brax",
+    "siim_acr",
+    "r2gen",
+    "rexgradient",
     "csv",
+    "table",
+    "dicom",
+    "fhir",
 )
 
 

@@ -6,7 +6,9 @@ Layout on disk, as published (https://stanfordmlgroup.github.io/competitions/che
     test.csv                Path, then label columns; also as test_labels.csv
     train/patient00001/study1/view1_frontal.jpg    valid/…    test/…
 Tables may be compressed (.csv.gz). Those that are not there are left out, but one must be. The newer download
-in batches (`CheXpert-v1.0 batch 2 (train 1)`, …) is read once its patient folders lie together in train/.
+in batches is read as it is, in one folder, which is the input
+    CheXpert-v1.0 batch 1 (validate & csv)/train.csv, valid.csv, valid/…
+    CheXpert-v1.0 batch 2 (train 1)/patient00001/…    CheXpert-v1.0 batch 3 (train 2)/…    and so on
 The same columns are read by CheX_Dataset of
 https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py.
 
@@ -24,7 +26,7 @@ Refused before any work: no table; a missing column; a path of another form; a r
 no code."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from etils import epath
 
@@ -52,15 +54,18 @@ _PATH = re.compile(
     r"(?:.*/)?(?P<image>(?P<split>train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/"
     r"view\d+_(?P<view>frontal|lateral)\.\w+)"
 )
+_PATIENT = re.compile(r"patient\d+")
+_BATCHES = "CheXpert-v1.0 batch *"
 _EXAMPLE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 
 
 def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     """The images of train, valid and test; `path` is the folder of the tables, or a folder with one such."""
     root, table_of = _find_tables(epath.Path(path))
+    batch_of = _batches(root)
     checked = []
     for split, table in table_of.items():
-        rows = [_image_row(root, split, row) for row in _read(table, split)]
+        rows = [_image_row(root, batch_of, split, row) for row in _read(table, split)]
         tables.require_distinct((row.image_id for row in rows), "Path", table)
         checked += rows
     yield from checked
@@ -83,6 +88,13 @@ def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
     return {split: table for split, table in found.items() if table}
 
 
+def _batches(root: epath.Path) -> dict[str, epath.Path]:
+    """Patient → the folder that stands for train/, of the patients of batches beside or below the tables."""
+    found = [batch for folder in (root.parent, root) for batch in sorted(folder.glob(_BATCHES))]
+    parts = [part for batch in found for part in (batch, batch / "train") if part.is_dir()]
+    return {place.name: part for part in parts for place in part.iterdir() if _PATIENT.fullmatch(place.name)}
+
+
 def _read(table: epath.Path, split: str) -> Iterator[tables.TableRow]:
     """The rows of a table; that of the test split has fewer columns, but one of the labels at least."""
     labels = tuple(_CONCEPT_OF_LABEL)
@@ -93,16 +105,19 @@ def _read(table: epath.Path, split: str) -> Iterator[tables.TableRow]:
         yield row
 
 
-def _image_row(root: epath.Path, split: str, row: tables.TableRow) -> ImageRow:
+def _image_row(
+    root: epath.Path, batch_of: Mapping[str, epath.Path], split: str, row: tables.TableRow
+) -> ImageRow:
     match = row.match("Path", _PATH, f"of the form {_EXAMPLE}")
     if match["split"] != split:
         row.refuse("Path", f"a path in the folder {split}")
     view = row.choose(_VIEW_COLUMN, _VIEWS, "Frontal, Lateral or blank") if _VIEW_COLUMN in row else ""
+    batch = batch_of.get(match["patient"]) if split == "train" else None
     return ImageRow(
         image_id=match["image"],
         study_id=f"{match['patient']}/{match['study']}",
         patient_id=match["patient"],
-        path=f"{root}/{match['image']}",
+        path=f"{batch}/{match['image'].removeprefix('train/')}" if batch else f"{root}/{match['image']}",
         view=view or dicom.view_of_position(row.get("AP/PA", "")) or match["view"],
         labels=tables.states_in(row, _CONCEPT_OF_LABEL),
         split=split,

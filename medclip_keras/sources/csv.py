@@ -35,7 +35,7 @@ above; a blank split of a patient with several.
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from etils import epath
@@ -59,14 +59,16 @@ _SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
 _VIEWS = (
     {"": ""} | dict.fromkeys(("pa", "ap", "frontal"), "frontal") | dict.fromkeys(("ll", "lateral"), "lateral")
 )
+Reader = Callable[[epath.PathLike, str], Iterator[tables.TableRow]]
 _SECOND = re.compile(r"\.\d+$")  # Edema.1: pandas renames the second column Edema
 
 
-def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
-    """The rows that name an image."""
-    rows, splits = [], _Splits(path)
+def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[ImageRow]:
+    """The rows that name an image; `read` yields the rows of another form of table."""
+    read = read or _read
+    rows, splits, folder = [], _Splits(path), _folder_of(path)
     shared: dict[tuple[tuple[str, LabelState], ...], tables.Labels] = {}  # one dictionary for equal labels
-    for row, study in _with_studies(_read(path, "path")):
+    for row, study in _with_studies(read(path, "path")):
         labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), splits.add(row)
         name = row.image_name()
         if name:
@@ -74,7 +76,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
                 image_id=name,
                 study_id=study,
                 patient_id=row["patient_id"],
-                path=name if "://" in name else str(epath.Path(path).parent / name),
+                path=name if "://" in name else str(folder / name),
                 view=view,
                 labels=shared.setdefault(tuple(labels.items()), labels),
                 split=split,
@@ -86,20 +88,23 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         yield replace(image, view=view, split=image.split or splits.of(image.patient_id, image.number))
 
 
-def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
-    """The reports, one a study."""
-    splits, patients_of = _Splits(path), defaultdict(set)
-    for row in _read(path, "report"):  # check all rows, then read again: texts need much memory
+def report_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[ReportRow]:
+    """The reports, one a study; `read` yields the rows of another form of table."""
+    read = read or _read
+    splits, folder, patients_of = _Splits(path), _folder_of(path), defaultdict(set)
+    for row in read(path, "report"):  # check all rows, then read again: texts need much memory
         splits.add(row)
         patients_of[row.get("study_id", "")].add(row["patient_id"])
     seen = set()
-    for row, study in _with_studies(_read(path, "report")):
+    for row, study in _with_studies(read(path, "report")):
         if row["report"] and study not in seen:
             seen.add(study)
             patient, own = row["patient_id"], row.get("study_id", "")
             known = own if len(patients_of[own]) == 1 else study
             yield ReportRow(
-                report_id=known if own else f"row {row.number} of {epath.Path(path).name}",
+                report_id=known
+                if own
+                else f"row {row.number} of {epath.Path(row.table).relative_to(folder)}",
                 study_id=study,
                 patient_id=patient,
                 path=str(path),
@@ -109,14 +114,16 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
             )
 
 
-def unused_columns(path: epath.PathLike, concepts: Collection[str]) -> dict[str, int]:
+def unused_columns(
+    path: epath.PathLike, concepts: Collection[str], read: Reader | None = None
+) -> dict[str, int]:
     """Filled cells of each column that is neither the table's own nor one of the concepts.
 
     Raises:
         ValueError: a concept's cell that is no code, with its row; a column that is written like a concept.
     """
     filled: Counter[str] = Counter()
-    for number, row in enumerate(_read(path, "patient_id")):
+    for number, row in enumerate((read or _read)(path, "patient_id")):
         if not number:
             _refuse_misspelt(row, concepts)
         for column, cell in row.items():
@@ -162,7 +169,12 @@ class _Splits:
 
 def _read(path: epath.PathLike, column: str) -> Iterator[tables.TableRow]:
     """The filled rows of the table; `column` and `patient_id` must be columns of it."""
-    for number, row in enumerate(tables.read_table(path, (column, "patient_id"))):
+    return checked(tables.read_table(path, (column, "patient_id")))
+
+
+def checked(rows: Iterable[tables.TableRow]) -> Iterator[tables.TableRow]:
+    """Rows of a table; refuse misspelt columns, and a row without a patient."""
+    for number, row in enumerate(rows):
         if not number:
             _refuse_misspelt(row, CHEST21)
         if not row["patient_id"]:
@@ -185,6 +197,11 @@ def _with_studies(rows: Iterable[tables.TableRow]) -> Iterator[tuple[tables.Tabl
             repeated[study] += 1
             study += f" {repeated[study]}" if repeated[study] > 1 else ""
         yield row, f"{row['patient_id']}/{study}"
+
+
+def _folder_of(path: epath.PathLike) -> epath.Path:
+    """The folder to which a table's paths are relative."""
+    return epath.Path(path) if epath.Path(path).is_dir() else epath.Path(path).parent
 
 
 def _refuse_misspelt(row: tables.TableRow, concepts: Iterable[str]) -> None:

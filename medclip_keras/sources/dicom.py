@@ -1,15 +1,22 @@
-"""Read image files: JPEG and PNG as bytes, DICOM radiographs as pixels.
+"""DICOM radiographs: a hospital's folder without a table, and the pixels of the files of any archive.
 
-Of a DICOM header, only the elements in `_PICTURE` and `_VIEW` are parsed: no name, date or identifier.
+Layout on disk: a folder with DICOM files in it or below it, named in any way, with or without a suffix, as an
+archive exports them (DICOM PS3.10; https://dicom.nema.org/medical/dicom/current/output/html/part10.html). A
+file is an image where its Modality is CR, DX, DR, RG, OT or blank. Passed over, and counted by `passed_over`:
+other modalities (structured reports among them), DICOMDIR, and files that are neither DICOM nor named .dcm or
+.dicom.
 
-The picture is what a screen shows, by DICOM PS3.3 C.7.6.3.1.2, C.11.1 and C.11.2: stored values, modality LUT
-or rescale, VOI LUT or the first window, then MONOCHROME1 inverted; pixel padding is black. Without LUT and
-window, up to 8 stored bits keep their values, and more are stretched from the least to the greatest value in
-the picture. MIMIC-CXR-JPG also equalises histograms, so its JPG files look different from the same studies'
-DICOM files: train on one of the two.
+Of each header are read: SOPInstanceUID, the image; StudyInstanceUID, the study; PatientID, the patient;
+ViewPosition and ViewCodeSequence, the view. They are hashed like those of any private archive. Text in a
+header (ImageComments, descriptions), names and dates are not read. There are no labels: an image's come from
+its study's report, with `decode_images --reports`, for example of the source `fhir`. A file without a patient
+or a study is a bad row, for splits are made by patient; so is a copy of an image, and a file of several
+frames. Refused before any work: no folder, or one without an image.
 
-Transfer syntaxes: uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and
-high-throughput JPEG 2000.
+Pixels: the picture is what a screen shows (`dicom_picture`). MIMIC-CXR-JPG also equalises histograms, so its
+JPG files look different from the same studies' DICOM files: train on one of the two. Transfer syntaxes:
+uncompressed, deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and high-throughput JPEG
+2000.
 
 A file whose header says that words are burned into its pixels (BurnedInAnnotation YES) is refused, unless
 `decode_images --allow_annotation` accepts it: the job then sets the environment variable
@@ -17,47 +24,38 @@ MEDCLIP_ALLOW_ANNOTATION to 1 where it decodes. Other headers pass.
 """
 
 import io
+import itertools
 import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
 from etils import epath
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
+from pydicom.pixels import get_decoder
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from medclip_keras.sources import dicom_jpeg
-from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
+from medclip_keras.errors import require
+from medclip_keras.sources import dicom_picture
+from medclip_keras.sources.rows import MAX_PIXELS, BadRowError, ImageContent, ImageRow
+
+CITATION = "The user's own data."
+LICENCE = "The user's own."
+PRIVATE = True  # keys need a salt of the owner's
 
 ALLOW_ANNOTATION = "MEDCLIP_ALLOW_ANNOTATION"
 SUFFIXES = (".dcm", ".dicom")
 
-_PICTURE = (
-    "BurnedInAnnotation",
-    "PhotometricInterpretation",
-    "SamplesPerPixel",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "ModalityLUTSequence",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "VOILUTSequence",
-    "VOILUTFunction",
-    "WindowCenter",
-    "WindowWidth",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "PixelData",
-)
+_PICTURE = ("BurnedInAnnotation", *dicom_picture.ELEMENTS)
+_LONGEST_META = 4096  # bytes from a file's start that may hold its transfer syntax
+_PIECE = 2**20
+_MOST_BYTES = 3 * 2 * MAX_PIXELS  # of a deflated file: three colours of 16 bits
 _VIEW = ("ViewPosition", "ViewCodeSequence")
-_LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue, as `preprocess.images` weighs colour
+_IDENTIFIERS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", *_VIEW)
+_RADIOGRAPHS = ("CR", "DX", "DR", "RG", "OT", "")
 
 _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
     "frontal": ("AP", "PA", "antero-posterior", "postero-anterior"),
@@ -66,9 +64,25 @@ _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
 _POSITIONS = {name.lower(): view for view, names in _VIEW_OF_POSITION.items() for name in names}
 
 
+def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
+    """The radiographs in and below a folder, by the names of their files."""
+    rows = (row for row in _rows_and_others(path) if isinstance(row, ImageRow))
+    first = next(rows, None)
+    require(first is not None, "input", "a folder with DICOM radiographs in it or below it", str(path))
+    yield from itertools.chain((first,), rows)
+
+
+def passed_over(path: epath.PathLike) -> dict[str, int]:
+    """How many files of a folder are no radiographs, by their kind."""
+    return dict(Counter(other for other in _rows_and_others(path) if isinstance(other, str)))
+
+
 def read_image(row: ImageRow) -> ImageContent:
     """Read the image of a row: a JPEG or PNG file as it is, the picture of a DICOM file."""
-    return decode_file(epath.Path(row.path).read_bytes(), row.path)
+    content = decode_file(epath.Path(row.path).read_bytes(), row.path)
+    if not (row.patient_id and row.study_id):
+        raise BadRowError("the header names no patient or no study")
+    return content
 
 
 def decode_file(file_bytes: bytes, path: str = "") -> ImageContent:
@@ -100,25 +114,68 @@ def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.nda
     _refuse_other_objects(header)
     _require_decoder(header)
     try:
-        picture, white = _picture(header)  # (rows, columns) in [0, 1]
+        return dicom_picture.gray_picture(header)
+    except BadRowError:
+        raise
     except Exception as error:  # whatever decoders raise on whatever a file holds
         reason = f"the pixels of the DICOM file cannot be decoded ({type(error).__name__})"
         raise BadRowError(reason) from None
-    return np.round(picture * white).astype(np.uint16) * np.uint16(65535 // white)  # (rows, columns)
 
 
 def view_of_file(path: epath.PathLike) -> str:
     """The view in the header of a DICOM file: "frontal", "lateral", or "" if it does not say or is none."""
     with epath.Path(path).open("rb") as file:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_VIEW))
-            codes = header.get("ViewCodeSequence") or ()
-            meanings = [str(code.get("CodeMeaning", "")) for code in codes]
-            views = [view_of_position(name) for name in (str(header.get("ViewPosition") or ""), *meanings)]
-        except OSError:
-            raise
-        except Exception:  # not DICOM: decoding will say so
-            return ""
+        return _view_of_header(_read_identifiers(file, _VIEW))
+
+
+def _rows_and_others(path: epath.PathLike) -> Iterator[ImageRow | str]:
+    """A row for each radiograph below a folder, the kind of each other file."""
+    root = epath.Path(path)
+    require(root.is_dir(), "input", "a folder of DICOM files", str(path))
+    for file in _files_below(root):
+        yield _row_or_kind(file, str(file.relative_to(root)))
+
+
+def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            yield from _files_below(entry)
+        else:
+            yield entry
+
+
+def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
+    with path.open("rb") as file:
+        is_dicom = file.read(132)[128:] == b"DICM"
+        file.seek(0)
+        if path.name.upper() == "DICOMDIR" or not (is_dicom or name.lower().endswith(SUFFIXES)):
+            return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
+        header = _read_identifiers(file, _IDENTIFIERS)
+    image, study, patient, modality = (
+        str(header.get(element) or "").strip() for element in _IDENTIFIERS[: -len(_VIEW)]
+    )
+    if modality.upper() not in _RADIOGRAPHS:
+        return f"modality {modality.upper()}"
+    return ImageRow(image or name, study, patient, str(path), _view_of_header(header))
+
+
+def _read_identifiers(file: BinaryIO, elements: Sequence[str]) -> Dataset:
+    """Some elements of a header; none of a damaged one: decoding will say so."""
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(elements))
+    except OSError:
+        raise
+    except Exception:
+        return Dataset()
+
+
+def _view_of_header(header: Dataset) -> str:
+    try:
+        codes = header.get("ViewCodeSequence") or ()
+        meanings = [str(code.get("CodeMeaning", "")) for code in codes]
+        views = [view_of_position(name) for name in (str(header.get("ViewPosition") or ""), *meanings)]
+    except Exception:  # a damaged element
+        return ""
     return next(filter(None, views), "")
 
 
@@ -133,19 +190,48 @@ def view_of_position(position: str) -> str:
 
 def _read_header(file_bytes: bytes, elements: tuple[str, ...]) -> Dataset:
     try:
+        _refuse_inflation(file_bytes)
         return pydicom.dcmread(io.BytesIO(file_bytes), specific_tags=list(elements))
+    except BadRowError:
+        raise
     except Exception as error:  # a broken file may break the parser anywhere
         raise BadRowError(f"not a whole DICOM file ({type(error).__name__})") from None
+
+
+def _refuse_inflation(file_bytes: bytes) -> None:
+    """Refuse a deflated file that inflates to more than the largest picture, before it is inflated."""
+    if DeflatedExplicitVRLittleEndian.encode() not in file_bytes[:_LONGEST_META]:
+        return
+    start = 144 + int.from_bytes(file_bytes[140:144], "little")  # after preamble, prefix and group 2
+    inflating, room = zlib.decompressobj(-zlib.MAX_WBITS), _MOST_BYTES
+    for at in range(start, len(file_bytes), _PIECE):
+        piece = file_bytes[at : at + _PIECE]
+        while piece and room > 0:
+            room -= len(inflating.decompress(piece, _PIECE))
+            piece = inflating.unconsumed_tail
+    if room <= 0:
+        raise BadRowError(f"the DICOM file inflates to more than {_MOST_BYTES:,} bytes")
 
 
 def _refuse_other_objects(header: Dataset) -> None:
     if "PixelData" not in header:
         raise BadRowError("no pixels: the DICOM file is truncated or no image")
-    if int(header.get("NumberOfFrames") or 1) > 1:
+    try:
+        frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
+        num_pixels, bits = int(header.Rows) * int(header.Columns), int(header.BitsStored)
+        allocated, kind = int(header.BitsAllocated), str(header.PhotometricInterpretation)
+    except (AttributeError, TypeError, ValueError):
+        raise BadRowError("the header of the DICOM file does not describe its pixels") from None
+    if frames != 1:
         raise BadRowError("the DICOM file holds several frames, not one radiograph")
-    kind, samples = header.get("PhotometricInterpretation", ""), header.get("SamplesPerPixel", 1)
-    if kind not in ("MONOCHROME1", "MONOCHROME2") and (samples != 3 or not kind.startswith(("RGB", "YBR"))):
+    if not (kind in ("MONOCHROME1", "MONOCHROME2") and samples == 1) and not (
+        kind.startswith(("RGB", "YBR")) and samples == 3
+    ):
         raise BadRowError("the DICOM file is neither gray nor of red, green and blue")
+    if not 0 < num_pixels <= MAX_PIXELS:
+        raise BadRowError(f"the DICOM file has no pixels, or more than {MAX_PIXELS:,}")
+    if not 0 < bits <= allocated:
+        raise BadRowError("the DICOM file stores more bits than it allocates, or none")
 
 
 def _require_decoder(header: Dataset) -> None:
@@ -155,64 +241,3 @@ def _require_decoder(header: Dataset) -> None:
         raise BadRowError("the DICOM file names no transfer syntax of pictures") from None
     if not decoder.is_available:
         raise BadRowError(f"{decoder.UID.name} lacks its decoder, which `pip install medclip_keras` brings")
-
-
-def _picture(header: Dataset) -> tuple[np.ndarray, int]:
-    """The picture as (rows, columns) float in [0, 1], 0 black, and its white: 255 or 65535 levels."""
-    plugin = dicom_jpeg.PLUGIN if header.file_meta.TransferSyntaxUID in dicom_jpeg.SYNTAXES else ""
-    stored = pixel_array(header, decoding_plugin=plugin)  # colour is converted to red, green, blue
-    full_range = (0, 2**header.BitsStored - 1)
-    white = 255 if header.BitsStored <= 8 else 65535
-    if header.get("SamplesPerPixel", 1) == 3:
-        return _stretch(stored @ np.array(_LUMINANCE), *full_range), white
-    padding = _padding(stored, header)
-    values = apply_modality_lut(stored, header)
-    if header.get("VOILUTSequence") or _has_window(header):
-        white = 65535
-        picture = _stretch(apply_voi_lut(values, header), *_output_range(header))
-    elif header.BitsStored <= 8 and np.array_equal(values, stored) and not header.PixelRepresentation:
-        picture = _stretch(values, *full_range)
-    else:
-        white = 65535
-        seen = values[~padding]
-        picture = _stretch(values, seen.min(), seen.max()) if seen.size else np.zeros(values.shape)
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        picture = 1.0 - picture
-    return np.where(padding, 0.0, picture), white
-
-
-def _stretch(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Map black to 0 and white to 1, also if black is the greater value; a constant picture becomes black."""
-    if black == white:
-        return np.zeros(values.shape)
-    return np.clip((values.astype(np.float64) - black) / (float(white) - float(black)), 0.0, 1.0)
-
-
-def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Mask of the padding: values from PixelPaddingValue to PixelPaddingRangeLimit, if any."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    limit = header.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else limit))
-    return (stored >= low) & (stored <= high)
-
-
-def _has_window(header: Dataset) -> bool:
-    """Whether the header has a usable window; some devices write a width of 0."""
-    if header.get("WindowCenter") in (None, "") or header.get("WindowWidth") in (None, ""):
-        return False
-    exact = str(header.get("VOILUTFunction") or "LINEAR").upper() != "LINEAR"
-    width = float(np.atleast_1d(header.WindowWidth)[0])
-    return width > 0 if exact else width >= 1
-
-
-def _output_range(header: Dataset) -> tuple[float, float]:
-    """The values of black and white after `apply_voi_lut`."""
-    if header.get("VOILUTSequence"):
-        num_entries, first, _ = header.VOILUTSequence[0].LUTDescriptor
-        outputs = apply_voi_lut(np.arange(first, first + (num_entries or 2**16)), header)
-        return outputs.min(), outputs.max()
-    with np.errstate(over="ignore"):  # the sigmoid's exponential
-        black, white = apply_voi_lut(np.array([-1e9, 1e9]), header)
-    return black, white

@@ -34,7 +34,7 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
         pydicom converts them.
 
     Raises:
-        ValueError: the picture is cut short, or of another size than the header says.
+        ValueError: the picture is cut short.
         imagecodecs.Jpeg8Error: no JPEG file.
     """
     from imagecodecs import jpeg8_decode  # here: few files need it
@@ -43,8 +43,6 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
         raise ValueError("the JPEG picture is cut short")
     colours = "RGB" if runner.samples_per_pixel == 3 else "GRAYSCALE"
     picture = jpeg8_decode(frame, colorspace=colours, outcolorspace=colours)  # the same twice: no conversion
-    if picture.shape[:2] != (runner.rows, runner.columns):
-        raise ValueError("the JPEG picture is of another size than the header says")
     runner.set_option("bits_allocated", 8 * picture.dtype.itemsize)
     runner.set_option("planar_configuration", 0)
     return picture.tobytes()

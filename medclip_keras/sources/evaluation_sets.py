@@ -17,7 +17,8 @@ The choice. An image is drawn by SHA-256 of its identifier under a fixed salt, a
 no state, no seed, the same images on every machine and in whatever order the rows come. Test is filled first,
 in it the scarcest class first; no patient of test is in train. Test must be full; where there are too few
 images for train, the set has none. Take all the set's patients out of what a model is trained on
-(`--hold_out`).
+(`--hold_out`), also where that is another archive of the same patients: `chexpert_plus` for sets of
+CheXpert's images, `r2gen` for those of MIMIC-CXR's.
 
 5x200: frontal images of the archive's training split (or of no split) that are positive for one of CheXpert's
 five competition findings and negative or blank for the other four; one that is uncertain for any of the five
@@ -166,7 +167,8 @@ def category_of_8x200(row: ImageRow) -> str:
 
 def _five_by_200(name: str, source: str, class_of: Callable[[ImageRow], str], citation: str) -> EvaluationSet:
     sizes = {"test": (200,) * 5, "train": (200,) * 5}
-    return EvaluationSet(name, source, class_of, COMPETITION_FINDINGS, sizes, True, (source,), citation)
+    patients_of = _PATIENTS_OF[source]
+    return EvaluationSet(name, source, class_of, COMPETITION_FINDINGS, sizes, True, patients_of, citation)
 
 
 def _two_classes(
@@ -177,6 +179,11 @@ def _two_classes(
     return EvaluationSet(name, patients_of[0], class_of, classes, sizes, False, patients_of, _MEDCLIP)
 
 
+# Sources with the same patients under the same identifiers.
+_PATIENTS_OF = {
+    "chexpert": ("chexpert", "chexpert_plus"),
+    "mimic_cxr": ("mimic_cxr", "mimic_cxr_test", "r2gen"),
+}
 _SIZES_OF_RSNA = {"test": (1769, 1769), "train": (4243, 4243)}
 _SIZES_OF_COVID = {"test": (1470, 1530), "train": (411, 1751)}
 _SETS = (
@@ -194,7 +201,7 @@ _SETS = (
         classes=CATEGORIES,
         sizes={},
         one_a_patient=False,
-        patients_of=("convirt_8x200", "chexpert"),
+        patients_of=("convirt_8x200", *_PATIENTS_OF["chexpert"]),
         citation="Zhang et al., Contrastive learning of medical visual representations, MLHC 2022",
     ),
 )

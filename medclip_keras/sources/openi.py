@@ -13,15 +13,18 @@ The images are those in the folder, or, where that table is there, those that it
 (Frontal or Lateral). The table is Kaggle's
 (https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university), and so are the file names
 `1_IM-0001-3001.dcm.png` in `images/images_normalized/`, which are read as well. Without it no view is
-known, and about half of the images are lateral.
+known, and about half of the images are lateral. Kaggle's reports are a table too, which is read where there
+are no XML files:
+    indiana_reports.csv                         uid, …, indication, comparison, findings, impression
 
-Counts of the release (https://openi.nlm.nih.gov/faq): 3,955 reports, 7,470 images. It names no patients:
+Counts of the release (https://openi.nlm.nih.gov/faq): 3,955 reports, 7,470 images; at Kaggle 3,851 reports,
+7,466 images in the table. It names no patients:
 each report counts as a patient of its own, with its images. It has no labels of ours: a report's come from
 its text, an image's from its report, with `decode_images --reports`. torchxrayvision (Openi_Dataset in
 https://github.com/mlmed/torchxrayvision/blob/main/torchxrayvision/datasets.py) reads the same XML.
 
 Refused before any work: a folder or archive without such files; a table without its columns, with another
-projection, or that names a file twice.
+projection, or that names a file or a report twice.
 """
 
 import itertools
@@ -34,7 +37,7 @@ from etils import epath
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section
-from medclip_keras.sources import dicom
+from medclip_keras.sources import dicom, sectioned_reports
 from medclip_keras.sources.files import is_hidden
 from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
 from medclip_keras.sources.tables import read_table, require_distinct
@@ -49,6 +52,8 @@ read_image = dicom.read_image  # PNG files
 
 ARCHIVE = "NLMCXR_reports.tgz"
 TABLE = "indiana_projections.csv"
+REPORT_TABLE = "indiana_reports.csv"
+PARTS = ("comparison", "indication", "findings", "impression")
 IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images", ".")
 
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
@@ -65,7 +70,8 @@ def report_rows(path: str) -> Iterator[ReportRow]:
     elif (root / ARCHIVE).is_file() and not (root / "ecgen-radiology").is_dir():
         rows = _archive_rows(root / ARCHIVE)
     elif root.is_dir():
-        rows = _folder_rows(root)
+        files = _report_files(root)
+        rows = (_row(file.name, str(file), None) for file in files) if files else _report_table_rows(root)
     else:
         advice = "Download it from https://openi.nlm.nih.gov/faq."
         raise refusal("input", "NLMCXR_reports.tgz or a folder of its XML files", str(path), advice)
@@ -79,6 +85,8 @@ def report_rows(path: str) -> Iterator[ReportRow]:
 def read_report(row: ReportRow) -> tuple[Section, ...]:
     """The labelled parts of a report that hold text; BadRowError for a damaged file or one without parts."""
     content = row.content
+    if row.path.endswith(REPORT_TABLE):
+        return sectioned_reports.read_report(row)
     if content is None:
         try:
             content = epath.Path(row.path).read_bytes()
@@ -151,12 +159,21 @@ def _archive_rows(archive: epath.Path) -> Iterator[ReportRow]:
         raise refusal("input", "a complete tar archive", received, "Download it again.") from None
 
 
-def _folder_rows(folder: epath.Path) -> Iterator[ReportRow]:
+def _report_files(folder: epath.Path) -> list[epath.Path]:
     nested = folder / "ecgen-radiology"
     found = (nested if nested.is_dir() else folder).glob("*.xml")
     files = [file for file in found if not is_hidden(file.name)]
-    for file in sorted(files, key=lambda file: (len(file.name), file.name)):
-        yield _row(file.name, str(file), None)
+    return sorted(files, key=lambda file: (len(file.name), file.name))
+
+
+def _report_table_rows(folder: epath.Path) -> Iterator[ReportRow]:
+    """The reports of Kaggle's table, if it is there."""
+    table = folder / REPORT_TABLE
+    rows = list(read_table(table, ("uid", *PARTS))) if table.is_file() else []
+    require_distinct((row["uid"] for row in rows), "uid", table)
+    for row in rows:
+        content = sectioned_reports.pack((part, row[part]) for part in PARTS) or sectioned_reports.NO_PARTS
+        yield _row(row["uid"], str(table), content)
 
 
 def _row(name: str, path: str, content: bytes | None) -> ReportRow:

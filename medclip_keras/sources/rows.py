@@ -7,6 +7,10 @@ import numpy as np
 
 from medclip_keras.knowledge.states import LabelState
 
+MAX_PIXELS = (
+    2**26
+)  # of an image: film of 14 x 17 inches at 50 µm has 61 million, a detector at most 30 million
+MAX_SIDE = 65535  # pixels: the longest that JPEG and DICOM can say
 ImageContent = bytes | np.ndarray  # a JPEG or PNG file, or (rows, columns) uint16 pixels, 65535 white
 
 

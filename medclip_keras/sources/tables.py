@@ -5,15 +5,15 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from etils import epath
 
 from medclip_keras.errors import near_names, refusal, require
-from medclip_keras.knowledge.label_names import concept_of_label, labels_of
+from medclip_keras.knowledge.label_names import concept_of_label, concepts_above, labels_of
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.sources import files
+from medclip_keras.sources import files, parquet_files, spreadsheets
 
 csv.field_size_limit(1 << 30)  # a cell may hold a report of any length
 
@@ -46,17 +46,18 @@ class TableRow(dict[str, str]):
 
     Attributes:
         number: of the row; the first row after the header is row 1.
+        table: the path of its table.
     """
 
     def __init__(self, cells: Iterable[tuple[str, str]], number: int, table: epath.PathLike, line: int = 0):
         super().__init__(cells)
-        self.number, self._table, self._line = number, table, line or number + 1
+        self.number, self.table, self._line = number, table, line or number + 1
 
     @property
     def place(self) -> str:
         """The row's number and its table, and its line where blank lines or line breaks come before it."""
         line = "" if self._line == self.number + 1 else f", line {self._line}"
-        return f"row {self.number} of {self._table}{line}"
+        return f"row {self.number} of {self.table}{line}"
 
     def refuse(self, column: str, requirement: str, advice: str = "") -> NoReturn:
         """Raise the error sentence for a cell, without its content."""
@@ -91,7 +92,8 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
 
     Args:
         path: a file of values with a header, separated by commas, semicolons or tabs, UTF-8 with or without a
-            byte-order mark, lines with any ends; as it is, or compressed: `.csv.gz`, `.csv.zip`.
+            byte-order mark, lines with any ends; as it is, or compressed: `.csv.gz`, `.csv.zip`. Or a
+            `.parquet` table, or the first sheet of an `.xlsx` workbook.
         columns: the columns that must be there.
 
     Raises:
@@ -99,11 +101,7 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
             a line that is not UTF-8; a row that ends before one of the columns or has more cells than the
             header; a quotation mark that is not closed; a compressed file that is damaged or locked.
     """
-    lines = files.read_lines(epath.Path(path))
-    blank_or_header = [*_until_filled(lines)]
-    delimiter = max(",;\t", key=blank_or_header[-1].count) if blank_or_header else ","
-    reader = csv.reader(itertools.chain(blank_or_header, lines), delimiter=delimiter, strict=True)
-    numbered = _numbered_cells(reader, path)
+    numbered = _reader_of(path)(epath.Path(path))
     header = next(numbered, (0, 0, []))[2]
     require_columns(header, columns, str(path))
     repeated = [name for name in header if name and header.count(name) > 1]
@@ -119,6 +117,20 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
         for k in identifiers:
             row[header[k]] = _identifier_in(row, header[k])
         yield row
+
+
+def _reader_of(path: epath.PathLike) -> Callable[[epath.Path], Iterator[tuple[int, int, list[str]]]]:
+    """What reads a file's cells, by the end of its name."""
+    kinds = (parquet_files, spreadsheets)
+    return next((kind.numbered_cells for kind in kinds if str(path).endswith(kind.SUFFIX)), _text_cells)
+
+
+def _text_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
+    lines = files.read_lines(path)
+    blank_or_header = [*_until_filled(lines)]
+    delimiter = max(",;\t", key=blank_or_header[-1].count) if blank_or_header else ","
+    reader = csv.reader(itertools.chain(blank_or_header, lines), delimiter=delimiter, strict=True)
+    return _numbered_cells(reader, path)
 
 
 def _until_filled(lines: Iterator[str]) -> Iterator[str]:
@@ -279,3 +291,29 @@ def states_of(dataset: str, positive: Iterable[str], negative: Iterable[str]) ->
     concepts = concepts_of(dataset)
     states = dict.fromkeys((concepts[label] for label in positive), LabelState.POSITIVE)
     return states | dict.fromkeys((concepts[label] for label in negative), LabelState.NEGATIVE)
+
+
+# Of several states of one concept, the first one counts.
+_PRECEDENCE = (LabelState.POSITIVE, LabelState.UNCERTAIN, LabelState.NEGATIVE, LabelState.NOT_MENTIONED)
+
+
+def concept_states(dataset: str, states: Mapping[str, LabelState]) -> Labels:
+    """The states of a data set's labels by concept, and of the wider concepts without a label of their own.
+
+    Several labels of a concept: positive before uncertain before negative. A wider concept, such as Fracture,
+    is positive or uncertain where a narrower one is.
+
+    >>> states = {"clavicle fracture": LabelState.POSITIVE, "unchanged": LabelState.POSITIVE}
+    >>> {concept: state.name for concept, state in concept_states("padchest", states).items()}
+    {'Clavicle Fracture': 'POSITIVE', 'Fracture': 'POSITIVE'}
+    """
+    own: Labels = {}
+    for label, state in states.items():
+        concept = concept_of_label(dataset, label)
+        if concept is not None:
+            own[concept] = min(state, own.get(concept, state), key=_PRECEDENCE.index)
+    wider: Labels = {}
+    for concept, state in own.items():
+        for above in concepts_above(concept) if state in _PRECEDENCE[:2] else ():
+            wider[above] = min(state, wider.get(above, state), key=_PRECEDENCE.index)
+    return own | {concept: state for concept, state in wider.items() if concept not in own}

@@ -24,7 +24,7 @@ def test_every_row_has_a_concept_of_thorax_or_a_reason():
 
 def test_labels_of_chexpert_and_nih_are_complete():
     chexpert, nih = load_table("chexpert14").names, labels_of("nih_chestxray14")
-    for dataset in ("chexpert", "mimic_cxr", "convirt_8x200"):
+    for dataset in ("chexpert", "mimic_cxr", "convirt_8x200", "chexpert_plus", "brax"):
         assert {label: concept_of_label(dataset, label) for label in labels_of(dataset)} == dict(
             zip(chexpert, chexpert, strict=True)
         )
@@ -63,6 +63,11 @@ def test_labels_of_chexpert_and_nih_are_complete():
         ("kermany", "PNEUMONIA", "Pneumonia"),
         ("kermany", "virus", "Viral Pneumonia"),
         ("mura", "positive", None),
+        ("mimic_cxr_test", "Airspace Opacity", "Lung Opacity"),
+        ("vindr_cxr", "Nodule/Mass", "Lung Lesion"),
+        ("vindr_cxr", "ILD", "Interstitial Pattern"),
+        ("vindr_cxr", "Other diseases", None),
+        ("siim_acr", "EncodedPixels", "Pneumothorax"),
     ],
 )
 def test_concept_of_label(dataset, label, concept):
@@ -127,5 +132,5 @@ def test_padchest_labels_map_to_the_concept_with_their_cui(medclip_data):
 
 
 def test_every_data_set_has_labels():
-    assert len(datasets()) == 10
+    assert len(datasets()) == 15
     assert all(labels_of(dataset) for dataset in datasets())

@@ -13,7 +13,7 @@ from medclip_keras.knowledge.render import highlight, render_page
 from medclip_keras.knowledge.sections import Section, split_sections
 
 REPORT = """INDICATION: <script>alert("1")</script> & cough.
-FINDINGS: The heart is enlarged. No <b>effusion</b>, "edema" or $pneumothorax seen.
+FINDINGS: The heart is enlarged. No <q>effusion</q>, "edema" or $pneumothorax seen.
 Possible nodule < 3 mm. Previously seen consolidation has resolved."""
 
 
@@ -60,7 +60,7 @@ def test_page_contains_the_report_once_and_escaped(report):
     page = Elements(render_page(report))
     said = "".join(section.text for section in report.sections)
     assert page.text("medclip-report") == said
-    assert "<b>effusion</b>" in said
+    assert "<q>effusion</q>" in said
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 1  # the page's own
     assert tags.count("b") == 1  # of the page's own note
@@ -90,7 +90,7 @@ def test_every_mention_has_keyboard_focus_and_a_label(report):
     assert len(marks) == 6
     label = next(attrs["aria-label"] for attrs in marks if "m3" in attrs["class"].split())
     assert label.startswith(
-        '3 Edema (C0034063): negative cue: no reaches: <b>effusion</b>, "edema" or $pneumothorax'
+        '3 Edema (C0034063): negative cue: no reaches: <q>effusion</q>, "edema" or $pneumothorax'
     )
     assert "rule: Edema" in label
     for number in range(1, 7):

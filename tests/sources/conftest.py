@@ -1,6 +1,11 @@
-"""What tests of the data sets share: small image files, and the job's decoding of what a source names."""
+"""What tests of the data sets share: small image files, and the job's decoding of what a source names.
+
+`dicom_files` is imported by the tests here.
+"""
 
 import io
+import pathlib
+import sys
 
 import numpy as np
 import PIL.Image
@@ -8,6 +13,8 @@ import pydicom
 import pytest
 
 from medclip_keras.sources.rows import ImageRow
+
+sys.path.append(str(pathlib.Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """CheXpert: paths to patients and studies, codes, views, and the tables' split."""
 
+import dataclasses
 import gzip
+import pathlib
 
 import pytest
 
@@ -123,3 +125,23 @@ def test_missing_tables_and_two_releases_are_refused(archive, tmp_path):
         next(chexpert.image_rows(archive))
     with pytest.raises(ValueError, match="`input` must be a folder"):
         next(chexpert.image_rows(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_the_download_in_batches_is_read_as_it_is(archive, inside):
+    """Of one folder with the batches, or of the batch with the tables; a merged one is read as ever."""
+    merged = list(chexpert.image_rows(archive))
+    tables = archive.parent / "CheXpert-v1.0 batch 1 (validate & csv)"
+    archive.rename(tables)
+    for number, patient in enumerate(("patient00001", "patient00002"), 1):
+        batch = archive.parent / f"CheXpert-v1.0 batch {number + 1} (train {number})" / inside
+        batch.mkdir(parents=True)
+        (tables / "train" / patient).rename(batch / patient)
+    (tables / "train").rmdir()
+    for path in (archive.parent, tables):
+        rows = list(chexpert.image_rows(path))
+        assert all(pathlib.Path(row.path).is_file() for row in rows)
+        assert [dataclasses.replace(row, path="") for row in rows] == [
+            dataclasses.replace(row, path="") for row in merged
+        ]
+    assert rows[0].path.startswith(str(archive.parent / "CheXpert-v1.0 batch 2 (train 1)" / inside))

@@ -229,7 +229,7 @@ def test_a_row_without_text_is_a_bad_row():
         ),
         (
             "path,patient_id,Edema,Edema.1\na.png,p,1,0\n",
-            "must be different from the column 'Edema'",
+            r"`column` must be different from the column 'Edema'",
         ),
         ("path,patient_id\na.png,1.23457E+11\n", r"`patient_id` must be written with all .*'row 1 of"),
         ("path,patient_id\na.png,p\nC:\\a.png,p\n", r"`path` must be a path without a drive.*'row 2 of"),

@@ -117,6 +117,24 @@ def write_layout(folder, image_file):
     return root
 
 
+KAGGLE_REPORTS = """uid,MeSH,Problems,image,indication,comparison,findings,impression
+10,Cardiomegaly/mild,Cardiomegaly,Xray Chest PA,XXXX pain,None.,The heart is large.,Big heart.
+2,normal,normal,PA,,,,
+1,normal,normal,PA,,,Clear lungs.,
+"""
+
+
+def write_kaggle_layout(folder, image_file):
+    """Kaggle's copy: two tables and images under its names."""
+    root = folder / "kaggle"
+    (root / "images" / "images_normalized").mkdir(parents=True)
+    for seed, name in enumerate(re.findall(r"[^,]+\.dcm\.png", PROJECTIONS)):
+        (root / "images" / "images_normalized" / name).write_bytes(image_file(seed))
+    (root / openi.TABLE).write_text(PROJECTIONS)
+    (root / openi.REPORT_TABLE).write_text(KAGGLE_REPORTS)
+    return root
+
+
 TABLE = openi.TABLE
 DAMAGED = {
     write_layout: [
@@ -124,7 +142,11 @@ DAMAGED = {
         (TABLE, lambda t: t.replace("Lateral", "Oblique"), "`projection` must be Frontal .*row 1 of"),
         (TABLE, lambda t: t.replace("10_IM-0002", "ten"), "`filename` must be a name such .*row 3 of"),
         (TABLE, lambda t: t + "2,CXR2_IM-0652-2001.png,Frontal", "`filename` .*row 4, which repeats row 1"),
-    ]
+    ],
+    write_kaggle_layout: [
+        (TABLE, lambda t: t.replace("filename", "file"), "`filename` must be a column of"),
+        (TABLE, lambda t: t + t.split("\n")[2], "`filename` .*row 4, which repeats row 2"),
+    ],
 }
 
 
@@ -178,3 +200,47 @@ def test_real_reports_name_images_as_the_files_are_called(medclip_data):
     for row in list(openi.report_rows(archive))[::50]:
         for name in re.findall(r'<parentImage id="([^"]+)"', row.content.decode()):
             assert f"CXR{openi._IMAGE.fullmatch(f'{name}.png')['report']}" == row.study_id
+
+
+def test_kaggles_table_of_reports_is_read_without_xml(tmp_path, image_file):
+    root = write_kaggle_layout(tmp_path, image_file)
+    rows = list(openi.report_rows(root))
+    assert [(row.report_id, row.patient_id) for row in rows] == [(f"CXR{k}", f"CXR{k}") for k in (10, 2, 1)]
+    assert {row.study_id for row in rows} == {row.study_id for row in openi.image_rows(root)}
+    assert [openi.read_report(row) for row in rows] == [
+        (
+            Section("comparison", "None."),
+            Section("indication", "XXXX pain"),
+            Section("findings", "The heart is large."),
+            Section("impression", "Big heart."),
+        ),
+        (),
+        (Section("findings", "Clear lungs."),),
+    ]
+    (root / "ecgen-radiology").mkdir()
+    (root / "ecgen-radiology" / "7.xml").write_bytes(report())
+    assert [row.report_id for row in openi.report_rows(root)] == ["CXR7"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda t: t.replace("uid,", "id,"), "`uid` must be a column of .*indiana_reports"),
+        (
+            lambda t: t.replace("impression", "Impression", 1),
+            "`impression` must be a column .*names: Impression",
+        ),
+        (lambda t: t + "10,,,,,,Twice.,\n", "`uid` must be different .*'row 4, which repeats row 1'"),
+        (
+            lambda t: t.replace(",Clear lungs.,", ',"Clear lungs.,'),
+            "`input` must be a table with closed quotation",
+        ),
+        (lambda t: t.partition("\n")[0] + "\n", "`input` must be an archive or folder with files such as"),
+    ],
+)
+def test_a_damaged_table_of_reports_is_refused(tmp_path, image_file, damage, sentence):
+    root = write_kaggle_layout(tmp_path, image_file)
+    (root / openi.REPORT_TABLE).write_text(damage(KAGGLE_REPORTS))
+    with pytest.raises(ValueError, match=sentence) as error:
+        next(openi.report_rows(root))
+    assert "lungs" not in str(error.value)

@@ -17,6 +17,11 @@ def test_every_source_says_what_it_is_and_reads_something(name):
     assert images or reports
 
 
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"csv", "phantom", "table"}))
+def test_the_documentation_says_where_to_download(name):
+    assert "https://" in get_source(name).__doc__
+
+
 def test_get_source_names_the_near_ones():
     with pytest.raises(ValueError, match=r"`source` must be one of .*'kermani'\. Near names: kermany\."):
         get_source("kermani")

@@ -168,6 +168,21 @@ def test_interrupt_of_a_step_is_a_keyboard_interrupt():
         _ = pipeline | beam.Create([1]) | beam.Map(stop)
 
 
+def test_help_of_a_source_says_what_to_download(capsys):
+    parser = new_parser("beam_jobs.label_reports", "Reports.", JobOptions)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--source", "padchest", "--help"])
+    assert stopped.value.code == 0
+    assert "https://bimcv.cipf.es/bimcv-projects/padchest/" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "bimcv" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--source", "padchests", "-h"])
+    assert stopped.value.code == 2
+    assert "Near names: padchest." in capsys.readouterr().err
+
+
 def test_command_line_refuses_invalid_fractions(capsys):
     with pytest.raises(SystemExit):
         new_parser("job", "Does.", JobOptions).parse_args(

@@ -1,0 +1,118 @@
+"""Candidates: the matches of a table's aliases in a sentence, and which of them is read.
+
+Parts of an alias are combined where they stand close together; of overlapping candidates the longest wins.
+"""
+
+import bisect
+import itertools
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
+
+MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
+_MAX_SPAN = 60  # words between two parts in a list of organs
+_COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
+_APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A match of an alias: words[start:end]; `parts` are the spans of its parts."""
+
+    concept: int
+    role: str
+    start: int
+    end: int
+    parts: tuple[Span, ...]
+    rule: str
+
+
+def combine(
+    position: int, alias: Alias, found: Mapping[int, list[Span]], words: list[str], lists: frozenset[str]
+) -> Iterator[Candidate]:
+    """Candidates of an alias with several parts: in any order, close together, in one clause."""
+    others = [sorted(found[number]) for number in range(1, len(alias.parts))]
+    for first in found[0]:
+        near = (_nearby(first, spans) for spans in others)
+        for spans in itertools.product((first,), *near):
+            ordered = sorted(spans)
+            pairs = list(itertools.pairwise(ordered))
+            apart = any(left[1] > right[0] for left, right in pairs)
+            gaps = () if apart else [_gap(words[left[1] : right[0]]) for left, right in pairs]
+            joined = _is_list(words, ordered, spans, lists) if alias.listed else all(map(_is_close, gaps))
+            if apart or not joined:
+                continue
+            yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+
+
+def _nearby(span: Span, spans: list[Span]) -> list[Span]:
+    """Of spans in text order those around another one."""
+    first = bisect.bisect_left(spans, (span[0] - _MAX_SPAN, 0))
+    return spans[first : bisect.bisect_right(spans, (span[1] + _MAX_SPAN, 0))]
+
+
+def _is_close(gap: list[str]) -> bool:
+    """Whether the words between two parts leave them in one clause."""
+    return len(gap) <= MAX_GAP and _APART.isdisjoint(gap)
+
+
+def _is_list(words: list[str], ordered: list[Span], spans: tuple[Span, ...], lists: frozenset[str]) -> bool:
+    """Whether a list of organs, alone, joins an organ and what is said of it.
+
+    "Heart and lungs are normal", "normal heart and lungs"; but not "enlarged heart, normal lungs", nor "heart
+    normal, lungs hyperinflated".
+    """
+    (start, end), (after, _) = ordered
+    gap = words[end:after]
+    if not all(word in lists or word[0].isdigit() for word in gap):
+        return False
+    if ordered[0] == spans[0]:
+        return gap[-1:] not in ([","], ["and"]) or words[after] in ("not", "within")
+    return start == 0 or words[start - 1] in (",", "and", "the") or words[start - 1] not in lists
+
+
+def _gap(between: list[str]) -> list[str]:
+    """The words between two parts, without a phrase in commas: "the heart, on both views, is enlarged"."""
+    if between[:1] == [","] and between.count(",") == 2:
+        closing = between.index(",", 1)
+        if between[closing + 1 :] and between[closing + 1] in _COPULAS:
+            return between[closing + 1 :]
+    return between
+
+
+def best_readings(candidates: list[Candidate]) -> list[Candidate]:
+    """Drop excluded candidates and those covered by a longer candidate."""
+    if len(candidates) < 2:
+        return [c for c in candidates if c.role != EXCLUDED]
+    ordered = sorted(candidates, key=operator.attrgetter("start"))
+    starts = [c.start for c in ordered]
+    longest = max(c.end - c.start for c in candidates)
+    return [
+        c
+        for c in candidates
+        if c.role != EXCLUDED
+        and not any(
+            _explains(other, c)
+            for other in ordered[
+                bisect.bisect_left(starts, c.end - longest) : bisect.bisect_right(starts, c.start)
+            ]
+        )
+    ]
+
+
+def _explains(longer: Candidate, shorter: Candidate) -> bool:
+    """Whether `longer` covers the words of `shorter`."""
+    if longer is shorter:
+        return False
+    same = longer.concept == shorter.concept
+    if longer.role in (EXCLUDED, OPEN) and not same:
+        return False
+    if same and longer.start <= shorter.start and shorter.end <= longer.end:
+        wider = longer.end - longer.start > shorter.end - shorter.start
+        return wider or (longer.role, longer.rule) < (shorter.role, shorter.rule)
+    return any(
+        start <= shorter.start and shorter.end <= end and end - start > shorter.end - shorter.start
+        for start, end in longer.parts
+    )
