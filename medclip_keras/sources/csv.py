@@ -128,7 +128,7 @@ def unused_columns(
             _refuse_misspelt(row, concepts)
         for column, cell in row.items():
             if column in concepts:
-                tables.state_of_code(cell, column, row.place)
+                tables.state_in(row, column)
             elif cell and column not in OWN_COLUMNS:
                 filled[column] += 1
     return dict(filled)
@@ -217,19 +217,19 @@ def _refuse_misspelt(row: tables.TableRow, concepts: Iterable[str]) -> None:
 
 def _labels(row: tables.TableRow) -> tables.Labels:
     """States by column; a column that is no concept of chest21 counts in the rows with a code in it."""
-    labels = {}
-    for column, code in row.items():
-        if column in CHEST21:
-            labels[column] = tables.state_of_code(code, column, row.place)
-        elif column not in OWN_COLUMNS and code and tables.plain_code(code) in tables.STATE_OF_CODE:
-            labels[column] = tables.state_of_code(code, column)
-    return labels
+    return {
+        column: tables.state_in(row, column)
+        for column, code in row.items()
+        if column in CHEST21
+        or (code and column not in OWN_COLUMNS and tables.plain_code(code) in tables.STATE_OF_CODE)
+    }
 
 
 def _choose(known: Mapping[str, str], row: tables.TableRow, column: str) -> str:
     value = row.get(column, "").lower()
-    form = f"one of {', '.join(filter(None, known))} or blank"
-    require(value in known, column, form, value, f"It is {row.place}.")
+    if value not in known:
+        form = f"one of {', '.join(filter(None, known))} or blank"
+        raise refusal(column, form, value, f"It is {row.place}.")
     return known[value]
 
 

@@ -73,8 +73,8 @@ def read_lines(path: epath.Path) -> Iterator[str]:
     require(path.is_file(), "input", "a table of comma-separated values", str(path), "There is no such file.")
     with _open(path) as file:
         for number, line in enumerate(file, 1):
-            what = foreign_content(line) if number == 1 else ""
-            require(not what, "input", "a table of comma-separated values", f"{path}, which is {what}")
+            if number == 1 and (what := foreign_content(line)):
+                raise refusal("input", "a table of comma-separated values", f"{path}, which is {what}")
             text = _decode(line, number, path).lstrip("\ufeff")
             if b"\r" in line[:-2]:
                 yield from _AFTER_CR.split(text)
