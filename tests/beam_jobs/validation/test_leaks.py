@@ -12,6 +12,7 @@ from beam_jobs.validation import leaks
 from beam_jobs.validation.marks import MARK, SIDE, reduce
 from medclip_keras import fit
 from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.sources import patients_of
 from medclip_keras.training import train as training
 
 from . import validation_data as data
@@ -124,6 +125,11 @@ def test_folders_of_other_keys_are_compared_by_their_pictures_alone(table, tmp_p
     namespaces = iter("xy")
     monkeypatch.setattr("beam_jobs.validation.marks.patients_of", lambda _: next(namespaces))
     assert [name for name, _ in validate_records.compare(outputs)] == ["image_in_two_splits"]
+
+
+def test_all_sources_of_own_data_name_the_same_patients():
+    assert patients_of("csv") == patients_of("table")
+    assert patients_of("chexpert") == patients_of("chexpert_plus") != patients_of("mura")
 
 
 def test_a_folder_with_a_pattern_for_a_name_is_read(table, tmp_path):
