@@ -14,6 +14,7 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override
+from medclip_keras.errors import require_no_pattern
 from medclip_keras.locks import sole_writer
 from medclip_keras.runs import RUNS, get_run
 
@@ -48,6 +49,7 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
+    require_no_pattern("--workdir", workdir)
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
-from medclip_keras.errors import require
+from medclip_keras.errors import require, require_no_pattern
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import versions
 from medclip_keras.runs import RUNS, get_run
@@ -81,6 +81,7 @@ class Pipeline:
         Raises:
             ValueError: an unknown stage, a missing archive; before any work.
         """
+        require_no_pattern("--workdir", self.workdir)
         require(until in ("", *KINDS), "--until", f"one of {', '.join(KINDS)}", until)
         wanted = KINDS[: KINDS.index(until) + 1] if until else KINDS
         raw = self._find_raw()

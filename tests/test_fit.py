@@ -96,6 +96,13 @@ def test_wrong_arguments_get_a_sentence_before_any_work(arguments, sentence, cap
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--images", "nowhere"]])
+def test_a_workdir_that_tensorflow_takes_for_a_pattern_is_refused(arguments, capsys, tmp_path):
+    assert fit.main([*arguments, "--workdir", str(tmp_path / "run [1]")]) == 1
+    assert "`--workdir` must be a path without [, *, ?" in capsys.readouterr().err
+    assert not (tmp_path / "run [1]").exists()
+
+
 def test_real_data_that_is_not_named_gets_a_sentence(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("MEDCLIP_DATA", raising=False)
     assert fit.main(["--run", "real_unpaired_64px", "--workdir", str(tmp_path / "run")]) == 1

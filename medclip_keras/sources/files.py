@@ -137,6 +137,8 @@ def is_hidden(name: str) -> bool:
 
 
 def _decode(line: bytes, number: int, path: epath.Path) -> str:
+    if b"\0" in line:
+        raise refusal("input", "text without NUL characters", f"line {number} of {path}", "Save it anew.")
     try:
         return line.decode()
     except UnicodeDecodeError as error:
