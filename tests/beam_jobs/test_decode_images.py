@@ -18,7 +18,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import decode_images, label_reports
 from beam_jobs.dataset.options import pipeline_options
-from beam_jobs.dataset.sharding import MakeShards, key_row
+from beam_jobs.dataset.sharding import KeyedRow, MakeShards
 from beam_jobs.decode_images import DecodeImage, DecodeOptions
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
@@ -127,22 +127,21 @@ def test_a_photograph_on_its_side_is_stored_upright(concepts, monkeypatch):
     photograph = io.BytesIO()
     PIL.Image.fromarray(PIXELS[0]).save(photograph, "jpeg", quality=100, subsampling=0, exif=exif)
     monkeypatch.setitem(FILES, "e", photograph.getvalue())
-    (record,) = made_of(concepts, "e")
-    difference = record.record["image"][..., 0].astype(int) - np.rot90(PIXELS[0], -1)
+    outcome = made_of(concepts, "e")
+    difference = outcome.record["image"][..., 0].astype(int) - np.rot90(PIXELS[0], -1)
     assert np.abs(difference).max() <= 4
 
 
-def made_of(concepts, *names):
-    make = DecodeImage(read_file, load_table(concepts), 16)
-    options = DecodeOptions(source="small", input=".", output="out", image_size=16)
-    return [make(key_row(ImageRow(name, "s", "p", name), options)) for name in names]
+def made_of(concepts, name):
+    row = ImageRow(name, "s", "p", name)
+    return DecodeImage(read_file, load_table(concepts), 16)(KeyedRow(name, name, "s", "p", "test", row))
 
 
 @pytest.mark.parametrize(("bits", "counted"), [(12, True), (14, True), (15, False), (16, False)])
 def test_pictures_of_few_bits_keep_their_values_and_are_counted(bits, counted, concepts, monkeypatch):
     deep = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
     monkeypatch.setitem(FILES, "e", png_of(deep))
-    (outcome,) = made_of(concepts, "e")
+    outcome = made_of(concepts, "e")
     np.testing.assert_array_equal(outcome.record["image"][..., 0], np.round(deep / 257))
     assert ("images_nearly_black" in outcome.tags) == counted
 
