@@ -95,10 +95,15 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
     """
     try:
         with _persistent_interrupts():
-            return work() or 0
+            status = work() or 0
+            sys.stdout.flush()
+            return status
     except (ValueError, FloatingPointError) as error:
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:  # the reader, `head` for example, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno is None:  # not the system's
             raise

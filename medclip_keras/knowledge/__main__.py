@@ -9,9 +9,14 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.errors import refusal, require
+from medclip_keras.knowledge.spelling import THRESHOLD
+
+if TYPE_CHECKING:
+    from medclip_keras.knowledge.sections import Section
 
 _COMMAND = "medclip_keras.knowledge"
 
@@ -37,9 +42,9 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
     from medclip_keras.knowledge.terminal import render_terminal
 
     sections = split_sections(text)
-    names = [section.name for section in sections]
-    content = "a report with text under findings, impression, addendum, or under no heading"
-    require(not CONTENT_SECTIONS.isdisjoint(names), "text", content, names)
+    if CONTENT_SECTIONS.isdisjoint(section.name for section in sections):
+        content = "a report with text under findings, impression, addendum, or under no heading"
+        raise refusal("text", content, *_unread(sections))
     table, threshold = load_table(arguments.concepts), arguments.link_threshold
     if threshold:  # needs the whole dictionary
         labeller = ReportLabeller(table, Linking(threshold))
@@ -51,12 +56,25 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
         _write(arguments.html, render_page(report))
     if arguments.json:
         name = pathlib.Path(arguments.file).stem
-        print(json.dumps(mentions_line(name, labeller.label(sections), table.names), ensure_ascii=False))
+        line = mentions_line(name, labeller.label(sections), table.names, explained=True)
+        print(json.dumps(line, ensure_ascii=False))
         return
     console = Console(highlight=False)
     console.print(render_terminal(report, console))
     if arguments.html:
         console.print(f"\nPage: {arguments.html}", soft_wrap=True)
+
+
+def _unread(sections: Sequence["Section"]) -> tuple[str, str]:
+    """What was found instead of a section that is read, and why nothing follows it."""
+    if not sections:
+        return "no word", "It is empty but for marks."
+    found = ", ".join(
+        f"{section.name} (the heading {section.heading!r})" if section.heading else section.name
+        for section in sections
+    )
+    reason = "no blank line, line in upper case or sentence about findings ends the last one"
+    return found, f"No heading of findings or impression was seen, and {reason}."
 
 
 def _read(arguments: argparse.Namespace) -> str:
@@ -95,12 +113,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     concepts = "a shipped concept table, or a .jsonl file (default chest21)"
     add("--concepts", default="chest21", metavar="NAME or FILE", help=concepts)
     linking = (
-        "also read misspelled words of at least this similarity to a word of the dictionary; label_reports "
-        "uses 0.8 by default (default 0: off, and quicker)"
+        f"least similarity of a misspelled word to a word of the dictionary, as in label_reports (default "
+        f"{THRESHOLD}; 0: off, and quicker)"
     )
-    add("--link_threshold", type=float, default=0.0, metavar="T", help=linking)
+    add("--link_threshold", type=float, default=THRESHOLD, metavar="T", help=linking)
     add("--html", default="", metavar="PAGE.html", help="also write the explanation as a page")
-    add("--json", action="store_true", help="print findings and mentions as JSON instead")
+    add("--json", action="store_true", help="print findings and mentions, with cue and rule, as JSON")
     return parser.parse_args(argv)
 
 

@@ -24,6 +24,7 @@ from medclip_keras.errors import refusal
 from medclip_keras.knowledge.language import ENGLISH, Language
 
 Span = tuple[int, int]  # start and end, of words or of characters
+_LEAST_PART = 3  # letters before the head of a compound
 
 PRESENT, ABSENT, EXCLUDED, OPEN = "present", "absent", "excluded", "open"
 WHOLE = "^"
@@ -34,9 +35,10 @@ _PLAIN = str.maketrans("’–—−", "'---", "\u00ad\u200b\u200c\u200d\u2060")
 _WORD = re.compile(
     r"\b(?i:w/o|r/o|h/o|s/p|c/w|b/l|y/o|d/c)(?:'d)?(?!\w)"  # abbreviations with a slash are one word
     r"|\b(?i:cardio|hydro|ha?emo|pneumo|peri|broncho|retro)-[^\W\d_]+"  # other hyphens separate like a space
-    r"|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
-    # a mark, but not the full stop of "vs." or "Lt."; a dash
-    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
+    r"|\([-+]\)|\d+(?:\.\d+)?|[^\W\d_]+(?:['’\u00ad\u200b-\u200d\u2060]+[^\W\d_]+)*"
+    # a mark, but not the full stop of "vs." or "Lt.", nor one before "of"; a dash
+    r"|(?!(?i:(?<=\bvs)|(?<=\b[lr]t)|(?<=\bapprox)|(?<=\bbilat)|(?<=\bdr))\.)"
+    r"(?!\.\s+(?:of|or|nor|to|for|from|than)\s)[^\w\s\-‐‑]|--+|(?<!\S)-(?=[\s,;)]|$)"
 )
 
 
@@ -64,9 +66,40 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
 
 
 def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
-    """The normalised words and marks of a text, and their character offsets."""
+    """The normalised words and marks of a text, and their character offsets.
+
+    Where the language lists them, compounds are read as their parts ("Pleuraerguss"), and the full stop of an
+    abbreviation is no mark.
+    """
     matches = list(_WORD.finditer(text))
-    return [normalise(match[0], language) for match in matches], [match.span() for match in matches]
+    words = [normalise(match[0], language) for match in matches]
+    spans = [match.span() for match in matches]
+    in_parts = language.forms.get("heads") or "." in words[:-1]
+    return _in_parts(words, spans, language) if in_parts else (words, spans)
+
+
+def _in_parts(words: list[str], spans: list[Span], language: Language) -> tuple[list[str], list[Span]]:
+    """Words without the full stops of abbreviations, compounds in parts that share their offsets."""
+    short = language.forms.get("abbreviated", ())
+    before = ("", *words)
+    parts = [
+        () if word == "." and previous in short else compound_parts(word, language)
+        for previous, word in zip(before, words, strict=False)
+    ]
+    return (
+        [part for own in parts for part in own],
+        [span for span, own in zip(spans, parts, strict=True) for _ in own],
+    )
+
+
+@functools.lru_cache(maxsize=50_000)
+def compound_parts(word: str, language: Language) -> tuple[str, ...]:
+    """The parts of a normalised compound, by the heads of the language; a simple word is its own part."""
+    for head in language.forms.get("heads", ()):
+        if word.endswith(head) and len(word) - len(head) >= _LEAST_PART:
+            first = normalise(word.removesuffix(head), language)
+            return (*compound_parts(first, language), head)
+    return (word,)
 
 
 @dataclass(frozen=True)

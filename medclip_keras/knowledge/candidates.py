@@ -13,8 +13,7 @@ from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
 
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _MAX_SPAN = 60  # words between two parts in a list of organs
-_COPULAS = frozenset({"is", "are", "was", "were", "appear", "remain"})
-_APART = frozenset({",", ";", ".", "but", "with", "without", "while", "although", "however", "--", "-"})
+_MARKS = frozenset({",", ";", ".", "--", "-"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,11 @@ class Candidate:
 
 
 def combine(
-    position: int, alias: Alias, found: Mapping[int, list[Span]], words: list[str], lists: frozenset[str]
+    position: int,
+    alias: Alias,
+    found: Mapping[int, list[Span]],
+    words: list[str],
+    sets: Mapping[str, frozenset[str]],
 ) -> Iterator[Candidate]:
     """Candidates of an alias with several parts: in any order, close together, in one clause."""
     others = [sorted(found[number]) for number in range(1, len(alias.parts))]
@@ -40,9 +43,9 @@ def combine(
             ordered = sorted(spans)
             pairs = list(itertools.pairwise(ordered))
             apart = any(left[1] > right[0] for left, right in pairs)
-            gaps = () if apart else [_gap(words[left[1] : right[0]]) for left, right in pairs]
-            joined = _is_list(words, ordered, spans, lists) if alias.listed else all(map(_is_close, gaps))
-            if apart or not joined:
+            gaps = () if apart else [_gap(words[left[1] : right[0]], sets) for left, right in pairs]
+            listed = alias.listed and _is_list(words, ordered, spans, sets)
+            if apart or not (listed if alias.listed else all(_is_close(gap, sets) for gap in gaps)):
                 continue
             yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
 
@@ -53,31 +56,34 @@ def _nearby(span: Span, spans: list[Span]) -> list[Span]:
     return spans[first : bisect.bisect_right(spans, (span[1] + _MAX_SPAN, 0))]
 
 
-def _is_close(gap: list[str]) -> bool:
+def _is_close(gap: list[str], sets: Mapping[str, frozenset[str]]) -> bool:
     """Whether the words between two parts leave them in one clause."""
-    return len(gap) <= MAX_GAP and _APART.isdisjoint(gap)
+    return len(gap) <= MAX_GAP and _MARKS.isdisjoint(gap) and sets["apart"].isdisjoint(gap)
 
 
-def _is_list(words: list[str], ordered: list[Span], spans: tuple[Span, ...], lists: frozenset[str]) -> bool:
+def _is_list(
+    words: list[str], ordered: list[Span], spans: tuple[Span, ...], sets: Mapping[str, frozenset[str]]
+) -> bool:
     """Whether a list of organs, alone, joins an organ and what is said of it.
 
     "Heart and lungs are normal", "normal heart and lungs"; but not "enlarged heart, normal lungs", nor "heart
     normal, lungs hyperinflated".
     """
     (start, end), (after, _) = ordered
-    gap = words[end:after]
+    gap, lists = words[end:after], sets["organs"]
     if not all(word in lists or word[0].isdigit() for word in gap):
         return False
     if ordered[0] == spans[0]:
-        return gap[-1:] not in ([","], ["and"]) or words[after] in ("not", "within")
-    return start == 0 or words[start - 1] in (",", "and", "the") or words[start - 1] not in lists
+        return not gap or not (gap[-1] == "," or gap[-1] in sets["and"]) or words[after] in sets["predicates"]
+    before = words[start - 1] if start else ","
+    return before == "," or before in sets["and"] or before not in lists
 
 
-def _gap(between: list[str]) -> list[str]:
+def _gap(between: list[str], sets: Mapping[str, frozenset[str]]) -> list[str]:
     """The words between two parts, without a phrase in commas: "the heart, on both views, is enlarged"."""
     if between[:1] == [","] and between.count(",") == 2:
         closing = between.index(",", 1)
-        if between[closing + 1 :] and between[closing + 1] in _COPULAS:
+        if between[closing + 1 :] and between[closing + 1] in sets["copulas"]:
             return between[closing + 1 :]
     return between
 

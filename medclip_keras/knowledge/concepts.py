@@ -137,8 +137,8 @@ def load_table(name_or_path: str) -> ConceptTable:
         return _parse_table(name_or_path, (TABLES / f"{name_or_path}.jsonl").read_text(encoding="utf-8"))
     path = epath.Path(name_or_path)
     if path.suffix != ".jsonl" or not path.is_file():
-        near = near_names(path.name, shipped, "Shipped tables")
-        raise refusal("concepts", "a shipped concept table or a .jsonl file", str(name_or_path), near)
+        advice = f"Shipped tables: {', '.join(shipped)}."
+        raise refusal("concepts", "a shipped concept table or a .jsonl file", str(name_or_path), advice)
     return _parse_table(path.stem, path.read_text())
 
 

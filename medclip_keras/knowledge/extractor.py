@@ -248,7 +248,7 @@ class Extractor:
         for number, found in parts.items():
             position, alias = self._combinations[number]
             if len(found) == len(alias.parts):
-                candidates += combine(position, alias, found, words, self._language.clauses["organs"])
+                candidates += combine(position, alias, found, words, self._language.clauses)
         return candidates, cues
 
     def _phrases_in(self, words: list[str]) -> list[tuple[int, int, int]]:

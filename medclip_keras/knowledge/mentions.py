@@ -8,11 +8,16 @@ import numpy as np
 from medclip_keras.knowledge.labeller import ReportLabels
 from medclip_keras.knowledge.states import LabelState
 
+_EXPLAINED = ("cue", "rule")
 _SHOWN = ("cui", "name", "section", "start", "end", "assertion")  # of a mention, not its text
 
 
-def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) -> dict[str, Any]:
+def mentions_line(
+    report_id: str, labels: ReportLabels, names: Sequence[str], explained: bool = False
+) -> dict[str, Any]:
     """A report's line of the mentions file: state by finding of the table `names`, and mentions without text.
+
+    An explained line has the words of each mention's cue and the rule, an alias of the table, too.
 
     >>> from medclip_keras.knowledge.concepts import load_table
     >>> from medclip_keras.knowledge.labeller import ReportLabeller
@@ -22,10 +27,11 @@ def mentions_line(report_id: str, labels: ReportLabels, names: Sequence[str]) ->
     >>> line["findings"], line["mentions"][0]["start"]
     ({'Pleural Effusion': 'negative'}, 3)
     """
+    fields = _SHOWN + _EXPLAINED if explained else _SHOWN
     return {
         "report_id": report_id,
         "findings": findings_of(labels, names),
-        "mentions": [{field: getattr(mention, field) for field in _SHOWN} for mention in labels.mentions],
+        "mentions": [{field: getattr(mention, field) for field in fields} for mention in labels.mentions],
     }
 
 

@@ -46,7 +46,8 @@ class _Layout:
         layout = language.layout
         self.names = {h: name for name, headings in layout["headings"].items() for h in headings}
         self.abbreviations = frozenset(layout["abbreviations"])
-        self.at_sentence_ends = frozenset(layout["at_sentence_ends"])
+        short = language.forms.get("abbreviated", ())
+        self.at_sentence_ends = frozenset((*layout["at_sentence_ends"], *short))
         self.continuations = frozenset(layout.get("continuations", ()))
         self.open_ends = frozenset(layout.get("open_ends", ()))
         self.compounds = frozenset(layout.get("compounds", ()))
@@ -69,7 +70,8 @@ class _Layout:
             # a signature;
             rf"|(?:^|(?<=[.!?\n])){_MARGIN}(?P<signed>{signed or '(?!)'})\b"
             # another label: in upper case, or at the line's start.
-            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}(?P<label>(?-i:[A-Z][A-Z/& -]{{2,40}}|[A-Z][A-Za-z/& -]{{5,40}})):"
+            rf"|(?:(?:^|(?<=[.!?;\n])){_MARGIN}|(?<=[a-z\d] ))(?P<label>(?-i:[A-Z][A-Z/& -]{{2,40}})):"
+            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}(?P<title>(?-i:[A-Z][A-Za-z/& -]{{5,40}})):"
             r"|^[ \t#*_]*(?P<line>(?-i:[A-Z][A-Z/& ]{5,40}))[ \t*_]*[.]?[ \t\r]*$",
             re.IGNORECASE | re.MULTILINE,
         )
@@ -78,7 +80,9 @@ class _Layout:
         """The section that a match of `opening` opens; "" for none."""
         heading = next(filter(None, (match[kind] for kind in _HEADINGS)), "")
         known = self.names.get(re.sub(r"\s+", " ", heading.lower()), "")
-        return known or self._like(match["label"] or match["line"] or "", bool(match["label"]))
+        return known or self._like(
+            match["label"] or match["title"] or match["line"] or "", bool(match["label"])
+        )
 
     def _like(self, label: str, is_label: bool) -> str:
         """The section of a misspelled heading; "label" for another one in upper case."""
@@ -88,8 +92,8 @@ class _Layout:
                 label.lower(), list(self.names), scorer=fuzz.ratio, score_cutoff=_LEAST_LIKE
             )
         if near and len(near[0]) >= _LEAST_LETTERS:
-            return self.names[near[0]]
-        return "label" if is_label and label.isupper() else ""
+            return str(self.names[near[0]])
+        return "label" if is_label else ""
 
 
 _HEADINGS = ("colon", "dash", "alone", "upper", "bare", "signed")
@@ -195,7 +199,7 @@ _BREAK = re.compile(
     r"|(?P<tight>(?<=[a-z)%])[.](?=[A-Z][a-z]))"  # a missing space: "clear.The heart"
     # a blank line, an item of a list, a label; a line that need not have ended there
     r"|(?P<line>\n[ \t\r]*(?:\n\s*|(?=[-*•·‣>+]\s*(?!year)[^\W_]|\d{1,2}[.)]\s*[^\W\d]|\(?[a-hA-H\d]\)|"
-    r"[A-Z][A-Za-z ]{2,30}:)))"
+    r"[^\W\d_][A-Za-z /]{2,30}(?::|\s?=|\s-\s))))"
     r"|(?P<wrap>\n[ \t\r]*(?=\S))"
     r"|(?P<item>[;,]?\s(?=\(?\d{1,2}\)\s|\([a-h]\)\s|[b-h]\)\s))"  # "1) … 2) …" in one line
     r"|(?P<semi>;(?=\s))"
@@ -242,8 +246,8 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int, layout: _La
     """Whether a match ends a sentence; list marks, abbreviations and initials do not."""
     if match["wrap"]:
         return _is_deliberate(text, match, width, layout)
-    following = _NEXT_WORD.match(text, match.end())
-    if match["stop"] == "." and following and following[1] in layout.continuations:  # "No evid. of effusion"
+    goes_on = _NEXT_WORD.match(text, match.end())
+    if match["stop"] == "." and goes_on and goes_on[1] in layout.continuations:  # "No evid. of effusion"
         return False
     if not match["stop"] or not match["stop"].startswith("."):
         return text[match.start() - 1 : match.start()] != "("  # "(?) effusion"
@@ -251,7 +255,7 @@ def _breaks(text: str, start: int, match: re.Match[str], width: int, layout: _La
     if len(before) < 16 and _ITEM.fullmatch(before):  # "2." opens an item
         return False
     word = _NO_WORD.split(before)[-1].lower().rstrip(".")
-    if word in layout.abbreviations:
+    if word in layout.abbreviations or word in layout.at_sentence_ends:
         following = text[match.end() : match.end() + 9].lstrip()[:1]
         if word == "no":  # "No. 3", yet "Effusion? No. The heart …"
             return not following.isdigit()

@@ -43,7 +43,7 @@ def test_standard_input_and_file_are_read_alike(tmp_path, capsys, monkeypatch):
     assert shown.count("[+] Cardiomegaly") == 3
 
 
-def test_json_is_the_line_of_the_mentions_file(tmp_path, capsys):
+def test_json_is_the_line_of_the_mentions_file_with_cue_and_rule(tmp_path, capsys):
     path = tmp_path / "r17.txt"
     path.write_text(REPORT)
     assert main(["--file", str(path), "--json", "--concepts", "chexpert14"]) == 0
@@ -53,21 +53,28 @@ def test_json_is_the_line_of_the_mentions_file(tmp_path, capsys):
         "mentions": [
             {
                 "cui": "C0032227", "name": "Pleural Effusion", "section": "findings", "start": 3, "end": 11,
-                "assertion": "negative",
+                "assertion": "negative", "cue": "no", "rule": "effusion",
             },
             {
                 "cui": "C0018800", "name": "Cardiomegaly", "section": "findings", "start": 13, "end": 24,
-                "assertion": "positive",
+                "assertion": "positive", "cue": "",
+                "rule": "(big|large|dilated|prominent) (heart|cardiac silhouette|cardiac shadow|heart size)",
             },
         ],
     }  # fmt: skip
 
 
-def test_link_threshold_enables_linking(capsys):
+def test_misspelled_words_are_linked_as_in_the_job_unless_the_threshold_is_0(capsys):
     assert main(["Small plueral efusion.", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["findings"] == {}
-    assert main(["Small plueral efusion.", "--json", "--link_threshold", "0.8"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == {"Pleural Effusion": "positive"}
+    assert main(["Small plueral efusion.", "--json", "--link_threshold", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {}
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly():
+    command = f"{sys.executable} -m medclip_keras.knowledge {REPORT!r} | head -c 9"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("INDICATIO", "")
 
 
 def test_html_writes_only_the_page_and_escapes_the_report(tmp_path, capsys):
@@ -86,9 +93,14 @@ def test_html_writes_only_the_page_and_escapes_the_report(tmp_path, capsys):
         (["Edema.", "--file", "x.txt"], "`text` must be given once"),
         (["  "], "`text` must be a report"),
         (["--file", "nowhere.txt"], "`--file` must be a file that can be read. Received: 'nowhere.txt'."),
-        (["HISTORY: Secret cough."], "`text` must be a report with text under findings"),
+        (
+            ["HISTORY: Secret cough.\nsecret mass"],
+            "`text` must be a report with text under findings, impression, addendum, or under no heading. "
+            "Received: \"indication (the heading 'HISTORY:')\". No heading of findings or impression was "
+            "seen, and no blank line, line in upper case or sentence about findings ends the last one.",
+        ),
         (["…"], "`text` must be a report with text under findings"),
-        (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21"),
+        (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21, chexpert14, thorax."),
         (["Edema.", "--html", "/nowhere/page.html"], "`--html` must be a file that can be written"),
     ],
     ids=lambda value: "",
