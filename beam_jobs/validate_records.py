@@ -40,6 +40,7 @@ from beam_jobs.validation import statistics as gathered
 from beam_jobs.validation.marks import MARKS_NAME
 from beam_jobs.validation.statistics import STATISTICS_NAME, Statistics, read_statistics
 from medclip_keras.errors import require
+from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import code_sha256, sha256_of
 from medclip_keras.records.manifest import (
     MANIFEST_NAME,
@@ -122,25 +123,26 @@ def run(
     complete = all((folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME, MARKS_NAME))
     if earlier is not None and complete and earlier.fingerprint == sha256_of(made_from):
         return earlier
-    verify(input)
-    for name in (RESULT_NAME, *([] if schema else [schemas.SCHEMA_NAME]), *_OLD_NAMES):
-        (folder / name).unlink(missing_ok=True)
-    statistics = gather_statistics(input, manifest, output, beam_options)
-    if not schema:
-        rules = schemas.infer_schema(manifest, load_concepts(input).names, statistics)
-        schema_text = schemas.to_json(rules)
-    (folder / schemas.SCHEMA_NAME).write_text(schema_text)
-    found = _find_and_show(manifest, folder, statistics, rules, before)
-    result = Validation(
-        directory=str(input),
-        output=str(output),
-        fingerprint=sha256_of(made_from),
-        inferred_sha256="" if schema else file_sha256(folder / schemas.SCHEMA_NAME),
-        num_records={name: split.totals["records"] for name, split in statistics.items()},
-        anomalies=[[one.name, one.sentence] for one in found],
-    )
-    (folder / RESULT_NAME).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
-    return result
+    with sole_writer(output):
+        verify(input)
+        for name in (RESULT_NAME, *([] if schema else [schemas.SCHEMA_NAME]), *_OLD_NAMES):
+            (folder / name).unlink(missing_ok=True)
+        statistics = gather_statistics(input, manifest, output, beam_options)
+        if not schema:
+            rules = schemas.infer_schema(manifest, load_concepts(input).names, statistics)
+            schema_text = schemas.to_json(rules)
+        (folder / schemas.SCHEMA_NAME).write_text(schema_text)
+        found = _find_and_show(manifest, folder, statistics, rules, before)
+        result = Validation(
+            directory=str(input),
+            output=str(output),
+            fingerprint=sha256_of(made_from),
+            inferred_sha256="" if schema else file_sha256(folder / schemas.SCHEMA_NAME),
+            num_records={name: split.totals["records"] for name, split in statistics.items()},
+            anomalies=[[one.name, one.sentence] for one in found],
+        )
+        (folder / RESULT_NAME).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        return result
 
 
 def kept_schema(output: epath.PathLike) -> str:

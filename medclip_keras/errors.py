@@ -24,6 +24,15 @@ def require(condition: bool, argument: str, requirement: str, received: Any, adv
         raise refusal(argument, requirement, received, advice)
 
 
+def require_no_pattern(argument: str, path: Any) -> None:
+    """Refuse a folder of a model whose name TensorFlow would take for a pattern.
+
+    >>> require_no_pattern("--workdir", "runs/run-1")
+    """
+    requirement = "a path without [, *, ? and \\"
+    require(not set("[*?\\") & set(str(path)), argument, requirement, str(path), "Rename the folder.")
+
+
 def near_names(name: str, known: Iterable[str], label: str = "Near names") -> str:
     """Return the known names that resemble `name` without regard to case; all known names if none does.
 

@@ -16,7 +16,7 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.errors import require
+from medclip_keras.errors import require, require_no_pattern
 from medclip_keras.serving.signatures import RUN_FILE, TOKENS_ONLY, Endpoints, export_model
 from medclip_keras.serving.validate import TOLERANCE, validate
 from medclip_keras.training.restore import LoadedModel, load_model
@@ -46,6 +46,7 @@ def export_workdir(
     Raises:
         ValueError: no trained model in the workdir, or the SavedModel's answers differ from the model's.
     """
+    require_no_pattern("--output", output)
     require("://" not in str(output), "output", "a local folder (a bucket has no atomic rename)", str(output))
     console, output = console or Console(), pathlib.Path(output)
     loaded = loaded or load_model(workdir)

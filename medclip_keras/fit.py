@@ -14,6 +14,8 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override
+from medclip_keras.errors import require_no_pattern
+from medclip_keras.locks import sole_writer
 from medclip_keras.runs import RUNS, get_run
 
 
@@ -43,17 +45,18 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
         pipeline.Interrupted: a signal ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
-    from medclip_keras.pipeline import Interrupted, compare_folders, validate_folder
+    from medclip_keras.pipeline import Interrupted, validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
+    require_no_pattern("--workdir", workdir)
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")
-        for directory in (*config.data.images, *config.data.texts):
-            validate_folder(directory, config.data, workdir, console)
-        compare_folders(config.data, workdir, console)
-    outcome = train(config, workdir, console)
+    with sole_writer(workdir, "--workdir"):
+        if config.data.images:
+            validate_together(config.data, workdir, console)
+        outcome = train(config, workdir, console)
     if not outcome.finished:
         raise Interrupted(outcome.step, outcome.total_steps)
     try:

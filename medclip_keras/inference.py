@@ -223,9 +223,11 @@ def read_square(image: Image, size: int) -> Array:
             raise ValueError(error.strerror or type(error).__name__) from None
     else:
         content = decode_file(image) if isinstance(image, bytes) else _png(image)
-    decode = _decoder(size) if isinstance(content, bytes) else functools.partial(picture_to_square, size=size)
     try:
-        square: Array = decode(content).numpy()
+        if isinstance(content, bytes):
+            square: Array = _decoder(size)(content).numpy()
+        else:
+            square = picture_to_square(content, size).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"it is {why_undecoded(error).replace('JPEG or PNG', 'JPEG, PNG or DICOM')}"

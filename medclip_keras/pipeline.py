@@ -21,7 +21,8 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
-from medclip_keras.errors import require
+from medclip_keras.errors import require, require_no_pattern
+from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import versions
 from medclip_keras.runs import RUNS, get_run
 
@@ -80,14 +81,16 @@ class Pipeline:
         Raises:
             ValueError: an unknown stage, a missing archive; before any work.
         """
+        require_no_pattern("--workdir", self.workdir)
         require(until in ("", *KINDS), "--until", f"one of {', '.join(KINDS)}", until)
         wanted = KINDS[: KINDS.index(until) + 1] if until else KINDS
         raw = self._find_raw()
         if "train" in wanted:
             self._check_model()
-        for kind in wanted:
-            for stage in getattr(self, f"_{kind}")(raw):
-                self._bring_up_to_date(stage)
+        with sole_writer(self.workdir, "--workdir"):
+            for kind in wanted:
+                for stage in getattr(self, f"_{kind}")(raw):
+                    self._bring_up_to_date(stage)
         return self.ran
 
     def _check_model(self) -> None:
@@ -349,6 +352,13 @@ def validate_folder(
     page = output / validate_records.PAGE_NAME
     console.print(f"{directory}: {said}; {page}", highlight=False, soft_wrap=True)
     return {"anomalies": found, **result.num_records}
+
+
+def validate_together(data: DataConfig, workdir: epath.Path, console: Console) -> None:
+    """Validate all folders of a run, and compare them with each other; raises as both do."""
+    for directory in (*data.images, *data.texts):
+        validate_folder(directory, data, workdir, console)
+    compare_folders(data, workdir, console)
 
 
 def compare_folders(data: DataConfig, workdir: epath.Path, console: Console) -> dict:

@@ -32,6 +32,7 @@ from medclip_keras.errors import refusal, require
 from medclip_keras.evaluation.prompts import read_prompts
 from medclip_keras.evaluation.zero_shot import MODES
 from medclip_keras.inference import Classifier, InferenceModel, Prompts, load
+from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.sources.dicom import ALLOW_ANNOTATION
 from medclip_keras.sources.tables import read_table
@@ -271,7 +272,9 @@ def predict(options: argparse.Namespace) -> None:
         "embeddings": str(embeddings or ""),
         "versions": versions(),
     }
-    Prediction(model, classifier, images, options.output, embeddings, share, made_from).run(console)
+    prediction = Prediction(model, classifier, images, options.output, embeddings, share, made_from)
+    with sole_writer(options.output, "--output"):
+        prediction.run(console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,7 +53,7 @@ def test_every_stage_names_what_it_was_made_from(fitted):
     stages = {p.stem: json.loads(p.read_text()) for p in (fitted.workdir / "stages").glob("*.json")}
     assert set(stages) == {
         "phantom", "label_reports-0", "decode_images-0", "validate_records-images-0",
-        "validate_records-reports-0", "train", "evaluate", "export",
+        "validate_records-reports-0", "validate_records-together", "train", "evaluate", "export",
     }  # fmt: skip
     manifest = json.loads((fitted.workdir / "records" / "images-0" / "manifest.json").read_text())
     assert stages["decode_images-0"]["inputs"]["reports_sha256"] == manifest["reports_sha256"]
@@ -94,6 +94,13 @@ def test_wrong_arguments_get_a_sentence_before_any_work(arguments, sentence, cap
     assert fit.main([*arguments, "--workdir", str(tmp_path / "run")]) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--images", "nowhere"]])
+def test_a_workdir_that_tensorflow_takes_for_a_pattern_is_refused(arguments, capsys, tmp_path):
+    assert fit.main([*arguments, "--workdir", str(tmp_path / "run [1]")]) == 1
+    assert "`--workdir` must be a path without [, *, ?" in capsys.readouterr().err
+    assert not (tmp_path / "run [1]").exists()
 
 
 def test_real_data_that_is_not_named_gets_a_sentence(capsys, tmp_path, monkeypatch):

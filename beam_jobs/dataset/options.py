@@ -227,8 +227,9 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
     """Whether a failure that Beam logs with its traceback is neither a Ctrl-C nor told in one sentence."""
-    message = record.getMessage()
-    return "KeyboardInterrupt" not in message and not sentence_of(message)
+    message = record.getMessage()  # with the error's type or without
+    told = sentence_of(message) or sentence_of(f"ValueError: {message}")
+    return "KeyboardInterrupt" not in message and not told
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Facts of one record: counts, faults and digests, without pixels, text or identifiers."""
+"""Facts of one record: counts, faults and digests, without text or identifiers."""
 
 import hashlib
 import re

@@ -37,6 +37,7 @@ _REACH = {
     "seen_before": 5,
     "present_after": 12,
     "persists_after": 12,
+    "persists_before": 6,
     "purpose_before": 12,
     "same_before": 8,
 }
@@ -211,7 +212,8 @@ class Scopes:
             return None
         past = self._ahead("historical_before", start) or self._behind("historical_after", end)
         seen = self._ahead("seen_before", start)
-        return past or (None if seen and self._behind("persists_after", end) else seen)
+        persists = seen and (self._behind("persists_after", end) or self._ahead("persists_before", start))
+        return past or (None if persists else seen)
 
     def _ahead(self, kind: str, start: int) -> Cue | None:
         """The nearest cue before a finding that begins in the cue's scope."""
@@ -258,8 +260,8 @@ class Scopes:
         if cue.text not in self._sets["adjectives"]:
             return True, True
         following = self._words[cue.end] if cue.end < len(self._words) else ","
-        if following in (",", ")") or following in self._sets["and"] or cue.end in self._stops:
-            return cue.start == 0 or self._words[cue.start - 1] in (",", "("), True
+        if following in (",", ")", "]") or following in self._sets["and"] or cue.end in self._stops:
+            return cue.start == 0 or self._words[cue.start - 1] in (",", "(", "["), True
         position = bisect.bisect_left(self._starts, cue.end)
         near = self._starts[position : position + 1]
         is_ahead = bool(near) and near[0] - cue.end <= _LOOK_AHEAD

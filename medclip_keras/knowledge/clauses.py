@@ -61,10 +61,10 @@ class Clauses:
         """The innermost bracket (opening, closing) around each word that stands in one."""
         inside: dict[int, Span] = {}
         opened: list[int] = []
-        for k, word in enumerate(self._words if "(" in self._words else ()):
-            if word == "(":
+        for k, word in enumerate(self._words if "(" in self._words or "[" in self._words else ()):
+            if word in ("(", "["):
                 opened.append(k)
-            elif word == ")" and opened:
+            elif word in (")", "]") and opened:
                 begin = opened.pop()
                 if not opened:  # brackets inside of brackets belong to the outer one
                     inside.update((j, (begin, k)) for j in range(begin, k + 1))

@@ -72,8 +72,8 @@ class _Layout:
             # a signature;
             rf"|(?:^|(?<=[.!?\n])){_MARGIN}(?P<signed>{signed or '(?!)'})\b"
             # another label: in upper case, or at the line's start.
-            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}"
-            r"(?P<label>(?-i:[A-Z][A-Z/& -]{2,40}|[A-Z][A-Za-z/& -]{5,40})):"
+            rf"|(?:(?:^|(?<=[.!?;\n])){_MARGIN}|(?<=[a-z\d] ))(?P<label>(?-i:[A-Z][A-Z/& -]{{2,40}})):"
+            rf"|(?:^|(?<=[.!?;\n])){_MARGIN}(?P<title>(?-i:[A-Z][A-Za-z/& -]{{5,40}})):"
             r"|^[ \t#*_]*(?P<line>(?-i:[A-Z][A-Z/& ]{5,40}))[ \t*_]*[.]?[ \t\r]*$",
             re.IGNORECASE | re.MULTILINE,
         )
@@ -82,7 +82,9 @@ class _Layout:
         """The section that a match of `opening` opens; "" for none."""
         heading = next(filter(None, (match[kind] for kind in _HEADINGS)), "")
         known = self.names.get(re.sub(r"\s+", " ", heading.lower()), "")
-        return known or self._like(match["label"] or match["line"] or "", bool(match["label"]))
+        return known or self._like(
+            match["label"] or match["title"] or match["line"] or "", bool(match["label"])
+        )
 
     def _like(self, label: str, is_label: bool) -> str:
         """The section of a misspelled heading; "label" for another one in upper case."""
@@ -93,7 +95,7 @@ class _Layout:
             )
         if near and len(near[0]) >= _LEAST_LETTERS:
             return str(self.names[near[0]])
-        return "label" if is_label and label.isupper() else ""
+        return "label" if is_label else ""
 
 
 _HEADINGS = ("colon", "dash", "alone", "upper", "bare", "signed")

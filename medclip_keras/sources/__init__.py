@@ -58,9 +58,10 @@ def get_source(name: str) -> ModuleType:
 
 
 def patients_of(name: str) -> str:
-    """Name of the source whose patients have the same identifiers; a source's own name, unless it says so.
+    """Name of the archive with a source's patients; one for all sources of the user's own data.
 
-    >>> patients_of("convirt_8x200"), patients_of("openi")
-    ('chexpert', 'openi')
+    >>> patients_of("convirt_8x200"), patients_of("openi"), patients_of("csv")
+    ('chexpert', 'openi', 'own')
     """
-    return getattr(get_source(name), "PATIENTS_OF", name) if name in SOURCES else name
+    source = get_source(name) if name in SOURCES else None
+    return getattr(source, "PATIENTS_OF", "own" if getattr(source, "PRIVATE", False) else name)

@@ -11,7 +11,7 @@ header. A row is an image, a report, or both:
 
 path         the image, JPEG, PNG or DICOM; relative to the table's folder, or absolute, or a URL such as gs://…
              Folders are separated by / or \. Blank: the row has no image. Each image stands in one row: a
-             second one is a bad row. Needed to read images.
+             second one is a bad row, or refused if it has another patient or split. Needed to read images.
 report       the report's text, line breaks within quotes. Blank: no report. Where several rows of one study
              hold a report, the first one counts. Needed to read reports.
 patient_id   needed: splits are made by patient.
@@ -33,6 +33,7 @@ above; a blank split of a patient with several.
 """
 
 import hashlib
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -83,9 +84,20 @@ def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Ima
                 number=row.number,
             )
             rows.append(image)
+    _refuse_contradictions(rows, path)
     for image in rows:
         view = image.view or _view_of_header(image.path)
         yield replace(image, view=view, split=image.split or splits.of(image.patient_id, image.number))
+
+
+def _refuse_contradictions(rows: Iterable[ImageRow], path: epath.PathLike) -> None:
+    """Refuse an image of two patients or splits; a row that merely repeats another is a bad row later."""
+    first: dict[str, ImageRow] = {}
+    for row in rows:
+        other = first.setdefault(posixpath.normpath(row.image_id), row)
+        same = (row.patient_id, row.split) == (other.patient_id, other.split)
+        received = f"row {row.number} of {path}, which repeats row {other.number}" if not same else ""
+        require(same, "path", "an image of one patient and split", received, "Delete one of the rows.")
 
 
 def report_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[ReportRow]:
@@ -128,7 +140,7 @@ def unused_columns(
             _refuse_misspelt(row, concepts)
         for column, cell in row.items():
             if column in concepts:
-                tables.state_of_code(cell, column, row.place)
+                tables.state_in(row, column)
             elif cell and column not in OWN_COLUMNS:
                 filled[column] += 1
     return dict(filled)
@@ -217,19 +229,19 @@ def _refuse_misspelt(row: tables.TableRow, concepts: Iterable[str]) -> None:
 
 def _labels(row: tables.TableRow) -> tables.Labels:
     """States by column; a column that is no concept of chest21 counts in the rows with a code in it."""
-    labels = {}
-    for column, code in row.items():
-        if column in CHEST21:
-            labels[column] = tables.state_of_code(code, column, row.place)
-        elif column not in OWN_COLUMNS and code and tables.plain_code(code) in tables.STATE_OF_CODE:
-            labels[column] = tables.state_of_code(code, column)
-    return labels
+    return {
+        column: tables.state_in(row, column)
+        for column, code in row.items()
+        if column in CHEST21
+        or (code and column not in OWN_COLUMNS and tables.plain_code(code) in tables.STATE_OF_CODE)
+    }
 
 
 def _choose(known: Mapping[str, str], row: tables.TableRow, column: str) -> str:
     value = row.get(column, "").lower()
-    form = f"one of {', '.join(filter(None, known))} or blank"
-    require(value in known, column, form, value, f"It is {row.place}.")
+    if value not in known:
+        form = f"one of {', '.join(filter(None, known))} or blank"
+        raise refusal(column, form, value, f"It is {row.place}.")
     return known[value]
 
 

@@ -17,6 +17,7 @@ needs some ten bytes a pixel, and less time.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -195,7 +196,7 @@ def _modality(stored: npt.NDArray[np.int64], header: Dataset) -> Floats:
     return stored.astype(np.float64) * (slope or 1.0) + (intercept or 0.0)
 
 
-def _number(element: object) -> float | None:
+def _number(element: Any) -> float | None:
     """The finite number of an element, if any."""
     if element in (None, ""):
         return None
@@ -222,7 +223,7 @@ class _Table:
         return self.entries[index].astype(np.float64)
 
 
-def _entries(data: object, num_entries: int) -> Numbers:
+def _entries(data: Any, num_entries: int) -> Numbers:
     """The entries of a LUT: numbers, or words of 8 or 16 bits."""
     if isinstance(data, bytes):
         data = np.frombuffer(data, "<u2" if len(data) >= 2 * num_entries else "u1")
@@ -255,7 +256,7 @@ def _window(header: Dataset) -> Callable[[Floats], Floats] | None:
     return None
 
 
-def _numbers(element: object) -> list[float | None]:
+def _numbers(element: Any) -> list[float | None]:
     several = element if isinstance(element, list | tuple) or hasattr(element, "append") else [element]
     return [_number(one) for one in several]
 

@@ -73,8 +73,8 @@ def read_lines(path: epath.Path) -> Iterator[str]:
     require(path.is_file(), "input", "a table of comma-separated values", str(path), "There is no such file.")
     with _open(path) as file:
         for number, line in enumerate(file, 1):
-            what = foreign_content(line) if number == 1 else ""
-            require(not what, "input", "a table of comma-separated values", f"{path}, which is {what}")
+            if number == 1 and (what := foreign_content(line)):
+                raise refusal("input", "a table of comma-separated values", f"{path}, which is {what}")
             text = _decode(line, number, path).lstrip("\ufeff")
             if b"\r" in line[:-2]:
                 yield from _AFTER_CR.split(text)
@@ -137,6 +137,8 @@ def is_hidden(name: str) -> bool:
 
 
 def _decode(line: bytes, number: int, path: epath.Path) -> str:
+    if b"\0" in line:
+        raise refusal("input", "text without NUL characters", f"line {number} of {path}", "Save it anew.")
     try:
         return line.decode()
     except UnicodeDecodeError as error:

@@ -88,9 +88,10 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     joined = any(study in labels_of for _, study, *_ in images)
     requirement = "tables of images and labels with at least one study in common"
     require(joined, "input", requirement, str(root), f"Take all tables of one release. {_ADVICE}")
+    folder = f"{root}/files"
     while images:  # frees each row as it is yielded
         image_id, study, patient, view, split = images.pop()
-        path = f"{root}/files/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
+        path = f"{folder}/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
         yield ImageRow(image_id, study, patient, path, view, _states(labels_of.get(study, b"")), split)
 
 

@@ -27,12 +27,19 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from medclip_keras.errors import require
+from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.files import read_lines
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import Labels, concepts_of, read_table, require_distinct, require_file
+from medclip_keras.sources.tables import (
+    Labels,
+    TableRow,
+    concepts_of,
+    read_table,
+    require_distinct,
+    require_file,
+)
 
 CITATION = (
     "Wang et al., ChestX-ray8: hospital-scale chest X-ray database and benchmarks on weakly-supervised "
@@ -66,7 +73,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             patient_id=row["Patient ID"],
             path=f"{folder_of.get(name, directory / 'images')}/{name}",
             view="frontal",
-            labels=_states(row["Finding Labels"]),
+            labels=_states_in(row),
             split=split_of.get(name, ""),
         )
         rows.append(image)
@@ -74,11 +81,17 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     yield from rows
 
 
+def _states_in(row: TableRow) -> Labels:
+    unknown = next((name for name in row["Finding Labels"].split("|") if name not in CONCEPT_OF_LABEL), None)
+    if unknown is not None:
+        requirement = "names of the release joined by |"
+        raise refusal("Finding Labels", requirement, unknown, f"It is {row.place}.")
+    return _states(row["Finding Labels"])
+
+
 @functools.cache  # few combinations, many rows
 def _states(finding_labels: str) -> Labels:
     listed = finding_labels.split("|")
-    for label in listed:
-        require(label in CONCEPT_OF_LABEL, "Finding Labels", "names of the release joined by |", label)
     return {
         concept: LabelState.POSITIVE if label in listed else LabelState.NEGATIVE
         for label, concept in CONCEPT_OF_LABEL.items()

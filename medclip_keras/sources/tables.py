@@ -31,6 +31,7 @@ STATE_OF_CODE = {
 }
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
 _WHOLE_CODE = re.compile(r"^\+?(-?[01])(?:\.0*)?$")
+_CODES = {"1.0": "1", "0.0": "0", "-1.0": "-1", "-0.0": "0"}  # the usual ones, without a pattern
 
 _DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
 # Columns of identifiers, in lower case without blanks and underscores.
@@ -107,15 +108,16 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
     repeated = [name for name in header if name and header.count(name) > 1]
     require(not repeated, "column", f"different from all other columns of {path}", repeated[:1])
     least = max((header.index(column) + 1 for column in columns), default=0)
-    identifiers = [k for k, name in enumerate(header) if plain(name) in _IDENTIFIERS]
+    identifiers = [name for name in header if plain(name) in _IDENTIFIERS]
+    table = str(path)
     for number, line, cells in numbered:
-        row = TableRow(
-            zip(header, cells + [""] * (len(header) - len(cells)), strict=False), number, path, line
-        )
+        blank = [""] * (len(header) - len(cells))
+        row = TableRow(zip(header, cells + blank, strict=False), number, table, line)
         if not least <= len(cells) <= len(header):
             row.refuse("input", "a table whose rows are as long as its header")
-        for k in identifiers:
-            row[header[k]] = _identifier_in(row, header[k])
+        for name in identifiers:
+            if not (row[name].isalnum() and row[name].isascii()):  # most are, and are in their form
+                row[name] = _identifier_in(row, name)
         yield row
 
 
@@ -142,18 +144,21 @@ def _until_filled(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _numbered_cells(reader: Any, path: epath.PathLike) -> Iterator[tuple[int, int, list[str]]]:
-    """Number, first line and stripped cells of the rows that are not blank; the header is row 0."""
-    number, line = 0, 1
+    """Number, first line and stripped cells of the rows that are not blank; the header is row 0.
+
+    Rows of blank cells count; blank lines do not, but in the lines.
+    """
+    number, line = -1, 1
     try:
         for cells in reader:
-            cells = [cell.strip() for cell in cells]
+            number += bool(cells)
+            cells = list(map(str.strip, cells))
             if any(cells):
                 yield number, line, cells
-                number += 1
             line = reader.line_num + 1
     except csv.Error:
         requirement = "a table with closed quotation marks"
-        place = TableRow((), number, path, line).place
+        place = TableRow((), number + 1, path, line).place
         raise refusal("input", requirement, place, "Close it, or double a mark inside of a cell.") from None
 
 
@@ -239,16 +244,26 @@ def plain_code(text: str) -> str:
     >>> plain_code("1.0"), plain_code("-0.0"), plain_code("yes")
     ('1', '0', 'yes')
     """
-    text = _WHOLE_CODE.sub(r"\1", text.strip())
+    if text in STATE_OF_CODE:
+        return text
+    text = text.strip()
+    text = _CODES.get(text) or _WHOLE_CODE.sub(r"\1", text)
     return "0" if text == "-0" else text
 
 
 def state_of_code(code: str, column: str, place: str = "") -> LabelState:
     """The state that a table's cell means, or the error sentence with its place; "1.0" is read as "1"."""
     text = plain_code(code)
-    advice = f"It is {place}." if place else "Code the labels as CheXpert does."
-    require(text in STATE_OF_CODE, column, "1, 0, -1 or blank", code, advice)
+    if text not in STATE_OF_CODE:
+        advice = f"It is {place}." if place else "Code the labels as CheXpert does."
+        raise refusal(column, "1, 0, -1 or blank", code, advice)
     return STATE_OF_CODE[text]
+
+
+def state_in(row: TableRow, column: str) -> LabelState:
+    """The state that a row's cell means, or the error sentence with its row."""
+    state = STATE_OF_CODE.get(plain_code(row[column]))
+    return state_of_code(row[column], column, row.place) if state is None else state
 
 
 def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
@@ -258,8 +273,8 @@ def states_in(row: TableRow, concept_of_label: Mapping[str, str]) -> Labels:
     try:
         return _states_of_codes(labels, tuple(concept_of_label[label] for label in labels), codes)
     except ValueError:  # the cache knows no row
-        for label, code in zip(labels, codes, strict=True):
-            state_of_code(code, label, row.place)
+        for label in labels:
+            state_in(row, label)
         raise
 
 

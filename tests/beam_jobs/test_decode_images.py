@@ -18,13 +18,13 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import decode_images, label_reports
 from beam_jobs.dataset.options import pipeline_options
-from beam_jobs.dataset.sharding import MakeShards
+from beam_jobs.dataset.sharding import KeyedRow, MakeShards
 from beam_jobs.decode_images import DecodeImage, DecodeOptions
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import decode_to_square
 from medclip_keras.records.schema import encode, report_features
-from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.rows import BadRowError, ImageRow
 
 
 @pytest.fixture
@@ -119,6 +119,37 @@ def test_decode_image_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
         reason = "not a whole JPEG or PNG file"
         bad = [{"key": key_of("record", name), "reason": reason} for name in "cd"]
         assert_that(made.bad, equal_to(bad), "bad")
+
+
+def test_a_photograph_on_its_side_is_stored_upright(concepts, monkeypatch):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # its top is the right side of what it shows
+    photograph = io.BytesIO()
+    PIL.Image.fromarray(PIXELS[0]).save(photograph, "jpeg", quality=100, subsampling=0, exif=exif)
+    monkeypatch.setitem(FILES, "e", photograph.getvalue())
+    outcome = made_of(concepts, "e")
+    difference = outcome.record["image"][..., 0].astype(int) - np.rot90(PIXELS[0], -1)
+    assert np.abs(difference).max() <= 4
+
+
+def made_of(concepts, name):
+    row = ImageRow(name, "s", "p", name)
+    return DecodeImage(read_file, load_table(concepts), 16)(KeyedRow(name, name, "s", "p", "test", row))
+
+
+@pytest.mark.parametrize(("bits", "counted"), [(12, True), (14, True), (15, False), (16, False)])
+def test_pictures_of_few_bits_keep_their_values_and_are_counted(bits, counted, concepts, monkeypatch):
+    deep = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
+    monkeypatch.setitem(FILES, "e", png_of(deep))
+    outcome = made_of(concepts, "e")
+    np.testing.assert_array_equal(outcome.record["image"][..., 0], np.round(deep / 257))
+    assert ("images_nearly_black" in outcome.tags) == counted
+
+
+def test_a_picture_that_is_too_large_is_a_bad_row_by_its_header(concepts, monkeypatch):
+    monkeypatch.setitem(FILES, "e", FILES["a"][:16] + (23000).to_bytes(4) * 2 + FILES["a"][24:])
+    with pytest.raises(BadRowError, match="more than 67,108,864 pixels"):
+        made_of(concepts, "e")
 
 
 def test_run_stores_the_output_of_decode_to_square(archive, jobs, tmp_path, records_of):

@@ -1,5 +1,6 @@
 """The documented commands on the user's own table: labels, unused columns, bad rows, the salt of the keys."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from beam_jobs import decode_images, label_reports
+from beam_jobs.dataset.writing import start_workplace
 from beam_jobs.decode_images import combine_labels, count_labels
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.locks import sole_writer
 
 assert (LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN) == (1, 2, 3)  # as written below
 CHEXPERT14 = load_table("chexpert14")
@@ -129,7 +132,8 @@ def test_a_bad_row_is_named_on_the_terminal_and_not_in_files(own, contents):
         assert found == status
         assert f"Bad row: row 3, {own.paths[2]}: the file does not exist\n" in said
     files = contents(own.records)
-    assert files["images/bad_records.jsonl"].count(b"the file does not exist") == 1
+    bad = json.loads(files["images/bad_records.jsonl"])
+    assert (bad["row"], bad["reason"]) == (3, "the file does not exist")
     assert not [name for name, content in files.items() if own.paths[2].name.encode() in content]
 
 
@@ -205,3 +209,73 @@ def test_a_refused_job_makes_no_salt_and_an_empty_file_is_refused(own):
     status, said = own.run(decode_images, "images")
     assert status == 1
     assert "`key_salt.txt` must be a file with the salt of the keys." in said
+
+
+def join(own, images, reports):
+    """Label a table of reports, and join another one of images with it: status and output."""
+    own.write(*reports)
+    assert own.run(label_reports, "reports")[0] == 0
+    own.write(*images)
+    return own.run(decode_images, "images", f"--reports={own.records / 'reports'}")
+
+
+@pytest.mark.parametrize(
+    ("images", "reports"),
+    [
+        (["path,patient_id", "{0},p0", "{1},p1"], ["report,patient_id", "Edema.,q0", "No edema.,q1"]),
+        (["path,patient_id", "{0},p0", "{1},p1"], ["report,patient_id", "Edema.,p0", "No edema.,p1"]),
+        (["path,patient_id,study_id", "{0},p0,1"], ["report,patient_id,study_id", "Edema.,p1,1"]),
+        (["path,patient_id,study_id", "{0},p0,s1"], ["report,patient_id", "Edema.,p0"]),
+    ],
+)
+def test_tables_that_have_no_study_in_common_are_not_joined(own, images, reports):
+    status, said = join(own, [line.format(*own.paths) for line in images], reports)
+    assert status == 1
+    assert "`reports` must be records with a report of at least one image, of the same patient" in said
+    assert not (own.records / "images").exists()
+
+
+def test_images_get_the_reports_of_their_own_patient_and_study(own, records_of):
+    images = [f"{own.paths[0]},1,1", f"{own.paths[1]}, 2 ,1", f"{own.paths[2]},2.0,2", f"{own.paths[3]},3,2"]
+    reports = ["Effusion 1 1.,1.0,1", "Effusion 2 1.,2,1.0 ", "Effusion 2 2.,2,2", "Effusion 1 2.,1,2"]
+    status, _ = join(own, ["path,patient_id,study_id", *images], ["report,patient_id,study_id", *reports])
+    assert status == 0
+    texts = [[text.decode() for text in r["sentences"]["text"]] for r in records_of(own.records / "images")]
+    expected = [[], ["Effusion 1 1."], ["Effusion 2 1."], ["Effusion 2 2."]]
+    assert sorted(texts) == expected
+
+
+def test_a_split_in_one_table_alone_stops_the_job_in_one_line(own):
+    images = [f"{path},p{n},s{n},test" for n, path in enumerate(own.paths)]
+    reports = [f"Edema {n}.,p{n},s{n}" for n in range(4)]
+    head = "path,patient_id,study_id,split", "report,patient_id,study_id"
+    status, said = join(own, [head[0], *images], [head[1], *reports])
+    assert status == 1
+    assert "`split` must be the same for all images and reports of a patient. Received: '4 patients" in said
+    assert "Traceback" not in said
+    assert not (own.records / "images").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_dataset(own, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/patients/Jane Doe")
+
+    monkeypatch.setattr("beam_jobs.dataset.writing.write_shard", fail)
+    status, said = own.run(decode_images, "images")
+    assert status == 1
+    assert "Received: '[Errno 28] No space left on device'. Make room" in said
+    assert "Traceback" not in said
+    assert "Jane" not in said
+    assert [path.name for path in own.records.iterdir()] == ["key_salt.txt"]
+
+
+def test_a_second_job_on_an_output_is_refused_and_deletes_nothing(own):
+    with sole_writer(own.records / "images"):
+        running = start_workplace(own.records / "images")
+        status, said = own.run(decode_images, "images")
+        assert running.exists()
+    assert status == 1
+    assert "`output` must be one that no other process is writing. Received: " in said
+    status, _ = own.run(decode_images, "images")  # it has ended, and what is left of it goes
+    assert status == 0
+    assert {path.name for path in own.records.iterdir()} == {"images", "key_salt.txt"}

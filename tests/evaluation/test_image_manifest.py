@@ -120,6 +120,38 @@ def test_files_are_embedded_in_their_order(folder):
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"path,covid,normal\n\n\n0.png,1,0\n\n1.png,2,0\n", r"`covid` must be .*row 2 of .*line 6"),
+        (b'path,covid,normal\n0.png,1,"0\n1.png,1,0\n', r"closed quotation marks.*'row 1 of"),
+        (
+            b"path,patient_id,covid,normal\n0.png,M\xfcller,1,0\n",
+            r"UTF-8\. Received: 'byte 0xfc in line 2 of",
+        ),
+        (b"path,covid,normal\n0.png,1,0,1\n", r"as long as its header\. Received: 'row 1 of"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "which is a Git LFS pointer"),
+    ],
+)
+def test_a_damaged_table_is_refused_with_its_row(folder, content, sentence):
+    (folder / "own.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        read_image_manifest(str(folder / "own.csv"))
+
+
+@pytest.mark.parametrize(
+    "content", ["\ufeffpath,{}\n0.png,{}\n", "path;{}\r\n 0.png ;{}\r\n", "path,{}\r0.png,{}\r"]
+)
+def test_a_table_with_a_byte_order_mark_or_other_line_ends_is_read(folder, content):
+    names = "patient_id,Edema,Pleural Effusion", "7.0,1,0"
+    delimiter = ";" if ";" in content else ","
+    text = content.format(*(name.replace(",", delimiter) for name in names))
+    (folder / "own.csv").write_bytes(text.encode())
+    manifest = read_image_manifest(str(folder / "own.csv"))
+    assert manifest.task.classes == ("Edema", "Pleural Effusion")
+    assert manifest.task.labels.tolist() == [[1, 0]]
+
+
 def test_a_broken_image_is_named_by_its_row(folder):
     manifest = read(folder, "path,covid,normal\n2.png,1,0\n,,\n1.png,0,1\n0.png,0,1\n")
     with pytest.raises(ValueError, match=r"cannot be read in row 3 \(it is no picture\)"):

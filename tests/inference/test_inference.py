@@ -34,6 +34,17 @@ def test_a_picture_has_one_embedding_in_every_form(model, files, pixels):
     np.testing.assert_allclose(model.encode_images(gray), embeddings[:1], atol=1e-6)
 
 
+def test_a_photograph_on_its_side_has_one_embedding_in_every_form(model, pixels, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8
+    PIL.Image.fromarray(pixels.gray).save(tmp_path / "side.png", exif=exif)
+    upright = np.ascontiguousarray(np.rot90(pixels.gray))
+    forms = [upright, tmp_path / "side.png", PIL.Image.open(tmp_path / "side.png")]
+    embeddings = model.encode_images(forms)
+    np.testing.assert_allclose(embeddings, np.repeat(embeddings[:1], 3, axis=0), atol=1e-6)
+    assert abs(embeddings[0] - model.encode_images(pixels.gray)[0]).max() > 1e-3
+
+
 def test_colour_pictures_have_one_embedding_as_file_and_as_pixels(model, files, pixels):
     forms = [files / "colour.png", pixels.colour, PIL.Image.open(files / "colour.png")]
     embeddings = model.encode_images(forms)

@@ -110,8 +110,8 @@ def test_html_writes_only_the_page_and_escapes_the_report(tmp_path, capsys):
         (
             ["HISTORY: Secret cough.\nsecret mass"],
             "`text` must be a report with text under findings, impression, addendum, or under no heading. "
-            "Received: \"indication (the heading 'HISTORY:')\". No heading of findings or impression was seen, "
-            "and no blank line, line in upper case or sentence about findings ends the last one.",
+            "Received: \"indication (the heading 'HISTORY:')\". No heading of findings or impression was "
+            "seen, and no blank line, line in upper case or sentence about findings ends the last one.",
         ),
         (["…"], "`text` must be a report with text under findings"),
         (["Edema.", "--concepts", "chest12"], "Shipped tables: chest21, chexpert14, thorax."),

@@ -1,24 +1,14 @@
-"""Decoding is one function for files of every kind; augmentation is a function of image and seed."""
+"""Augmentation is a function of image and seed; without it an encoder sees the stored image."""
 
 import dataclasses
-import io
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from PIL import Image
 
 from medclip_keras.config import AugmentConfig
 from medclip_keras.preprocess import images
-from medclip_keras.preprocess.images import (
-    MEAN,
-    STANDARD_DEVIATION,
-    augment,
-    decode_all_to_squares,
-    decode_to_square,
-    for_evaluation,
-    picture_to_square,
-)
+from medclip_keras.preprocess.images import MEAN, STANDARD_DEVIATION, augment, for_evaluation
 
 STILL = AugmentConfig(flip=0, brightness=0, contrast=0, rotation_degrees=0, translation=0, scale=(1, 1))
 
@@ -29,125 +19,8 @@ def picture(height, width, seed=0):
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
 
 
-def encode(pixels, file_format, mode=None, **options):
-    image = Image.fromarray(pixels)
-    buffer = io.BytesIO()
-    (image.convert(mode) if mode else image).save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def files():
-    portrait, landscape = picture(50, 30), picture(28, 40, seed=1)
-    colour = np.stack([portrait, portrait[::-1], portrait[:, ::-1]], axis=-1)
-    return {
-        "png_portrait": encode(portrait, "PNG"),
-        "png_landscape": encode(landscape, "PNG"),
-        "png_16_bit": encode(portrait.astype(np.uint16) * 257, "PNG"),
-        "png_colour": encode(colour, "PNG"),
-        "png_palette": encode(colour, "PNG", "P"),
-        "png_alpha": encode(colour, "PNG", "RGBA"),
-        "jpeg_portrait": encode(portrait, "JPEG"),
-        "jpeg_landscape": encode(landscape, "JPEG", quality=60),
-        "jpeg_colour": encode(colour, "JPEG"),
-        "jpeg_progressive": encode(portrait, "JPEG", progressive=True),
-    }
-
-
 def seeds_of(num_images, start=0):
     return tf.stack([tf.fill([num_images], 7), tf.range(start, start + num_images)], axis=1)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pixels_of_a_dicom_file_give_the_bytes_of_their_png_file(dtype):
-    pixels = np.random.default_rng(4).integers(0, np.iinfo(dtype).max, (37, 52), dtype, endpoint=True)
-    deep = pixels.astype(np.uint16) * (257 if dtype == np.uint8 else 1)
-    from_file = decode_to_square(encode(pixels, "PNG"), 16)
-    np.testing.assert_array_equal(picture_to_square(deep, 16), from_file)
-
-
-def test_png_of_the_stored_size_keeps_every_value():
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    for depth in (pixels, pixels.astype(np.uint16) * 257):
-        decoded = decode_to_square(encode(depth, "PNG"), 16)
-        np.testing.assert_array_equal(decoded[..., 0], pixels)
-    assert decoded.dtype == tf.uint8
-
-
-def test_16_bit_values_are_divided_by_257_and_rounded():
-    pixels = np.array([[0, 128, 129, 65535], [256, 257, 30000, 385], [386, 1, 2, 3], [9, 8, 7, 6]], np.uint16)
-    decoded = decode_to_square(encode(pixels, "PNG"), 4)[..., 0]
-    np.testing.assert_array_equal(decoded, np.round(pixels / 257))
-
-
-def test_picture_is_centred_on_black():
-    white = np.full((3, 6), 255, np.uint8)  # the odd row of padding goes below
-    decoded = decode_to_square(encode(white, "PNG"), 6)[..., 0].numpy()
-    np.testing.assert_array_equal(decoded.mean(axis=1), [0, 255, 255, 255, 0, 0])
-    decoded = decode_to_square(encode(white.T.copy(), "PNG"), 6)[..., 0].numpy()
-    np.testing.assert_array_equal(decoded.mean(axis=0), [0, 255, 255, 255, 0, 0])
-
-
-def test_resize_agrees_with_pillow_s_antialiased_bicubic():
-    pixels = picture(120, 90)
-    padded = np.pad(pixels, ((0, 0), (15, 15)))
-    expected = np.asarray(Image.fromarray(padded).resize((48, 48), Image.BICUBIC)).astype(int)
-    decoded = decode_to_square(encode(pixels, "PNG"), 48).numpy()[..., 0].astype(int)
-    assert np.abs(decoded - expected).max() <= 1  # Pillow rounds between its two passes
-    plain = tf.image.resize(padded[..., None], (48, 48), method="bicubic", antialias=False)
-    assert np.abs(plain.numpy()[..., 0] - expected).max() > 3  # so the test can tell
-
-
-def test_bicubic_overshoot_is_clipped_not_wrapped():
-    edge = np.repeat(np.uint8([[0, 0, 255, 255]]), 4, axis=0)
-    decoded = decode_to_square(encode(edge, "PNG"), 16).numpy()[:, :, 0]
-    assert (np.diff(decoded.astype(int), axis=1) >= 0).all()  # from black to white without a ring
-    overshoot = tf.image.resize(edge[..., None], (16, 16), method="bicubic", antialias=True)
-    assert overshoot.numpy().min() < -5
-
-
-def test_jpeg_colour_becomes_luminance():
-    red = np.zeros((16, 16, 3), np.uint8)
-    red[..., 0] = 200
-    for file_format in ("JPEG", "PNG"):
-        decoded = decode_to_square(encode(red, file_format), 16).numpy()
-        assert 40 <= decoded.min() <= decoded.max() <= 62  # .2126 x 200 (libpng) to .299 x 200 (JPEG)
-
-
-def test_file_decodes_alike_one_by_one_batched_and_in_a_graph():
-    contents = list(files().values())
-    singles = np.stack([decode_to_square(content, 24) for content in contents])
-    # 16 bit, alpha and progressive equal their plain twins.
-    assert len({single.tobytes() for single in singles}) == 7
-    np.testing.assert_array_equal(decode_all_to_squares(tf.constant(contents), 24), singles)
-    graph = tf.function(lambda batch: decode_all_to_squares(batch, 24))
-    np.testing.assert_array_equal(graph(tf.constant(contents)), singles)
-    mapped = tf.data.Dataset.from_tensor_slices(contents).map(lambda content: decode_to_square(content, 24))
-    assert mapped.element_spec.shape == (24, 24, 1)
-    np.testing.assert_array_equal(np.stack(list(mapped)), singles)
-
-
-@pytest.mark.parametrize("name", ["png_portrait", "png_16_bit", "jpeg_portrait", "jpeg_colour"])
-@pytest.mark.parametrize("missing", [1, 12, 200])
-def test_truncated_file_is_an_invalid_argument(name, missing):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_to_square(files()[name][:-missing], 24)
-
-
-def corrupt(content):
-    changed = bytearray(content)
-    changed[len(changed) // 2] ^= 4
-    return bytes(changed)
-
-
-OTHER_FILES = {"BMP": encode(picture(9, 9), "BMP"), "GIF": encode(picture(9, 9), "GIF"), "empty": b""}
-OTHER_FILES["Git LFS pointer"] = b"version https://git-lfs.github.com/spec/v1\n"
-OTHER_FILES["corrupt PNG"] = corrupt(files()["png_portrait"])
-
-
-@pytest.mark.parametrize("name", OTHER_FILES)
-def test_file_that_is_no_intact_jpeg_or_png_is_an_invalid_argument(name):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_to_square(OTHER_FILES[name], 24)
 
 
 def test_evaluation_resizes_and_clips():

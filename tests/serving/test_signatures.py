@@ -29,6 +29,21 @@ def test_image_file_and_its_record_have_equal_embeddings(tiny):
     assert np.abs(np.diff(of_files, axis=0)).max() > 1e-3
 
 
+def test_image_bytes_are_turned_and_bounded_as_in_records(tiny):
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 37), np.uint8)
+    stored, upright = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels).save(stored, "PNG", exif=exif)
+    Image.fromarray(np.ascontiguousarray(pixels.T)).save(upright, "PNG")
+    files = [stored.getvalue(), upright.getvalue()]
+    turned, expected = tiny.endpoints.encode_image(tf.constant(files))["image_embeddings"]
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
+    large = files[1][:16] + (23000).to_bytes(4) * 2 + files[1][24:]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 67,108,864 pixels"):
+        tiny.endpoints.encode_image(tf.constant([files[0], large]))
+
+
 def test_projected_features_are_the_image_embeddings(tiny):
     stored = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 1), np.uint8)
     embedder = model_embedder(tiny.model, tiny.tokenizer)

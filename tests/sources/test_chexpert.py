@@ -56,6 +56,13 @@ DAMAGED = {
         ("train.csv", lambda t: t.replace("/train/", "/valid/"), "`Path` must be a path in the folder train"),
         ("train.csv", lambda t: t.replace("-1.0", "u"), r"`Pneumonia` must be 1, 0, -1 or blank.*'u'"),
         ("train.csv", lambda t: t.replace(",Lateral,", ",Oblique,"), r"`Frontal/Lateral` .*'Oblique'"),
+        ("train.csv", lambda t: t.replace("Female", "Female,", 2), "as long as its header.*'row 1 of"),
+        ("valid.csv", lambda t: t.replace("0.0,0.0", "0.0,,0.0", 1), "as long as its header.*'row 1 of"),
+        (
+            "train.csv",
+            lambda t: t.replace("AP,", "AP,2", 1),
+            "`.*` must be 1, 0, -1 or blank.* It is row 1 of",
+        ),
     ]
 }
 

@@ -196,7 +196,7 @@ def test_dicom_files_are_pictures_and_tell_their_view(tmp_path, dicom_file):
     pixels = np.array([[9, 8, 7], [6, 5, 4]], np.uint8)
     (tmp_path / "1.dcm").write_bytes(dicom_file(pixels, ViewPosition="LL"))
     path = tmp_path / "mine.csv"
-    path.write_text("path,patient_id,view\n1.dcm,p1,\n1.dcm,p2,PA\nabsent.dcm,p3,\n")
+    path.write_text("path,patient_id,view\n1.dcm,p1,\n1.dcm,p1,PA\nabsent.dcm,p3,\n")
     rows = list(csv.image_rows(path))
     assert [row.view for row in rows] == ["lateral", "frontal", ""]
     np.testing.assert_array_equal(csv.read_image(rows[0]), 257 * pixels.astype(int))
@@ -231,6 +231,11 @@ def test_a_row_without_text_is_a_bad_row():
             "path,patient_id,Edema,Edema.1\na.png,p,1,0\n",
             r"`column` must be different from the column 'Edema'",
         ),
+        (
+            "path,patient_id\na.png,p\n./a.png,q\n",
+            "`path` must be an image of one patient.*'row 2 of .*repeats row 1'",
+        ),
+        ("path,patient_id,split\na.png,p,train\na.png,p,test\n", "`path` must be an image of one patient"),
         ("path,patient_id\na.png,1.23457E+11\n", r"`patient_id` must be written with all .*'row 1 of"),
         ("path,patient_id\na.png,p\nC:\\a.png,p\n", r"`path` must be a path without a drive.*'row 2 of"),
         (

@@ -53,7 +53,7 @@ LAB = [{"coding": [{"code": "LAB"}]}]
 
 
 def write_layout(folder, image_file=None):
-    """An export in three files: reports, and the study and the patient that one of them names by reference."""
+    """An export in three files: reports, the study and the patient that one of them names by reference."""
     study = {"resourceType": "ImagingStudy", "id": "s3", "identifier": [uid("1.2.3")["identifier"]]}
     numbers = [{"value": "social-security"}, {"type": {"coding": [{"code": "MR"}]}, "value": "ID-2"}]
     patient = {"resourceType": "Patient", "id": "x2", "identifier": numbers, "name": [{"family": "Doe"}]}

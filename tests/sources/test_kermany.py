@@ -53,6 +53,33 @@ def test_published_folders_give_patients_from_file_names(tmp_path):
     assert all(kermany.read_image(row) == name.encode() for name, row in rows.items())
 
 
+def test_folders_inside_of_a_class_and_parts_of_other_names_are_read(tmp_path):
+    names = ["NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/BACTERIA/person1_bacteria_1.jpeg"]
+    names += ["PNEUMONIA/VIRUS/person2_virus_6.jpeg", "PNEUMONIA/person3_virus_1.jpeg"]
+    make(
+        tmp_path, [*names, "validation/NORMAL/IM-0002-0001.jpeg", "validation/PNEUMONIA/person4_virus_1.jpeg"]
+    )
+    make(tmp_path, ["__MACOSX/NORMAL/._IM-0001-0001.jpeg", "PNEUMONIA/VIRUS/._person2_virus_6.jpeg"])
+    rows = {row.image_id: row for row in kermany.image_rows(tmp_path)}
+    assert set(names) < set(rows)
+    assert len(rows) == 6
+    assert rows[names[1]].patient_id == "person1"
+    assert kermany.read_image(rows[names[2]]) == names[2].encode()
+
+
+@pytest.mark.parametrize(
+    ("names", "received"),
+    [
+        (["NORMAL/a.jpeg", "BACTERIA/b.jpeg", "VIRUS/c.jpeg"], "with BACTERIA, NORMAL, VIRUS"),
+        (["NORMAL/a.jpeg", "PNEUMONIA/b.jpeg", "VIRUS/c.jpeg"], "with NORMAL, PNEUMONIA, VIRUS"),
+        (["test/NORMAL/a.jpeg"], "test with NORMAL"),
+    ],
+)
+def test_a_class_alone_and_images_beside_the_classes_are_refused(tmp_path, names, received):
+    with pytest.raises(ValueError, match=f"`input` must be the folders NORMAL and PNEUMONIA.*{received}"):
+        next(kermany.image_rows(make(tmp_path, names)))
+
+
 def test_labels_come_from_the_folder(tmp_path):
     make(tmp_path, ["NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person1_virus_6.jpeg"])
     normal, sick = kermany.image_rows(tmp_path)

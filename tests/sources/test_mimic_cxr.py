@@ -1,6 +1,7 @@
 """MIMIC-CXR: tables joined by study and patient, images in two forms, reports as they come; all made up."""
 
 import gzip
+import re
 import shutil
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_labels_are_the_studys_as_chexpert_codes_them(archive, decoded):
     assert [len(row.labels) for row in mimic_cxr.image_rows(archive)] == [14, 14, 0, 14, 14]
 
 
+def test_identifiers_that_pandas_made_numbers_are_joined(archive):
+    rows = list(mimic_cxr.image_rows(archive))
+    for name in (METADATA, SPLIT, CHEXPERT):
+        text = re.sub(r"\b([15]\d{7})\b", r" \1.0", tables()[name])
+        assert text.count(".0") > tables()[name].count(".0")
+        (archive / f"{name}.gz").write_bytes(gzip.compress(text.encode("utf-8-sig")))
+    assert list(mimic_cxr.image_rows(archive)) == rows
+
+
+def test_tables_without_a_common_study_are_refused(archive):
+    text = re.sub(r",5(\d{7}),", r",6\1,", tables()[CHEXPERT])
+    (archive / f"{CHEXPERT}.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(
+        ValueError, match="`input` must be tables of images and labels with at least one study"
+    ):
+        next(mimic_cxr.image_rows(archive))
+
+
 def test_the_order_of_a_table_does_not_matter(archive):
     rows = list(mimic_cxr.image_rows(archive))
     for name in (SPLIT, CHEXPERT):
@@ -217,13 +236,34 @@ def test_reports_without_findings_or_impression_are_counted(archive):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b" \n", "empty"), (b"", "empty"), (b"M\xfcller", "not UTF-8 text")]
+    ("content", "sentence"),
+    [
+        (b" \n", "empty"),
+        (b"", "empty"),
+        (b"M\xfcller", "not UTF-8 text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 1\n", "is a Git LFS pointer"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<title>Sign in</title>", "is a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is a web page"),
+        (b"404: Not Found", "an answer of a web server"),
+        (b'{"message": "Not Found"}', "an answer of a web server"),
+        (b"%PDF-1.4\n", "is a PDF document"),
+        (b"{\\rtf1 Clear.}", "is a rich text document"),
+        (b"PK\x03\x04", "is a zip archive"),
+        ("Clear.".encode("utf-16"), "is UTF-16 text"),
+        (b"FINAL REPORT\0\1", "is a binary file"),
+    ],
 )
 def test_unreadable_reports_are_bad_rows(tmp_path, content, sentence):
     (tmp_path / "s1.txt").write_bytes(content)
     with pytest.raises(BadRowError, match=sentence) as error:
         mimic_cxr.read_report(ReportRow("s1", "1", "2", str(tmp_path / "s1.txt")))
     assert "ller" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "s1.txt").write_bytes("\ufeffFINDINGS: Clear.".encode())
+    (section,) = mimic_cxr.read_report(ReportRow("s1", "1", "2", str(tmp_path / "s1.txt")))
+    assert (section.name, section.text) == ("findings", "Clear.")
 
 
 def test_reports_need_the_table_of_the_split_and_reports(archive, tmp_path):

@@ -34,12 +34,15 @@ def test_archive_and_folder_hold_the_same_reports(tmp_path):
         "ecgen-radiology/7.xml": report(),
         "ecgen-radiology/12.xml": report(findings="", impression="Normal &amp; clear."),
         "ecgen-radiology/readme.txt": b"not a report",
+        "ecgen-radiology/._7.xml": b"\0 of a Macintosh",
+        "__MACOSX/ecgen-radiology/7.xml": b"\0",
     }
     archive = tmp_path / "NLMCXR_reports.tgz"
     write_archive(archive, files)
     folder = tmp_path / "unpacked"
     (folder / "ecgen-radiology").mkdir(parents=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     expected = {
         "CXR7": (

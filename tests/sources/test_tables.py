@@ -83,6 +83,7 @@ def test_read_table_reads_lines_with_any_ends(tmp_path, end):
         (b"PK\x03\x04\x14\x00", "t.csv, which is a zip archive or a spreadsheet"),
         ("a,b\n".encode("utf-16"), "t.csv, which is UTF-16 text"),
         (b"a,b\0\n", "t.csv, which is a binary file"),
+        (b"a,b\n1,2\n3,\0\n", "text without NUL characters. Received: 'line 3 of"),
         (b"a,b\r1,2\r\xfc,2\r", r"UTF-8\. Received: 'byte 0xfc in line 3 of .*t\.csv"),
         (b"id,study_id,a\n1,1.23E+05,2\n", r"`study_id` must be written with all of its digits.*'row 1 of"),
     ],

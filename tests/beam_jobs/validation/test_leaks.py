@@ -1,6 +1,7 @@
 """Leaks over folders of records: planted ones are found by validate_records and refused by fit."""
 
 import io
+import itertools
 
 import numpy as np
 import PIL.Image
@@ -11,6 +12,7 @@ from beam_jobs.validation import leaks
 from beam_jobs.validation.marks import MARK, SIDE, reduce
 from medclip_keras import fit
 from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.sources import patients_of
 from medclip_keras.training import train as training
 
 from . import validation_data as data
@@ -125,6 +127,11 @@ def test_folders_of_other_keys_are_compared_by_their_pictures_alone(table, tmp_p
     assert [name for name, _ in validate_records.compare(outputs)] == ["image_in_two_splits"]
 
 
+def test_all_sources_of_own_data_name_the_same_patients():
+    assert patients_of("csv") == patients_of("table")
+    assert patients_of("chexpert") == patients_of("chexpert_plus") != patients_of("mura")
+
+
 def test_a_folder_with_a_pattern_for_a_name_is_read(table, tmp_path):
     rows = data.clean_rows("reports", len(table))
     directory = data.write_records(tmp_path / "run [1]*", "reports", rows, table)
@@ -135,7 +142,8 @@ def test_a_folder_with_a_pattern_for_a_name_is_read(table, tmp_path):
 def test_a_picture_is_reduced_to_means_of_its_parts(side):
     pixels = np.random.default_rng(side).integers(0, 256, (side, side)).astype(np.uint8)
     edges = [k * side // SIDE for k in range(SIDE + 1)]
-    parts = [[pixels[a:b, c:d].mean() for c, d in zip(edges, edges[1:])] for a, b in zip(edges, edges[1:])]
+    spans = list(itertools.pairwise(edges))
+    parts = [[pixels[a:b, c:d].mean() for c, d in spans] for a, b in spans]
     expected = 128 + 32 * (parts - np.mean(parts)) / np.std(parts)
     np.testing.assert_allclose(reduce(pixels), np.clip(expected, 0, 255), atol=0.51)
     np.testing.assert_allclose(reduce(pixels // 2 + 9), reduce(pixels), atol=6)  # contrast does not matter
