@@ -1,9 +1,9 @@
 """Reports in Spanish and German, reports in languages without cues, and the detection that parts them.
 
 `challenge_es.jsonl` and `challenge_de.jsonl` are of the form of `challenge.jsonl`. Rows marked `late` were
-`challenge_es.jsonl` and `challenge_de.jsonl` are of the form of `challenge.jsonl`. Rows marked `late` were
-written before the cues and aliases of their language and not looked at while these were tuned; at the first run 57
-(Spanish) and 61 (German) of 66 were right.
+written before the cues and aliases of their language and not looked at while these were tuned; at the first
+run 57 (Spanish) and 61 (German) of 66 were right.
+"""
 
 import json
 import pathlib
