@@ -31,6 +31,7 @@ _LEAST_KNOWN = 0.5  # share of words that the language of a report knows
 _WORDS_KEPT = 50_000
 
 _MARKS = {ord(mark): " " for mark in string.punctuation + string.digits}
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060"))  # soft hyphens, zero-width spaces
 _LETTERS = str.maketrans({"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"})
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _MASKS = frozenset({"xx", "xxx", "xxxx", "xxxxx"})
@@ -44,6 +45,8 @@ def detect(text: str) -> str:
     >>> detect("Pas de pneumothorax.")
     ''
     """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
     words = set(text.lower().translate(_MARKS).split())
     english, foreign = _clear_words()
     if words.isdisjoint(foreign) and len(words & english) >= _LEAST_CLEAR * len(words):
@@ -94,8 +97,11 @@ def _is_near(word: str) -> bool:
 def languages_of(word: str) -> frozenset[str]:
     """The codes of the languages that know a word of lower case."""
     plain = fold(word)
-    listed = {code for code, words in _listed().items() if plain in words}
-    return frozenset(listed.union(code for code in languages() if _knows(load_language(code), word)))
+    own = {code for code, words in _listed().items() if plain in words}
+    own.update(code for code in languages() if _knows(load_language(code), word))
+    if not word.isascii():  # a shipped language knows its own letters alone: "ausência" is not Spanish
+        own.difference_update(code for code in languages() if not _letters()[code].issuperset(word))
+    return frozenset(own)
 
 
 def fold(text: str) -> str:
@@ -123,6 +129,12 @@ def _knows(language: Language, word: str) -> bool:
 def _listed() -> Mapping[str, frozenset[str]]:
     content = tomllib.loads((TABLES / "language_words.toml").read_text(encoding="utf-8"))
     return {code: frozenset(_WORD.findall(fold(words))) for code, words in content.items()}
+
+
+@functools.cache
+def _letters() -> Mapping[str, frozenset[str]]:
+    content = tomllib.loads((TABLES / "language_words.toml").read_text(encoding="utf-8"))
+    return {code: frozenset(words.lower() + string.ascii_lowercase) for code, words in content.items()}
 
 
 @functools.cache
