@@ -70,9 +70,11 @@ def _is_english(words: set[str], owners: Sequence[frozenset[str]]) -> bool:
     unknown = sum(_ENGLISH not in own for own in owners)
     pairs = zip(sorted(words), owners, strict=True)
     foreign = any(own and _ENGLISH not in own and not _is_near(word) for word, own in pairs)
-    english = any(own == {_ENGLISH} for own in owners)
-    least = _LEAST_KNOWN if foreign else _LEAST_KNOWN / 2
-    if not unknown or (english and len(words) - unknown >= least * len(words)):
+    others = Counter(code for own in owners for code in own if code != _ENGLISH)
+    known, english = len(words) - unknown, any(own == {_ENGLISH} for own in owners)
+    least = _LEAST_KNOWN / 2 if english and not foreign else _LEAST_KNOWN
+    leads = english or known > max(others.values(), default=0)
+    if not unknown or (leads and known >= least * len(words)):
         return True
     return not foreign and _are_misspelled(words)
 
