@@ -12,7 +12,7 @@ import tensorflow as tf
 UPRIGHT = 1
 _START_OF_JPEG, _START_OF_PNG = np.int64(2), np.int64(8)  # after their signatures
 _SEARCHED = 2**16  # bytes from a file's start
-_ORIENTATION = 0x0112  # the tag
+_ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type that it should have
 _ENTRY = 12  # bytes of a directory's entry: tag (2), type (2), count (4), value (4)
 
 
@@ -96,6 +96,7 @@ def _in_directory(data: tf.Tensor) -> tf.Tensor:
     entries = data[directory + 2 :][: _ENTRY * read(directory, 2)]
     entries = tf.reshape(entries[: tf.size(entries) // _ENTRY * _ENTRY], (-1, _ENTRY // 2, 2))
     words = tf.reduce_sum(tf.cast(entries, tf.int32) * tf.where(is_little, [1, 256], [256, 1]), axis=2)
-    tags, values = words[:, 0], words[:, 4]  # of (N, 6): tag, type, count twice, value twice
+    tags, is_short = words[:, 0], words[:, 1] == _SHORT  # of (N, 6): tag, type, count twice, value twice
+    values = tf.where(is_short, words[:, 4], words[:, 4] + words[:, 5])
     known = (tags == _ORIENTATION) & (values <= 8)
     return tf.maximum(tf.reduce_max(tf.where(known, values, 0)), UPRIGHT)
