@@ -22,6 +22,7 @@ The exit status is 1 if there is an anomaly. A second run over the same records,
 the result of the first.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -244,9 +245,11 @@ def compare(outputs: Mapping[str, epath.PathLike], kept_in: epath.PathLike = "")
     made_from = [[directory, manifest.fingerprint] for directory, manifest in manifests.items()]
     fingerprint = sha256_of([made_from, own_code_sha256()])
     path = epath.Path(kept_in) / COMPARISON_NAME if kept_in else None
-    earlier = json.loads(path.read_text()) if path and path.exists() else {}
-    if earlier.get("fingerprint") == fingerprint:
-        return earlier["leaks"]
+    if path and path.exists():
+        with contextlib.suppress(json.JSONDecodeError):  # half a file, of a killed process
+            earlier = json.loads(path.read_text())
+            if earlier["fingerprint"] == fingerprint:
+                return earlier["leaks"]
     own = [
         marks.read_marks(directory, manifest, epath.Path(outputs[directory]) / MARKS_NAME)
         for directory, manifest in manifests.items()

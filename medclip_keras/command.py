@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import importlib.abc
 import importlib.util
 import logging
@@ -104,10 +105,12 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader, `head` for example, has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno is None:  # not the system's
+    except Exception as error:  # TensorFlow has errors of its own for a full disk
+        full = os.strerror(errno.ENOSPC)
+        if not getattr(error, "errno", None) and full not in str(error):
             raise
-        print(f"{module}: {error}", file=sys.stderr)
+        said = f"{full}. Make room, and start the same command again." if full in str(error) else error
+        print(f"{module}: {said}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:  # `pipeline.Interrupted` says after which step
         print(f"{module}: {str(stop) or 'interrupted'}. The same command resumes the work.", file=sys.stderr)

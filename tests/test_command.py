@@ -1,5 +1,6 @@
 """The frame of the commands: exit status, errors as one line, and a Ctrl-C that cannot get lost."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -52,6 +53,31 @@ def test_an_error_of_the_caller_is_one_line_and_status_one(error, capsys):
     assert run_command("it", work) == FAILED
     assert capsys.readouterr().err == f"it: {error}\n"
     assert run_command("it", lambda: None) == 0
+
+
+class ResourceExhaustedError(Exception):
+    """Like TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "No space left on device. Make room"),
+        (
+            ResourceExhaustedError("write failed; No space left on device"),
+            "No space left on device. Make room",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "[Errno 13] Permission denied: 'a/b'"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(error, said, capsys):
+    def work():
+        raise error
+
+    assert run_command("it", work) == FAILED
+    assert capsys.readouterr().err.startswith(f"it: {said}")
+    with pytest.raises(OSError, match="not of the system"):
+        run_command("it", lambda: (_ for _ in ()).throw(OSError("not of the system")))
 
 
 @pytest.mark.parametrize("module", ["medclip_keras.evaluate", "beam_jobs.label_reports"])
