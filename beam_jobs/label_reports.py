@@ -1,12 +1,16 @@
 """Reports → records of labelled sentences.
 
     python -m beam_jobs.label_reports --source openi --input PATH --output DIR [--concepts NAME or FILE]
-        [--mentions DIR2] [--link_threshold T] [--scispacy_model NAME] [--umls FILE or umls]
-        [--hold_out NAME[=PATH]] [Beam options]
+        [--language auto|en|es|de] [--mentions DIR2] [--link_threshold T] [--scispacy_model NAME]
+        [--umls FILE or umls] [--hold_out NAME[=PATH]] [Beam options]
 
 A record per report, with its sentences and their label states (`medclip_keras.records.schema`). A report
 without text under findings, impression or no heading counts as `unusable_reports` and gives no record; an
 unreadable one goes to `bad_records.jsonl`.
+
+Each report is read in its own language, which is detected (`medclip_keras.knowledge.detection`); `--language`
+reads all in one. A report in a language without cues gives no record and counts under
+`other_language_reports`; those in Spanish or German count under `es_reports` and `de_reports` too.
 
 `--mentions` also writes JSON lines, one per readable report, with the source's own report identifiers.
 
@@ -31,7 +35,10 @@ from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras import knowledge
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
-from medclip_keras.knowledge.labeller import ReportLabeller, ReportLabels
+from medclip_keras.knowledge.detection import UNKNOWN
+from medclip_keras.knowledge.labeller import ReportLabels
+from medclip_keras.knowledge.labellers import AUTO, Labellers, require_language
+from medclip_keras.knowledge.language import ENGLISH, languages
 from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.mentions import mentions_line
 from medclip_keras.knowledge.sections import Section
@@ -42,6 +49,7 @@ from medclip_keras.sources import get_source
 from medclip_keras.sources.rows import ReportRow
 
 UNUSABLE = "unusable_reports"
+OTHER_LANGUAGE = "other_language_reports"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,11 @@ class LabelOptions(JobOptions):
     """`JobOptions`, mentions and linking."""
 
     mentions: str = option("folder for mentions, as JSON lines", "")
+    language: str = option(
+        f"language of the reports: {', '.join(languages())}, or {AUTO} to detect each report's "
+        "(default %(default)s)",
+        AUTO,
+    )
     link_threshold: float = option(
         "least similarity of a misspelled word to one of the dictionary; 0 links none (default %(default)s)",
         THRESHOLD,
@@ -62,6 +75,7 @@ class LabelOptions(JobOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_language(self.language)
         require(0 <= self.link_threshold <= 1, "link_threshold", "in [0, 1]", self.link_threshold)
         for name, given in (("scispacy_model", self.scispacy_model), ("umls", self.umls)):
             usable = not given or self.link_threshold > 0
@@ -79,7 +93,7 @@ class LabelOptions(JobOptions):
 
 
 class LabelReport:
-    """Label one report; holds the labeller, which is made once per worker process."""
+    """Label one report; holds the labellers, which are made once per worker process."""
 
     def __init__(
         self,
@@ -87,22 +101,26 @@ class LabelReport:
         table: ConceptTable,
         linking: Linking | None = None,
         with_mentions: bool = False,
+        language: str = AUTO,
     ):
         self._read_report, self._with_mentions = read_report, with_mentions
-        self._labeller = ReportLabeller(table, linking)
+        self._labellers = Labellers(table, linking, language)
         self._names = table.names
 
     def __call__(self, keyed: KeyedRow[ReportRow]) -> Outcome:
-        """Record of a report, or the tag "unusable_reports".
+        """Record of a report, or the tag "unusable_reports" or "other_language_reports".
 
         Raises:
             BadRowError: the report cannot be read.
         """
-        labels = self._labeller.label(self._read_report(keyed.row))
+        labels = self._labellers.label(self._read_report(keyed.row))
         mentions = mentions_line(keyed.row.report_id, labels, self._names) if self._with_mentions else None
+        if labels.language == UNKNOWN:
+            return Outcome(None, (OTHER_LANGUAGE,), mentions)
         if not labels.usable:
             return Outcome(None, (UNUSABLE,), mentions)
-        return Outcome(report_record(keyed, labels), (), mentions)
+        tags = () if labels.language == ENGLISH.code else (f"{labels.language}_reports",)
+        return Outcome(report_record(keyed, labels), tags, mentions)
 
 
 def report_record(keyed: KeyedRow[ReportRow], labels: ReportLabels) -> dict[str, Any]:
@@ -131,7 +149,12 @@ def make_job(options: LabelOptions) -> Job:
         source=archive,
         table=table,
         start=functools.partial(
-            LabelReport, archive.read_report, table, options.linking, bool(options.mentions)
+            LabelReport,
+            archive.read_report,
+            table,
+            options.linking,
+            bool(options.mentions),
+            options.language,
         ),
         modules=(knowledge, sys.modules[__name__]),
         tags=(UNUSABLE, *selection.tags),

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "models": ("errors", "config", "objectives"),
     "evaluation": ("errors", "config", "knowledge", "pages", "sources.tables"),
 }
+# Commands of a room that read records, inside functions: their rooms stay free of TensorFlow.
+COMMANDS_ON_RECORDS = ("medclip_keras/knowledge/audit/__main__.py",)
 USERS_OF_BEAM_JOBS = ("medclip_keras/pipeline.py", "medclip_keras/records/tfds_builders.py")
 
 
@@ -64,7 +66,8 @@ def broken_laws(path: pathlib.Path) -> list[str]:
         if any(within(name, module) for module in forbidden):
             broken.append(name)
         if path.parts[0] == "medclip_keras" and room in MAY_IMPORT and within(name, "medclip_keras"):
-            allowed = [f"medclip_keras.{module}" for module in (room, *MAY_IMPORT[room])]
+            more = ("records",) if in_function and str(path) in COMMANDS_ON_RECORDS else ()
+            allowed = [f"medclip_keras.{module}" for module in (room, *MAY_IMPORT[room], *more)]
             broken += [name] if not any(within(name, module) for module in allowed) else []
         if path.parts[0] == "medclip_keras" and within(name, "beam_jobs"):
             broken += [name] if not in_function or str(path) not in USERS_OF_BEAM_JOBS else []
@@ -111,6 +114,16 @@ def test_imports_have_no_circle():
             "medclip_keras/objectives/x.py",
             "from medclip_keras.errors import require",
             "medclip_keras.errors.require",
+        ),
+        (
+            "medclip_keras/knowledge/x.py",
+            "def f():\n    from medclip_keras import records",
+            "medclip_keras.records",
+        ),
+        (
+            "medclip_keras/knowledge/audit/__main__.py",
+            "from medclip_keras import records",
+            "medclip_keras.records",
         ),
         ("medclip_keras/training/x.py", "from beam_jobs import job", "beam_jobs.job"),
         ("medclip_keras/pipeline.py", "import beam_jobs.job", "beam_jobs.job"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import Manifest
-from medclip_keras.records.schema import is_nearly_black
+from medclip_keras.records.schema import WIDE, is_nearly_black, states_of
 from medclip_keras.records.shards import salted_hash
 
 STATES = tuple(state.name.lower() for state in LabelState)
@@ -36,9 +37,13 @@ _IMAGE_FIELDS: dict[str, tuple[str, int | None]] = {"view": ("bytes_list", 1), "
 Sighting = tuple[str, bytes]  # field, and the digest of its value: must not recur in another split
 
 
-def fields_of(kind: str) -> dict[str, tuple[str, int | None]]:
+def fields_of(kind: str, num_findings: int) -> dict[str, tuple[str, int | None]]:
     """Fields of the records of a kind, with type and number of values."""
-    return _SHARED_FIELDS | (_IMAGE_FIELDS if kind == "images" else {})
+    states = {
+        name: ("bytes_list", number) for name, (_, number) in _SHARED_FIELDS.items() if "states" in name
+    }
+    fields = _SHARED_FIELDS | (_IMAGE_FIELDS if kind == "images" else {})
+    return fields | (states if num_findings > WIDE else {})
 
 
 @dataclass
@@ -106,27 +111,35 @@ def describe_record(
     facts = RecordFacts(split, _shown_key(_first(values, "record_key")))
     facts.tally.totals["records"] = 1
     readable = {
-        name: own
-        for name, own in values.items()
-        if _has_its_form(facts, name, lists[name], own, manifest.kind)
+        name: own for name, own in values.items() if _has_its_form(facts, name, lists[name], own, manifest)
     }
     _describe_texts(facts, readable)
     if "image" in readable:
         _describe_image(facts, readable["image"][0], manifest.image_size)
-    states = np.array(readable.get("label_states", ()), np.int64)
+    states = _states_of(readable.get("label_states", ()), len(concepts))
     if "label_states" in readable and _add_states(facts, "label_states", states, concepts) and states.any():
         facts.tally.totals["labelled"] = 1
     _describe_sentences(facts, readable, concepts)
     return facts
 
 
-def _has_its_form(facts: RecordFacts, name: str, value_type: str, own: Sequence[Any], kind: str) -> bool:
+def _has_its_form(
+    facts: RecordFacts,
+    name: str,
+    value_type: str,
+    own: Sequence[Any],
+    manifest: Manifest,
+) -> bool:
     """Count a field's values (an empty text is a missing one), and check its type and their number."""
-    expected_type, num_values = fields_of(kind).get(name, (value_type, None))
+    fields = fields_of(manifest.kind, manifest.num_findings)
+    expected_type, num_values = fields.get(name, (value_type, None))
     empty_text = num_values == 1 and value_type == "bytes_list" and name != "image" and list(own) == [b""]
     if len(own) and not empty_text:
-        length = len(own[0]) if name == "image" and value_type == expected_type else len(own)
-        facts.tally.lengths[name] = Counter([length])
+        facts.tally.lengths[name] = Counter([len(own)])
+        if name == "image" and value_type == expected_type:
+            facts.tally.lengths[name] = Counter([len(own[0])])
+        elif "states" in name and value_type == expected_type:
+            facts.tally.lengths[name] = Counter([_states_of(own, manifest.num_findings).size])
     if value_type != expected_type:
         facts.add_fault(name, "wrong_type")
     elif num_values == 1 and len(own) != 1:
@@ -174,8 +187,16 @@ def _describe_sentences(facts: RecordFacts, values: Mapping[str, Any], concepts:
         facts.add_fault("sentences/text", "empty")
     if len(sections) != len(texts):
         facts.add_fault("sentences/section", "wrong_shape")
-    states = np.array(values.get("sentences/label_states", ()), np.int64)
+    states = _states_of(values.get("sentences/label_states", ()), len(concepts))
     _add_states(facts, "sentences/label_states", states, concepts, len(texts))
+
+
+def _states_of(values: Sequence[Any], num_findings: int) -> np.ndarray:
+    """Label states of a field, flat; bytes that cannot be decompressed give none, which is a wrong shape."""
+    try:
+        return states_of(values, num_findings)
+    except zlib.error:
+        return np.zeros(0, np.int64)
 
 
 def _add_states(

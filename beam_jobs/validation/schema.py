@@ -64,7 +64,7 @@ def infer_schema(manifest: Manifest, concepts: Sequence[str], statistics: Statis
         "sentences/label_states": compared,
     }
     schema = {}
-    for name in fields_of(manifest.kind):
+    for name in fields_of(manifest.kind, manifest.num_findings):
         always = name in _ALWAYS or (manifest.kind == "reports" and name.startswith("sentences/"))
         schema[name] = dataclasses.replace(special.get(name, Rule()), min_fraction=float(always))
     numbers = (WORDS, NUMBER) if manifest.kind == "reports" else (BRIGHTNESS, WORDS, NUMBER)

@@ -16,6 +16,7 @@ from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.spelling import THRESHOLD
 
 if TYPE_CHECKING:
+    from medclip_keras.knowledge.language import Language
     from medclip_keras.knowledge.sections import Section
 
 _COMMAND = "medclip_keras.knowledge"
@@ -35,22 +36,24 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
     from medclip_keras.knowledge.concepts import load_table
     from medclip_keras.knowledge.explain import explain
     from medclip_keras.knowledge.labeller import ReportLabeller
+    from medclip_keras.knowledge.language import ENGLISH
     from medclip_keras.knowledge.linking import Linking
     from medclip_keras.knowledge.mentions import mentions_line
     from medclip_keras.knowledge.render import render_page
     from medclip_keras.knowledge.sections import CONTENT_SECTIONS, split_sections
     from medclip_keras.knowledge.terminal import render_terminal
 
-    sections = split_sections(text)
+    language = _language_of(text, arguments.language)
+    sections = split_sections(text, language)
     if CONTENT_SECTIONS.isdisjoint(section.name for section in sections):
         content = "a report with text under findings, impression, addendum, or under no heading"
         raise refusal("text", content, *_unread(sections))
     table, threshold = load_table(arguments.concepts), arguments.link_threshold
-    if threshold:  # needs the whole dictionary
+    if threshold and language is ENGLISH:  # needs the whole dictionary
         labeller = ReportLabeller(table, Linking(threshold))
     else:
-        words = {word for section in sections for word in words_of(section.text)[0]}
-        labeller = ReportLabeller(table, words=words)
+        words = {word for section in sections for word in words_of(section.text, language)[0]}
+        labeller = ReportLabeller(table, words=words, language=language)
     report = explain(labeller, sections)
     if arguments.html:
         _write(arguments.html, render_page(report))
@@ -63,6 +66,19 @@ def _show(text: str, arguments: argparse.Namespace) -> None:
     console.print(render_terminal(report, console))
     if arguments.html:
         console.print(f"\nPage: {arguments.html}", soft_wrap=True)
+
+
+def _language_of(text: str, name: str) -> "Language":
+    """The language to read a report in, detected or as given."""
+    from medclip_keras.knowledge.detection import detect
+    from medclip_keras.knowledge.labellers import AUTO, require_language
+    from medclip_keras.knowledge.language import languages, load_language
+
+    require_language(name)
+    code = detect(text) if name == AUTO else name
+    advice = "Its words are of another language; with --language it is read all the same."
+    require(bool(code), "text", f"a report in {', '.join(languages())}", f"{len(text.split())} words", advice)
+    return load_language(code)
 
 
 def _unread(sections: Sequence["Section"]) -> tuple[str, str]:
@@ -117,6 +133,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         f"{THRESHOLD}; 0: off, and quicker)"
     )
     add("--link_threshold", type=float, default=THRESHOLD, metavar="T", help=linking)
+    language = (
+        "language of the report, as in label_reports: de, en, es or auto, which detects it (default auto)"
+    )
+    add("--language", default="auto", metavar="CODE", help=language)
     add("--html", default="", metavar="PAGE.html", help="also write the explanation as a page")
     add("--json", action="store_true", help="print findings and mentions, with cue and rule, as JSON")
     return parser.parse_args(argv)

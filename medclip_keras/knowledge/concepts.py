@@ -70,10 +70,15 @@ class ConceptTable:
         Raises:
             ValueError: no such concept; the near names are in the sentence.
         """
-        if name not in self.names:
+        if name not in self.positions:
             known = f"a concept of the table {self.name!r}"
             raise refusal("name", known, name, near_names(name, self.names))
-        return self.names.index(name)
+        return self.positions[name]
+
+    @functools.cached_property
+    def positions(self) -> dict[str, int]:
+        """Position in the label vector of each name."""
+        return {name: position for position, name in enumerate(self.names)}
 
     @functools.cached_property
     def order(self) -> tuple[int, ...]:
@@ -81,12 +86,22 @@ class ConceptTable:
         return tuple(parents_first(self.concepts))
 
     @functools.cached_property
+    def implications(self) -> npt.NDArray[np.int64]:
+        """(num_pairs, 2), sorted: (k, l) for each concept l that implies concept k, or is k itself.
+
+        A wide table has ten pairs a concept, and a matrix of 100 million entries.
+        """
+        above: dict[int, set[int]] = {}
+        for child in self.order:
+            parents = {self.positions[parent] for parent in self.concepts[child].parents}
+            above[child] = {child}.union(*(above[parent] for parent in parents))
+        return np.array(sorted((k, child) for child, own in above.items() for k in own), np.int64)
+
+    @functools.cached_property
     def descendants(self) -> npt.NDArray[np.bool_]:
         """(num_findings, num_findings) bool: [k, l] if concept l implies concept k, or is k itself."""
-        implied = np.eye(len(self), dtype=bool)
-        for child in reversed(self.order):
-            for parent in self.concepts[child].parents:
-                implied[self.names.index(parent)] |= implied[child]
+        implied = np.zeros((len(self), len(self)), bool)
+        implied[tuple(self.implications.T)] = True
         return implied
 
     def with_descendants(self, name: str) -> frozenset[str]:
@@ -98,13 +113,15 @@ class ConceptTable:
         Raises:
             ValueError: no such concept.
         """
-        return frozenset(self.names[k] for k in np.flatnonzero(self.descendants[self.index(name)]))
+        implied, implying = self.implications.T
+        return frozenset(self.names[k] for k in implying[implied == self.index(name)])
 
     @functools.cached_property
     def abnormal(self) -> tuple[int, ...]:
         """Positions of the findings that contradict No Finding: all others but support devices."""
-        devices = self.with_descendants(SUPPORT_DEVICES) if SUPPORT_DEVICES in self.names else ()
-        return tuple(k for k, name in enumerate(self.names) if name not in {NO_FINDING, *devices})
+        devices = self.with_descendants(SUPPORT_DEVICES) if SUPPORT_DEVICES in self.positions else ()
+        others = {NO_FINDING, *devices}
+        return tuple(k for k, name in enumerate(self.names) if name not in others)
 
     @functools.cached_property
     def fingerprint(self) -> str:

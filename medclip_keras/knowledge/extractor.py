@@ -114,7 +114,7 @@ class Extractor:
         self.words: set[str] = set()  # of all phrases
         self._combinations: list[tuple[int, Alias]] = []
         for position, concept in enumerate(table.concepts):
-            for text in (concept.name, *concept.aliases, *language.aliases.get(concept.cui, ())):
+            for text in language.aliases.get(concept.cui) or (concept.name, *concept.aliases):
                 self._learn_alias(position, parse_alias(text, self._only, language))
         for kind, phrases in language.cues.items():
             for phrase in phrases:

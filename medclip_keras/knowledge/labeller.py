@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,8 @@ class ReportLabels:
     states: StateVector  # (num_findings,) int8 of the whole report, no closure over parents
     # of each section, the mentions that give the states; offsets into its text
     section_mentions: tuple[tuple[Mention, ...], ...]
-    usable: bool  # False for a report without sentences
+    usable: bool  # False for a report without sentences, or without a language
+    language: str = ENGLISH.code  # in which it was read, "" for a language without cues
 
     @functools.cached_property
     def mentions(self) -> tuple[Mention, ...]:
@@ -85,7 +86,7 @@ class ReportLabeller:
         self.table = table
         self._language = language
         self._extractor = Extractor(table, linking, words, language)
-        self._positions = {name: position for position, name in enumerate(table.names)}
+        self._positions, self._abnormal = table.positions, frozenset(table.abnormal)
         self._no_finding = self._positions.get(NO_FINDING)
         self._lungs = [k for name, k in self._positions.items() if name in _LUNGS]
         self._heart = [k for name, k in self._positions.items() if name in _HEART]
@@ -106,27 +107,28 @@ class ReportLabeller:
                     sentences.append(LabelledSentence(section.name, text, self.states(found)))
             section_mentions.append(tuple(own))
         states = self.states(list(itertools.chain.from_iterable(section_mentions)))
-        return ReportLabels(tuple(sentences), states, tuple(section_mentions), bool(sentences))
+        usable, code = bool(sentences), self._language.code
+        return ReportLabels(tuple(sentences), states, tuple(section_mentions), usable, code)
 
     def states(self, mentions: Sequence[Mention]) -> StateVector:
         """Combine mentions: (num_findings,) int8."""
-        if not mentions:
-            return np.zeros(len(self.table), np.int8)
-        states = [int(LabelState.NOT_MENTIONED)] * len(self.table)
+        found: dict[int, int] = {}  # states by position: a table may have 10,000
         for mention in mentions:
             position, state = self._positions[mention.name], _STATES[mention.assertion]
-            if _RANKS[state] > _RANKS[states[position]]:
-                states[position] = state
-        if self._no_finding is not None:
-            states[self._no_finding] = self._normality(states, states[self._no_finding])
-        return np.array(states, np.int8)
+            if _RANKS[state] > _RANKS[found.get(position, 0)]:
+                found[position] = state
+        if found and self._no_finding is not None:
+            found[self._no_finding] = self._normality(found)
+        states = np.zeros(len(self.table), np.int8)
+        states[list(found)] = list(found.values())
+        return states
 
-    def _normality(self, states: Sequence[int], said: int) -> int:
+    def _normality(self, found: Mapping[int, int]) -> int:
         """The state of `No Finding`: positive if normality is stated and not contradicted."""
-        denied = int(LabelState.NEGATIVE)
-        lungs = any(states[k] == denied for k in self._lungs)
-        if lungs and any(states[k] == denied for k in self._heart):
+        denied, said = int(LabelState.NEGATIVE), found.get(self._no_finding or 0, 0)
+        lungs = any(found.get(k) == denied for k in self._lungs)
+        if lungs and any(found.get(k) == denied for k in self._heart):
             said = int(LabelState.POSITIVE)
-        if said and any(_RANKS[states[k]] >= _ABNORMAL_RANK for k in self.table.abnormal):
+        if said and any(_RANKS[state] >= _ABNORMAL_RANK for k, state in found.items() if k in self._abnormal):
             said = int(LabelState.NOT_MENTIONED)
         return said

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Language:
     cues: Mapping[str, tuple[str, ...]]  # `assertion`: kind → phrases with the alternatives of `aliases`
     clauses: Mapping[str, frozenset[str]]  # `assertion`: sets of words; one that the file lacks is empty
     reaches: Mapping[str, int]  # phrase → words that its scope contains at most, where fewer than its kind's
+    borrowed: frozenset[str]  # those of the cues that are words of other languages
     aliases: Mapping[str, tuple[str, ...]]  # CUI → aliases beside those of the concept table
 
     def __reduce__(self) -> tuple[Callable[[str], "Language"], tuple[str]]:
@@ -48,16 +50,18 @@ def load_language(code: str) -> Language:
     if code not in languages():
         raise refusal("language", "a shipped language", code, near_names(code, languages()))
     content = tomllib.loads((_FOLDER / f"{code}.toml").read_text(encoding="utf-8"))
-    cues = content["cues"].items()
+    cues, borrowed = content["cues"], content.get("borrowed", {})
+    cues = {kind: [*own, *borrowed.get(kind, ())] for kind, own in cues.items()}
     return Language(
         code=code,
         forms=content["forms"],
         layout=content["layout"],
-        cues={kind: tuple(p.format(**content["phrases"]) for p in phrases) for kind, phrases in cues},
+        cues={kind: tuple(p.format(**content["phrases"]) for p in phrases) for kind, phrases in cues.items()},
         clauses=collections.defaultdict(
             frozenset, {name: frozenset(words) for name, words in content["clauses"].items()}
         ),
         reaches=content.get("reaches", {}),
+        borrowed=frozenset(itertools.chain.from_iterable(borrowed.values())),
         aliases={cui: tuple(own) for cui, own in content.get("aliases", {}).items()},
     )
 

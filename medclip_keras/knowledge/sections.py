@@ -47,7 +47,9 @@ class _Layout:
         self.names = {h: name for name, headings in layout["headings"].items() for h in headings}
         self.abbreviations = frozenset(layout["abbreviations"])
         short = language.forms.get("abbreviated", ())
-        self.at_sentence_ends = frozenset((*layout["at_sentence_ends"], *short))
+        self.at_sentence_ends = frozenset(layout["at_sentence_ends"]).union(short) - (
+            self.abbreviations.difference(layout["at_sentence_ends"])
+        )
         self.continuations = frozenset(layout.get("continuations", ()))
         self.open_ends = frozenset(layout.get("open_ends", ()))
         self.compounds = frozenset(layout.get("compounds", ()))

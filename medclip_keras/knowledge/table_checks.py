@@ -100,7 +100,7 @@ def _duplicates(concepts: Sequence[Concept]) -> Iterator[Problem]:
 
 
 def _unknown_parents(concepts: Sequence[Concept]) -> Iterator[Problem]:
-    names = [concept.name for concept in concepts]
+    names = {concept.name: None for concept in concepts}
     for position, concept in enumerate(concepts):
         for parent in concept.parents:
             if parent not in names:

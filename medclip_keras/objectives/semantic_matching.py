@@ -49,7 +49,8 @@ def label_similarity(
         image_known: float (num_images, num_findings) in {0, 1}; None: all known.
         text_known: float (num_texts, num_findings) in {0, 1}; None: all known.
         similarity: "cosine" or "dot".
-        concept_kernel: NumPy float (num_findings, num_findings), symmetric positive definite; None: identity.
+        concept_kernel: NumPy float (num_findings, num_findings), symmetric positive definite, or
+            (num_findings,), the diagonal of one; None: identity.
 
     Returns:
         float32 (num_images, num_texts); in [-1, 1] for the cosine.
@@ -88,18 +89,24 @@ def _kernel_product(kernel: Tensor, num_findings: int | None) -> Callable[..., T
     """Return the function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
     kernel = np.asarray(kernel)
     num_findings = num_findings or len(kernel)  # labels gathered from replicas have no static shape
-    fits = kernel.shape == (num_findings, num_findings) and np.allclose(kernel, kernel.T)
-    if not fits or np.linalg.eigvalsh(kernel)[0] <= 0:
+    if kernel.shape == (num_findings,):
+        ks = ls = np.arange(num_findings)
+        values, positive = kernel, np.min(kernel) > 0
+    else:
+        fits = kernel.shape == (num_findings, num_findings) and np.allclose(kernel, kernel.T)
+        positive = fits and np.linalg.eigvalsh(kernel)[0] > 0
+        ks, ls = np.nonzero(kernel) if kernel.ndim == 2 else (np.arange(0),) * 2
+        values = kernel[ks, ls]
+    if not positive:
         raise ValueError(
             f"`concept_kernel` must be symmetric positive definite, of shape ({num_findings}, "
             f"{num_findings}). Received: shape {kernel.shape}. Make it with training.concept_kernel."
         )
-    ks, ls = np.nonzero(kernel)
 
     def product(p: Tensor, q: Tensor, r: Tensor, t: Tensor) -> Tensor:
         images = ops.take(p, ks, axis=1) * ops.take(q, ls, axis=1)  # (num_images, pairs of concepts)
         texts = ops.take(r, ks, axis=1) * ops.take(t, ls, axis=1)  # (num_texts, pairs of concepts)
-        return ops.matmul(images * ops.cast(kernel[ks, ls], p.dtype), ops.transpose(texts))
+        return ops.matmul(images * ops.cast(values, p.dtype), ops.transpose(texts))
 
     return product
 

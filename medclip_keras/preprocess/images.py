@@ -10,7 +10,7 @@ import math
 import tensorflow as tf
 
 from medclip_keras.config import AugmentConfig
-from medclip_keras.preprocess.orientation import integer, orientation_of, upright
+from medclip_keras.preprocess.orientation import names_orientation, orientation_of, upright
 from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
 MEAN = 0.5863
@@ -219,35 +219,41 @@ def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
 
 def _decode_jpeg(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(file_bytes)  # height, width, colours; by the header alone
+    is_cmyk, may_be_turned = shape[2] == 4, names_orientation(file_bytes)
     decode = functools.partial(tf.io.decode_jpeg, file_bytes, dct_method="INTEGER_ACCURATE")
-    with tf.control_dependencies([_refuse_large(shape[0], shape[1])]):
-        gray = tf.cond(
-            shape[2] == 4,
-            lambda: tf.image.rgb_to_grayscale(decode(channels=3)),  # CMYK
-            lambda: decode(channels=1),
-        )  # (height, width, 1)
-    return _resize_to_square(upright(gray, orientation_of(file_bytes)), size)
+
+    def carefully() -> tf.Tensor:
+        with tf.control_dependencies([_refuse_large(shape[:2])]):
+            gray = tf.cond(
+                is_cmyk, lambda: tf.image.rgb_to_grayscale(decode(channels=3)), lambda: decode(channels=1)
+            )  # (height, width, 1)
+        return _resize_to_square(upright(gray, orientation_of(file_bytes, may_be_turned)), size)
+
+    is_plain = tf.reduce_all(shape[:2] <= MAX_SQUARE) & ~is_cmyk & ~may_be_turned
+    return tf.cond(is_plain, lambda: _resize_at_once(decode(channels=1), size), carefully)
 
 
 def _decode_png(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    header = tf.io.decode_raw(tf.strings.substr(file_bytes, 16, 9), tf.uint8)  # of IHDR, the first chunk
-    width, height = integer(header[:4]), integer(header[4:8])
-    orientation = orientation_of(file_bytes)
+    sides = tf.io.decode_raw(tf.strings.substr(file_bytes, 16, 8), tf.int32, little_endian=False)  # of IHDR
+    is_deep, may_be_turned = tf.strings.substr(file_bytes, 24, 1) == b"\x10", names_orientation(file_bytes)
+    decode = functools.partial(tf.io.decode_png, file_bytes, channels=1)
 
-    def decode(dtype: tf.DType) -> tf.Tensor:
-        return upright(tf.io.decode_png(file_bytes, channels=1, dtype=dtype), orientation)
+    def carefully() -> tf.Tensor:
+        sides_of_png = tf.where(tf.strings.substr(file_bytes, 12, 4) == b"IHDR", sides, 0)
+        with tf.control_dependencies([_refuse_large(sides_of_png)]):
+            gray = tf.cond(
+                is_deep,
+                lambda: _scale_16_bits(decode(dtype=tf.uint16)),
+                lambda: tf.cast(decode(dtype=tf.uint8), tf.float32),
+            )  # (height, width, 1)
+        return _resize_to_square(upright(gray, orientation_of(file_bytes, may_be_turned)), size)
 
-    with tf.control_dependencies([_refuse_large(height, width)]):
-        return tf.cond(
-            header[8] == 16,
-            lambda: _resize_to_square(_scale_16_bits(decode(tf.uint16)), size),
-            lambda: _resize_to_square(decode(tf.uint8), size),
-        )
+    is_plain = tf.reduce_all(sides <= MAX_SQUARE) & ~is_deep & ~may_be_turned
+    return tf.cond(is_plain, lambda: _resize_at_once(decode(dtype=tf.uint8), size), carefully)
 
 
-def _refuse_large(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
-    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
-    fits = (tf.maximum(height, width) <= MAX_SIDE) & (height * width <= MAX_PIXELS)
+def _refuse_large(sides: tf.Tensor) -> tf.Operation:
+    fits = (tf.reduce_max(sides) <= MAX_SIDE) & (tf.reduce_prod(tf.cast(sides, tf.int64)) <= MAX_PIXELS)
     return tf.debugging.Assert(fits, [_TOO_LARGE])
 
 
@@ -256,26 +262,34 @@ def _scale_16_bits(gray: tf.Tensor) -> tf.Tensor:
 
 
 def _resize_to_square(gray: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize (height, width, 1), centred on a black square, to (size, size, 1) uint8."""
+    """Resize (height, width, 1) of any sides, centred on a black square, to (size, size, 1) uint8."""
     height, width = tf.shape(gray)[0], tf.shape(gray)[1]
-    side = tf.maximum(height, width)
-    before, after = (side - height) // 2, (side - width) // 2
-    rows, columns = [before, side - height - before], [after, side - width - after]
-
-    def at_once() -> tf.Tensor:
-        return _resize_smoothly(tf.pad(gray, [rows, columns, [0, 0]]), size, size)
 
     def long_side_first() -> tf.Tensor:  # the square itself would take side**2 pixels
-        tall = height > width
-        thin = _resize_smoothly(gray, tf.where(tall, size, height), tf.where(tall, width, size))
-        padding = [tf.where(tall, 0, rows), tf.where(tall, columns, 0), [0, 0]]
-        return _resize_smoothly(tf.pad(thin, padding), size, size)
+        is_tall = height > width
+        thin = _resize_smoothly(gray, tf.where(is_tall, size, height), tf.where(is_tall, width, size))
+        padding = _margins(height, width) * tf.where(is_tall, [[0], [1], [0]], [[1], [0], [0]])
+        return _stored(_resize_smoothly(tf.pad(thin, padding), size, size), size)
 
-    resized = tf.cond(side <= MAX_SQUARE, at_once, long_side_first)
-    resized = tf.ensure_shape(resized, (size, size, 1))
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
+    is_small = tf.maximum(height, width) <= MAX_SQUARE
+    return tf.cond(is_small, lambda: _resize_at_once(gray, size), long_side_first)
+
+
+def _resize_at_once(gray: tf.Tensor, size: int) -> tf.Tensor:
+    padding = _margins(tf.shape(gray)[0], tf.shape(gray)[1])
+    return _stored(_resize_smoothly(tf.pad(gray, padding), size, size), size)
+
+
+def _margins(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """The padding that makes a picture a square: (3, 2) int32."""
+    side = tf.maximum(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return tf.stack([[top, side - height - top], [left, side - width - left], [0, 0]])
 
 
 def _resize_smoothly(picture: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    resized = tf.image.resize(picture, (height, width), method="bicubic", antialias=True)
-    return tf.cast(resized, tf.float32)  # of a size known to be the same it comes as it is
+    return tf.image.resize(picture, (height, width), method="bicubic", antialias=True)
+
+
+def _stored(square: tf.Tensor, size: int) -> tf.Tensor:
+    return tf.ensure_shape(tf.saturate_cast(tf.round(square), tf.uint8), (size, size, 1))

@@ -12,21 +12,24 @@ import tensorflow as tf
 UPRIGHT = 1
 _START_OF_JPEG, _START_OF_PNG = np.int64(2), np.int64(8)  # after their signatures
 _SEARCHED = 2**16  # bytes from a file's start
-_ORIENTATION = 0x0112  # the tag
+_ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type that it should have
 _ENTRY = 12  # bytes of a directory's entry: tag (2), type (2), count (4), value (4)
 
 
-def orientation_of(file_bytes: tf.Tensor) -> tf.Tensor:
-    """The orientation of a JPEG or PNG file, () int32 in 1 … 8; 1 if it says none before its pixels."""
-    start = tf.strings.substr(file_bytes, 0, _SEARCHED)
+def names_orientation(file_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether a file may say its orientation, () bool: few files do, and the search itself is slow."""
+    return tf.strings.regex_full_match(_start_of(file_bytes), r"\C*(Exif|eXIf)\C*")
 
-    def read() -> tf.Tensor:
-        data = tf.pad(tf.io.decode_raw(start, tf.uint8), [[0, _ENTRY]])
+
+def orientation_of(file_bytes: tf.Tensor, is_named: tf.Tensor) -> tf.Tensor:
+    """The orientation of a JPEG or PNG file, () int32 in 1 … 8; 1 if it says none before its pixels."""
+
+    def search() -> tf.Tensor:
+        data = tf.pad(tf.io.decode_raw(_start_of(file_bytes), tf.uint8), [[0, _ENTRY]])
         at = tf.cond(tf.io.is_jpeg(file_bytes), lambda: _in_jpeg(data), lambda: _in_png(data))
         return _in_directory(data[at:])
 
-    named = tf.strings.regex_full_match(start, r"\C*(Exif|eXIf)\C*")  # most files end here: the walk is slow
-    return tf.cond(named, read, lambda: tf.constant(UPRIGHT))
+    return tf.cond(is_named, search, lambda: tf.constant(UPRIGHT))
 
 
 def upright(gray: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -41,10 +44,8 @@ def upright(gray: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.cond(orientation == UPRIGHT, lambda: gray, turned)
 
 
-def integer(numbers: tf.Tensor) -> tf.Tensor:
-    """The unsigned integer of some bytes uint8 (N,), at most 7, the most significant first: () int64."""
-    weights = 256 ** tf.range(tf.size(numbers, tf.int64) - 1, -1, -1)
-    return tf.reduce_sum(tf.cast(numbers, tf.int64) * weights)
+def _start_of(file_bytes: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(file_bytes, 0, _SEARCHED)
 
 
 def _in_jpeg(data: tf.Tensor) -> tf.Tensor:
@@ -74,21 +75,28 @@ def _in_png(data: tf.Tensor) -> tf.Tensor:
 def _integer_at(data: tf.Tensor, at: tf.Tensor, length: int) -> tf.Tensor:
     """The integer of the bytes at a place; 0, of the zeros at its end, beyond the data."""
     at = tf.minimum(at, tf.size(data, tf.int64) - length)
-    return integer(data[at : at + length])
+    return _integer(data[at : at + length])
+
+
+def _integer(numbers: tf.Tensor) -> tf.Tensor:
+    """The unsigned integer of some bytes uint8 (N,), at most 7, the most significant first: () int64."""
+    weights = 256 ** tf.range(tf.size(numbers, tf.int64) - 1, -1, -1)
+    return tf.reduce_sum(tf.cast(numbers, tf.int64) * weights)
 
 
 def _in_directory(data: tf.Tensor) -> tf.Tensor:
     """The orientation in the first directory of a TIFF header; 1 without it."""
     data = tf.pad(data, [[0, _ENTRY]])
-    is_little = integer(data[:2]) == int.from_bytes(b"II")
+    is_little = _integer(data[:2]) == int.from_bytes(b"II")
 
     def read(at: tf.Tensor, length: int) -> tf.Tensor:
-        return integer(data[at : at + length][:: tf.where(is_little, -1, 1)])
+        return _integer(data[at : at + length][:: tf.where(is_little, -1, 1)])
 
     directory = tf.minimum(read(4, 4), tf.size(data, tf.int64))
     entries = data[directory + 2 :][: _ENTRY * read(directory, 2)]
     entries = tf.reshape(entries[: tf.size(entries) // _ENTRY * _ENTRY], (-1, _ENTRY // 2, 2))
     words = tf.reduce_sum(tf.cast(entries, tf.int32) * tf.where(is_little, [1, 256], [256, 1]), axis=2)
-    tags, values = words[:, 0], words[:, 4]  # of (N, 6): tag, type, count twice, value twice
+    tags, is_short = words[:, 0], words[:, 1] == _SHORT  # of (N, 6): tag, type, count twice, value twice
+    values = tf.where(is_short, words[:, 4], words[:, 4] + words[:, 5])
     known = (tags == _ORIENTATION) & (values <= 8)
     return tf.maximum(tf.reduce_max(tf.where(known, values, 0)), UPRIGHT)

@@ -1,7 +1,6 @@
 """Label states to label vectors, in the graph: the policies of a run."""
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable
@@ -53,16 +52,20 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     positive; then a negative parent makes its children negative that were not mentioned. States
     are int8 (..., num_findings).
     """
-    below = table.descendants  # (num_findings, num_findings)
+    pairs, size = table.implications, len(table)
+    below = tf.SparseTensor(pairs, np.ones(len(pairs), np.float32), (size, size))  # [k, l]: l implies k
 
-    def among(state: LabelState, relatives: npt.NDArray[np.bool_]) -> tf.Tensor:
-        return tf.reduce_any((states == state)[..., None, :] & relatives, axis=-1)  # (..., num_findings)
+    def among(marked: tf.Tensor, ancestors: bool = False) -> tf.Tensor:
+        """Whether a descendant of each concept is marked, or an ancestor; (..., num_findings) bool."""
+        rows = tf.reshape(tf.cast(marked, tf.float32), (-1, size))
+        counts = tf.sparse.sparse_dense_matmul(below, rows, adjoint_a=ancestors, adjoint_b=True)
+        return tf.ensure_shape(tf.reshape(tf.transpose(counts) > 0, tf.shape(marked)), marked.shape)
 
-    positive = among(LabelState.POSITIVE, below)
-    uncertain = among(LabelState.UNCERTAIN, below) & ~positive
+    positive = among(states == LabelState.POSITIVE)
+    uncertain = among(states == LabelState.UNCERTAIN) & ~positive
     # The descendants of a concept that stays negative are neither positive nor uncertain.
     negative_before = (states == LabelState.NEGATIVE) & ~positive & ~uncertain
-    negative = tf.reduce_any(negative_before[..., None, :] & below.T, axis=-1) & ~positive & ~uncertain
+    negative = among(negative_before, ancestors=True) & ~positive & ~uncertain
     return (
         LabelState.POSITIVE * tf.cast(positive, tf.int8)
         + LabelState.UNCERTAIN * tf.cast(uncertain, tf.int8)

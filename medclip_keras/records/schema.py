@@ -11,9 +11,11 @@
 
 The features are TFDS', so that `tfds.builder_from_directory` reads the shards without this project, and
 `features.deserialize_example` parses a record: `sentences` is a dict of text (N,), section (N,), label_states
-(N, num_findings).
+(N, num_findings). Of a table of more than 512 concepts a label vector is stored compressed, by TFDS' encoding
+"zlib": 10,000 states with a few that are not zero take 40 bytes instead of 10,000.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ import tensorflow_datasets as tfds
 
 from medclip_keras.errors import require
 
+WIDE = 512  # concepts; label vectors of wider tables are compressed
 NEARLY_BLACK = 64  # of 255: a picture of 14 bits in 16 is no brighter
 
 
@@ -69,7 +72,7 @@ def encode(features: tfds.features.FeaturesDict, row: dict[str, Any]) -> bytes:
         if name == "sentences":
             fields |= _encode_sentences(row[name], features["label_states"].shape)
         elif name == "label_states":
-            fields[name] = _integers(_of_shape(name, row[name], features[name].shape))
+            fields[name] = _states([_of_shape(name, row[name], features[name].shape)], *features[name].shape)
         elif name == "image":
             fields[name] = _strings([_of_shape(name, row[name], features[name].shape).tobytes()])
         else:
@@ -84,7 +87,7 @@ def _encode_sentences(sentences: Sequence[dict[str, Any]], shape: tuple[int]) ->
     return {
         "sentences/text": _strings([sentence["text"].encode() for sentence in sentences]),
         "sentences/section": _strings([sentence["section"].encode() for sentence in sentences]),
-        "sentences/label_states": _integers(np.concatenate(states) if states else np.zeros(0, np.int8)),
+        "sentences/label_states": _states(states, *shape),
     }
 
 
@@ -98,8 +101,23 @@ def _strings(values: list[bytes]) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
-def _integers(values: npt.NDArray[Any]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))
+def _states(vectors: list[npt.NDArray[Any]], num_findings: int) -> tf.train.Feature:
+    """Label vectors, one after the other: numbers, or of a wide table compressed bytes."""
+    if num_findings > WIDE:
+        return _strings([zlib.compress(vector.astype(np.int8).tobytes()) for vector in vectors])
+    values = [state for vector in vectors for state in vector.tolist()]
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def states_of(values: Sequence[Any], num_findings: int) -> npt.NDArray[np.int64]:
+    """Label states of the values of a field, flat; inverse of what `encode` writes.
+
+    Raises:
+        zlib.error: bytes that are not compressed.
+    """
+    if num_findings > WIDE:
+        return np.frombuffer(b"".join(map(zlib.decompress, values)), np.int8).astype(np.int64)
+    return np.array(values, np.int64)
 
 
 def parse_report(serialized: bytes, num_findings: int) -> dict[str, Any]:
@@ -108,13 +126,17 @@ def parse_report(serialized: bytes, num_findings: int) -> dict[str, Any]:
     names = ("record_key", "study_id", "patient_id", "split")
     texts = [text.decode() for text in fields["sentences/text"].bytes_list.value]
     sections = [section.decode() for section in fields["sentences/section"].bytes_list.value]
-    states = np.array(fields["sentences/label_states"].int64_list.value, np.int8).reshape(-1, num_findings)
+    kind = "bytes_list" if num_findings > WIDE else "int64_list"
+    said, states = (
+        states_of(getattr(fields[name], kind).value, num_findings).astype(np.int8)
+        for name in ("label_states", "sentences/label_states")
+    )
     return {
         **{name: fields[name].bytes_list.value[0].decode() for name in names},
-        "label_states": np.array(fields["label_states"].int64_list.value, np.int8),
+        "label_states": said,
         "sentences": [
-            {"text": text, "section": section, "label_states": said}
-            for text, section, said in zip(texts, sections, states, strict=True)
+            {"text": text, "section": section, "label_states": own}
+            for text, section, own in zip(texts, sections, states.reshape(-1, num_findings), strict=True)
         ],
     }
 
@@ -135,34 +157,44 @@ def parse_batch(
         label_states (B, N, num_findings).
     """
     num_findings = features["label_states"].shape[0]
+    stored = tf.string if num_findings > WIDE else tf.int64
     wanted = {}
     for name in fields:
         if name == "sentences":
-            for part, dtype in (("text", tf.string), ("section", tf.string), ("label_states", tf.int64)):
+            for part, dtype in (("text", tf.string), ("section", tf.string), ("label_states", stored)):
                 wanted[f"sentences/{part}"] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
         elif name == "label_states":
-            wanted[name] = tf.io.FixedLenFeature((num_findings,), tf.int64)
+            shape = () if num_findings > WIDE else (num_findings,)
+            wanted[name] = tf.io.FixedLenFeature(shape, stored)
         else:
             wanted[name] = tf.io.FixedLenFeature((), tf.string)
     batch: dict[str, Any] = tf.io.parse_example(serialized, wanted)
     if "label_states" in batch:
-        batch["label_states"] = tf.cast(batch["label_states"], tf.int8)
+        batch["label_states"] = _decode_states(batch["label_states"], num_findings)
     if "image" in batch:
         pixels = tf.io.decode_raw(batch["image"], tf.uint8)
         batch["image"] = tf.reshape(pixels, (-1, *features["image"].shape))  # (B, S, S, 1)
     if "sentences" in fields:
         texts = batch.pop("sentences/text")
-        states = tf.reshape(batch.pop("sentences/label_states").values, (-1, num_findings))
+        states = _decode_states(batch.pop("sentences/label_states").values, num_findings)
         batch["sentences"] = {
             "text": texts,
             "section": batch.pop("sentences/section"),
-            "label_states": texts.with_values(tf.cast(states, tf.int8)),
+            "label_states": texts.with_values(states),
         }
     return batch
 
 
+def _decode_states(values: tf.Tensor, num_findings: int) -> tf.Tensor:
+    """Stored label vectors → (N, num_findings) int8."""
+    if num_findings > WIDE:
+        values = tf.io.decode_raw(tf.io.decode_compressed(values, "ZLIB"), tf.int8)
+    return tf.reshape(tf.cast(values, tf.int8), (-1, num_findings))
+
+
 def _shared_features(num_findings: int) -> dict[str, Any]:
-    label_states = tfds.features.Tensor(shape=(num_findings,), dtype=np.int8)
+    encoding = "zlib" if num_findings > WIDE else "none"
+    label_states = tfds.features.Tensor(shape=(num_findings,), dtype=np.int8, encoding=encoding)
     return {
         "record_key": tfds.features.Text(),
         "study_id": tfds.features.Text(),

@@ -3,8 +3,9 @@
 A module offers `image_rows(path)` with `read_image(row)`, `report_rows(path)` with `read_report(row)`, or
 both. `path` is the folder that its docstring describes (of `csv`: the table). Rows come in the order of the
 tables, whether the files that these name exist or not; without a table, in the order of the names. The
-modules of the user's own data, `csv` and `table`, are `PRIVATE`, and count `unused_columns`. `PATIENTS_OF`
-names another source with the same patients under the same identifiers.
+modules of the user's own data, `csv`, `table`, `dicom` and `fhir`, are `PRIVATE`; they count `unused_columns`
+of a table, or the files `passed_over` in a folder. `PATIENTS_OF` names another source with the same patients
+under the same identifiers.
 
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.

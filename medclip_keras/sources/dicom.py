@@ -6,12 +6,13 @@ file is an image where its Modality is CR, DX, DR, RG, OT or blank. Passed over,
 other modalities (structured reports among them), DICOMDIR, and files that are neither DICOM nor named .dcm or
 .dicom.
 
-Of each header are read: SOPInstanceUID, the image; StudyInstanceUID, the study; PatientID, the patient;
-ViewPosition and ViewCodeSequence, the view. They are hashed like those of any private archive. Text in a
-header (ImageComments, descriptions), names and dates are not read. There are no labels: an image's come from
-its study's report, with `decode_images --reports`, for example of the source `fhir`. A file without a patient
-or a study is a bad row, for splits are made by patient; so is a copy of an image, and a file of several
-frames. Refused before any work: no folder, or one without an image.
+An image is known by its path below the folder: exports repeat SOPInstanceUIDs. Of each header are read:
+StudyInstanceUID, the study; PatientID, the patient; ViewPosition and ViewCodeSequence, the view. All are
+hashed like those of any private archive. Structured reports, text in a header (ImageComments, descriptions),
+names and dates are not read. There are no labels: an image's come from its study's report, with
+`decode_images --reports`, for example of the source `fhir`. A file without a patient or a study is a bad row,
+for splits are made by patient; so is a file of several frames. Refused before any work: no folder, or one
+without an image.
 
 Pixels: the picture is what a screen shows (`dicom_picture`). MIMIC-CXR-JPG also equalises histograms, so its
 JPG files look different from the same studies' DICOM files: train on one of the two. Transfer syntaxes:
@@ -54,7 +55,7 @@ _LONGEST_META = 4096  # bytes from a file's start that may hold its transfer syn
 _PIECE = 2**20
 _MOST_BYTES = 3 * 2 * MAX_PIXELS  # of a deflated file: three colours of 16 bits
 _VIEW = ("ViewPosition", "ViewCodeSequence")
-_IDENTIFIERS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", *_VIEW)
+_IDENTIFIERS = ("StudyInstanceUID", "PatientID", "Modality", *_VIEW)
 _RADIOGRAPHS = ("CR", "DX", "DR", "RG", "OT", "")
 
 _VIEW_OF_POSITION = {  # ViewPosition (0018,5101), and the meanings of its codes
@@ -151,12 +152,12 @@ def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
         if path.name.upper() == "DICOMDIR" or not (is_dicom or name.lower().endswith(SUFFIXES)):
             return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
         header = _read_identifiers(file, _IDENTIFIERS)
-    image, study, patient, modality = (
+    study, patient, modality = (
         str(header.get(element) or "").strip() for element in _IDENTIFIERS[: -len(_VIEW)]
     )
     if modality.upper() not in _RADIOGRAPHS:
         return f"modality {modality.upper()}"
-    return ImageRow(image or name, study, patient, str(path), _view_of_header(header))
+    return ImageRow(name, study, patient, str(path), _view_of_header(header))
 
 
 def _read_identifiers(file: BinaryIO, elements: Sequence[str]) -> Dataset:

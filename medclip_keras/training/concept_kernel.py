@@ -12,6 +12,8 @@ from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.records.reading import count, image_folders, sentence_folders
 
+MAX_RELATED = 1000  # concepts of which each pair may be related
+
 
 def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
     """Build the `concept_kernel` of a run from its objective's switches; None if both are off.
@@ -20,20 +22,30 @@ def label_kernel(config: RunConfig, table: ConceptTable) -> np.ndarray | None:
     over parents, uncertain findings not counted.
 
     Returns:
-        float64 (num_findings, num_findings), or None.
+        float64 (num_findings, num_findings), its diagonal (num_findings,) without tree_closeness, or None.
 
     Raises:
-        ValueError: objective.concept_weights is idf, and no image or sentence is positive for any concept.
+        ValueError: objective.concept_weights is idf, and no image or sentence is positive for any concept; or
+            tree_closeness with a table of more than 1,000 concepts.
     """
     objective, weights = config.objective, None
     if objective.concept_weights == "none" and not objective.tree_closeness:
         return None
+    require(
+        not objective.tree_closeness or len(table) <= MAX_RELATED,
+        "objective.tree_closeness",
+        f"0 for a table of more than {MAX_RELATED:,} concepts, whose pairs fill the memory",
+        objective.tree_closeness,
+        "objective.concept_weights=idf has no such limit.",
+    )
     if objective.concept_weights == "idf":
         images, texts = image_folders(config.data, "train"), sentence_folders(config.data, "train")
         counted = [(f, "positives") for f in images] + [(f, "sentence_positives") for f in texts]
         positives = [f.manifest.splits["train"][what] for f, what in counted if f.count("train")]
         num_documents = count(images, "train") + count(texts, "train", "num_sentences")
         weights = idf_weights(np.sum(positives, axis=0), num_documents)
+    if weights is not None and not objective.tree_closeness:
+        return weights**2
     return concept_kernel(table, weights, objective.tree_closeness)
 
 

@@ -128,6 +128,31 @@ def test_run_writes_records_of_all_usable_reports(archive, job, table, tmp_path,
     assert "unusable reports 1" in printed
 
 
+def test_reports_are_read_in_their_language_and_others_are_counted(
+    archive, job, table, tmp_path, capsys, records_of
+):
+    texts = ["Kein Pneumothorax. Pleuraerguss links.", "Sin neumotórax. Derrame pleural.", TEXT]
+    texts += ["Absence de pneumothorax. Pneumonie droite.", "Geen pneumothorax."]
+    for patient, text in enumerate(texts):
+        archive.add_report(patient, 1, text)
+    manifest = job(mentions=str(tmp_path / "mentions"))
+    counts = {"other_language_reports": 2, "de_reports": 1, "es_reports": 1}
+    assert manifest.counts == {"rows": 5, "records": 3, "bad_rows": 0, "unusable_reports": 0, **counts}
+    assert read_manifest(tmp_path / "records").counts == manifest.counts
+    assert "other language reports 2" in capsys.readouterr().out
+    said = states_of(effusion=LabelState.POSITIVE, pneumothorax=LabelState.NEGATIVE).tolist()
+    assert [r["label_states"].tolist() for r in records_of(tmp_path / "records")] == [said] * 3
+    shards = (tmp_path / "mentions").iterdir()
+    lines = [json.loads(line) for path in shards for line in path.read_text().splitlines()]
+    assert sorted(len(line["mentions"]) for line in lines) == [0, 0, 2, 2, 2]
+
+
+def test_language_of_reports_can_be_given(archive, job):
+    archive.add_report(1, 1, TEXT)
+    archive.add_report(2, 1, "Geen pneumothorax.")
+    assert job(language="en").counts == {"rows": 2, "records": 2, "bad_rows": 0, "unusable_reports": 0}
+
+
 def test_run_without_a_record_in_a_split_is_a_dataset(archive, job, tmp_path):
     archive.add_report(1, 1, TEXT)
     empty = {"num_records": 0, "shards": [], "positives": [0] * 5}
@@ -349,6 +374,7 @@ def test_a_knowledge_base_adds_aliases_and_its_change_is_noticed(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"language": "fr"}, "`language` must be one of auto, de, en, es. Received: 'fr'"),
         ({"link_threshold": 1.5}, r"`link_threshold` must be in \[0, 1\]. Received: 1.5"),
         ({"link_threshold": 0.0, "umls": "kb.jsonl"}, "`umls` must be empty without linking"),
         ({"link_threshold": 0.0, "scispacy_model": "m"}, "`scispacy_model` must be empty without linking"),

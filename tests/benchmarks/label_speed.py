@@ -8,7 +8,7 @@ ten an unknown word. Sentences hardly repeat, so the cache does not help; on Ope
 repeat, so some rows have the same share of repeated sentences.
 
 Each row runs in a new process on one thread: processor seconds for labelling, without construction, and peak
-memory, for N and 2 N reports to show growth. The peer reads the same reports: spaCy's sentencizer and
+memory, for N and 2 N reports to show growth, and the time that detecting the language adds. The peer reads the same reports: spaCy's sentencizer and
 PhraseMatcher with the table's phrases, then the peer's assertion.
 """
 
@@ -25,6 +25,7 @@ from shared import new_parser, run_apart
 
 from medclip_keras.knowledge.aliases import PRESENT, parse_alias
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
+from medclip_keras.knowledge.detection import detect
 from medclip_keras.knowledge.labeller import ReportLabeller
 from medclip_keras.knowledge.linking import Linking
 from medclip_keras.knowledge.sections import Section
@@ -97,18 +98,23 @@ def measure(concepts: str, linking: str, num_reports: str, repeated: str) -> dic
     labeller = ReportLabeller(table, Linking() if linking == "True" else None)
     labeller.label([Section("findings", "Plueral effusion.")])
     start_seconds = time.perf_counter() - started
-    reports, seconds = write_reports(table, num_reports, float(repeated)), 0.0
+    reports, seconds, detection = write_reports(table, num_reports, float(repeated)), 0.0, 0.0
     for _ in range(0, num_reports, _CHUNK):
         chunk = [(Section("findings", text),) for _, text in zip(range(_CHUNK), reports, strict=False)]
         started = time.process_time()
         for sections in chunk:
             labeller.label(sections)
         seconds += time.process_time() - started
+        started = time.process_time()
+        for (section,) in chunk:
+            detect(section.text)
+        detection += time.process_time() - started
     remembered = labeller._extractor._read.cache_info()
     return {
         "reports_per_second": num_reports / seconds,
         "start_seconds": start_seconds,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "detection": detection / seconds,
         "repeated": remembered.hits / (remembered.hits + remembered.misses),
     }
 
@@ -134,7 +140,9 @@ def print_table(concepts: str, arguments) -> None:
     """Measure and print the rows of one concept table."""
     table, num = load_table(concepts), arguments.reports
     print(f"\n{concepts}: {len(table)} concepts, reports of {NUM_WORDS} words, one core")
-    print(f"{'':26}{'reports':>9}{'reports/s':>11}{'start':>8}{'peak':>10}{'growth':>8}{'repeated':>10}")
+    print(
+        f"{'':26}{'reports':>9}{'reports/s':>11}{'start':>8}{'peak':>10}{'growth':>8}{'repeated':>10}{'detection':>11}"
+    )
     speed = {}
     for repeated, linking, sizes in (
         (0.0, False, (num, 2 * num)),
@@ -151,7 +159,7 @@ def print_table(concepts: str, arguments) -> None:
             speed[repeated, linking] = found["reports_per_second"]
             print(
                 f"{name:26}{num_reports:9}{found['reports_per_second']:11,.0f}{found['start_seconds']:7.1f}s"
-                f"{found['peak_mib']:6.0f} MiB{growth}{found['repeated']:10.1%}",
+                f"{found['peak_mib']:6.0f} MiB{growth}{found['repeated']:10.1%}{found['detection']:11.1%}",
                 flush=True,
             )
     for repeated in (0.0, REPEATED) if arguments.peer != "none" else ():

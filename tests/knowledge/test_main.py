@@ -71,6 +71,20 @@ def test_misspelled_words_are_linked_as_in_the_job_unless_the_threshold_is_0(cap
     assert json.loads(capsys.readouterr().out)["findings"] == {}
 
 
+def test_report_is_read_in_its_language_or_in_the_given_one(capsys):
+    assert main(["Klinik: Pneumonie? Befund: Kein Erguss. Herz vergrößert.", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {
+        "Cardiomegaly": "positive",
+        "Pleural Effusion": "negative",
+    }
+    assert main(["Geen pneumothorax."]) == 1
+    assert "`text` must be a report in de, en, es. Received: '2 words'." in capsys.readouterr().err
+    assert main(["Pneumothorax.", "--json", "--language", "es"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == {}
+    assert main(["Edema.", "--language", "fr"]) == 1
+    assert "`language` must be one of auto, de, en, es. Received: 'fr'." in capsys.readouterr().err
+
+
 def test_a_reader_that_stops_early_ends_the_command_quietly():
     command = f"{sys.executable} -m medclip_keras.knowledge {REPORT!r} | head -c 9"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

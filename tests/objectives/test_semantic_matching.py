@@ -89,8 +89,9 @@ def test_weights_and_related_concepts_are_worked_out_by_hand():
 def test_a_diagonal_kernel_is_the_cosine_of_weighted_labels(batch):
     weights = np.array([1.0, 2, 3, 1, 5, 0.5])
     a, b = map(tf.constant, batch[2:4])
-    found = label_similarity(a, b, concept_kernel=np.diag(weights**2))
-    np.testing.assert_allclose(found, label_similarity(a * weights, b * weights), rtol=1e-12)
+    for kernel in (np.diag(weights**2), weights**2):
+        found = label_similarity(a, b, concept_kernel=kernel)
+        np.testing.assert_allclose(found, label_similarity(a * weights, b * weights), rtol=1e-12)
 
 
 def test_the_identity_as_kernel_gives_the_same_bytes_as_none(batch):
@@ -110,7 +111,7 @@ def test_unknown_related_concept_does_not_count():
 
 
 @pytest.mark.parametrize(
-    "kernel", [np.eye(5), np.ones(6), np.ones((6, 6)), np.triu(RELATED)], ids=["5", "1-d", "flat", "upper"]
+    "kernel", [np.eye(5), np.zeros(6), np.ones((6, 6)), np.triu(RELATED)], ids=["5", "1-d", "flat", "upper"]
 )
 def test_kernel_that_is_not_positive_definite_is_refused(batch, kernel):
     sentence = r"`concept_kernel` must be symmetric positive definite, of shape \(6, 6\)"

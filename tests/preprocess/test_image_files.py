@@ -119,7 +119,7 @@ def test_file_decodes_alike_one_by_one_batched_and_in_a_graph():
 
 
 def exif(orientation, order="MM"):
-    """An EXIF header whose first directory has the maker, the orientation, and a width."""
+    """An EXIF header whose first directory has the orientation between two other numbers."""
     sign = {"MM": ">", "II": "<"}[order]
     entry = struct.Struct(f"{sign}HHIHH")
     entries = [entry.pack(0x0100, 3, 1, 6, 0), entry.pack(0x0112, 3, 1, orientation, 0)]
@@ -163,6 +163,18 @@ def test_exif_orientation_turns_the_picture_upright(orientation, order):
     upright = encode(np.ascontiguousarray(UPRIGHT[orientation](pixels)), "PNG")
     turned = decode_all_to_squares(tf.constant([with_exif(deep, exif(orientation, order))]), 24)
     np.testing.assert_array_equal(turned[0], decode_to_square(upright, 24))
+
+
+def test_an_orientation_of_four_bytes_counts_as_that_of_two():
+    content = encode(picture(50, 31), "JPEG")
+    turned = decode_to_square(with_exif(content, exif(6)), 24)
+    for order, sign in (("MM", ">"), ("II", "<")):
+        short, long = (
+            struct.pack(f"{sign}HHI{form}", 0x0112, kind, 1, 6) for kind, form in ((3, "H"), (4, "I"))
+        )
+        header = exif(6, order).replace(short + bytes(2), long)
+        assert long in header
+        np.testing.assert_array_equal(decode_to_square(with_exif(content, header), 24), turned)
 
 
 def test_exif_is_found_after_other_segments_and_only_where_it_stands():

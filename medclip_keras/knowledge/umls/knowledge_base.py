@@ -1,12 +1,12 @@
 """Further aliases from UMLS, in the files of scispaCy's knowledge bases; users bring or download them."""
 
 import json
-import re
 from collections.abc import Iterable
 
 from etils import epath
 
 from medclip_keras.errors import refusal, require
+from medclip_keras.knowledge.umls.cleaning import clean
 
 SCISPACY_UMLS = "umls"  # the knowledge base that scispaCy downloads, and keeps below the home folder
 
@@ -15,8 +15,7 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
     """Aliases of given concepts in a scispaCy knowledge base, read line by line.
 
     Returns:
-        CUI → aliases in lower case that only this concept has, without those of less than four letters and
-        those with a mark ("Effusion, Pleural", "Mass (finding)").
+        CUI → aliases in lower case that only this concept has, as `umls.cleaning` leaves them.
 
     Raises:
         ValueError: no such file, or a line that is not an entity.
@@ -36,8 +35,9 @@ def knowledge_base_aliases(name_or_path: str, cuis: Iterable[str]) -> dict[str, 
                 entities.append(entity)
     aliases: dict[str, list[str]] = {}
     for alias, owners in sorted(KnowledgeBase(entities).alias_to_cuis.items()):
-        if len(owners) == 1 and re.fullmatch(r"(?=.{4})[^\W\d_]+([ -][^\W_]+)*", alias):
-            aliases.setdefault(next(iter(owners)), []).append(alias.lower())
+        cleaned, _ = clean(alias)
+        if len(owners) == 1 and cleaned:
+            aliases.setdefault(next(iter(owners)), []).append(cleaned.lower())
     return {cui: tuple(dict.fromkeys(own)) for cui, own in aliases.items()}
 
 
