@@ -251,7 +251,8 @@ def test_a_split_in_one_table_alone_stops_the_job_in_one_line(own):
     head = "path,patient_id,study_id,split", "report,patient_id,study_id"
     status, said = join(own, [head[0], *images], [head[1], *reports])
     assert status == 1
-    assert "`split` must be the same for all images and reports of a patient. Received: '4 patients" in said
+    assert "`split` must be the same for all images and reports of a patient." in said
+    assert " patients with images in test and reports in train" in said
     assert "Traceback" not in said
     assert not (own.records / "images").exists()
 
