@@ -133,7 +133,8 @@ class Scopes:
             and denied.text in self._sets["verb_negations"]
             and doubted.start < denied.start
         )
-        if denied and not doubts_denial:
+        asked = doubted and doubted.text == self._words[-1] == "?"  # "no pneumonia after all?"
+        if denied and not doubts_denial and not asked:
             return NEGATIVE, denied
         if doubted:
             return UNCERTAIN, doubted
