@@ -188,6 +188,8 @@ class Scopes:
         for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
             sides = self._clauses.sides(first, last)
             affirms = not self._sets["affirming"].isdisjoint(self._words[first:last])
+            if denial.kind.startswith("resolved") and self._words[first] in self._sets["verb_negations"]:
+                first, affirms = first + 1, True  # "has cleared on the left but not on the right"
             if affirms and sides and not sides <= own and self._is_rest(first, last):
                 return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
         return None
