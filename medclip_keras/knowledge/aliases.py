@@ -17,7 +17,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from medclip_keras.errors import refusal
@@ -49,6 +49,8 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
     >>> [normalise(w) for w in ("Opacities", "OEDEMA", "effusions", "atelectasis", "masses")]
     ['opacity', 'edema', 'effusion', 'atelectasis', 'mass']
     """
+    if word[0].isdigit():
+        return word
     word = word.lower()
     if not word.isascii():
         word = unicodedata.normalize("NFKC", word).translate(_PLAIN)
@@ -65,6 +67,12 @@ def normalise(word: str, language: Language = ENGLISH) -> str:
     return word
 
 
+@functools.cache
+def _normal_forms(language: Language) -> Callable[[str], str]:
+    """`normalise` in a language; a cache whose key is one word is the quicker one."""
+    return functools.lru_cache(maxsize=50_000)(functools.partial(normalise, language=language))
+
+
 def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[Span]]:
     """The normalised words and marks of a text, and their character offsets.
 
@@ -72,7 +80,8 @@ def words_of(text: str, language: Language = ENGLISH) -> tuple[list[str], list[S
     abbreviation is no mark.
     """
     matches = list(_WORD.finditer(text))
-    words = [normalise(match[0], language) for match in matches]
+    normal_form = _normal_forms(language)
+    words = [normal_form(match[0]) for match in matches]
     spans = [match.span() for match in matches]
     in_parts = language.forms.get("heads") or "." in words[:-1]
     return _in_parts(words, spans, language) if in_parts else (words, spans)

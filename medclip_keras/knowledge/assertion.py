@@ -84,18 +84,20 @@ class Scopes:
         language: Language = ENGLISH,
     ):
         self._words, self._sets, self._reaches = words, language.clauses, language.reaches
+        self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, end of its scope), in text order
+        self._after: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, start of its scope), in text order
         self._own = sorted(findings)  # by start
-        cues = _longest([cue for cue in cues if cue.kind != "no_cue" or not self._meets(cue)])
+        if not cues:
+            return
+        cues = _longest([c for c in _in_use(cues) if c.kind != "no_cue" or not self._meets(c)])
         stops = {k for c in cues if c.kind in ("stop", "exception") for k in range(c.start, c.end)}
         stops.update(k for k, word in enumerate(words) if word in STOP_MARKS)
         self._stops = stops
-        self._clauses = Clauses(words, stops, language.clauses)
+        self._clauses = Clauses(words, stops, language)
         self._findings = sorted([*findings, *others]) if others else self._own
         self._starts = [start for start, _ in self._findings]
         self._denials = [cue.start for cue in cues if cue.kind.startswith(("negative", "resolved"))]
         self._exceptions = [cue for cue in cues if cue.kind == "exception"]
-        self._before: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, end of its scope), in text order
-        self._after: dict[str, list[tuple[Cue, int]]] = {}  # kind → (cue, start of its scope), in text order
         for cue in cues:
             self._add(cue)
         self._spans = {c: last for own in self._before.values() for c, last in own}
@@ -133,7 +135,8 @@ class Scopes:
             and denied.text in self._sets["verb_negations"]
             and doubted.start < denied.start
         )
-        if denied and not doubts_denial:
+        asked = doubted and doubted.text == self._words[-1] == "?"  # "no pneumonia after all?"
+        if denied and not doubts_denial and not asked:
             return NEGATIVE, denied
         if doubted:
             return UNCERTAIN, doubted
@@ -168,6 +171,8 @@ class Scopes:
 
     def _side_after(self, cue: Cue) -> frozenset[str]:
         """The sides for which a cue holds: "none on the right"."""
+        if not self._clauses.has_sides:
+            return frozenset()
         return self._clauses.sides(cue.end, min(cue.end + _NEAR, self._clauses.until(cue.end)))
 
     def _affirmed(self, denial: Cue, start: int, end: int) -> Cue | None:
@@ -187,6 +192,8 @@ class Scopes:
         for first, last in itertools.islice(self._clauses.segments(later), _SEGMENTS if own else 0):
             sides = self._clauses.sides(first, last)
             affirms = not self._sets["affirming"].isdisjoint(self._words[first:last])
+            if denial.kind.startswith("resolved") and self._words[first] in self._sets["verb_negations"]:
+                first, affirms = first + 1, True  # "has cleared on the left but not on the right"
             if affirms and sides and not sides <= own and self._is_rest(first, last):
                 return Cue("elsewhere", first, last, " ".join(self._words[first:last]))
         return None
@@ -325,6 +332,22 @@ class Scopes:
         """Whether a finding overlaps a cue."""
         position = bisect.bisect_left(self._own, (cue.end,))
         return any(cue.start < end for _, end in self._own[max(position - _TRIED, 0) : position])
+
+
+# Kinds of which a cue says nothing without one of the others.
+_QUALIFIES = {
+    "persists_before": {"seen_before"},
+    "persists_after": {"seen_before"},
+    "present_after": {"seen_before", "historical_before", "historical_after"},
+    "purpose_before": {"negative_before", "negative_after", "resolved_before", "resolved_after"},
+}
+
+
+def _in_use(cues: Sequence[Cue]) -> list[Cue]:
+    """The cues without those that qualify cues of which there are none."""
+    kinds = {cue.kind for cue in cues}
+    idle = {kind for kind, others in _QUALIFIES.items() if kind in kinds and kinds.isdisjoint(others)}
+    return [cue for cue in cues if cue.kind not in idle] if idle else list(cues)
 
 
 def _longest(cues: list[Cue]) -> list[Cue]:

@@ -6,9 +6,10 @@ costs time in proportion to its length.
 
 import bisect
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from medclip_keras.knowledge.aliases import Span
+from medclip_keras.knowledge.language import Language
 
 STOP_MARKS = frozenset({";", ".", "!", "-", "--"})
 _LONGEST = 40  # words of a segment
@@ -21,13 +22,19 @@ class Clauses:
     Args:
         words: the sentence's normalised words and marks.
         stops: positions of the words at which every scope ends.
-        sets: the word sets of the language (`Language.clauses`).
+        language: that of the words.
     """
 
-    def __init__(self, words: Sequence[str], stops: Collection[int], sets: Mapping[str, frozenset[str]]):
+    def __init__(self, words: Sequence[str], stops: Collection[int], language: Language):
         self._words = words
         self._stops = stops
-        self._sets = sets
+        self._sets, self._language = language.clauses, language
+        self._sided = [(k, language.sides[word]) for k, word in enumerate(words) if word in language.sides]
+        sides = {side for _, side in self._sided}
+        self.has_sides = bool(sides)
+        self.has_two_sides = {"left", "right"} <= sides
+        # The outermost bracket (opening, closing) around each word that stands in one.
+        self.brackets = _brackets(words) if "(" in words or "[" in words else {}
 
     @functools.cached_property
     def _following(self) -> tuple[list[int], list[int], list[int]]:
@@ -43,32 +50,10 @@ class Clauses:
 
     @functools.cached_property
     def _ends(self) -> list[int]:
-        return [k for k in range(len(self._words)) if self._ends_scope(k)]
-
-    @functools.cached_property
-    def _sided(self) -> list[tuple[int, str]]:
-        """The words that name a side, with it."""
-        names = {word: side for side in ("left", "right", "both") for word in self._sets[side]}
-        return [(k, names[word]) for k, word in enumerate(self._words) if word in names]
-
-    @functools.cached_property
-    def has_two_sides(self) -> bool:
-        """Whether the sentence names the left and the right."""
-        return {"left", "right"} <= {side for _, side in self._sided}
-
-    @functools.cached_property
-    def brackets(self) -> Mapping[int, Span]:
-        """The innermost bracket (opening, closing) around each word that stands in one."""
-        inside: dict[int, Span] = {}
-        opened: list[int] = []
-        for k, word in enumerate(self._words if "(" in self._words or "[" in self._words else ()):
-            if word in ("(", "["):
-                opened.append(k)
-            elif word in (")", "]") and opened:
-                begin = opened.pop()
-                if not opened:  # brackets inside of brackets belong to the outer one
-                    inside.update((j, (begin, k)) for j in range(begin, k + 1))
-        return inside
+        """The words at which forward scopes end."""
+        joints = self._language.joints
+        places = {k for k, word in enumerate(self._words) if word in joints}.union(self._stops)
+        return [k for k in sorted(places) if self._ends_scope(k)]
 
     def end(self, start: int) -> int:
         """The first word from `start` on at which a forward scope ends."""
@@ -166,3 +151,16 @@ class Clauses:
         if ors[start] < verbs[start]:
             return False
         return self._is_subject(start) or verbs[start] < cuts[start]
+
+
+def _brackets(words: Sequence[str]) -> dict[int, Span]:
+    inside: dict[int, Span] = {}
+    opened: list[int] = []
+    for k, word in enumerate(words):
+        if word in ("(", "["):
+            opened.append(k)
+        elif word in (")", "]") and opened:
+            begin = opened.pop()
+            if not opened:
+                inside.update((j, (begin, k)) for j in range(begin, k + 1))
+    return inside

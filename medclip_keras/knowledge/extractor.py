@@ -259,17 +259,22 @@ class Extractor:
         # spaCy keeps every word that it has seen: mask the words of no phrase.
         shown = [word if word in self.words else _OTHER_WORD for word in words]
         size, fillers = len(words), self._language.clauses["fillers"]
-        closed = Doc(self._vocab, words=shown if words[-1] in ".?!" else [*shown, "."])
-        found = [(key, start, min(end, size)) for key, start, end in self._matcher(closed)]
-        kept = [k for k in range(size) if words[k] not in fillers]
-        if len(kept) in (0, size):
-            return found
-        spans = {(start, end) for _, start, end in found}
-        for key, first, after in self._matcher(Doc(self._vocab, words=[shown[k] for k in kept])):
-            start, end = kept[first], kept[after - 1] + 1
-            if end - start > after - first and (start, end) not in spans:
-                found.append((key, start, end))
-        return found
+        kept = [] if fillers.isdisjoint(words) else [k for k in range(size) if words[k] not in fillers]
+        closed = shown if words[-1] in ".?!" else [*shown, "."]
+        if kept:  # one document for both readings is quicker than two
+            closed = [*closed, _OTHER_WORD, *(shown[k] for k in kept)]
+        offset = len(closed) - len(kept)
+        found: list[tuple[int, int, int]] = []
+        further: list[tuple[int, int, int]] = []
+        for key, start, end in self._matcher(Doc(self._vocab, words=closed)):
+            if not kept or end < offset:
+                found.append((key, start, min(end, size)))
+                continue
+            first, last = kept[start - offset], kept[end - offset - 1] + 1
+            if last - first > end - start:
+                further.append((key, first, last))
+        spans = {(start, end) for _, start, end in found} if further else ()
+        return found + [phrase for phrase in further if phrase[1:] not in spans]
 
     def _assert(self, candidate: Candidate, scopes: Scopes, offsets: Sequence[Span]) -> Mention | None:
         name = self.table.names[candidate.concept]

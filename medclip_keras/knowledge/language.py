@@ -23,6 +23,8 @@ class Language:
     layout: Mapping[str, Any]  # `sections`: abbreviations, headings
     cues: Mapping[str, tuple[str, ...]]  # `assertion`: kind → phrases with the alternatives of `aliases`
     clauses: Mapping[str, frozenset[str]]  # `assertion`: sets of words; one that the file lacks is empty
+    joints: frozenset[str]  # words and marks at which a clause may end
+    sides: Mapping[str, str]  # word → "left", "right" or "both"
     reaches: Mapping[str, int]  # phrase → words that its scope contains at most, where fewer than its kind's
     borrowed: frozenset[str]  # those of the cues that are words of other languages
     aliases: Mapping[str, tuple[str, ...]]  # CUI → aliases beside those of the concept table
@@ -60,6 +62,8 @@ def load_language(code: str) -> Language:
         clauses=collections.defaultdict(
             frozenset, {name: frozenset(words) for name, words in content["clauses"].items()}
         ),
+        joints=frozenset((",", ":", *content["clauses"].get("and", ()), *content["clauses"].get("with", ()))),
+        sides={word: s for s in ("left", "right", "both") for word in content["clauses"].get(s, ())},
         reaches=content.get("reaches", {}),
         borrowed=frozenset(itertools.chain.from_iterable(borrowed.values())),
         aliases={cui: tuple(own) for cui, own in content.get("aliases", {}).items()},

@@ -48,7 +48,8 @@ def test_case_spelling_and_hyphens_do_not_matter(said, extractor):
 
 
 def test_longest_phrase_wins(said, extractor):
-    assert said(extractor, "Nodular density.") == {"Nodule": "+"}
+    assert said(extractor, "Nodular lesion of the lung.") == {"Nodule": "+"}
+    assert said(extractor, "Nodular density.") == {"Nodule": "?"}
     assert said(extractor, "Opacity and a nodule.") == {"Lung Opacity": "+", "Nodule": "+"}
 
 
