@@ -96,12 +96,11 @@ class Scopes:
         self._clauses = Clauses(words, stops, language)
         self._findings = sorted([*findings, *others]) if others else self._own
         self._starts = [start for start, _ in self._findings]
+        self._begins = set(self._starts)
         self._denials = [cue.start for cue in cues if cue.kind.startswith(("negative", "resolved"))]
         self._exceptions = [cue for cue in cues if cue.kind == "exception"]
         for cue in cues:
             self._add(cue)
-        self._spans = {c: last for own in self._before.values() for c, last in own}
-        self._spans_back = {c: first for own in self._after.values() for c, first in own}
 
     def assertion(self, start: int, end: int) -> tuple[str, Cue | None]:
         """The assertion of the finding words[start:end] and its cue; None for the default, positive."""
@@ -148,9 +147,10 @@ class Scopes:
 
         The scope of what affirms a denied finding runs from the one to the other.
         """
-        last, first = self._spans.get(cue, cue.start), self._spans_back.get(cue, cue.end)
-        if cue not in self._spans and cue not in self._spans_back:
+        last, first = _scope_of(cue, self._before), _scope_of(cue, self._after)
+        if last is None and first is None:
             return finding[0], cue.end
+        last, first = cue.start if last is None else last, cue.end if first is None else first
         while last > first + 1 and self._words[last - 1] == ",":
             last -= 1
         return first + (self._words[first] == ","), last
@@ -219,8 +219,18 @@ class Scopes:
             return None
         past = self._ahead("historical_before", start) or self._behind("historical_after", end)
         seen = self._ahead("seen_before", start)
-        persists = seen and (self._behind("persists_after", end) or self._ahead("persists_before", start))
-        return past or (None if persists else seen)
+        if past or not seen:
+            return past
+        persists = self._behind("persists_after", end) or self._ahead("persists_before", start)
+        return None if persists or self._is_said_now(end) else seen
+
+    def _is_said_now(self, end: int) -> bool:
+        """Whether what follows words[:end] speaks of this examination, and denies nothing."""
+        last = min(end + _REACH["persists_after"], self._clauses.until_stop(end))
+        following = (*self._words[end + 1 : last], "")
+        said = zip(self._words[end:last], following, strict=True) if end < last else ()
+        negations = self._sets["verb_negations"]
+        return any(word in self._sets["present"] and after not in negations for word, after in said)
 
     def _ahead(self, kind: str, start: int) -> Cue | None:
         """The nearest cue before a finding that begins in the cue's scope."""
@@ -313,7 +323,7 @@ class Scopes:
                 conjoined = self._sets["and"] | self._sets["or"]
                 if conjoined.isdisjoint(self._words[k : cue.start]) and self._has_finding(k, cue.start):
                     return k + 1
-            if listed and limit > floor and self._has_finding(k - 1, k + 1):
+            if listed and limit > floor and k in self._begins:
                 limit = max(min(limit, k - 1 - _LISTED), floor)
             k -= 1
         return limit
@@ -332,6 +342,13 @@ class Scopes:
         """Whether a finding overlaps a cue."""
         position = bisect.bisect_left(self._own, (cue.end,))
         return any(cue.start < end for _, end in self._own[max(position - _TRIED, 0) : position])
+
+
+def _scope_of(cue: Cue, scopes: dict[str, list[tuple[Cue, int]]]) -> int | None:
+    """The bound of a cue's scope; None where it has none in this direction."""
+    own = scopes.get(cue.kind, [])
+    position = bisect.bisect_left(own, cue.start, key=lambda pair: pair[0].start)
+    return next((bound for other, bound in own[position : position + _TRIED] if other is cue), None)
 
 
 # Kinds of which a cue says nothing without one of the others.
@@ -362,6 +379,6 @@ def _longest(cues: list[Cue]) -> list[Cue]:
         if (cue.start, cue.end) != span:
             widest, span = reached, (cue.start, cue.end)
         reached = max(reached, cue.end)
-        if cue.end > widest and (span not in none or cue.kind == "no_cue"):
+        if cue.end > widest and (span not in none or cue.kind in ("no_cue", "present_after")):
             kept.append(cue)
     return kept

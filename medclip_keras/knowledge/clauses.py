@@ -60,9 +60,10 @@ class Clauses:
         position = bisect.bisect_left(self._ends, start)
         return self._ends[position] if position < len(self._ends) else len(self._words)
 
-    def cut(self, start: int) -> int:
-        """The next comma or stop from `start` on."""
-        return self._following[1][start]
+    def until_stop(self, start: int) -> int:
+        """The next stop from `start` on."""
+        last = min(start + _LONGEST, len(self._words))
+        return next((k for k in range(start, last) if k in self._stops), last)
 
     def until(self, start: int) -> int:
         """The next comma, stop or conjunction from `start` on."""

@@ -98,7 +98,7 @@ def test_labels_agree_with_open_i_gold(medclip_data, labeller):
     coded = np.stack([gold[report_id] for report_id in reports])
     positive = benchmark.findings_of(states, labeller.table) == LabelState.POSITIVE
     counts = benchmark.counts_of(coded, positive).sum(axis=1)  # (3, 13)
-    assert benchmark.scores_of(counts.sum(axis=1))[2] > 0.9  # micro-F1; .925 when this was written
+    assert benchmark.scores_of(counts.sum(axis=1))[2] > 0.925  # micro-F1; .932 when this was written
     frequent = coded.sum(axis=0) >= 20
     assert frequent.sum() == 10
     assert benchmark.scores_of(counts)[2][frequent].min() > 0.72
