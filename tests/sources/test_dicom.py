@@ -106,7 +106,7 @@ def test_a_folder_gives_its_radiographs_by_the_headers(tmp_path, image_file, dec
         "modality SR": 1,
         "modality CT": 1,
     }
-    assert decoded(dicom, root) == dict.fromkeys(RADIOGRAPHS, {})
+    assert decoded(dicom, root) == {name: {} for name in RADIOGRAPHS}
 
 
 @pytest.mark.parametrize(
