@@ -9,12 +9,9 @@ inputs changed or its output is missing.
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from etils import epath
 from rich.console import Console
@@ -23,25 +20,8 @@ from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
 from medclip_keras.errors import require, require_no_pattern
 from medclip_keras.locks import sole_writer
-from medclip_keras.provenance import versions
 from medclip_keras.runs import RUNS, get_run
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline.
-
-    Attributes:
-        name: unique within a run.
-        inputs: everything that decides the result, as JSON types with fingerprints of files.
-        output: the file or folder that the stage leaves last.
-        work: runs the stage; returns counts for the stage's file.
-    """
-
-    name: str
-    inputs: dict
-    output: epath.Path
-    work: Callable[[], dict]
+from medclip_keras.stages import Stage, Stages, move_aside
 
 
 class Pipeline:
@@ -70,7 +50,7 @@ class Pipeline:
         )
         self.config, self.workdir = config, epath.Path(workdir)
         self.beam_options, self.console = tuple(beam_options), console or Console()
-        self.ran: list[str] = []
+        self._stages = Stages(self.workdir, self.console)
 
     def run(self, until: str = "") -> list[str]:
         """Run the stages that are not up to date; returns their names.
@@ -90,8 +70,8 @@ class Pipeline:
         with sole_writer(self.workdir, "--workdir"):
             for kind in wanted:
                 for stage in getattr(self, f"_{kind}")(raw):
-                    self._bring_up_to_date(stage)
-        return self.ran
+                    self._stages.bring_up_to_date(stage)
+        return self._stages.ran
 
     def _check_model(self) -> None:
         """Refuse a backbone or a preset that training would refuse, before the first stage."""
@@ -101,7 +81,9 @@ class Pipeline:
 
     def stale(self, kind: str) -> list[str]:
         """Names of the stages of a kind that are not up to date; earlier stages must have run."""
-        return [s.name for s in getattr(self, f"_{kind}")(self._find_raw()) if not self._is_up_to_date(s)]
+        return [
+            s.name for s in getattr(self, f"_{kind}")(self._find_raw()) if not self._stages.is_up_to_date(s)
+        ]
 
     @property
     def trained(self) -> RunConfig:
@@ -190,9 +172,7 @@ class Pipeline:
             return {"fingerprint": manifest.fingerprint, **manifest.counts}
 
         inputs = {k: v for k, v in describe_making(job).items() if k not in ("input", "versions")}
-        return Stage(
-            f"{job.name}-{number}", _json(inputs), epath.Path(options.output) / "manifest.json", work
-        )
+        return Stage(f"{job.name}-{number}", inputs, epath.Path(options.output) / "manifest.json", work)
 
     def _validate_records(self, raw):
         from beam_jobs import validate_records
@@ -234,7 +214,7 @@ class Pipeline:
         def work():
             changed = differences(config, self.workdir)
             if changed:
-                kept = _move_aside(self.workdir)
+                kept = move_aside(self.workdir)
                 said = f"The run changed in {', '.join(changed)}; the earlier model is kept in {kept}."
                 self.console.print(said, highlight=False, soft_wrap=True)
             outcome = train(config, self.workdir, self.console)
@@ -276,33 +256,6 @@ class Pipeline:
 
     def _record_fingerprints(self, config: RunConfig) -> list[str]:
         return [_fingerprint(path) for path in (*config.data.images, *config.data.texts)]
-
-    def _stage_file(self, stage: Stage) -> epath.Path:
-        return self.workdir / "stages" / f"{stage.name}.json"
-
-    def _is_up_to_date(self, stage: Stage) -> bool:
-        file = self._stage_file(stage)
-        done = file.exists() and stage.output.exists()
-        return done and json.loads(file.read_text())["inputs"] == _json(stage.inputs)
-
-    def _bring_up_to_date(self, stage: Stage) -> None:
-        if self._is_up_to_date(stage):
-            self.console.print(f"[dim]{stage.name}: up to date[/dim]", highlight=False)
-            return
-        self.console.rule(stage.name, align="left", style="dim")
-        file = self._stage_file(stage)
-        file.unlink(missing_ok=True)
-        started = time.monotonic()
-        counts = stage.work()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        made = {
-            "inputs": stage.inputs,
-            "counts": counts,
-            "seconds": round(time.monotonic() - started, 1),
-            "versions": versions(),
-        }
-        file.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
-        self.ran.append(stage.name)
 
 
 KINDS = (
@@ -401,22 +354,6 @@ def _fingerprint(records: str) -> str:
 
 def _file_sha256(path: str) -> str:
     return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest() if path else ""
-
-
-def _json(values: dict) -> dict:
-    return json.loads(json.dumps(values))
-
-
-def _move_aside(workdir: epath.Path) -> epath.Path:
-    """Move the earlier run's model to the next free folder of workdir/earlier/."""
-    earlier = workdir / "earlier"
-    number = 1 + max((int(p.name) for p in earlier.iterdir()), default=0) if earlier.exists() else 1
-    kept = earlier / str(number)
-    kept.mkdir(parents=True)
-    for name in ("run.json", "checkpoints", "tensorboard", "vocabulary", "architecture", "evaluation"):
-        if (workdir / name).exists():
-            (workdir / name).rename(kept / name)
-    return kept
 
 
 def main(argv: Sequence[str] | None = None) -> int:
