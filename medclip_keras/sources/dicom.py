@@ -43,6 +43,9 @@ from medclip_keras.errors import require
 from medclip_keras.sources import dicom_picture
 from medclip_keras.sources.rows import MAX_PIXELS, BadRowError, ImageContent, ImageRow
 
+# Its warnings would quote the values of identifiers.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 CITATION = "The user's own data."
 LICENCE = "The user's own."
 PRIVATE = True  # keys need a salt of the owner's

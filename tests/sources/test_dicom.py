@@ -157,3 +157,13 @@ def test_records_of_a_folder_hold_no_identifier_and_no_text_of_a_header(tmp_path
     written = b"".join((tmp_path / "out" / "kept" / name).read_bytes() for name in kept.shard_names)
     assert b"ID-1" in written
     assert b"Effusion on" not in written
+
+
+def test_identifiers_of_a_wrong_form_are_read_without_a_word(tmp_path, recwarn, caplog):
+    content = radiograph(0, study="1.2.345", patient="ID-4711")
+    (tmp_path / "1").write_bytes(content.replace(b"1.2.345", b"1.2.x45"))
+    recwarn.clear()
+    (row,) = dicom.image_rows(tmp_path)
+    assert (row.study_id, row.patient_id) == ("1.2.x45", "ID-4711")
+    assert not [warning for warning in recwarn if "x45" in str(warning.message)]
+    assert "x45" not in caplog.text
