@@ -112,15 +112,18 @@ class ReportLabeller:
 
     def states(self, mentions: Sequence[Mention]) -> StateVector:
         """Combine mentions: (num_findings,) int8."""
+        states = np.zeros(len(self.table), np.int8)
+        if not mentions:
+            return states
         found: dict[int, int] = {}  # states by position: a table may have 10,000
         for mention in mentions:
             position, state = self._positions[mention.name], _STATES[mention.assertion]
             if _RANKS[state] > _RANKS[found.get(position, 0)]:
                 found[position] = state
-        if found and self._no_finding is not None:
+        if self._no_finding is not None:
             found[self._no_finding] = self._normality(found)
-        states = np.zeros(len(self.table), np.int8)
-        states[list(found)] = list(found.values())
+        for position, state in found.items():
+            states[position] = state
         return states
 
     def _normality(self, found: Mapping[int, int]) -> int:
