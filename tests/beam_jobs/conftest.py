@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from beam_jobs import label_reports
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
@@ -133,3 +134,16 @@ def records_of():
                 yield tfds.as_numpy(manifest.features.deserialize_example(record))
 
     return read
+
+
+@pytest.fixture
+def job(archive, source, concepts, monkeypatch, tmp_path):
+    """Runs label_reports on the small archive."""
+    monkeypatch.setattr(label_reports, "get_source", lambda name: source)
+
+    def run(**options):
+        output = options.pop("output", str(tmp_path / "records"))
+        options = {"concepts": concepts, **options}
+        return label_reports.run(source="small", input=str(archive.path), output=output, **options)
+
+    return run

@@ -2,8 +2,6 @@ import functools
 import hashlib
 import json
 import random
-import subprocess
-import sys
 
 import apache_beam as beam
 import numpy as np
@@ -32,19 +30,6 @@ TEXT = "Large left pleural effusion. No pneumothorax. The bones are there."
 @pytest.fixture(scope="module")
 def table(concepts):
     return load_table(concepts)
-
-
-@pytest.fixture
-def job(archive, source, concepts, monkeypatch, tmp_path):
-    """Runs label_reports on the small archive."""
-    monkeypatch.setattr(label_reports, "get_source", lambda name: source)
-
-    def run(**options):
-        output = options.pop("output", str(tmp_path / "records"))
-        options = {"concepts": concepts, **options}
-        return label_reports.run(source="small", input=str(archive.path), output=output, **options)
-
-    return run
 
 
 def key_of(kind, identifier):
@@ -126,31 +111,6 @@ def test_run_writes_records_of_all_usable_reports(archive, job, table, tmp_path,
     printed = capsys.readouterr().out
     assert "30 records of 31 rows" in printed
     assert "unusable reports 1" in printed
-
-
-def test_reports_are_read_in_their_language_and_others_are_counted(
-    archive, job, table, tmp_path, capsys, records_of
-):
-    texts = ["Kein Pneumothorax. Pleuraerguss links.", "Sin neumotórax. Derrame pleural.", TEXT]
-    texts += ["Absence de pneumothorax. Pneumonie droite.", "Geen pneumothorax."]
-    for patient, text in enumerate(texts):
-        archive.add_report(patient, 1, text)
-    manifest = job(mentions=str(tmp_path / "mentions"))
-    counts = {"other_language_reports": 2, "de_reports": 1, "es_reports": 1}
-    assert manifest.counts == {"rows": 5, "records": 3, "bad_rows": 0, "unusable_reports": 0, **counts}
-    assert read_manifest(tmp_path / "records").counts == manifest.counts
-    assert "other language reports 2" in capsys.readouterr().out
-    said = states_of(effusion=LabelState.POSITIVE, pneumothorax=LabelState.NEGATIVE).tolist()
-    assert [r["label_states"].tolist() for r in records_of(tmp_path / "records")] == [said] * 3
-    shards = (tmp_path / "mentions").iterdir()
-    lines = [json.loads(line) for path in shards for line in path.read_text().splitlines()]
-    assert sorted(len(line["mentions"]) for line in lines) == [0, 0, 2, 2, 2]
-
-
-def test_language_of_reports_can_be_given(archive, job):
-    archive.add_report(1, 1, TEXT)
-    archive.add_report(2, 1, "Geen pneumothorax.")
-    assert job(language="en").counts == {"rows": 2, "records": 2, "bad_rows": 0, "unusable_reports": 0}
 
 
 def test_run_without_a_record_in_a_split_is_a_dataset(archive, job, tmp_path):
@@ -407,18 +367,3 @@ def test_report_that_breaks_the_labeller_is_a_bad_record_without_its_text(
     bad = json.loads((tmp_path / "records" / "bad_records.jsonl").read_text())
     assert bad == {"key": key_of("record", "2-1"), "reason": "cannot be read (ValueError)"}
     assert "Jane" not in "".join(capfd.readouterr())
-
-
-def test_openi_from_the_command_line(medclip_data, tmp_path):
-    command = [sys.executable, "-m", "beam_jobs.label_reports", "--source=openi"]
-    command += [f"--input={medclip_data}/openi/NLMCXR_reports_dev.tgz", f"--output={tmp_path}/records"]
-    done = subprocess.run(
-        [*command, f"--mentions={tmp_path}/mentions"], capture_output=True, text=True, check=True
-    )
-    assert "of 3184 rows" in done.stdout
-    manifest = read_manifest(tmp_path / "records")
-    assert manifest.counts["rows"] == 3184
-    assert manifest.counts["records"] + manifest.counts["unusable_reports"] == 3184
-    lines = [line for path in (tmp_path / "mentions").iterdir() for line in path.read_text().splitlines()]
-    assert len({json.loads(line)["report_id"] for line in lines}) == len(lines) == 3184
-    assert not any("XXXX" in text for text in (done.stdout, done.stderr))  # how the reports mask names

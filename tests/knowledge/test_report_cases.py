@@ -3,8 +3,8 @@
 `report_cases.jsonl` holds an input a line: `expected` the states of its findings ("a or b" allows both; all
 others must not be mentioned), `ignored` the findings that may have any state. Three inputs of 100 kB stand in
 it as their beginning; `LONG` makes them. `report_variants.jsonl` holds sentences of our own in the same form,
-at least six for each cause of a failure, in three lots; of each lot 192 of 206, 179 of 192 and 147 of 155 were
-right at the first run.
+at least six for each cause of a failure, in three lots: 192 of 206, 179 of 192 and 147 of 155 were right at
+the first run.
 """
 
 import collections

@@ -1,4 +1,8 @@
-"""The jobs on the real archives, to the counts of their readme; NIH and Open-i: in the tests of the jobs."""
+"""The jobs on the real archives, to the counts of their readme; NIH: in the tests of the jobs."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -41,3 +45,18 @@ def test_query_sentences_are_all_recorded(medclip_data, tmp_path):
     counts = {name: manifest.counts[name] for name in ("rows", "bad_rows", "unusable_reports")}
     assert counts == {"rows": 40, "bad_rows": 0, "unusable_reports": 0}
     assert {name: split["num_records"] for name, split in manifest.splits.items()}["test"] == 40
+
+
+def test_openi_from_the_command_line(medclip_data, tmp_path):
+    command = [sys.executable, "-m", "beam_jobs.label_reports", "--source=openi"]
+    command += [f"--input={medclip_data}/openi/NLMCXR_reports_dev.tgz", f"--output={tmp_path}/records"]
+    done = subprocess.run(
+        [*command, f"--mentions={tmp_path}/mentions"], capture_output=True, text=True, check=True
+    )
+    assert "of 3184 rows" in done.stdout
+    manifest = read_manifest(tmp_path / "records")
+    assert manifest.counts["rows"] == 3184
+    assert manifest.counts["records"] + manifest.counts["unusable_reports"] == 3184
+    lines = [line for path in (tmp_path / "mentions").iterdir() for line in path.read_text().splitlines()]
+    assert len({json.loads(line)["report_id"] for line in lines}) == len(lines) == 3184
+    assert not any("XXXX" in text for text in (done.stdout, done.stderr))  # how the reports mask names
