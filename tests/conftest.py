@@ -4,10 +4,17 @@ import dataclasses
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
+
+
+def pytest_configure():
+    """Take Ctrl-C as on a terminal: a shell starts commands in the background, and all below, without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

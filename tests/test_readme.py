@@ -196,7 +196,7 @@ def write_mimic_cxr(folder: pathlib.Path) -> None:
         codes.append((patient, study, *("1.0" if label == "Edema" else "" for label in labels)))
         place = pathlib.Path("files", f"p{patient[:2]}", f"p{patient}")
         (folder / place / f"s{study}").mkdir(parents=True)
-        (folder / place / f"s{study}" / f"{image}.jpg").write_bytes(picture(n, "jpeg"))
+        (folder / place / f"s{study}" / f"{image}.jpg").write_bytes(picture(100 + n, "jpeg"))
         (folder / mimic_cxr.REPORTS / place).mkdir(parents=True)
         text = "FINDINGS: There is mild pulmonary edema. The heart is enlarged.\n"
         (folder / mimic_cxr.REPORTS / place / f"s{study}.txt").write_text(text)

@@ -234,12 +234,14 @@ def _decode_jpeg(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _decode_png(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
-    sides = tf.io.decode_raw(tf.strings.substr(file_bytes, 16, 8), tf.int32, little_endian=False)  # of IHDR
-    is_deep, may_be_turned = tf.strings.substr(file_bytes, 24, 1) == b"\x10", names_orientation(file_bytes)
+    # A file that ends in its header is read as if zeros followed: an error would print the file's bytes.
+    header = tf.strings.join([tf.strings.substr(file_bytes, 0, 25), tf.constant(bytes(25))])
+    sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)  # of IHDR
+    is_deep, may_be_turned = tf.strings.substr(header, 24, 1) == b"\x10", names_orientation(file_bytes)
     decode = functools.partial(tf.io.decode_png, file_bytes, channels=1)
 
     def carefully() -> tf.Tensor:
-        sides_of_png = tf.where(tf.strings.substr(file_bytes, 12, 4) == b"IHDR", sides, 0)
+        sides_of_png = tf.where(tf.strings.substr(header, 12, 4) == b"IHDR", sides, 0)
         with tf.control_dependencies([_refuse_large(sides_of_png)]):
             gray = tf.cond(
                 is_deep,

@@ -264,7 +264,7 @@ def test_the_kernel_of_the_switches_reaches_the_loss(tiny_run, tmp_path, monkeyp
     tokens = np.full((4, 32), 5, "int32")
     batch = {"images": rng.normal(size=(4, 32, 32, 1)), "token_ids": tokens, "padding_mask": tokens > 0}
     [model] = built
-    weights = np.sqrt(label_kernel(run, table))
+    weights = np.sqrt(np.diag(label_kernel(run, table)))
     kernel = np.outer(weights, weights) * (np.eye(21) + tree_similarity(table)) / 2
     expected = label_similarity(labels["image_labels"], labels["text_labels"], concept_kernel=kernel)
     outcome = model.build_towers().objective(batch | labels | known, training=False)
