@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
 
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
-_MAX_SPAN = 60  # words between two parts in a list of organs
+_MAX_SPAN = 60  # words between two parts in a list of organs, or with a phrase in commas between them
+_NEAR = 20  # words from the start of one part to that of another without either: a gap and a part
 _MARKS = frozenset({",", ";", ".", "--", "-"})
 
 
@@ -37,8 +38,9 @@ def combine(
 ) -> Iterator[Candidate]:
     """Candidates of an alias with several parts: in any order, close together, in one clause."""
     others = [sorted(found[number]) for number in range(1, len(alias.parts))]
+    reach = _MAX_SPAN if alias.listed or "," in words else _NEAR
     for first in found[0]:
-        near = (_nearby(first, spans) for spans in others)
+        near = (_nearby(first, spans, reach) for spans in others)
         for spans in itertools.product((first,), *near):
             ordered = sorted(spans)
             pairs = list(itertools.pairwise(ordered))
@@ -50,10 +52,10 @@ def combine(
             yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
 
 
-def _nearby(span: Span, spans: list[Span]) -> list[Span]:
+def _nearby(span: Span, spans: list[Span], reach: int) -> list[Span]:
     """Of spans in text order those around another one."""
-    first = bisect.bisect_left(spans, (span[0] - _MAX_SPAN, 0))
-    return spans[first : bisect.bisect_right(spans, (span[1] + _MAX_SPAN, 0))]
+    first = bisect.bisect_left(spans, (span[0] - reach, 0))
+    return spans[first : bisect.bisect_right(spans, (span[1] + reach, 0))]
 
 
 def _is_close(gap: list[str], sets: Mapping[str, frozenset[str]]) -> bool:
