@@ -7,9 +7,10 @@ and `signature`. Text without a heading is `body`, or `preamble` before the find
 
 import functools
 import html
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from rapidfuzz import fuzz, process
@@ -37,6 +38,8 @@ _SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examinati
 _LEAST_LIKE = 84  # percent of letters that a misspelled heading shares with a heading
 _LEAST_LETTERS = 6  # of a heading that may be misspelled
 _MARGIN = r"[ \t\r\n#*_]*"
+# Headings begin after a mark, a line break or two spaces, or in upper case after white space.
+_START = re.compile(r"[.!?:;\s](?:(?<=[.!?:;\n])|(?<=  )|(?=[A-ZÀ-ÖØ-Þ]))")
 
 
 class _Layout:
@@ -138,7 +141,7 @@ def split_sections(text: str, language: Language = ENGLISH) -> tuple[Section, ..
 
 def _marks(text: str, layout: _Layout) -> list[tuple[int, int, str]]:
     """Headings as (start, end, name of the section)."""
-    found = [(match.start(), match.end(), layout.name_of(match)) for match in layout.opening.finditer(text)]
+    found = [(match.start(), match.end(), layout.name_of(match)) for match in _headings(text, layout)]
     last_findings = max((start for start, _, name in found if name == "findings"), default=-1)
     marks: list[tuple[int, int, str]] = []
     for start, end, name in found:
@@ -148,6 +151,16 @@ def _marks(text: str, layout: _Layout) -> list[tuple[int, int, str]]:
         elif name:
             marks.append((start, end, name))
     return marks
+
+
+def _headings(text: str, layout: _Layout) -> Iterator[re.Match[str]]:
+    """The matches of `opening`, tried only where one may begin, which is quicker than a search."""
+    end = 0
+    for start in itertools.chain((0,), (match.end() for match in _START.finditer(text))):
+        match = layout.opening.match(text, start) if start >= end else None
+        if match:
+            end = match.end()
+            yield match
 
 
 def _end_of_short(body: str, name: str, line: re.Pattern[str], layout: _Layout) -> int:
