@@ -14,6 +14,7 @@ from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _MAX_SPAN = 60  # words between two parts in a list of organs, or with a phrase in commas between them
 _NEAR = 20  # words from the start of one part to that of another without either: a gap and a part
+_FEW = 8  # candidates that are compared without a search
 _MARKS = frozenset({",", ";", ".", "--", "-"})
 
 
@@ -37,19 +38,27 @@ def combine(
     sets: Mapping[str, frozenset[str]],
 ) -> Iterator[Candidate]:
     """Candidates of an alias with several parts: in any order, close together, in one clause."""
-    others = [sorted(found[number]) for number in range(1, len(alias.parts))]
+    for spans in _tuples(alias, found, words):
+        ordered = sorted(spans)
+        pairs = list(itertools.pairwise(ordered))
+        apart = any(left[1] > right[0] for left, right in pairs)
+        gaps = () if apart else [_gap(words[left[1] : right[0]], sets) for left, right in pairs]
+        listed = alias.listed and _is_list(words, ordered, spans, sets)
+        if apart or not (listed if alias.listed else all(_is_close(gap, sets) for gap in gaps)):
+            continue
+        yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+
+
+def _tuples(alias: Alias, found: Mapping[int, list[Span]], words: list[str]) -> Iterator[tuple[Span, ...]]:
+    """The spans of all parts, those of the first near each of the others."""
+    each = [found[number] for number in range(len(alias.parts))]
+    if all(len(spans) == 1 for spans in each):
+        yield tuple(spans[0] for spans in each)
+        return
     reach = _MAX_SPAN if alias.listed or "," in words else _NEAR
-    for first in found[0]:
-        near = (_nearby(first, spans, reach) for spans in others)
-        for spans in itertools.product((first,), *near):
-            ordered = sorted(spans)
-            pairs = list(itertools.pairwise(ordered))
-            apart = any(left[1] > right[0] for left, right in pairs)
-            gaps = () if apart else [_gap(words[left[1] : right[0]], sets) for left, right in pairs]
-            listed = alias.listed and _is_list(words, ordered, spans, sets)
-            if apart or not (listed if alias.listed else all(_is_close(gap, sets) for gap in gaps)):
-                continue
-            yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+    others = [sorted(spans) for spans in each[1:]]
+    for first in each[0]:
+        yield from itertools.product((first,), *(_nearby(first, spans, reach) for spans in others))
 
 
 def _nearby(span: Span, spans: list[Span], reach: int) -> list[Span]:
@@ -92,8 +101,8 @@ def _gap(between: list[str], sets: Mapping[str, frozenset[str]]) -> list[str]:
 
 def best_readings(candidates: list[Candidate]) -> list[Candidate]:
     """Drop excluded candidates and those covered by a longer candidate."""
-    if len(candidates) < 2:
-        return [c for c in candidates if c.role != EXCLUDED]
+    if len(candidates) <= _FEW:
+        return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
     ordered = sorted(candidates, key=operator.attrgetter("start"))
     starts = [c.start for c in ordered]
     longest = max(c.end - c.start for c in candidates)
@@ -112,7 +121,7 @@ def best_readings(candidates: list[Candidate]) -> list[Candidate]:
 
 def _explains(longer: Candidate, shorter: Candidate) -> bool:
     """Whether `longer` covers the words of `shorter`."""
-    if longer is shorter:
+    if longer is shorter or longer.start > shorter.start or longer.end < shorter.end:
         return False
     same = longer.concept == shorter.concept
     if longer.role in (EXCLUDED, OPEN) and not same:
