@@ -13,7 +13,6 @@ from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
 
 MAX_GAP = 6  # words between the parts of an alias such as `heart + enlarged`
 _MAX_SPAN = 60  # words between two parts in a list of organs, or with a phrase in commas between them
-_NEAR = 20  # words from the start of one part to that of another without either: a gap and a part
 _FEW = 8  # candidates that are compared without a search
 _MARKS = frozenset({",", ";", ".", "--", "-"})
 
@@ -55,7 +54,8 @@ def _tuples(alias: Alias, found: Mapping[int, list[Span]], words: list[str]) -> 
     if all(len(spans) == 1 for spans in each):
         yield tuple(spans[0] for spans in each)
         return
-    reach = _MAX_SPAN if alias.listed or "," in words else _NEAR
+    longest = max(end - start for spans in each for start, end in spans)
+    reach = _MAX_SPAN if alias.listed or "," in words else MAX_GAP + longest
     others = [sorted(spans) for spans in each[1:]]
     for first in each[0]:
         yield from itertools.product((first,), *(_nearby(first, spans, reach) for spans in others))

@@ -98,11 +98,10 @@ def test_nineteen_of_twenty_cases_are_right():
     ],
     ids=lambda text: text[:24],
 )
-def test_the_time_of_a_sentence_of_100_kb_is_not_quadratic(labellers, text):
-    """A second or less on an idle machine; it was more than eighty, quadratic in the words."""
+def test_a_sentence_of_100_kb_takes_less_than_two_seconds(labellers, text):
     started = time.process_time()
     labels = labellers["chest21"].label([Section("findings", text)])
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 2
     assert len(labels.mentions) > 2000
 
 
