@@ -264,7 +264,9 @@ def load(path: str | os.PathLike[str]) -> InferenceModel:
     )
     require((folder / "run.json").exists(), "path", form, str(path), advice)
     loaded = load_model(folder)
-    tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # with checksums of weights
+    tables = sorted(
+        (folder / "checkpoints" / loaded.checkpoint).glob("**/*.index")
+    )  # with checksums of weights
     weights = sha256_of([table.read_bytes().hex() for table in tables])
     origin = {"workdir": str(folder), "run": loaded.config.name, "step": loaded.step, "weights": weights}
     embedder = model_embedder(loaded.model, loaded.tokenizer)

@@ -152,6 +152,8 @@ def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Opt
 
 
 def _adamw(config: RunConfig, learning_rate) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.train.weight_decay)
+    decay, ema = config.train.weight_decay, config.train.ema
+    average = {"use_ema": True, "ema_momentum": ema} if ema else {}
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **average)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_logit_scale"])
     return optimizer
