@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -213,7 +214,8 @@ class Checkpoints:
         if saved.has_manifest:
             known = {field.name for field in dataclasses.fields(Progress)}
             state = saved.manifest()["state"].items()
-            return Progress(**{k: math.inf if v is None else v for k, v in state if k in known})
+            values: Any = {k: math.inf if v is None else v for k, v in state if k in known}
+            return Progress(**values)
         progress = Progress(validated_step=saved.step, evaluated_step=saved.step)
         progress.best_step = max((one.step for one in self._best.find() if one.step <= saved.step), default=0)
         reader = tf.train.load_checkpoint(saved.prefix)  # of an earlier version

@@ -18,7 +18,8 @@ RUN_FILE = "run.json"
 # their paths nor those of what they were made from.
 _FREE_FIELDS = (
     "train.strategy", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-    "train.evaluate_every", "train.patience", "data.allow_anomalies", "data.images", "data.texts", "data.raw", "data.concepts",
+    "train.evaluate_every", "train.patience", "data.allow_anomalies", "data.images", "data.texts", "data.raw",
+    "data.concepts",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
 
