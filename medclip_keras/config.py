@@ -196,6 +196,9 @@ class TrainConfig:
     """Optimisation."""
 
     batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
+    # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the memory
+    # of a chunk, for one more forward pass. 0: all. See training.accumulation.
+    chunk_size: Count = 0
     epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
     # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
     # rate rises again, and the result is not that of one run of all steps. The plateau goes on as it was.

@@ -45,9 +45,13 @@ class Classifier(GlobalStep, keras.Model):
         tower = self.encoder(images, training=training and not self.freeze)
         return self.head(tower.pooled)
 
-    def objective(self, batch: dict, training: bool) -> Loss:
+    def encode(self, batch: dict, training: bool) -> dict:
+        """Classify a batch of `labelled_images`."""
+        return {"logits": self(batch["images"], training=training)}
+
+    def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Cross-entropy on a global batch of `labelled_images`: softmax for one class each, else sigmoids."""
-        logits, labels = gather(self(batch["images"], training=training)), gather(batch["labels"])
+        logits, labels = gather(outputs["logits"]), gather(batch["labels"])
         if self.classes.one_each:
             loss = softmax_cross_entropy(logits, labels)
         else:
