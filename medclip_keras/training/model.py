@@ -12,7 +12,12 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
-from medclip_keras.training.replicas import gather, num_replicas, sum_over_replicas
+from medclip_keras.training.replicas import (
+    gather,
+    num_replicas,
+    sum_over_replicas,
+    synchronize_batch_statistics,
+)
 
 
 class GlobalStep:
@@ -123,6 +128,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             learn_logit_scale=row.fixed_logit_scale is None,
             **kwargs,
         )
+        synchronize_batch_statistics(self)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
