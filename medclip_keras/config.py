@@ -188,6 +188,9 @@ class ObjectiveConfig:
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: Positive = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
+    # Images a tile of the loss, each with all texts: no matrix of all images and texts is held. 0: all at once.
+    # Not for gloria, whose memory is that of its words and regions.
+    tile_size: Count = 0
     tree_closeness: Share = 0.0  # closeness of findings that share an ancestor; 0: unrelated
 
 
@@ -196,6 +199,9 @@ class TrainConfig:
     """Optimisation."""
 
     batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
+    # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the memory
+    # of a chunk, for one more forward pass. 0: all. See training.accumulation.
+    chunk_size: Count = 0
     epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
     # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
     # rate rises again, and the result is not that of one run of all steps. The plateau goes on as it was.
@@ -269,6 +275,12 @@ class RunConfig:
             "model.text.max_positions",
             f"0, or at least data.max_tokens ({self.data.max_tokens})",
             text.max_positions,
+        )
+        require(
+            not self.objective.tile_size or self.objective.name != "gloria",
+            "objective.tile_size",
+            "0 for the objective gloria, which has no tiled form",
+            self.objective.tile_size,
         )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(
