@@ -29,11 +29,9 @@ from etils import epath
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.images import decode_all_to_squares, for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE
 from medclip_keras.training.model import MedCLIP
 
-EXTRA = "assets.extra"  # a folder that TensorFlow Serving ignores
-TOKENS_ONLY = "tokens_only"  # folder of the versions without text operations; TensorFlow Serving ignores it
-RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
 TOKEN_ENDPOINTS = ("encode_image", "encode_tokens", "encode_stored_images")  # no operation of tensorflow-text
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,14 @@ _NOT_PUSHED = "The SavedModel was not pushed."
 Requests = dict[str, dict[str, tf.Tensor]]
 
 
-def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
+class Validation(NamedTuple):
+    """Answers of a SavedModel in a clean process, beside the model's."""
+
+    difference: float  # largest
+    milliseconds: dict[str, float]  # endpoint → median of one request of one row, after a first one
+
+
+def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> Validation:
     """Call every endpoint in a clean process; return the largest difference from the model in this process.
 
     `text_operations` is False for a SavedModel without those of tensorflow-text.
@@ -41,7 +49,7 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
             form = f"equal to the trained model's within {TOLERANCE}, and finite"
             require(difference <= TOLERANCE, name, form, difference, _NOT_PUSHED)
             largest = max(largest, difference)
-    return largest
+    return Validation(largest, {})
 
 
 def make_requests(endpoints: Endpoints) -> Requests:
