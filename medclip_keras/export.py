@@ -39,8 +39,9 @@ from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
 from medclip_keras.serving.layout import EXTRA, MODEL_CARD, RUN_FILE, TOKENS_ONLY
 from medclip_keras.serving.manifest import write_manifest
 from medclip_keras.serving.model_card import model_card
+from medclip_keras.serving.requests import warmup_requests
 from medclip_keras.serving.signatures import Endpoints, export_model
-from medclip_keras.serving.validate import TOLERANCE, Validation, make_requests, validate
+from medclip_keras.serving.validate import TOLERANCE, Validation, validate
 from medclip_keras.serving.versions import MODEL, push, remove_older, roll_back, served, staging
 from medclip_keras.serving.warmup import write_warmup
 from medclip_keras.training.restore import LoadedModel, load_model
@@ -236,7 +237,7 @@ def _require_speed(validation: Validation, limit: float) -> None:
 
 
 def _warmup_requests(endpoints: Endpoints, text_operations: bool) -> dict[str, Any]:
-    requests = make_requests(endpoints)
+    requests = warmup_requests(endpoints)
     found = {name: requests[name] for name in endpoints.functions(text_operations) if name in requests}
     return {"serving_default": next(iter(found.values())), **found}
 
