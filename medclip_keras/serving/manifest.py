@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from medclip_keras.errors import refusal
+from medclip_keras.errors import refusal, require
 from medclip_keras.serving.layout import EXTRA, MANIFEST_FILE
 
 _FORM = "a version whose files are those of its manifest"
@@ -44,8 +44,8 @@ def check_manifest(version: epath.PathLike) -> None:
         "changed": sorted(name for name in listed.keys() & found.keys() if listed[name] != found[name]),
     }
     named = "; ".join(f"{what}: {', '.join(names[:4])}" for what, names in wrong.items() if names)
-    if named or not listed:
-        raise refusal("version", _FORM, str(version), f"{(named or 'no manifest').capitalize()}.")
+    said = named if listed else f"no {EXTRA}/{MANIFEST_FILE}"
+    require(bool(listed) and not named, "version", _FORM, str(version), f"{said.capitalize()}.")
 
 
 def _describe_files(version: epath.Path) -> dict[str, dict[str, Any]]:
