@@ -18,6 +18,7 @@ import dataclasses
 import datetime
 import json
 import math
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,7 +98,7 @@ def export_workdir(
         _say(console, f"One request of one row takes there, after warm-up: {times}.")
     if keep and (removed := remove_older(output, keep, before)):
         _say(console, f"Removed: {', '.join(map(str, removed))}.")
-    return version
+    return version if "://" in str(version) else pathlib.Path(version)
 
 
 def _read_metrics(workdir: epath.Path, settings: ExportConfig) -> Json | None:
@@ -238,8 +239,7 @@ def _require_speed(validation: Validation, limit: float) -> None:
 
 def _warmup_requests(endpoints: Endpoints, text_operations: bool) -> dict[str, Any]:
     requests = warmup_requests(endpoints)
-    found = {name: requests[name] for name in endpoints.functions(text_operations) if name in requests}
-    return {"serving_default": next(iter(found.values())), **found}
+    return {name: requests[name] for name in endpoints.functions(text_operations)}
 
 
 def _card(

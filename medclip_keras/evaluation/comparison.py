@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from medclip_keras.config import EvaluationConfig, RunConfig
+from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Floats
 from medclip_keras.evaluation.classification import score_statistics
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate, Statistic
@@ -19,7 +21,8 @@ from medclip_keras.evaluation.results import (
     RetrievalResult,
     TaskResult,
 )
-from medclip_keras.evaluation.retrieval import precision_statistics
+from medclip_keras.evaluation.retrieval import TOP, precision_statistics
+from medclip_keras.evaluation.zero_shot import MODES
 
 
 def named_estimates(metrics: Json, who: str = TRAINED) -> dict[str, Estimate]:
@@ -39,6 +42,37 @@ def _leaves(node: Json, prefix: str) -> Iterator[tuple[str, Estimate]]:
             yield prefix + name, Estimate(*(np.nan if v is None else float(v) for v in limits))
         elif isinstance(child, Mapping):
             yield from _leaves(dict(child), f"{prefix}{name}.")
+
+
+def check_thresholds(config: RunConfig) -> None:
+    """Refuse a threshold whose metric the run's evaluation will not have, under the name of any data set.
+
+    Raises:
+        ValueError: the message names near metrics.
+    """
+    known = _future_names(config.evaluation)
+    for threshold in config.export.thresholds:
+        found = any(f".{threshold.metric}".endswith(f".{name}") for name in known)
+        advice = near_names(threshold.metric, known)
+        if not advice.startswith("Near"):
+            advice = near_names(threshold.metric, [name for name in known if ".by_class." not in name])
+        form = "metrics that the run's evaluation gives"
+        require(found, "export.thresholds", form, threshold.metric, advice)
+
+
+def _future_names(config: EvaluationConfig) -> list[str]:
+    """Names, without a data set, of the metrics that an evaluation gives if the records suffice."""
+    metrics = ("accuracy", "auroc") if config.task == "single_finding" else ("auroc",)
+    groups = ["", *(f"by_class.{finding}." for finding in config.findings)]
+    variants = {"zero_shot": MODES, "probe": [f"{share:g}" for share in config.probe_fractions]}
+    found = [
+        f"{task}.{variant}.{group}{metric}"
+        for task in config.tasks
+        for variant in variants.get(task, ())
+        for group in groups
+        for metric in metrics
+    ]
+    return found + [f"retrieval.precision_at_{k}" for k in TOP if "retrieval" in config.tasks]
 
 
 def paired_differences(

@@ -26,10 +26,10 @@ _PREDICT_LOG = 6  # of PredictionLog
 
 
 def write_warmup(version: epath.PathLike, requests: Requests) -> None:
-    """Write a request for each signature of a version; `encode_image` serves as serving_default's too."""
-    path = epath.Path(version) / EXTRA / WARMUP_FILE
+    """Write a request for each signature of a version; that of the first one is serving_default's too."""
+    path, default = epath.Path(version) / EXTRA / WARMUP_FILE, next(iter(requests.values()))
     with tf.io.TFRecordWriter(str(path)) as file:
-        for signature, inputs in requests.items():
+        for signature, inputs in {"serving_default": default, **requests}.items():
             file.write(prediction_log(signature, inputs))
 
 
