@@ -334,7 +334,7 @@ def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, t
     assert verdict.estimate.value == pytest.approx(ours - theirs, abs=1e-6)
     assert verdict.estimate.low < verdict.estimate.value < verdict.estimate.high
     records = dict.fromkeys(metrics["records"], "of other content")
-    with pytest.raises(ValueError, match="compared on the records of metrics.json"):
+    with pytest.raises(ValueError, match=r"compared on the records of metrics\.json"):
         bless("2", metrics | {"records": records})
     other = override(run.config, ["data.stored_image_size=64"])
     monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, other, loaded.table))

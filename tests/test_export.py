@@ -234,7 +234,7 @@ def test_thresholds_need_an_evaluation_that_can_be_read(workdir, tmp_path):
     write_metrics(workdir)
     (workdir / "evaluation" / "metrics.json").write_text('{"data": {"phan')
     with pytest.raises(
-        ValueError, match="`workdir` must be a metrics.json that medclip_keras.evaluate wrote"
+        ValueError, match=r"`workdir` must be a metrics\.json that medclip_keras.evaluate wrote"
     ):
         export(workdir, tmp_path / "models", at_least(0.5))
 

@@ -53,7 +53,7 @@ def test_a_changed_evaluation_is_evaluated_again_and_a_misspelled_backbone_runs_
     assert stale == [[], [], ["export"]]
     no_metric = Pipeline(override(config, [threshold.replace("METRIC", "auroc.single")]), tmp_path / "run")
     with pytest.raises(
-        ValueError, match="`export.thresholds` must be metrics that the run's evaluation gives"
+        ValueError, match=r"`export\.thresholds` must be metrics that the run's evaluation gives"
     ):
         no_metric.run()
     wrong = Pipeline(override(config, ["model.image.backbone=small_resnt"]), tmp_path / "run")

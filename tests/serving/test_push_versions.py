@@ -60,7 +60,7 @@ def test_versions_count_up_and_leave_no_other_entry(tmp_path):
 
 
 def test_odd_names_are_read_as_a_server_reads_them(tmp_path):
-    """ParseVersionNumber takes signs, zeros and spaces, files too; not 64 bits and more, and no other digits."""
+    """ParseVersionNumber takes signs, zeros and spaces, of files too; neither 64 bits nor other digits."""
     models = tmp_path / "models"
     write_version(models / "00012")
     write_version(models / "1.bak")
@@ -237,15 +237,13 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatc
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(versions.tempfile, "mkdtemp", fail)
-    with pytest.raises(
-        ValueError, match=f"`output` must be a folder that can be written.*{os.strerror(number)}"
-    ):
-        with staging(tmp_path / "models"):
-            pytest.fail("not reached")
+    sentence = f"`output` must be a folder that can be written.*{os.strerror(number)}"
+    with pytest.raises(ValueError, match=sentence), staging(tmp_path / "models"):
+        pytest.fail("not reached")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="`output` must be a folder that can be written"):
-        with staging(tmp_path / "file"):
-            pytest.fail("not reached")
+    sentence = "`output` must be a folder that can be written"
+    with pytest.raises(ValueError, match=sentence), staging(tmp_path / "file"):
+        pytest.fail("not reached")
 
 
 CHILD = """
@@ -310,7 +308,7 @@ def test_a_reader_sees_whole_versions_while_pushes_are_killed(tmp_path):
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A folder gs://… that is kept by TensorFlow's file system in memory, and the log of what was done in it."""
+    """A folder gs://… in TensorFlow's file system in memory, and the log of what was done in it."""
     log = []
 
     class Memory:
