@@ -243,6 +243,31 @@ class EvaluationConfig:
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
 
+@_section("export.thresholds")
+class Threshold:
+    """Bound on a metric of evaluation/metrics.json, without which `export` pushes no version."""
+
+    metric: str  # TASK.VARIANT.METRIC or TASK.VARIANT.by_class.CLASS.METRIC; with DATA_SET. of that alone
+    at_least: Share | None = None
+    max_drop: Share | None = None  # below the version served now, on the same records, paired by patient
+    # What must keep the bound: the worse end of the 95 % interval, or the value alone.
+    decide_by: Literal["interval", "value"] = "interval"
+
+    def __post_init__(self) -> None:
+        bounded = self.at_least is not None or self.max_drop is not None
+        received = f"{self.metric} without a bound"
+        require(bounded, "export.thresholds", "bounds, with at_least or max_drop", received)
+
+
+@_section("export")
+class ExportConfig:
+    """What a model must keep to be pushed, and what its model card says."""
+
+    thresholds: tuple[Threshold, ...] = ()
+    max_latency_ms: NotNegative = 0.0  # of one request of one row, after warm-up, on a CPU; 0: any
+    license: str = ""  # of the weights, for the model card
+
+
 @_section()
 class RunConfig:
     """All settings of a run: with the input files they determine its results."""
@@ -255,6 +280,7 @@ class RunConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         require(
