@@ -50,6 +50,8 @@ class Validation(StepCallback):
         if self.stopped_early:
             self._say(f"no improvement for {self.model.run.train.patience} validations: training stops")
             self.model.stop_training = True
+        if self._is_interrupted():  # perhaps during the check, which must not be passed by
+            self.model.stop_training = True
         every = self.model.run.train.checkpoint_every
         if step == self.total_steps or self.model.stop_training or step % every == 0:
             self._save(step)
