@@ -19,7 +19,9 @@ BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; othe
 MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
 # Of files that a server decodes; the first is half of MAX_PIXELS in 16 bits, not compressed.
 MAX_FILE_BYTES = 2**26
-MAX_PASSES = 100  # over a JPEG file's pixels; progressive files have about ten, and few bytes can ask for many
+MAX_PASSES = (
+    100  # over a JPEG file's pixels; progressive files have about ten, and few bytes can ask for many
+)
 MAX_COMPRESSED_TEXTS = 20  # chunks of a PNG file, of 8 MB each when decompressed
 DECODED_AT_ONCE = 4  # of a batch: each takes up to a gigabyte
 _TOO_LARGE = f"a picture of more than {MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
