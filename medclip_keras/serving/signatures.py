@@ -190,9 +190,8 @@ class Endpoints:
         """Image files (B,) against each one's texts (B, N), to cosines (B, N)."""
         texts = checked_lists(texts, "texts", like=checked(image_bytes, "image_bytes", None))
         images = self.encode_image(image_bytes)
-        of_texts = tf.reshape(
-            self._embed_distinct(tf.reshape(texts, [-1])), (*tf.unstack(tf.shape(texts)), -1)
-        )
+        embedded = self._embed_distinct(tf.reshape(texts, [-1]))  # (B N, D)
+        of_texts = tf.reshape(embedded, (*tf.unstack(tf.shape(texts)), embedded.shape[1]))
         cosines = tf.einsum("bd,bnd->bn", images["image_embeddings"], of_texts)
         return self._with_status(images, similarities=cosines)
 
@@ -263,13 +262,14 @@ class Endpoints:
         num_chunks = tf.maximum(-(-num_texts // at_once), 1)
         in_chunk = -(-num_texts // num_chunks)
         padded = tf.pad(distinct, [[0, num_chunks * in_chunk - num_texts]], constant_values="")
+        dim = self.model.run.model.projection_dim
         embeddings = tf.map_fn(
             lambda chunk: self.encode_text(chunk)["text_embeddings"],
             tf.reshape(padded, (num_chunks, in_chunk)),
             parallel_iterations=1,
-            fn_output_signature=tf.TensorSpec((None, self.model.run.model.projection_dim), tf.float32),
+            fn_output_signature=tf.TensorSpec((None, dim), tf.float32),
         )
-        return tf.gather(tf.reshape(embeddings, (-1, self.model.run.model.projection_dim)), positions)
+        return tf.gather(tf.reshape(embeddings, (-1, dim)), positions)
 
     @staticmethod
     def _with_status(images: Answer, **answers: tf.Tensor) -> Answer:
