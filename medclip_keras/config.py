@@ -214,7 +214,11 @@ class TrainConfig:
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["auto", "one_device", "mirrored"] = "auto"
+    # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
+    # Weights that are not trained, as in LiT: of a tower, or of its backbone alone, so that its projections learn.
+    lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
+    jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
     checkpoint_every: PositiveCount = 500  # steps
     log_every: PositiveCount = 20  # steps

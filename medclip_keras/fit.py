@@ -47,9 +47,14 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     from medclip_keras.evaluate import evaluate_workdir
     from medclip_keras.pipeline import Interrupted, validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
+    from medclip_keras.training.replicas import is_follower, make_strategy
     from medclip_keras.training.train import train
 
     require_no_pattern("--workdir", workdir)
+    make_strategy(config.train)  # several workers meet before TensorFlow computes anything
+    if is_follower(config.train):
+        train(config, workdir, Console(quiet=True))
+        return
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")

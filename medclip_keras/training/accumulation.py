@@ -14,6 +14,7 @@ drawn; batch normalisation (ResNet) takes its statistics from a chunk (of all re
 once a chunk, as steps of that size would.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -79,8 +80,11 @@ class AccumulatedStep:
         return self._model.distribute_strategy.experimental_local_results(value)
 
     def _on_replicas(self, part: Callable[..., Any]) -> Callable[..., Any]:
-        strategy = self._model.distribute_strategy
-        return tf.function(lambda *arguments: strategy.run(part, args=arguments), autograph=False)
+        @functools.wraps(part)  # TensorFlow counts the traces of a function by its code
+        def on_replicas(*arguments: Any) -> Any:
+            return self._model.distribute_strategy.run(part, args=arguments)
+
+        return tf.function(on_replicas, autograph=False)
 
     def _read_state(self) -> list[tf.Tensor]:
         """What a forward pass changes: seeds and moving averages, with the weights that are not trained."""
