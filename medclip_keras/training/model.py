@@ -64,15 +64,14 @@ class GlobalStep:
         return self.run.train.chunk_size
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
-        """Build nothing: every weight is there. Keras would average a batch over replicas, which workers cannot."""
+        """Build nothing: every weight is there. Keras would average a batch over the replicas."""
 
     def make_train_function(self, force: bool = False) -> None:
         """Make Keras's train function, or the one that accumulates over chunks."""
         if not self.chunk_size:
-            return super().make_train_function(force)
-        if self.train_function is None or force:
+            keras.Model.make_train_function(self, force)
+        elif self.train_function is None or force:
             self.train_function = AccumulatedStep(self, self.chunk_size)
-        return None
 
     def train_step(self, batch: dict) -> dict:
         """Apply the gradients of the global batch, clipped by their global norm."""
@@ -161,7 +160,7 @@ class MedCLIP(GlobalStep, DualEncoder):
     @functools.cached_property
     def _compiled(self) -> Callable[[dict], dict[str, Tensor]]:
         """The towers in training, compiled alone: XLA takes no communication between replicas."""
-        return tf.function(functools.partial(self, training=True), jit_compile=True, autograph=False)
+        return tf.function(lambda batch: self(batch, training=True), jit_compile=True, autograph=False)
 
     def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Compute the objective on the global batch from this replica's share.

@@ -4,8 +4,8 @@ With `train.strategy=multi_worker` each machine starts the same command with a T
 
     {"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}
 
-Worker 0, the chief, writes the workdir, validates the records and evaluates. The others need the same records, and
-the workdir to resume from; they write nothing.
+Worker 0, the chief, writes the workdir, validates the records and evaluates. The others need the same
+records, and the workdir to resume from; they write nothing.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from medclip_keras.errors import require
 def make_strategy(config: TrainConfig) -> tf.distribute.Strategy:
     """Make the strategy that `train.strategy` names; "auto" is mirrored for two or more GPUs.
 
-    Without a GPU, "mirrored" uses the logical CPU devices. "multi_worker" must be made before TensorFlow computes
-    anything, and is made once in a process.
+    Without a GPU, "mirrored" uses the logical CPU devices. "multi_worker" must be made before TensorFlow
+    computes anything, and is made once in a process.
 
     Raises:
-        ValueError: "mirrored" with fewer than two devices; "multi_worker" without TF_CONFIG of several workers; a
-            batch size that the replicas cannot share.
+        ValueError: "mirrored" with fewer than two devices; "multi_worker" without TF_CONFIG of several
+            workers; a batch size that the replicas cannot share.
     """
     if config.strategy == "multi_worker":
         strategy = _join_workers()
@@ -119,7 +119,7 @@ def num_replicas() -> int:
 
 
 def synchronize_batch_statistics(model: keras.Model) -> None:
-    """Let batch normalisation take the statistics of the global batch, if the strategy has several replicas."""
+    """Take the statistics of batch normalisation from the global batch, if there are several replicas."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
