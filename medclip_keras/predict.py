@@ -29,8 +29,8 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.errors import refusal, require
+from medclip_keras.evaluation.class_scores import MODES
 from medclip_keras.evaluation.prompts import read_prompts
-from medclip_keras.evaluation.zero_shot import MODES
 from medclip_keras.inference import Classifier, InferenceModel, Prompts, load
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import sha256_of, versions
