@@ -46,7 +46,8 @@ def main(saved_model: str, requests_path: str, answers_path: str, text_operation
     answers = {}
     for endpoint, arguments in requests.items():
         for output, value in loaded.signatures[endpoint](**arguments).items():
-            answers[f"{endpoint}/{output}"] = value.numpy()
+            array = value.numpy()
+            answers[f"{endpoint}/{output}"] = array.astype("S") if array.dtype == object else array
     np.savez(answers_path, **answers)
 
 
