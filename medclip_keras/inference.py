@@ -34,6 +34,10 @@ Prompts: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
 Contrast: TypeAlias = str | Mapping[str, Sequence[str]]
 
 IMAGES_AT_ONCE = 32
+UNDECODED = (  # of a server, which gives no reason
+    "it is not a whole JPEG, PNG or DICOM file, or a picture of more than "
+    f"{MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
+)
 _NUM_DECODERS = os.cpu_count()  # threads; decoding releases Python's lock
 
 
@@ -257,14 +261,24 @@ class _Files:
     served: "ServedModel"
 
     def read(self, image: Image) -> bytes:
-        content = _content(image)
-        return content if isinstance(content, bytes) else _png(content)
+        return read_file(image)
 
     def embed(self, images: Sequence[bytes]) -> tuple[Floats, list[str]]:
         embeddings, decoded = self.served.embed_files(images)
-        bounds = f"{MAX_PIXELS:,} bytes or pixels, or {MAX_SIDE:,} pixels a side"
-        reason = f"it is not a whole JPEG, PNG or DICOM file, or has more than {bounds}"
-        return embeddings, ["" if one else reason for one in decoded]
+        return embeddings, ["" if one else UNDECODED for one in decoded]
+
+
+def read_file(image: Image) -> bytes:
+    """Bring an image to a JPEG or PNG file without loss: files of both kinds as they are, DICOM as PNG.
+
+    Raises:
+        ValueError: an image that cannot be read.
+    """
+    content = _content(image)
+    if not isinstance(content, bytes):
+        return _png(content)
+    require(len(content) <= MAX_PIXELS, "image", f"a file of at most {MAX_PIXELS:,} bytes", len(content))
+    return content
 
 
 def read_square(image: Image, size: int) -> Array:

@@ -281,7 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = new_parser("medclip_keras.predict", __doc__.partition(":")[2])
     add = parser.add_argument
-    add("--model", required=True, metavar="PATH", help="a workdir, or a version that export wrote")
+    add(
+        "--model", required=True, metavar="PATH", help="a workdir, an exported version, or a server's address"
+    )
     add("--images", required=True, help="a folder, a pattern, or a CSV file with a column path")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--prompts", default="", metavar="JSON", help="{class: [prompt, …]}")

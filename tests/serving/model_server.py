@@ -85,7 +85,10 @@ class Version:
         key = (name, tuple(names), tuple(outputs))
         with self._lock:
             if key not in self._callables:
-                feeds, fetches = [signature.inputs[n].name for n in names], [signature.outputs[n].name for n in outputs]
+                feeds, fetches = (
+                    [signature.inputs[n].name for n in names],
+                    [signature.outputs[n].name for n in outputs],
+                )
                 options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
                 self._callables[key] = self.session._make_callable_from_options(options)
         try:
@@ -193,16 +196,17 @@ class Models:
     def predict(self, request):
         """PredictRequest to PredictResponse."""
         number, version = self.version(request.model_spec)
-        name = request.model_spec.signature_name
+        name = request.model_spec.signature_name or "serving_default"
         signature = version.signature(name)
         if signature is None:
             raise Failure(CODES.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
         inputs = _checked_inputs(signature, request)
-        outputs = list(request.output_filter) or sorted(signature.outputs)
+        outputs = sorted(request.output_filter or signature.outputs)
         for one in outputs:
             if one not in signature.outputs:
                 raise invalid(f"output tensor alias not found in signature: {one}")
-        joined = self.joined.get(request.model_spec.name)
+        is_whole = set(outputs) == set(signature.outputs)  # others bypass the batcher
+        joined = self.joined.get(request.model_spec.name) if is_whole else None
         run = (lambda *arguments: joined.run(version, *arguments)) if joined else version.run
         response = predict_pb2.PredictResponse()
         response.model_spec.name, response.model_spec.signature_name = request.model_spec.name, name
@@ -243,8 +247,9 @@ def _checked_inputs(signature, request):
     sent, known = set(request.inputs), set(signature.inputs)
     if len(sent) != len(known):
         raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(known)} len({{{','.join(sorted(sent))}}}) "
-            f"!= len({{{','.join(sorted(known))}}}). Sent extra: {{{','.join(sorted(sent - known))}}}. "
+            f"input size does not match signature: {len(sent)}!={len(known)} "
+            f"len({{{','.join(sorted(sent))}}}) != len({{{','.join(sorted(known))}}}). "
+            f"Sent extra: {{{','.join(sorted(sent - known))}}}. "
             f"Missing but required: {{{','.join(sorted(known - sent))}}}."
         )
     arrays = {}
@@ -254,6 +259,9 @@ def _checked_inputs(signature, request):
         dtype = tf.dtypes.as_dtype(info.dtype)
         try:
             arrays[name] = tf.make_ndarray(request.inputs[name])
+            sizes = [dim.size for dim in request.inputs[name].tensor_shape.dim]
+            if min(sizes, default=0) < 0:
+                raise ValueError
         except (TypeError, ValueError):
             raise invalid(f"Invalid TensorProto for input {name}") from None
         if request.inputs[name].dtype != info.dtype:
@@ -290,7 +298,9 @@ def predict_json(models, spec, body):
     request = predict_pb2.PredictRequest(model_spec=spec)
     name = parsed.get("signature_name", "")
     if not isinstance(name, str):
-        raise invalid(f"JSON Value: {json.dumps(parsed)} not formatted correctly. 'signature_name' key must be")
+        raise invalid(
+            f"JSON Value: {json.dumps(parsed)} not formatted correctly. 'signature_name' key must be"
+        )
     request.model_spec.signature_name = name
     signature = models.version(spec)[1].signature(name)
     if signature is None:
@@ -400,11 +410,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     models: Models
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._reply(lambda: self._predict(body))
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self._reply(self._get)
 
     def _predict(self, body):
@@ -422,7 +432,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         spec = _spec(*found.groups()[:3])
         if found[4] is None:
             return json_format.MessageToDict(
-                self.models.status(spec), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                self.models.status(spec),
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
             )
         return json_format.MessageToDict(self.models.metadata(spec), preserving_proto_field_name=True)
 

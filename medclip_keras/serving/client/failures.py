@@ -58,5 +58,6 @@ def without_texts(message: str, texts: Iterable[str]) -> str:
     >>> without_texts('JSON Value: "Edema of the lung." Type: String', ["Edema of the lung."])
     '(withheld: it quotes the request)'
     """
-    quotes = "JSON Value" in message or any(text[:_QUOTED] in message for text in texts if text.strip())
+    known = [text[:_QUOTED] for text in texts if len(text) >= _QUOTED // 2]
+    quotes = "JSON Value" in message or any(start in message for start in known)
     return "(withheld: it quotes the request)" if quotes else " ".join(message.split())[:_LONGEST]

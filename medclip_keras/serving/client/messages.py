@@ -40,11 +40,7 @@ FIELDS: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "signature_name": (3, "string"),
         "version_label": (4, "string"),
     },
-    "PredictRequest": {
-        "model_spec": (1, "ModelSpec"),
-        "inputs": (2, "map TensorProto"),
-        "output_filter": (3, "repeated string"),
-    },
+    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "map TensorProto")},
     "PredictResponse": {"outputs": (1, "map TensorProto"), "model_spec": (2, "ModelSpec")},
     "GetModelStatusRequest": {"model_spec": (1, "ModelSpec")},
     "ModelVersionStatus": {"version": (1, "int64"), "state": (2, "int32")},

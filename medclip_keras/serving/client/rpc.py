@@ -61,10 +61,12 @@ class RpcTransport:
         version: int | str,
         words: list[str],
     ) -> dict[str, Array]:
-        """Call a signature once; arguments, result and errors are those of `RestTransport.predict`."""
+        """Call a signature once; arguments, result and errors are those of `RestTransport.predict`.
+
+        All outputs are asked for: a server joins no requests that name some.
+        """
         request = MESSAGES["PredictRequest"](model_spec=self._spec(version))
         request.model_spec.signature_name = signature
-        request.output_filter.extend(outputs)
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(to_tensor(array))
         response = self._call(self._predict, request, words)
@@ -120,7 +122,7 @@ class RpcTransport:
         if code == codes.UNAVAILABLE and ("SSL" in details or "certificate" in details.lower()):
             advice = "Name the authority of a private certificate in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."
             return WrongAddress.of("url", "a server whose certificate is accepted", place, advice)
-        if code == codes.UNAVAILABLE and "DNS" in details:
+        if code == codes.UNAVAILABLE and ("errors resolving" in details or "DNS" in details):
             return WrongAddress.of("url", "an address with a known host", place, _START)
         if code in (codes.UNAVAILABLE, codes.CANCELLED):
             return ServerUnavailable.of("url", _IS_THERE, place, _START)
