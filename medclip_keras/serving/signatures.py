@@ -61,11 +61,9 @@ from medclip_keras.serving.bounds import (
     refuse_unless,
     within,
 )
+from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE
 from medclip_keras.training.model import MedCLIP
 
-EXTRA = "assets.extra"  # a folder that TensorFlow Serving ignores
-TOKENS_ONLY = "tokens_only"  # folder of the versions without text operations; TensorFlow Serving ignores it
-RUN_FILE, CONCEPTS_FILE = "run.json", "concepts.jsonl"
 TEXT_ENDPOINTS = ("encode_text", "zero_shot_prompts", "similarity")  # need tensorflow-text
 TOKEN_ENDPOINTS = (
     "encode_image", "encode_tokens", "encode_stored_images", "encode_pixels", "zero_shot", "retrieve",
