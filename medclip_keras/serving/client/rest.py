@@ -156,8 +156,8 @@ def _to_array(name: str, value: Any, dtype: np.dtype) -> Array:
     """
     try:
         found = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        found = np.empty(0, object)
+    except ValueError:
+        raise BadAnswer.of("answer", f"{name} of equally long rows", "rows of different lengths") from None
     kinds = {"f": "fi", "i": "i", "b": "b", "O": "U"}[dtype.kind]
     if found.size and found.dtype.kind not in kinds:
         raise BadAnswer.of("answer", f"{name} of type {dtype}", f"{found.dtype}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from medclip_keras.evaluation.arrays import Array
 from medclip_keras.serving.client.address import Address
@@ -99,17 +98,14 @@ class RpcTransport:
         return self._channel.unary_unary(
             f"/tensorflow.serving.{name}",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=lambda content: _parsed(response, content),
+            response_deserializer=MESSAGES[response].FromString,
         )
 
     def _call(self, method: grpc.UnaryUnaryMultiCallable, request: Any, words: list[str]) -> Any:
         try:
-            response = method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise self._explained(error.code(), error.details() or "", words) from None
-        if response is None:
-            raise BadAnswer.of("answer", "a message of TensorFlow Serving", "other bytes")
-        return response
 
     def _explained(self, code: grpc.StatusCode, details: str, words: list[str]) -> Exception:
         place, said = str(self._address), without_texts(details, words)
@@ -126,15 +122,8 @@ class RpcTransport:
             return WrongAddress.of("url", "an address with a known host", place, _START)
         if code in (codes.UNAVAILABLE, codes.CANCELLED):
             return ServerUnavailable.of("url", _IS_THERE, place, _START)
-        if code in (codes.UNIMPLEMENTED, codes.UNKNOWN):
+        if code in (codes.UNIMPLEMENTED, codes.UNKNOWN) or "deserializing response" in details:
             return BadAnswer.of(
                 "answer", "one of TensorFlow Serving", f"{place}: {code.name}: {said}", _START
             )
         return RequestRefused.of("request", "one that the server accepts", f"{code.name}: {said}")
-
-
-def _parsed(name: str, content: bytes) -> Any:
-    try:
-        return MESSAGES[name].FromString(content)
-    except DecodeError:
-        return None
