@@ -9,8 +9,8 @@ cosines: composing adds nothing else, and dividing by the length changes no rank
 
 Weights: b = 0.5 beside an image, c = 1. Of 2,500 phantoms (tests/benchmarks/search.py), queries were pictures
 with exactly two findings. Of the ten nearest pictures, the avoided finding was in .88 with c = 0, .27 with
-c = 0.5 and .01 with c = 1; the other finding in .88, .93 and .91. With c = 2 the other finding falls to .72. A
-wanted text at b = 1 drowns the picture's own finding (.41); at b = 0.5 it does not (.74).
+c = 0.5 and .01 with c = 1; the other finding in .88, .93 and .91. With c = 2 the other finding falls to .72.
+A wanted text at b = 1 drowns the picture's own finding (.41); at b = 0.5 it does not (.74).
 
 Limits:
 
@@ -60,8 +60,8 @@ def compose(
         ValueError: neither an image nor a text, a negative weight, or parts that cancel out.
 
     >>> v, t, u = np.eye(3)[:, None]
-    >>> compose(v, t, u, text_weight=2, without_weight=2).round(3).tolist()
-    [0.333, 0.667, -0.667]
+    >>> [f"{x:.3f}" for x in compose(v, t, u, text_weight=2, without_weight=2)]
+    ['0.333', '0.667', '-0.667']
     """
     parts = (
         (images, 1.0, "1"),

@@ -4,8 +4,8 @@
 
 Writes copies of 200 generated gray PNG images, embeds a twentieth of them and then all, each in a process of
 its own, and prints images a second and the peak of resident memory. The whole job is started again elsewhere,
-killed (SIGKILL) at a random shard three times, and finished. Exit status 1 if a byte of the resumed embeddings
-differs, or if the peak at all images is more than 1.2 times that at a twentieth.
+killed (SIGKILL) at a random shard three times, and finished. Exit status 1 if a byte of the resumed
+embeddings differs, or if the peak at all images is more than 1.2 times that at a twentieth.
 """
 
 import os

@@ -199,9 +199,9 @@ def test_incomplete_indexes_and_outputs_of_others_are_refused(tmp_path):
     build(rows_of(clustered(30)), place)  # an older index is replaced
     assert len(SearchIndex.open(place)) == 30
     (place / "names.arrow").write_bytes(b"")
-    with pytest.raises(ValueError, match="complete.*names.arrow of 0 bytes"):
+    with pytest.raises(ValueError, match=r"complete.*names\.arrow of 0 bytes"):
         SearchIndex.open(place)
-    with pytest.raises(ValueError, match="that python -m medclip_keras.search build wrote"):
+    with pytest.raises(ValueError, match=r"that python -m medclip_keras\.search build wrote"):
         SearchIndex.open(tmp_path)
     (place / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="an older index"):
