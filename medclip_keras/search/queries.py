@@ -24,14 +24,17 @@ Limits:
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medclip_keras.embeddings import Encoder
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Floats
-from medclip_keras.inference import Image
 from medclip_keras.search.index import Match, SearchIndex
+
+if TYPE_CHECKING:  # it imports TensorFlow, which an index does not need
+    from medclip_keras.inference import Image
 
 TEXT_WEIGHT, WITHOUT_WEIGHT = 0.5, 1.0
 
@@ -87,7 +90,7 @@ def ask(
     index: SearchIndex,
     model: Encoder,
     *,
-    image: Image | None = None,
+    image: "Image | None" = None,
     texts: Sequence[str] = (),
     without: Sequence[str] = (),
     k: int = 10,
