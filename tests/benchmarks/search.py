@@ -5,7 +5,7 @@
 
 The first form builds an index of generated vectors and asks it, a query at a time, each in a process of its
 own. `clustered` vectors have what embeddings have: 1,000 clusters of unequal sizes (as 1 / (k + 10)) in a
-subspace of 64 dimensions, noise within them and outside of it, and a common direction (a cone). Queries are new
+subspace of 64 dimensions, noise within them and outside, and a common direction (a cone). Queries are new
 vectors of the same kind (images), of another cone (texts), and image + 0.5 text - text (composed). `uniform`
 vectors have no structure, which no index of groups can use. The peer is a matrix product with all rows.
 
