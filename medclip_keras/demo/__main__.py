@@ -38,7 +38,8 @@ def serve(options: argparse.Namespace) -> None:
     with open_socket(options.port) as listening:
         index = SearchIndex.open(options.index) if options.index else None
         app = create_app(load(options.model), index)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=32)
+        # Its own logging configuration would close other handlers' streams.
+        config = uvicorn.Config(app, log_config=None, access_log=False, limit_concurrency=32)
         print(f"demo: http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         try:
             uvicorn.Server(config).run(sockets=[listening])

@@ -91,6 +91,7 @@ async function showRegions(sentence, button) {
     drawMap(answer.regions);
     const largest = Math.max(...answer.regions.flat());
     byId("caption").textContent = `${sentence} Hiding a region lowers its similarity by at most ${largest.toFixed(3)}.`;
+    byId("seen").scrollIntoView({ block: "nearest" });
     say("");
   } catch (error) {
     if (number === asked) say(error.message, true);
