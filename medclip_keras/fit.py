@@ -45,11 +45,13 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
         pipeline.Interrupted: a signal ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
+    from medclip_keras.evaluation.comparison import check_thresholds
     from medclip_keras.pipeline import Interrupted, validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.train import train
 
     require_no_pattern("--workdir", workdir)
+    check_thresholds(config)
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")

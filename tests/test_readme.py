@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -39,7 +40,8 @@ def block(language: str, words: str) -> str:
 def commands(script: str, folder: pathlib.Path) -> list[list[str]]:
     """The arguments of each `python` command of a script, as bash expands them."""
     shim = folder / "shim"
-    shim.mkdir()
+    shim.mkdir(exist_ok=True)
+    (folder / "calls").unlink(missing_ok=True)
     (shim / "python").write_text(
         f'#!/bin/sh\nprintf "%s\\0" "$@" >> {folder}/calls\nprintf "\\n\\0" >> {folder}/calls\n'
     )
@@ -93,6 +95,8 @@ def test_every_block_of_commands_is_run_by_a_test():
         "medclip_keras.predict",
         "embed_images",
         "make demo",
+        "answer.csv",
+        "--rollback",
         "studies.csv",
         "medclip_keras.convert",
         "5x200",
@@ -128,6 +132,19 @@ def test_search_answers_a_picture_and_words(folder_with_model, capsys):
         run(command, [])
     *_, first, second, third = capsys.readouterr().out.splitlines()
     assert {line.split()[1] for line in (first, second, third)} == {f"FOLDER/{seed}.png" for seed in range(3)}
+
+
+def test_a_model_is_exported_answers_and_is_rolled_back(folder_with_model, capsys):
+    for words in ("answer.csv", "--rollback"):
+        script = block("bash", words).replace("cat answer.csv", "")
+        for command in commands(script, folder_with_model):
+            run(command, [])
+    header, answer = (folder_with_model / "answer.csv").read_text().splitlines()
+    assert header == "path,Edema,Pleural Effusion"
+    assert all(math.isfinite(float(score)) for score in answer.split(",")[1:])
+    assert capsys.readouterr().out.endswith("Version 1 is served now.\n")
+    served = [path.name for path in (folder_with_model / "models").iterdir()]
+    assert sorted(served) == ["1", "rolled_back", "tokens_only"]
 
 
 def test_own_data_from_the_table_to_the_export(folder):

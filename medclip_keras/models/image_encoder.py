@@ -171,9 +171,6 @@ class ImageEncoder(keras.Model):
         self.local_features = local_features
         backbone = build_backbone(config)
         self.architecture = architecture_of(backbone) if config.preset else ""
-        for layer in backbone._flatten_layers():
-            if isinstance(layer, layers.BatchNormalization):
-                layer.synchronized = True  # statistics of the global batch, whatever the number of replicas
         if local_features:
             region_map = getattr(backbone, "pyramid_outputs", {}).get("P4", backbone.output)
             backbone = keras.Model(backbone.inputs, [backbone.output, region_map], name=backbone.name)

@@ -1,5 +1,6 @@
 """Communication between the replicas of a strategy; no operation on one device."""
 
+import keras
 import tensorflow as tf
 
 from medclip_keras.config import TrainConfig
@@ -28,6 +29,13 @@ def num_replicas() -> int:
     """Number of replicas that share this step; 1 outside of a step (validation, export)."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
+
+
+def synchronize_batch_statistics(model: keras.Model) -> None:
+    """Let batch normalisation take the statistics of the global batch, if the strategy has several replicas."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def gather(x: tf.Tensor) -> tf.Tensor:
