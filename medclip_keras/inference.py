@@ -154,6 +154,10 @@ class InferenceModel:
                 reasons += found
         return np.concatenate(embedded), reasons
 
+    def encode_stored_images(self, images: Array) -> Floats:
+        """Embed images of records uint8 (B, S, S, 1), S being `config.data.stored_image_size`."""
+        return self._embedder.embed_images(images)
+
     def encode_texts(self, texts: str | Sequence[str]) -> Floats:
         """Embed sentences: float32 (num_texts, D), rows of unit length.
 
