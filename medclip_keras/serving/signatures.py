@@ -48,8 +48,8 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.errors import require
-from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, shipped_prompts
 from medclip_keras.evaluation.class_scores import class_scores
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, shipped_prompts
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.images import decode_readable, for_evaluation, normalise
 from medclip_keras.preprocess.text import Tokenizer
