@@ -51,6 +51,7 @@ class Subject:
     config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
     concepts: ConceptTable  # of the records
     embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
+    step: int | None = None  # of a workdir's weights
 
     def with_config(self, section: str, **changes: Any) -> "Subject":
         """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
@@ -72,7 +73,7 @@ def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = Non
     loaded = loaded or load_model(workdir)
     models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
-    return Subject(loaded.config, loaded.table, embedders)
+    return Subject(loaded.config, loaded.table, embedders, loaded.step)
 
 
 def subject_of_saved_model(directory: epath.PathLike) -> Subject:
@@ -99,7 +100,7 @@ def measure(
     console, config = console or Console(), subject.config
     results: dict[str, DatasetResult] = {}
     try:
-        results = _measure_records(subject, split) if config.data.images else {}
+        results = measure_records(subject, split) if config.data.images else {}
     except ValueError as error:
         if not own_images:
             raise
@@ -110,6 +111,7 @@ def measure(
         "run": config.name,
         "seed": config.seed,
         "split": split,
+        "step": subject.step,
         "logit_scale": subject.embedders[TRAINED].logit_scale,
         "evaluation": to_dict(config)["evaluation"],
         "records": {p: read_manifest(p).fingerprint for p in (*config.data.images, *config.data.texts)},
@@ -125,7 +127,8 @@ def measure(
     return metrics
 
 
-def _measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
+def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
+    """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
     return evaluate(

@@ -13,7 +13,8 @@ from medclip_keras.config import RunConfig, from_dict
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
-from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, Endpoints, tokens_of
+from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE
+from medclip_keras.serving.signatures import Endpoints, tokens_of
 from medclip_keras.training.model import MedCLIP
 
 

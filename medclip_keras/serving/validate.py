@@ -3,13 +3,15 @@
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.serving import clean_process
-from medclip_keras.serving.requests import Requests, make_requests
+from medclip_keras.serving.clean_process import TIMED
+from medclip_keras.serving.requests import Requests, make_requests, warmup_requests
 from medclip_keras.serving.signatures import NO_SCORE, Endpoints
 
 TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of other outputs, per unit of their size
@@ -17,8 +19,15 @@ _RANKED = ("sentences", "positions")  # of retrieve: neighbours of equal similar
 _NOT_PUSHED = "The SavedModel was not pushed."
 
 
-def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
-    """Call every endpoint in a clean process; return the largest difference from the model in this process.
+class Validation(NamedTuple):
+    """Answers of a SavedModel in a clean process, beside the model's."""
+
+    difference: float  # largest
+    milliseconds: dict[str, float]  # endpoint → median of one request of one row, after a first one
+
+
+def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> Validation:
+    """Call every endpoint in a clean process, compare with the model in this process, and take the time.
 
     `text_operations` is False for a SavedModel without those of tensorflow-text.
 
@@ -28,7 +37,8 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
     # Fresh functions: traced below, on the CPU; those traced for the export may place operations elsewhere.
     functions = endpoints.untraced().functions(text_operations)
     requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
-    answers = _call_in_clean_process(saved_model, requests, text_operations)
+    warmup = {f"{TIMED}{name}": r for name, r in warmup_requests(endpoints).items() if name in functions}
+    answers = _call_in_clean_process(saved_model, requests | warmup, text_operations)
     largest, scale = 0.0, float(endpoints.model.logit_scale())
     for endpoint, function in functions.items():
         with tf.device("CPU:0"):  # as in the clean process
@@ -41,7 +51,8 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
             form = f"equal to the trained model's within {TOLERANCE}, and finite"
             require(difference <= TOLERANCE, name, form, difference, _NOT_PUSHED)
             largest = max(largest, difference)
-    return largest
+    times = {name.removeprefix(TIMED): float(answers[f"{name}/milliseconds"]) for name in warmup}
+    return Validation(largest, times)
 
 
 def _call_in_clean_process(
