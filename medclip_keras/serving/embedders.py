@@ -71,13 +71,11 @@ def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunC
     endpoints: dict[str, Callable] = dict(loaded.signatures)
     if "encode_text" not in endpoints:
         tokenizer = load_tokenizer(directory / EXTRA)
-        endpoints["encode_text"] = functools.partial(_encode_text, tokenizer, config, loaded)
+        endpoints["encode_text"] = functools.partial(_encode_text, tokenizer, loaded)
     embedder = GraphEmbedder(endpoints, run["logit_scale"], loaded)
     return embedder, config, load_table(str(directory / EXTRA / CONCEPTS_FILE))
 
 
-def _encode_text(
-    tokenizer: Tokenizer, config: RunConfig, loaded: tf.Module, texts: tf.Tensor
-) -> dict[str, tf.Tensor]:
+def _encode_text(tokenizer: Tokenizer, loaded: tf.Module, texts: tf.Tensor) -> dict[str, tf.Tensor]:
     """`encode_text` by a SavedModel that has encode_tokens alone."""
-    return loaded.signatures["encode_tokens"](**tokens_of(tokenizer, config, texts))
+    return loaded.signatures["encode_tokens"](**tokens_of(tokenizer, texts))

@@ -47,7 +47,6 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from medclip_keras.config import RunConfig
 from medclip_keras.errors import require
 from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, shipped_prompts
@@ -135,7 +134,7 @@ class Endpoints:
 
     def encode_text(self, texts: tf.Tensor) -> Answer:
         """Sentences (B,) to embeddings."""
-        tokens = tokens_of(self.tokenizer, self.model.run, checked(texts, "texts", None))
+        tokens = tokens_of(self.tokenizer, checked(texts, "texts", None))
         return self.encode_tokens(**tokens)
 
     def encode_tokens(self, token_ids: tf.Tensor, padding_mask: tf.Tensor) -> Answer:
@@ -296,16 +295,14 @@ class Endpoints:
         }
 
 
-def tokens_of(tokenizer: Tokenizer, config: RunConfig, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Word pieces of texts (B,), as the inputs of `encode_tokens`.
+def tokens_of(tokenizer: Tokenizer, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Word pieces of texts (B,), as the inputs of `encode_tokens`: as long as the longest text of the batch.
 
-    Weights trained with "padded_mean" expect batches padded to their longest sentence.
+    Padding costs time and changes nothing, but with weights trained with "padded_mean", which expect it so.
     """
     tokens = tokenizer(cut_texts(texts))
-    if config.model.text.pooling == "padded_mean":
-        longest = tf.maximum(tf.reduce_max(tf.reduce_sum(tokens["padding_mask"], axis=1)), 1)
-        tokens = {name: values[:, :longest] for name, values in tokens.items()}  # (B, longest)
-    return tokens
+    longest = tf.maximum(tf.reduce_max(tf.reduce_sum(tokens["padding_mask"], axis=1)), 1)
+    return {name: values[:, :longest] for name, values in tokens.items()}  # (B, longest)
 
 
 def export_model(
