@@ -12,6 +12,7 @@
 | similarity | image_bytes, texts string (B, N) | similarities (B, N), decoded |
 | retrieve | image_bytes | sentences string, positions int32, similarities (B, K), decoded |
 | retrieve_embeddings | embeddings float32 (B, D) | sentences, positions, similarities (B, K) |
+| describe | names string (B,), any | run_json string (B,), the content of run.json |
 
 B is free, 0 too. Stored images are those of records, of S pixels a side; the encoder sees I. Embeddings are
 float32 of unit length; features are the image tower's output before projection, for a linear probe.
@@ -47,8 +48,8 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.errors import require
+from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, shipped_prompts
-from medclip_keras.evaluation.zero_shot import class_scores
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.preprocess.images import decode_readable, for_evaluation, normalise
 from medclip_keras.preprocess.text import Tokenizer
@@ -322,9 +323,20 @@ def export_model(
         archive.track(endpoints.tokenizer)
     for name, function in endpoints.functions(text_operations).items():
         archive.add_endpoint(name, function)
+    written = {**run, "logit_scale": float(endpoints.model.logit_scale())}
+    archive.add_endpoint("describe", _description(json.dumps(written)))
     archive.write_out(str(destination), verbose=False)
     extra = epath.Path(destination) / EXTRA
     endpoints.tokenizer.save(extra)
     (extra / CONCEPTS_FILE).write_text(table.to_jsonl())
-    written = {**run, "logit_scale": float(endpoints.model.logit_scale())}
     (extra / RUN_FILE).write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _description(run_json: str) -> Callable[..., Answer]:
+    """The endpoint `describe`: a row of the run's JSON for any name."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "names")])
+    def describe(names: tf.Tensor) -> Answer:
+        return {"run_json": tf.fill(tf.shape(checked(names, "names", None)), run_json)}
+
+    return describe
