@@ -38,7 +38,7 @@ def evaluate(
     untrained: Embedder | None = None,
     labelled: Mapping[str, Labelled] | None = None,
 ) -> dict[str, DatasetResult]:
-    """Zero-shot classification, retrieval and linear probe on each data set, beside chance and untrained.
+    """Zero-shot classification, retrieval and linear probe on each data set, beside a baseline and untrained.
 
     Data sets are never mixed: a model can distinguish archives by their source alone.
 

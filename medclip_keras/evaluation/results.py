@@ -39,13 +39,13 @@ class TaskResult:
 
     task: Task  # the images and their labels; for retrieval the queries
     counts: Json  # numbers of images and sentences
-    chance: dict[str, float]  # metric → its expected value for random scores
+    baseline: dict[str, float]  # metric → its value without a look at the images
     estimates: dict[str, dict[str, Estimates]]  # variant → model → estimates
 
     @property
     def metrics(self) -> Json:
-        """Counts, chance and {model: {variant: estimates}} (retrieval: {model: estimates}), in JSON types."""
-        found: Json = self.counts | {"chance": self.chance}
+        """Counts, baseline and {model: {variant: estimates}} (retrieval: {model: estimates}) in JSON."""
+        found: Json = self.counts | {"baseline": self.baseline}
         for variant, by_model in self.estimates.items():
             for who, estimates in by_model.items():
                 values = estimates.to_dict()

@@ -76,7 +76,7 @@ def retrieve(
         }
         estimates[who] = Estimates(bootstrap.estimate(statistics, queries.patient_ids))
     # In a random order Precision@K is the share of relevant candidates, for every K.
-    chance = dict.fromkeys(cut_offs, float(relevant.mean()))
+    baseline = dict.fromkeys(cut_offs, float(relevant.mean()))
     num_candidates = {n: int((candidates.class_index == k).sum()) for k, n in enumerate(queries.classes)}
     has_queries = dict(zip(queries.classes, queries.has_images, strict=True))
     counts = {
@@ -84,4 +84,4 @@ def retrieve(
         "num_candidates": num_candidates,
         "not_retrieved": [n for n, number in num_candidates.items() if not (number and has_queries[n])],
     }
-    return RetrievalResult(queries, counts, chance, {"": estimates}, candidates.class_index, similarities)
+    return RetrievalResult(queries, counts, baseline, {"": estimates}, candidates.class_index, similarities)
