@@ -23,7 +23,7 @@ from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
 from medclip_keras.evaluation.embedder import embed_all_texts
-from medclip_keras.evaluation.evaluator import Labelled, evaluate
+from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, prompts_made_from
@@ -43,7 +43,7 @@ from medclip_keras.training.restore import LoadedModel, load_model, load_untrain
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
-TASKS = ("zero_shot", "retrieval", "probe")
+TASKS = ("zero_shot", "retrieval", "probe", "trust")
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def _made_from(subject: Subject, split: str, names: Sequence[str]) -> Json:
 def _measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
+    needs_labelled = bool({"probe", "trust"} & {*tasks})
     return evaluate(
         subject.embedders[TRAINED],
         {name: evaluation_images(run, split) for name, run in runs.items()},
@@ -174,7 +175,7 @@ def _measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         subject.concepts.names,
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
-        labelled={name: _labelled(run) for name, run in runs.items() if "probe" in tasks and split == "test"},
+        labelled={name: _labelled(run) for name, run in runs.items() if needs_labelled and split == "test"},
     )
 
 
@@ -190,6 +191,7 @@ def _labelled(config: RunConfig) -> Labelled:
 
 def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetResult:
     prompts, embedders = ClassPrompts.of(manifest.prompts), subject.embedders
+    bootstrap = Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed)
     read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
         manifest.task,
@@ -197,9 +199,11 @@ def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetRes
         embed_files({who: e.embed_images for who, e in embedders.items()}, read, manifest),
         {who: embed_all_texts(embedder, prompts.texts) for who, embedder in embedders.items()},
         logit_scales={who: embedder.logit_scale for who, embedder in embedders.items()},
-        bootstrap=Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed),
+        bootstrap=bootstrap,
     )
-    return DatasetResult(zero_shot=result)
+    trusted = "trust" in subject.config.evaluation.tasks
+    trust = trust_of(result, embedders[TRAINED], bootstrap, None) if trusted else None
+    return DatasetResult(zero_shot=result, trust=trust)
 
 
 def find_records(directories: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -249,6 +253,9 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("data", images=tuple(images), texts=tuple(texts))
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
+    resolved = subject.config.evaluation.tasks
+    form = "with zero_shot beside trust, which is about its scores"
+    require("trust" not in resolved or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:

@@ -20,6 +20,7 @@ from medclip_keras.evaluation.results import (
     ClassificationResult,
     DatasetResult,
     RetrievalResult,
+    TrustResult,
     ZeroShotResult,
 )
 from medclip_keras.evaluation.table import variant_name
@@ -43,6 +44,8 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
         plots["retrieval_similarity"] = retrieval_similarity(result.retrieval)
     if result.probe:
         plots["probe"] = probe_bars(result.probe)
+    if result.trust:
+        plots["reliability"] = reliability_curves(result.trust)
     if result.supervised:
         (share,) = result.supervised.scores
         plots |= _classification_plots(result.supervised, share, "ROC, trained on labels")
@@ -151,6 +154,20 @@ def precision_bars(result: RetrievalResult) -> Figure:
     estimates = {who: list(e.overall.values()) for who, e in result.estimates[""].items()}
     _bars(ax, names, estimates, list(result.baseline.values()))
     ax.set(ylabel="precision")
+    return figure
+
+
+def reliability_curves(result: TrustResult) -> Figure:
+    """Share of right answers against probability; the area of a dot is its share of the images."""
+    figure, (ax,) = _panels(["Reliability, trained, prompt ensemble"], width=6.0)
+    for (when, found), colour in zip(result.reliability.items(), ("#d1782a", "#1f5c99"), strict=False):
+        label = f"{when} calibration, error {found.error:.3f}"
+        ax.plot(found.confidence, found.accuracy, color=colour, linewidth=1, label=label)
+        ax.scatter(found.confidence, found.accuracy, s=120 * found.counts / found.counts.sum(), color=colour)
+    ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="calibrated")
+    ax.set(xlabel="probability", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1))
+    ax.set_aspect("equal")
+    ax.legend(**_LEGEND_BESIDE)
     return figure
 
 

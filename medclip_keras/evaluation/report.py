@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
 from medclip_keras.evaluation.table import COLUMNS, by_class, rows, sizes
+from medclip_keras.evaluation.trust.tables import missing_validation, trust_tables
 from medclip_keras.pages import fill_template, html_table
 
 _CAPTIONS = {
@@ -25,6 +26,8 @@ _CAPTIONS = {
     "embedding": "The two main directions among the image embeddings.",
     "retrieval": "Image to text Precision@K; whiskers are 95 % intervals over patients.",
     "retrieval_similarity": "Cosines of query images and candidate sentences, sorted by finding.",
+    "reliability": "Share of right answers against probability, before and after calibration; on the diagonal"
+    " they are equal.",
     "probe": "Linear probe on frozen features; whiskers are 95 % intervals over patients.",
 }
 
@@ -93,8 +96,12 @@ def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> Non
 
 def _section(name: str, result: DatasetResult, plots: Mapping[str, bytes], made_from: str) -> Json:
     tables = [(COLUMNS, [row.cells() for row in rows(result)]), *by_class(result)]
+    trusted = trust_tables(result.trust) if result.trust else []
     return {
         "name": name,
+        "anchor": folder_name(name),
+        "trust": [(title, sentence, html_table(header, body)) for title, sentence, header, body in trusted],
+        "trust_note": missing_validation(result.trust) if result.trust else "",
         "made_from": made_from,
         "sizes": sizes(result),
         "tables": [html_table(header, body) for header, body in tables],
