@@ -105,7 +105,7 @@ def measure(
     console, config = console or Console(), subject.config
     results: dict[str, DatasetResult] = {}
     try:
-        results = _measure_records(subject, split) if config.data.images else {}
+        results = measure_records(subject, split) if config.data.images else {}
     except ValueError as error:
         if not own_images:
             raise
@@ -163,7 +163,8 @@ def _made_from(subject: Subject, split: str, names: Sequence[str]) -> Json:
     }
 
 
-def _measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
+def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
+    """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
     needs_labelled = bool({"probe", "trust"} & {*tasks})

@@ -4,19 +4,24 @@ import types
 
 import keras
 import pytest
+from etils import epath
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from beam_jobs import decode_images, label_reports
+from medclip_keras import export
 from medclip_keras.config import (
     DataConfig,
     EvaluationConfig,
+    ExportConfig,
     ImageEncoderConfig,
     ModelConfig,
     RunConfig,
     TextEncoderConfig,
+    Threshold,
+    override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main
+from medclip_keras.evaluate import evaluate_workdir, find_records, main, subject_of_workdir
 from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
@@ -24,6 +29,7 @@ from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.restore import load_model
 from medclip_keras.training.run_json import write_run_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -354,3 +360,36 @@ def test_records_are_found_by_kind_in_a_folder_of_them(run):
     images, texts = find_records([str(run.root / "records")])
     assert (images, texts) == (list(run.config.data.images), list(run.config.data.texts))
     assert find_records(texts + images) == (images, texts)
+
+
+def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, tmp_path, monkeypatch):
+    """The version with the workdir's own weights differs by nothing; a better one lets this model drop."""
+    monkeypatch.setattr(export, "_write", lambda *_: pytest.fail("written"))
+    drop = Threshold("zero_shot.ensemble.auroc", max_drop=0.0)
+    loaded = load_model(run.workdir)
+    metrics = json.loads((run.workdir / "evaluation" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["data"]) == (7, run.metrics["data"])
+
+    def bless(version, found=metrics):
+        settings = ExportConfig(thresholds=(drop,))
+        return export._bless(run.workdir, loaded, found, settings, epath.Path(version))
+
+    (verdict,) = bless(run.saved_model).verdicts
+    found = verdict.estimate
+    assert verdict.is_kept
+    assert verdict.metric == "phantom.zero_shot.ensemble.auroc (difference)"
+    assert [found.value, found.low, found.high] == pytest.approx([0, 0, 0], abs=1e-6)
+    untrained = subject_of_workdir(run.workdir, loaded).embedders["untrained"]
+    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, run.config, loaded.table))
+    (verdict,) = bless("2").verdicts
+    by_model = metrics["data"]["phantom"]["zero_shot"]
+    ours, theirs = (by_model[who]["ensemble"]["auroc"]["value"] for who in ("trained", "untrained"))
+    assert verdict.estimate.value == pytest.approx(ours - theirs, abs=1e-6)
+    assert verdict.estimate.low < verdict.estimate.value < verdict.estimate.high
+    records = dict.fromkeys(metrics["records"], "of other content")
+    with pytest.raises(ValueError, match=r"compared on the records of metrics\.json"):
+        bless("2", metrics | {"records": records})
+    other = override(run.config, ["data.stored_image_size=64"])
+    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, other, loaded.table))
+    with pytest.raises(ValueError, match="a version for stored images of 40 pixels"):
+        bless("2")

@@ -22,8 +22,18 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
     Raises:
         ValueError: scores that are not finite.
     """
+    estimates = bootstrap.estimate(score_statistics(task, scores), task.patient_ids)
+    overall, *by_class = (
+        {metric: estimate for (name, metric), estimate in estimates.items() if name == of_class}
+        for of_class in (None, *task.classes)
+    )
+    return Estimates(overall, dict(zip(task.classes, by_class, strict=True)))
+
+
+def score_statistics(task: Task, scores: Floats) -> dict[tuple[str | None, str], Statistic]:
+    """Map (class or None, metric) to the statistic that `estimate_scores` estimates; raises as it does."""
     require(bool(np.isfinite(scores).all()), "scores", "finite", "NaN or infinite embeddings")
-    statistics: dict[tuple[str | None, str], Statistic] = {}  # (class or None, metric) → statistic
+    statistics: dict[tuple[str | None, str], Statistic] = {}
     if task.is_single:
         correct = (predicted_class(task, scores) == task.class_index).astype(np.float64)
         statistics[None, "accuracy"] = functools.partial(weighted_mean, correct)
@@ -38,12 +48,7 @@ def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimat
         area = functools.partial(auroc, ranked[:, k], task.labels[:, k])
         statistics[name, "auroc"] = _undefined if name in task.too_few else area
     statistics[None, "auroc"] = mean_of([statistics[name, "auroc"] for name in task.macro_classes])
-    estimates = bootstrap.estimate(statistics, task.patient_ids)
-    overall, *by_class = (
-        {metric: estimate for (name, metric), estimate in estimates.items() if name == of_class}
-        for of_class in (None, *task.classes)
-    )
-    return Estimates(overall, dict(zip(task.classes, by_class, strict=True)))
+    return statistics
 
 
 def _undefined(weights: Floats) -> Floats:

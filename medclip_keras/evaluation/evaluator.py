@@ -7,6 +7,7 @@ import numpy as np
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Batch, ByModel, Floats
+from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.embedder import Embedder, embed_all_texts, embed_rows, read_index
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.probe import Examples, can_be_learned, probe
@@ -24,7 +25,7 @@ from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_cand
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
 from medclip_keras.evaluation.trust.negation import negation_texts
-from medclip_keras.evaluation.zero_shot import class_scores, classify
+from medclip_keras.evaluation.zero_shot import classify
 
 Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
 ExamplesByModel = dict[str, Examples]

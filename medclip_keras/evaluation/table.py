@@ -33,7 +33,7 @@ class Row:
 
     def cells(self) -> Cells:
         """The row as text, for `COLUMNS`; the untrained model's value has no interval."""
-        return self.name, estimate_text(self.trained), value_text(self.untrained), f"{self.baseline:.3f}"
+        return self.name, with_interval(self.trained), value_text(self.untrained), f"{self.baseline:.3f}"
 
 
 def rows(result: DatasetResult) -> list[Row]:
@@ -146,7 +146,7 @@ def value_text(estimate: Estimate | None) -> str:
     return "–" if estimate is None or math.isnan(estimate.value) else f"{estimate.value:.3f}"
 
 
-def estimate_text(estimate: Estimate) -> str:
+def with_interval(estimate: Estimate) -> str:
     """The value with its interval, if any."""
     interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
     return value_text(estimate) + interval

@@ -17,6 +17,8 @@ MEAN = 0.5863
 STANDARD_DEVIATION = 0.2795
 BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
 MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
+MAX_FILE_BYTES = 2**26  # of a file that a server decodes: 16 bits for half of MAX_PIXELS, not compressed
+DECODED_AT_ONCE = 4  # files of a batch; each takes up to DECODING_MEMORY
 _TOO_LARGE = f"a picture of more than {MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
 STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
 # One uniform random number an image for each; the order decides which number of the seed it is.
@@ -70,6 +72,33 @@ def decode_all_to_squares(file_bytes: tf.Tensor, size: int) -> tf.Tensor:
         file_bytes,
         fn_output_signature=tf.TensorSpec((size, size, 1), tf.uint8),
     )
+
+
+def decode_readable(file_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """`decode_to_square` of each file that can be decoded: one unreadable file does not lose the others.
+
+    Args:
+        file_bytes: (B,) string, whole files; larger ones than `MAX_FILE_BYTES` are not decoded.
+        size: side of the results in pixels.
+
+    Returns:
+        (B, size, size, 1) uint8 in [0, 255], black where a file is not decoded, and (B,) bool, whether it is.
+    """
+    num_files = tf.size(file_bytes, tf.int64)
+
+    def decode(position: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        fits = tf.strings.length(one) <= MAX_FILE_BYTES
+        with tf.control_dependencies([tf.debugging.Assert(fits, [_TOO_LARGE])]):
+            return position, decode_to_square(one, size)
+
+    files = tf.data.Dataset.from_tensor_slices(file_bytes).enumerate()
+    decoded = files.map(decode, num_parallel_calls=DECODED_AT_ONCE).ignore_errors()
+    nothing = tf.data.Dataset.from_tensors((num_files, tf.zeros((size, size, 1), tf.uint8)))
+    batch = decoded.concatenate(nothing).batch(num_files + 1)  # a dataset must not be empty
+    positions, squares = batch.get_single_element()
+    positions, shape = positions[:-1, None], tf.stack([num_files, size, size, 1])
+    is_decoded = tf.scatter_nd(positions, tf.ones_like(positions[:, 0], tf.int32), num_files[None]) > 0
+    return tf.ensure_shape(tf.scatter_nd(positions, squares[:-1], shape), (None, size, size, 1)), is_decoded
 
 
 def for_evaluation(images: tf.Tensor, image_size: int) -> tf.Tensor:

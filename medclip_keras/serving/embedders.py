@@ -12,7 +12,8 @@ from medclip_keras.config import RunConfig, from_dict
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.serving.signatures import CONCEPTS_FILE, EXTRA, RUN_FILE, TOKENS_ONLY, Endpoints
+from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE, TOKENS_ONLY
+from medclip_keras.serving.signatures import Endpoints
 from medclip_keras.training.model import MedCLIP
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from medclip_keras.evaluation.results import Json, TrustResult
-from medclip_keras.evaluation.table import Cells, estimate_text
+from medclip_keras.evaluation.table import Cells, with_interval
 from medclip_keras.evaluation.trust.measure import estimate_of
 
 Table = tuple[str, str, Cells, list[Cells]]  # title, sentence, header, rows
@@ -41,7 +41,7 @@ def _operating_points(name: str, row: Json) -> list[Cells]:
     cells = []
     for point, found in row.items():
         kind, percent = point.split("_")
-        figures = (estimate_text(estimate_of(found[metric])) for metric in ("sensitivity", "specificity"))
+        figures = (with_interval(estimate_of(found[metric])) for metric in ("sensitivity", "specificity"))
         cells.append((f"{name}, {percent} % {kind}", _value(found["threshold"]), *figures))
     return cells
 
@@ -52,7 +52,7 @@ def _conformal(name: str, row: Json) -> list[Cells]:
 
 
 def _negation(name: str, row: Json) -> list[Cells]:
-    return [(name, *(estimate_text(estimate_of(estimate)) for estimate in row.values()))]
+    return [(name, *(with_interval(estimate_of(estimate)) for estimate in row.values()))]
 
 
 def _prompts(name: str, row: Json) -> list[Cells]:
