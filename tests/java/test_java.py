@@ -1,4 +1,4 @@
-"""A reader that is not Python: TensorFlow for Java gives the answers of the SavedModel without text operations.
+"""A reader that is not Python: TensorFlow for Java gives the answers of the export without text operations.
 
 `make test-java` runs this; `make test` does not, as it needs Java (17) and Maven and fetches 200 MB once.
 """
