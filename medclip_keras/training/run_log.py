@@ -16,7 +16,7 @@ from etils import epath
 from medclip_keras.files import write_whole
 
 LOG_FILE = "training.jsonl"
-_BOARD = "tensorboard"
+BOARD = "tensorboard/training"  # folder of the scalars; without a folder TensorBoard calls the run "."
 
 
 class RunLog:
@@ -28,9 +28,9 @@ class RunLog:
     def __init__(self, workdir: epath.PathLike, start_step: int):
         workdir = epath.Path(workdir)
         drop_later_lines(workdir / LOG_FILE, start_step)
-        for path in sorted((workdir / _BOARD).glob("events.out.tfevents.*")):
+        for path in sorted((workdir / "tensorboard").rglob("events.out.tfevents.*")):
             drop_later_events(path, start_step)
-        self._writer = tf.summary.create_file_writer(str(workdir / _BOARD))
+        self._writer = tf.summary.create_file_writer(str(workdir / BOARD))
         self._lines = (workdir / LOG_FILE).open("a")
 
     def __enter__(self) -> "RunLog":

@@ -29,10 +29,10 @@ from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import write_projector
-from medclip_keras.training.replicas import make_strategy
+from medclip_keras.training.replicas import make_strategy, own_workdir, shared_by_workers
 from medclip_keras.training.restore import LoadedModel
 from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
-from medclip_keras.training.run_log import RunLog, last_step
+from medclip_keras.training.run_log import BOARD, RunLog, last_step
 from medclip_keras.training.start import copy_weights, has_started, load_start
 from medclip_keras.training.validation import HeldOut, Validation, stopped_early
 from medclip_keras.training.vocabulary import make_tokenizer
@@ -118,7 +118,7 @@ class Trainer:
             validation.catch_up()
             if self.start_step < self.total_steps and not validation.stopped_early:
                 self.model.fit(
-                    batches,
+                    shared_by_workers(batches, self.model.distribute_strategy),
                     steps_per_epoch=self.total_steps - self.start_step,
                     epochs=1,
                     shuffle=False,  # the batches come shuffled
@@ -224,7 +224,18 @@ def train(
         NotSavedError: the disk is full or must not be written; the last checkpoint is kept.
         KeyboardInterrupt: a signal before the first step ended, or a second Ctrl-C.
     """
-    console, workdir = console or Console(), epath.Path(workdir)
+    console, strategy = console or Console(), make_strategy(config.train)  # before TensorFlow computes
+    with own_workdir(config.train, epath.Path(workdir)) as own:
+        return _train(config, own, console, strategy, callbacks)
+
+
+def _train(
+    config: RunConfig,
+    workdir: epath.Path,
+    console: Console,
+    strategy: tf.distribute.Strategy,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Outcome:
     start = None if has_started(workdir) else config.train.start_from
     built = with_architectures(config, start or workdir)
     check_presets(built.model)
@@ -232,7 +243,7 @@ def train(
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = _check_records(config, console)
     require_validation_images(config)
-    kernel, strategy = label_kernel(config, table), make_strategy(config.train)
+    kernel = label_kernel(config, table)
     require_same_run(config, workdir)
     source = load_start(config) if start else None
     tokenizer = source.tokenizer if source else _open_vocabulary(config, workdir)
@@ -254,7 +265,7 @@ def train(
     batches = draw(config, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config))
     outcome = trainer.fit(batches, held_out, callbacks)
     if held_out.batches and outcome.finished:
-        write_projector(trainer.model, held_out.batches, table.names, workdir / "tensorboard")
+        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD)
     return outcome
 
 

@@ -229,7 +229,8 @@ def main() -> None:
     survived = sum(one["equal"] for one in figures["damages"].values())
     print(
         f"{len(done)} kills: equal {figures['equal']}, "
-        f"at most {figures['most_steps_lost']} logged steps lost; {survived} of {len(DAMAGES)} damages survived"
+        f"at most {figures['most_steps_lost']} logged steps lost; "
+        f"{survived} of {len(DAMAGES)} damages survived"
     )
 
 

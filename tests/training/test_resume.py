@@ -20,7 +20,7 @@ from medclip_keras.training.checkpoint_files import CheckpointFolder
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.run_log import RunLog, drop_later_events, read_lines
+from medclip_keras.training.run_log import BOARD, RunLog, drop_later_events, read_lines
 from medclip_keras.training.train import train
 
 
@@ -236,15 +236,15 @@ def test_a_log_has_no_point_twice_and_no_half_of_one(tmp_path):
         {"kind": "train", "step": 6, "loss": 9.0},
     ]
     assert sorted(losses(tmp_path)) == [(2, 1.0), (4, 2.0), (6, 9.0)]
-    for path in (tmp_path / "tensorboard").iterdir():
+    for path in (tmp_path / BOARD).iterdir():
         drop_later_events(epath.Path(path), 1)
-    assert not list((tmp_path / "tensorboard").iterdir())
+    assert not list((tmp_path / BOARD).iterdir())
 
 
 def losses(workdir):
     return [
         (event.step, float(tf.make_ndarray(value.tensor)))
-        for path in (workdir / "tensorboard").glob("events*")
+        for path in (workdir / "tensorboard").rglob("events*")
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
         if value.tag == "train/loss"
