@@ -203,6 +203,9 @@ class ObjectiveConfig:
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: Positive = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
+    # Images a tile of the loss, each with all texts: no matrix of all images and texts is held; 0: all at
+    # once. Not for gloria, whose memory is that of its words and regions.
+    tile_size: Count = 0
     tree_closeness: Share = 0.0  # closeness of findings that share an ancestor; 0: unrelated
 
 
@@ -211,6 +214,9 @@ class TrainConfig:
     """Optimisation."""
 
     batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
+    # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the
+    # memory of a chunk, for one more forward pass. 0: all. See training.accumulation.
+    chunk_size: Count = 0
     epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
     # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
     # rate rises again, and the result is not that of one run of all steps. The plateau goes on as it was.
@@ -223,7 +229,11 @@ class TrainConfig:
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["auto", "one_device", "mirrored"] = "auto"
+    # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
+    # Weights that are not trained, as in LiT: of a tower, or of its backbone alone; its projections learn.
+    lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
+    jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
     checkpoint_every: PositiveCount = 500  # steps
     log_every: PositiveCount = 20  # steps
@@ -246,10 +256,40 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
-    tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
+    # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
+    tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
+        "zero_shot",
+        "retrieval",
+        "trust",
+    )
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
+
+
+@_section("export.thresholds")
+class Threshold:
+    """Bound on a metric of evaluation/metrics.json, without which `export` pushes no version."""
+
+    metric: str  # TASK.VARIANT.METRIC or TASK.VARIANT.by_class.CLASS.METRIC; with DATA_SET. of that alone
+    at_least: Share | None = None
+    max_drop: Share | None = None  # below the version served now, on the same records, paired by patient
+    # What must keep the bound: the worse end of the 95 % interval, or the value alone.
+    decide_by: Literal["interval", "value"] = "interval"
+
+    def __post_init__(self) -> None:
+        bounded = self.at_least is not None or self.max_drop is not None
+        received = f"{self.metric} without a bound"
+        require(bounded, "export.thresholds", "bounds, with at_least or max_drop", received)
+
+
+@_section("export")
+class ExportConfig:
+    """What a model must keep to be pushed, and what its model card says."""
+
+    thresholds: tuple[Threshold, ...] = ()
+    max_latency_ms: NotNegative = 0.0  # of one request of one row, after warm-up, on a CPU; 0: any
+    license: str = ""  # of the weights, for the model card
 
 
 @_section()
@@ -264,6 +304,7 @@ class RunConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         require(
@@ -284,6 +325,12 @@ class RunConfig:
             "model.text.max_positions",
             f"0, or at least data.max_tokens ({self.data.max_tokens})",
             text.max_positions,
+        )
+        require(
+            not self.objective.tile_size or self.objective.name != "gloria",
+            "objective.tile_size",
+            "0 for the objective gloria, which has no tiled form",
+            self.objective.tile_size,
         )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(

@@ -74,9 +74,11 @@ class Pipeline:
         return self._stages.ran
 
     def _check_model(self) -> None:
-        """Refuse a backbone or a preset that training would refuse, before the first stage."""
+        """Refuse what training or the export would refuse, before the first stage."""
+        from medclip_keras.evaluation.comparison import check_thresholds
         from medclip_keras.training.presets import check_presets, with_architectures
 
+        check_thresholds(self.config)
         check_presets(with_architectures(self.config, self.workdir).model)
 
     def stale(self, kind: str) -> list[str]:
@@ -207,7 +209,8 @@ class Pipeline:
         from medclip_keras.training.train import train
 
         config = self.trained
-        inputs = {"config": to_dict(config), "records": self._record_fingerprints(config)}
+        settings = {name: values for name, values in to_dict(config).items() if name != "export"}
+        inputs = {"config": settings, "records": self._record_fingerprints(config)}
         inputs |= {name: h for name, h in input_hashes(config).items() if name.startswith("model.")}
         done = self.workdir / "checkpoints" / "last" / "checkpoint"
 
@@ -241,13 +244,18 @@ class Pipeline:
 
     def _export(self, raw):
         from medclip_keras.export import export_workdir
+        from medclip_keras.training.run_json import write_run_json
 
         target = self.workdir / "export"
 
         def work():
+            write_run_json(self.trained, self.workdir)  # with the thresholds of this call
             return {"version": export_workdir(self.workdir, target, console=self.console).name}
 
-        yield Stage("export", {"weights": self._weights_sha256()}, target, work)
+        inputs = {"weights": self._weights_sha256(), "export": to_dict(self.config)["export"]}
+        if self.config.export.thresholds:
+            inputs["metrics_sha256"] = _file_sha256(str(self.workdir / "evaluation" / "metrics.json"))
+        yield Stage("export", inputs, target, work)
 
     def _weights_sha256(self) -> str:
         from beam_jobs.dataset.inputs import input_sha256

@@ -4,19 +4,24 @@ import types
 
 import keras
 import pytest
+from etils import epath
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from beam_jobs import decode_images, label_reports
+from medclip_keras import export
 from medclip_keras.config import (
     DataConfig,
     EvaluationConfig,
+    ExportConfig,
     ImageEncoderConfig,
     ModelConfig,
     RunConfig,
     TextEncoderConfig,
+    Threshold,
+    override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main
+from medclip_keras.evaluate import evaluate_workdir, find_records, main, subject_of_workdir
 from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
@@ -24,6 +29,7 @@ from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
+from medclip_keras.training.restore import load_model
 from medclip_keras.training.run_json import write_run_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -74,10 +80,12 @@ def values(node, path=()):
     return {path: node} if isinstance(node, int | float) else {}
 
 
-def test_workdir_has_metrics_of_all_tasks_beside_chance_and_the_untrained_model(run):
+def test_workdir_has_metrics_of_all_tasks_beside_a_baseline_and_the_untrained_model(run):
     zero_shot, retrieval, probe = run.metrics["data"]["phantom"].values()
     assert zero_shot["num_images"] >= 10
-    assert zero_shot["chance"]["accuracy"] == pytest.approx(0.2)
+    positive = zero_shot["num_positive"].values()
+    assert zero_shot["baseline"]["accuracy"] == pytest.approx(max(positive) / sum(positive))
+    assert zero_shot["baseline"]["balanced_accuracy"] == pytest.approx(0.2)
     assert retrieval["num_queries"] == zero_shot["num_images"]
     for who in ("trained", "untrained"):
         assert 0 <= zero_shot[who]["single"]["accuracy"]["value"] <= 1
@@ -195,6 +203,53 @@ def own_images(run, tmp_path):
     return types.SimpleNamespace(table=table, prompts=prompts, rows=rows, folder=tmp_path)
 
 
+def test_a_manifest_named_like_the_records_overwrites_no_result_and_each_says_what_it_is_of(
+    run, own_images, tmp_path
+):
+    table = own_images.table.rename(own_images.folder / "phantom.csv")
+    arguments = [
+        "--workdir",
+        str(run.workdir),
+        "--manifest",
+        str(table),
+        "--prompts",
+        str(own_images.prompts),
+    ]
+    assert main([*arguments, "--tasks", "zero_shot", "--output", str(tmp_path / "out")]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["data"]["phantom"]["zero_shot"] == run.metrics["data"]["phantom"]["zero_shot"]
+    assert metrics["data"]["phantom (manifest)"]["zero_shot"]["num_images"] == len(own_images.rows)
+    assert (metrics["workdir"], metrics["step"], metrics["checkpoint"]) == (str(run.workdir), 7, "last")
+    records, manifest = metrics["data_sets"].values()
+    assert (records["images"], records["split"]) == (run.config.data.images[0], "test")
+    assert records["prompts"] == "shipped" != manifest["prompts"] == str(own_images.prompts)
+    assert records["prompts_sha256"] != manifest["prompts_sha256"]
+    assert (manifest["manifest"], manifest["rows"]) == (str(table), len(own_images.rows))
+    assert "split" not in manifest
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"manifest {table}" in page
+    assert "step 7" in page
+
+
+def test_settings_of_the_evaluation_are_changed_after_training(run, tmp_path, capsys):
+    """The probe on 10 % and on all labels of a run that asked for all; no other setting is changed."""
+    arguments = ["--workdir", str(run.workdir), "--output", str(tmp_path), "--tasks", "probe", "--set"]
+    assert main([*arguments, "evaluation.probe_fractions=[0.1,1]", "evaluation.bootstrap=20"]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["evaluation"]["probe_fractions"] == [0.1, 1.0]
+    probe = found["data"]["phantom"]["probe"]
+    assert set(probe["trained"]) == {"0.1", "1"}
+    before = run.metrics["data"]["phantom"]["probe"]["trained"]["1"]["accuracy"]["value"]
+    assert probe["trained"]["1"]["accuracy"]["value"] == before
+    for wrong, sentence in {
+        "train.steps=3": "`--set` must be of the form evaluation.NAME=VALUE. Received: 'train.steps=3'.",
+        "evaluation.boot=3": "`evaluation.boot` must be a field of the run.",
+        "evaluation.probe_fractions=[2]": "`evaluation.probe_fractions.0` must be",
+    }.items():
+        assert main([*arguments, wrong]) == 1
+        assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", ["workdir", "saved_model"])
 def test_own_images_are_evaluated(run, own_images, way, tmp_path):
     model = str(run.workdir if way == "workdir" else run.saved_model)
@@ -206,7 +261,7 @@ def test_own_images_are_evaluated(run, own_images, way, tmp_path):
     assert found["num_images"] == len(own_images.rows)
     cardiomegaly, effusion = (sum(row[k] for row in own_images.rows) for k in (1, 2))
     assert found["num_positive"] == {"Cardiomegaly": cardiomegaly, "Pleural Effusion": effusion}
-    assert found["chance"]["accuracy"] == 0.5
+    assert found["baseline"]["accuracy"] == max(cardiomegaly, effusion) / len(own_images.rows)
     if way == "workdir":
         assert data["phantom"] == run.metrics["data"]["phantom"]
 
@@ -267,11 +322,15 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
     [
         (
             ["--workdir", "{workdir}", "--tasks", "zero_shot,linear_probe"],
-            "`--tasks` must be a list of zero_shot, retrieval, probe. Received: 'linear_probe'.",
+            "`--tasks` must be a list of zero_shot, retrieval, probe, trust. Received: 'linear_probe'.",
         ),
         (
             ["--workdir", "{workdir}", "--split", "all", "--tasks", "zero_shot,probe"],
             "`--tasks` must be without probe for --split all. Received: 'zero_shot,probe'.",
+        ),
+        (
+            ["--workdir", "{workdir}", "--tasks", "trust"],
+            "`--tasks` must be with zero_shot beside trust, which is about its scores. Received: ('trust',).",
         ),
         (["--workdir", "{workdir}", "--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),
@@ -301,3 +360,36 @@ def test_records_are_found_by_kind_in_a_folder_of_them(run):
     images, texts = find_records([str(run.root / "records")])
     assert (images, texts) == (list(run.config.data.images), list(run.config.data.texts))
     assert find_records(texts + images) == (images, texts)
+
+
+def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, tmp_path, monkeypatch):
+    """The version with the workdir's own weights differs by nothing; a better one lets this model drop."""
+    monkeypatch.setattr(export, "_write", lambda *_: pytest.fail("written"))
+    drop = Threshold("zero_shot.ensemble.auroc", max_drop=0.0)
+    loaded = load_model(run.workdir)
+    metrics = json.loads((run.workdir / "evaluation" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["data"]) == (7, run.metrics["data"])
+
+    def bless(version, found=metrics):
+        settings = ExportConfig(thresholds=(drop,))
+        return export._bless(run.workdir, loaded, found, settings, epath.Path(version))
+
+    (verdict,) = bless(run.saved_model).verdicts
+    found = verdict.estimate
+    assert verdict.is_kept
+    assert verdict.metric == "phantom.zero_shot.ensemble.auroc (difference)"
+    assert [found.value, found.low, found.high] == pytest.approx([0, 0, 0], abs=1e-6)
+    untrained = subject_of_workdir(run.workdir, loaded).embedders["untrained"]
+    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, run.config, loaded.table))
+    (verdict,) = bless("2").verdicts
+    by_model = metrics["data"]["phantom"]["zero_shot"]
+    ours, theirs = (by_model[who]["ensemble"]["auroc"]["value"] for who in ("trained", "untrained"))
+    assert verdict.estimate.value == pytest.approx(ours - theirs, abs=1e-6)
+    assert verdict.estimate.low < verdict.estimate.value < verdict.estimate.high
+    records = dict.fromkeys(metrics["records"], "of other content")
+    with pytest.raises(ValueError, match=r"compared on the records of metrics\.json"):
+        bless("2", metrics | {"records": records})
+    other = override(run.config, ["data.stored_image_size=64"])
+    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, other, loaded.table))
+    with pytest.raises(ValueError, match="a version for stored images of 40 pixels"):
+        bless("2")

@@ -46,6 +46,16 @@ def test_a_changed_evaluation_is_evaluated_again_and_a_misspelled_backbone_runs_
     config = read_run_json(fitted.workdir)
     changed = Pipeline(override(config, ["evaluation.bootstrap=60"]), fitted.workdir)
     assert (changed.stale("evaluate"), changed.stale("export")) == (["evaluate"], [])
+    threshold = 'export.thresholds=[{"metric": "METRIC", "at_least": 0.5}]'
+    blessed = override(config, [threshold.replace("METRIC", "zero_shot.single.auroc")])
+    changed = Pipeline(blessed, fitted.workdir)
+    stale = [changed.stale(kind) for kind in ("train", "evaluate", "export")]
+    assert stale == [[], [], ["export"]]
+    no_metric = Pipeline(override(config, [threshold.replace("METRIC", "auroc.single")]), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"`export\.thresholds` must be metrics that the run's evaluation gives"
+    ):
+        no_metric.run()
     wrong = Pipeline(override(config, ["model.image.backbone=small_resnt"]), tmp_path / "run")
     with pytest.raises(ValueError, match=r"`model.image.backbone` .* Near names: small_resnet"):
         wrong.run()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medclip_keras.evaluation.arrays import Batch, ByModel, Ints
+from medclip_keras.evaluation.arrays import Batch, Bools, ByModel, Floats, Ints
 from medclip_keras.evaluation.embedder import strings
 from medclip_keras.evaluation.metrics import Bootstrap, Statistic, precision_at_k, weighted_mean
 from medclip_keras.evaluation.results import Estimates, RetrievalResult
@@ -64,19 +64,12 @@ def retrieve(
     `similarities` are by model, float (num_queries, num_candidates), rows are images; candidates of the
     query's class are relevant.
     """
-    relevant = (
-        queries.class_index[:, None] == candidates.class_index[None, :]
-    )  # (num_queries, num_candidates)
-    cut_offs = {f"precision_at_{k}": k for k in TOP if k <= len(candidates.class_index)}
-    estimates = {}
+    estimates, baseline = {}, {}
     for who, similarity in similarities.items():
-        statistics: dict[str, Statistic] = {
-            metric: functools.partial(weighted_mean, precision_at_k(similarity, relevant, k))
-            for metric, k in cut_offs.items()
-        }
+        statistics = precision_statistics(queries, candidates.class_index, similarity)
         estimates[who] = Estimates(bootstrap.estimate(statistics, queries.patient_ids))
-    # In a random order Precision@K is the share of relevant candidates, for every K.
-    chance = dict.fromkeys(cut_offs, float(relevant.mean()))
+        # In a random order Precision@K is the share of relevant candidates, for every K.
+        baseline = dict.fromkeys(statistics, float(_relevant(queries, candidates.class_index).mean()))
     num_candidates = {n: int((candidates.class_index == k).sum()) for k, n in enumerate(queries.classes)}
     has_queries = dict(zip(queries.classes, queries.has_images, strict=True))
     counts = {
@@ -84,4 +77,22 @@ def retrieve(
         "num_candidates": num_candidates,
         "not_retrieved": [n for n, number in num_candidates.items() if not (number and has_queries[n])],
     }
-    return RetrievalResult(queries, counts, chance, {"": estimates}, candidates.class_index, similarities)
+    return RetrievalResult(queries, counts, baseline, {"": estimates}, candidates.class_index, similarities)
+
+
+def precision_statistics(
+    queries: Task, candidate_classes: Ints, similarities: Floats
+) -> dict[str, Statistic]:
+    """Map each metric of `retrieve` to its statistic; similarities float (num_queries, num_candidates)."""
+    relevant = _relevant(queries, candidate_classes)
+    return {
+        f"precision_at_{k}": functools.partial(weighted_mean, precision_at_k(similarities, relevant, k))
+        for k in TOP
+        if k <= len(candidate_classes)
+    }
+
+
+def _relevant(queries: Task, candidate_classes: Ints) -> Bools:
+    """Whether query and candidate are of one class, bool (num_queries, num_candidates)."""
+    relevant: Bools = queries.class_index[:, None] == candidate_classes[None, :]
+    return relevant

@@ -3,23 +3,31 @@
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from medclip_keras.errors import refusal, require
-from medclip_keras.evaluation.prompts import shipped_prompts
 from medclip_keras.serving import clean_process
-from medclip_keras.serving.signatures import Endpoints
+from medclip_keras.serving.clean_process import TIMED
+from medclip_keras.serving.requests import Requests, make_requests, warmup_requests
+from medclip_keras.serving.signatures import NO_SCORE, Endpoints
 
 TOLERANCE = 1e-5  # of embeddings, whose entries are at most 1; of other outputs, per unit of their size
+_RANKED = ("sentences", "positions")  # of retrieve: neighbours of equal similarity may change places
 _NOT_PUSHED = "The SavedModel was not pushed."
 
-Requests = dict[str, dict[str, tf.Tensor]]
+
+class Validation(NamedTuple):
+    """Answers of a SavedModel in a clean process, beside the model's."""
+
+    difference: float  # largest
+    milliseconds: dict[str, float]  # endpoint → median of one request of one row, after a first one
 
 
-def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> float:
-    """Call every endpoint in a clean process; return the largest difference from the model in this process.
+def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> Validation:
+    """Call every endpoint in a clean process, compare with the model in this process, and take the time.
 
     `text_operations` is False for a SavedModel without those of tensorflow-text.
 
@@ -27,48 +35,24 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
         ValueError: the SavedModel does not load or answer in the clean process, or its answers differ.
     """
     # Fresh functions: traced below, on the CPU; those traced for the export may place operations elsewhere.
-    functions = Endpoints(endpoints.model, endpoints.tokenizer).functions(text_operations)
+    functions = endpoints.untraced().functions(text_operations)
     requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
-    answers = _call_in_clean_process(saved_model, requests, text_operations)
+    warmup = {f"{TIMED}{name}": r for name, r in warmup_requests(endpoints).items() if name in functions}
+    answers = _call_in_clean_process(saved_model, requests | warmup, text_operations)
     largest, scale = 0.0, float(endpoints.model.logit_scale())
     for endpoint, function in functions.items():
         with tf.device("CPU:0"):  # as in the clean process
-            answer = function(**requests[endpoint])
-        for output, expected in answer.items():
-            name, largest_value = f"{endpoint}/{output}", float(tf.reduce_max(tf.abs(expected)))
-            unit = scale if output.startswith("logits") else max(1.0, largest_value)
-            difference = _difference(expected.numpy(), answers[name]) / unit
+            answer = function(**{name: tf.constant(value) for name, value in requests[endpoint].items()})
+        expected = {output: value.numpy() for output, value in answer.items()}
+        for output in expected:
+            name, unit = f"{endpoint}/{output}", scale if output.startswith(("logits", "scores")) else 1.0
+            free = _may_change_places(expected["similarities"]) if output in _RANKED else False
+            difference = _difference(expected[output], answers[name], unit, free)
             form = f"equal to the trained model's within {TOLERANCE}, and finite"
             require(difference <= TOLERANCE, name, form, difference, _NOT_PUSHED)
             largest = max(largest, difference)
-    return largest
-
-
-def make_requests(endpoints: Endpoints) -> Requests:
-    """A request for each endpoint: pictures of several sizes and formats, and shipped prompts."""
-    files = tf.constant(_picture_files())
-    texts = tf.constant([texts[n] for n, texts in enumerate(list(shipped_prompts().values())[:10])])
-    side = endpoints.stored_image_size
-    stored = np.random.default_rng(1).integers(0, 256, (3, side, side, 1), np.uint8)
-    return {
-        "encode_image": {"image_bytes": files},
-        "encode_text": {"texts": texts},
-        "encode_tokens": endpoints.tokenizer(texts),
-        "zero_shot": {
-            "image_bytes": files,
-            "prompts": texts,
-            "prompt_class": tf.constant(np.arange(len(texts)) % 3, tf.int32),
-        },
-        "encode_stored_images": {"stored_images": tf.constant(stored)},
-    }
-
-
-def _picture_files() -> list[bytes]:
-    rng = np.random.default_rng(0)
-    gray, colour = (rng.integers(0, 256, shape, np.uint8) for shape in ((61, 47, 1), (40, 90, 3)))
-    deep = rng.integers(0, 1 << 16, (33, 50, 1), np.uint16)
-    png, jpeg = tf.io.encode_png, tf.io.encode_jpeg
-    return [file.numpy() for file in (png(gray), jpeg(colour), png(deep), jpeg(gray))]
+    times = {name.removeprefix(TIMED): float(answers[f"{name}/milliseconds"]) for name in warmup}
+    return Validation(largest, times)
 
 
 def _call_in_clean_process(
@@ -76,7 +60,7 @@ def _call_in_clean_process(
 ) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         requests_path, answers_path = f"{folder}/requests.npz", f"{folder}/answers.npz"
-        np.savez(requests_path, **{f"{e}/{k}": v.numpy() for e, r in requests.items() for k, v in r.items()})
+        np.savez(requests_path, **{f"{e}/{k}": v for e, r in requests.items() for k, v in r.items()})
         arguments = [str(saved_model), requests_path, answers_path, *["--text_operations"] * text_operations]
         command = [sys.executable, "-I", clean_process.__file__, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -87,8 +71,26 @@ def _call_in_clean_process(
             return dict(answers)
 
 
-def _difference(expected: np.ndarray, answer: np.ndarray) -> float:
-    """Largest absolute difference; infinite if shapes differ or a value is not finite."""
-    if expected.shape != answer.shape or not np.isfinite(answer).all():
+def _difference(
+    expected: np.ndarray, answer: np.ndarray, unit: float = 1.0, free: np.ndarray | bool = False
+) -> float:
+    """Largest difference, in `unit` or the largest value, if that is more; infinite if another type or shape.
+
+    The least float32 marks what has no answer; it must stand in the same places. Texts and whole numbers must
+    be equal, except where `free`.
+    """
+    if expected.shape != answer.shape or expected.dtype.kind not in (answer.dtype.kind, "O"):
         return float("inf")
-    return float(np.max(np.abs(expected - answer)))
+    if expected.dtype != np.float32:
+        return 0.0 if np.all((expected == answer) | free) else float("inf")
+    there = expected != NO_SCORE
+    if not np.array_equal(there, answer != NO_SCORE) or not np.isfinite(answer).all():
+        return float("inf")
+    unit = max(unit, float(np.max(np.abs(expected[there]), initial=0.0)))
+    return float(np.max(np.abs(expected - answer)[there], initial=0.0)) / unit
+
+
+def _may_change_places(similarities: np.ndarray) -> np.ndarray:
+    """Ranks (B, K) whose similarity is a neighbour's within the tolerance; the last one's is not known."""
+    close = np.abs(np.diff(similarities, axis=1)) <= TOLERANCE
+    return np.pad(close, [(0, 0), (1, 0)]) | np.pad(close, [(0, 0), (0, 1)], constant_values=True)

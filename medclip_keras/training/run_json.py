@@ -13,11 +13,11 @@ from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.records.manifest import file_sha256, read_manifest
 
 RUN_FILE = "run.json"
-# Fields that leave the weights as they are, beside `evaluation.*`. The content of the records decides, not
-# their paths nor those of what they were made from.
+# Fields that leave the weights as they are, beside `evaluation.*` and `export.*`. The content of the records
+# decides, not their paths nor those of what they were made from.
 _FREE_FIELDS = (
-    "train.strategy", "train.log_every", "train.checkpoint_every", "data.allow_anomalies", "data.images",
-    "data.texts", "data.raw", "data.concepts",
+    "train.strategy", "train.jit_compile", "objective.tile_size", "train.log_every", "train.checkpoint_every",
+    "data.allow_anomalies", "data.images", "data.texts", "data.raw", "data.concepts",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
 
@@ -109,7 +109,7 @@ def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
         for name in sorted({*there, *here})
         if there.get(name, "nothing") != here.get(name, "nothing")
         and name not in _FREE_FIELDS
-        and not name.startswith("evaluation.")
+        and not name.startswith(("evaluation.", "export."))
     }
 
 
