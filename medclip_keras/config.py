@@ -136,22 +136,37 @@ class AugmentConfig:
     blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)] = (0.0, 0.0)
 
 
+# Statistics of images, gray or red, green and blue, in [0, 1]: mean and standard deviation.
+IMAGE_STATISTICS = {
+    "medclip": ((0.5863,), (0.2795,)),  # released code: Wang et al., EMNLP 2022
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's and most of timm's weights
+    "half": ((0.5,), (0.5,)),  # TensorFlow's weights: x in [-1, 1]
+}
+
+
 @_section("model.image")
 class ImageEncoderConfig:
     """The image tower."""
 
     backbone: str = "resnet50"  # a name of models.image_encoder.BACKBONES
-    preset: str = ""  # anything keras-hub loads, a local folder of Hugging Face weights too; empty: random
+    # Anything keras-hub loads, a local folder of Hugging Face weights too, or efficientnet_lite0 of the extra
+    # `pretrained`; empty: random weights.
+    preset: str = ""
     image_size: ImageSide = 224  # side of the encoder's input
     upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
+    # Statistics of the backbone's input, of IMAGE_STATISTICS. auto: those that the weights of an installed
+    # package were trained with; for every other backbone medclip, as in MedCLIP's released code.
+    statistics: Literal["auto", "medclip", "imagenet", "half"] = "auto"
 
 
 @_section("model.text")
 class TextEncoderConfig:
     """The text tower."""
 
-    preset: str = ""  # anything keras-hub's BertBackbone loads; empty: random weights of the sizes below
+    # Anything keras-hub's BertBackbone loads, or minilm of the extra `pretrained`; empty: random weights of
+    # the sizes below.
+    preset: str = ""
     num_layers: PositiveCount = 12
     num_heads: PositiveCount = 12
     hidden_dim: PositiveCount = 768

@@ -9,12 +9,11 @@ import math
 
 import tensorflow as tf
 
-from medclip_keras.config import AugmentConfig
+from medclip_keras.config import IMAGE_STATISTICS, AugmentConfig
 from medclip_keras.preprocess.orientation import names_orientation, orientation_of, upright
 from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
-MEAN = 0.5863
-STANDARD_DEVIATION = 0.2795
+(MEAN,), (STANDARD_DEVIATION,) = IMAGE_STATISTICS["medclip"]
 BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
 MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
 # Of files that a server decodes; the first is half of MAX_PIXELS in 16 bits, not compressed.
