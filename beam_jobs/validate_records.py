@@ -177,8 +177,9 @@ def gather_statistics(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: str(folder / name) for name in (STATISTICS_NAME, MARKS_NAME)}
     with jobs.running_pipeline(beam_options) as pipeline:
-        read = gathered.read_facts(pipeline, str(directory), manifest, load_concepts(directory).names)
-        tallies = read.facts | "GatherTallies" >> gathered.GatherTallies()
+        concepts = load_concepts(directory).names
+        read = gathered.read_facts(pipeline, str(directory), manifest, concepts)
+        tallies = read.facts | "GatherTallies" >> gathered.GatherTallies(concepts)
         write = beam.Map(gathered.write_statistics, beam.pvalue.AsDict(tallies))
         _ = pipeline | "Output" >> beam.Create([paths[STATISTICS_NAME]]) | "WriteStatistics" >> write
         write = beam.Map(marks.write_marks, beam.pvalue.AsList(read.marks))

@@ -82,6 +82,24 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     return total
 
 
+def with_unmentioned(tally: Tally, concepts: Sequence[str]) -> Tally:
+    """Count for each concept the rows that do not mention it, from the number of rows in `totals`."""
+    tally = merge([tally])  # Beam forbids to change what it gives
+    for name in ("label_states", "sentences/label_states"):
+        if _rows_of(name) not in tally.totals:
+            continue
+        num_rows = tally.totals.pop(_rows_of(name))
+        for concept in concepts:
+            counts = tally.categories.setdefault(f"{name}/{concept}", Counter())
+            if num_rows > counts.total():
+                counts[STATES[0]] = num_rows - counts.total()
+    return tally
+
+
+def _rows_of(name: str) -> str:
+    return f"{name}/rows"
+
+
 @dataclass
 class RecordFacts:
     """Facts of one record."""
@@ -202,14 +220,19 @@ def _states_of(values: Sequence[Any], num_findings: int) -> np.ndarray:
 def _add_states(
     facts: RecordFacts, name: str, states: np.ndarray, concepts: Sequence[str], num_rows: int = 1
 ) -> bool:
-    """Count label states (num_rows * num_findings,) by concept; False if they are faulty."""
+    """Count label states (num_rows * num_findings,) by concept; False if they are faulty.
+
+    A record mentions few of 10,000 concepts: `with_unmentioned` counts the others once for a dataset.
+    """
     if states.size != num_rows * len(concepts):
         facts.add_fault(name, "wrong_shape")
     elif ((states < 0) | (states >= len(STATES))).any():
         facts.add_fault(name, "out_of_range")
     else:
-        for concept, column in zip(concepts, states.reshape(num_rows, len(concepts)).T.tolist(), strict=True):
-            facts.tally.categories[f"{name}/{concept}"] = Counter(STATES[state] for state in column)
+        facts.tally.totals[_rows_of(name)] = num_rows
+        for k in np.flatnonzero(states).tolist():
+            counts = facts.tally.categories.setdefault(f"{name}/{concepts[k % len(concepts)]}", Counter())
+            counts[STATES[states[k]]] += 1
         return True
     return False
 

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from pydantic import TypeAdapter, ValidationError
 
-from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record, merge
+from beam_jobs.validation.facts import RecordFacts, Sighting, Tally, describe_record, merge, with_unmentioned
 from beam_jobs.validation.marks import MARK, mark_of
 from medclip_keras.errors import refusal
 from medclip_keras.records.manifest import Manifest
@@ -51,7 +51,11 @@ def read_statistics(path: epath.PathLike) -> Statistics:
 
 
 class GatherTallies(beam.PTransform):
-    """`RecordFacts` → (split, `Tally`) pairs."""
+    """`RecordFacts` → (split, `Tally`) pairs; `concepts` are the names of the records' table."""
+
+    def __init__(self, concepts: Sequence[str]):
+        super().__init__()
+        self._concepts = concepts
 
     def expand(self, facts):
         """Add the steps."""
@@ -62,7 +66,10 @@ class GatherTallies(beam.PTransform):
             | "AddUpEach" >> beam.CombinePerKey(add_sightings)
             | "TallySightings" >> beam.FlatMap(tally_sightings)
         )
-        return (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(merge)
+        added = (own, shared) | beam.Flatten() | "AddUp" >> beam.CombinePerKey(merge)
+        return added | "Unmentioned" >> beam.MapTuple(
+            lambda split, tally: (split, with_unmentioned(tally, self._concepts))
+        )
 
 
 class DescribeShard(beam.DoFn):

@@ -91,7 +91,7 @@ class Scopes:
             return
         cues = _longest([c for c in _in_use(cues) if c.kind != "no_cue" or not self._meets(c)])
         stops = {k for c in cues if c.kind in ("stop", "exception") for k in range(c.start, c.end)}
-        stops.update(k for k, word in enumerate(words) if word in STOP_MARKS)
+        stops.update([k for k, word in enumerate(words) if word in STOP_MARKS])
         self._stops = stops
         self._clauses = Clauses(words, stops, language)
         self._findings = sorted([*findings, *others]) if others else self._own

@@ -7,7 +7,7 @@ import bisect
 import itertools
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from medclip_keras.knowledge.aliases import EXCLUDED, OPEN, Alias, Span
 
@@ -17,8 +17,7 @@ _FEW = 8  # candidates that are compared without a search
 _MARKS = frozenset({",", ";", ".", "--", "-"})
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A match of an alias: words[start:end]; `parts` are the spans of its parts."""
 
     concept: int
@@ -38,21 +37,21 @@ def combine(
 ) -> Iterator[Candidate]:
     """Candidates of an alias with several parts: in any order, close together, in one clause."""
     for spans in _tuples(alias, found, words):
-        ordered = sorted(spans)
-        pairs = list(itertools.pairwise(ordered))
-        apart = any(left[1] > right[0] for left, right in pairs)
-        gaps = () if apart else [_gap(words[left[1] : right[0]], sets) for left, right in pairs]
-        listed = alias.listed and _is_list(words, ordered, spans, sets)
-        if apart or not (listed if alias.listed else all(_is_close(gap, sets) for gap in gaps)):
-            continue
-        yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], tuple(ordered), alias.text)
+        ordered = tuple(sorted(spans))
+        if alias.listed:
+            joined = ordered[0][1] <= ordered[1][0] and _is_list(words, ordered, spans, sets)
+        else:
+            gaps = itertools.pairwise(ordered)
+            joined = all(_is_joined(words, left[1], right[0], sets) for left, right in gaps)
+        if joined:
+            yield Candidate(position, alias.role, ordered[0][0], ordered[-1][1], ordered, alias.text)
 
 
 def _tuples(alias: Alias, found: Mapping[int, list[Span]], words: list[str]) -> Iterator[tuple[Span, ...]]:
     """The spans of all parts, those of the first near each of the others."""
     each = [found[number] for number in range(len(alias.parts))]
-    if all(len(spans) == 1 for spans in each):
-        yield tuple(spans[0] for spans in each)
+    if max(map(len, each)) == 1:
+        yield tuple([spans[0] for spans in each])
         return
     longest = max(end - start for spans in each for start, end in spans)
     reach = _MAX_SPAN if alias.listed or "," in words else MAX_GAP + longest
@@ -67,13 +66,16 @@ def _nearby(span: Span, spans: list[Span], reach: int) -> list[Span]:
     return spans[first : bisect.bisect_right(spans, (span[1] + reach, 0))]
 
 
-def _is_close(gap: list[str], sets: Mapping[str, frozenset[str]]) -> bool:
-    """Whether the words between two parts leave them in one clause."""
+def _is_joined(words: list[str], end: int, start: int, sets: Mapping[str, frozenset[str]]) -> bool:
+    """Whether the words from the end of a part to the start of the next leave both in one clause."""
+    if not 0 <= start - end <= _MAX_SPAN:
+        return False
+    gap = _without_insertion(words[end:start], sets)
     return len(gap) <= MAX_GAP and _MARKS.isdisjoint(gap) and sets["apart"].isdisjoint(gap)
 
 
 def _is_list(
-    words: list[str], ordered: list[Span], spans: tuple[Span, ...], sets: Mapping[str, frozenset[str]]
+    words: list[str], ordered: tuple[Span, ...], spans: tuple[Span, ...], sets: Mapping[str, frozenset[str]]
 ) -> bool:
     """Whether a list of organs, alone, joins an organ and what is said of it.
 
@@ -90,7 +92,7 @@ def _is_list(
     return before == "," or before in sets["and"] or before not in lists
 
 
-def _gap(between: list[str], sets: Mapping[str, frozenset[str]]) -> list[str]:
+def _without_insertion(between: list[str], sets: Mapping[str, frozenset[str]]) -> list[str]:
     """The words between two parts, without a phrase in commas: "the heart, on both views, is enlarged"."""
     if between[:1] == [","] and between.count(",") == 2:
         closing = between.index(",", 1)
@@ -101,8 +103,10 @@ def _gap(between: list[str], sets: Mapping[str, frozenset[str]]) -> list[str]:
 
 def best_readings(candidates: list[Candidate]) -> list[Candidate]:
     """Drop excluded candidates and those covered by a longer candidate."""
+    if len(candidates) == 1:
+        return [c for c in candidates if c.role != EXCLUDED]
     if len(candidates) <= _FEW:
-        return [c for c in candidates if c.role != EXCLUDED and not any(_explains(o, c) for o in candidates)]
+        return [c for c in candidates if c.role != EXCLUDED and not _is_explained(c, candidates)]
     ordered = sorted(candidates, key=operator.attrgetter("start"))
     starts = [c.start for c in ordered]
     longest = max(c.end - c.start for c in candidates)
@@ -110,26 +114,30 @@ def best_readings(candidates: list[Candidate]) -> list[Candidate]:
         c
         for c in candidates
         if c.role != EXCLUDED
-        and not any(
-            _explains(other, c)
-            for other in ordered[
-                bisect.bisect_left(starts, c.end - longest) : bisect.bisect_right(starts, c.start)
-            ]
+        and not _is_explained(
+            c, ordered[bisect.bisect_left(starts, c.end - longest) : bisect.bisect_right(starts, c.start)]
         )
     ]
 
 
+def _is_explained(shorter: Candidate, candidates: list[Candidate]) -> bool:
+    """Whether one of the candidates covers the words of another one."""
+    start, end = shorter.start, shorter.end
+    for longer in candidates:  # a loop: quicker than any()
+        if longer.start <= start and longer.end >= end and _explains(longer, shorter):
+            return True
+    return False
+
+
 def _explains(longer: Candidate, shorter: Candidate) -> bool:
-    """Whether `longer` covers the words of `shorter`."""
-    if longer is shorter or longer.start > shorter.start or longer.end < shorter.end:
-        return False
+    """Whether `longer`, around the words of `shorter`, is read in its place."""
     same = longer.concept == shorter.concept
-    if longer.role in (EXCLUDED, OPEN) and not same:
+    if longer is shorter or (longer.role in (EXCLUDED, OPEN) and not same):
         return False
-    if same and longer.start <= shorter.start and shorter.end <= longer.end:
-        wider = longer.end - longer.start > shorter.end - shorter.start
+    size = shorter.end - shorter.start
+    if same:
+        wider = longer.end - longer.start > size
         return wider or (longer.role, longer.rule) < (shorter.role, shorter.rule)
     return any(
-        start <= shorter.start and shorter.end <= end and end - start > shorter.end - shorter.start
-        for start, end in longer.parts
+        start <= shorter.start and shorter.end <= end and end - start > size for start, end in longer.parts
     )

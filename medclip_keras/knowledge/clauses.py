@@ -29,7 +29,8 @@ class Clauses:
         self._words = words
         self._stops = stops
         self._sets, self._language = language.clauses, language
-        self._sided = [(k, language.sides[word]) for k, word in enumerate(words) if word in language.sides]
+        of_words = language.sides
+        self._sided = [(k, of_words[word]) for k, word in enumerate(words) if word in of_words]
         sides = {side for _, side in self._sided}
         self.has_sides = bool(sides)
         self.has_two_sides = {"left", "right"} <= sides

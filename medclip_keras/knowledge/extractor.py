@@ -8,8 +8,8 @@ import functools
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import spacy
 from spacy.matcher import PhraseMatcher
@@ -54,8 +54,7 @@ _PRECEDENCE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A mention of a concept: text[start:end]."""
 
     cui: str
@@ -315,7 +314,7 @@ def _linked(rule: str, similarity: float) -> str:
 def _with_similarity(candidate: Candidate, near: Mapping[int, float]) -> Candidate:
     """Note the least similarity of corrected words, if any, in the rule."""
     similarities = [near[k] for start, end in candidate.parts for k in range(start, end) if k in near]
-    return replace(candidate, rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
+    return candidate._replace(rule=_linked(candidate.rule, min(similarities))) if similarities else candidate
 
 
 def _moved(mention: Mention, section: str, offset: int) -> Mention:

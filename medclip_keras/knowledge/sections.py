@@ -37,6 +37,7 @@ _NEW_LINE = re.compile(r"\n[ \t\r]*(?=(?-i:[A-Z]))")
 _SHORT_SECTIONS = frozenset({"indication", "comparison", "technique", "examination"})
 _LEAST_LIKE = 84  # percent of letters that a misspelled heading shares with a heading
 _LEAST_LETTERS = 6  # of a heading that may be misspelled
+_LONGEST_HEADING = 100  # characters with the white space around it
 _MARGIN = r"[ \t\r\n#*_]*"
 # Headings begin after a mark, a line break or two spaces, or in upper case after white space.
 _START = re.compile(r"[.!?:;\s](?:(?<=[.!?:;\n])|(?<=  )|(?=[A-ZÀ-ÖØ-Þ]))")
@@ -62,6 +63,7 @@ class _Layout:
         heading = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in longest)
         signed = "|".join(re.escape(h).replace(r"\ ", r"\s+") for h in longest if h.endswith(" by"))
         bare = "|".join(layout["bare"])
+        self.signature = re.compile(rf"{_MARGIN}(?P<signed>{signed or '(?!)'})\b", re.IGNORECASE)
         self.opening = re.compile(
             # a heading with a colon, wherever a sentence or a column may begin;
             rf"(?:^|(?<=[.!?:;\n])|(?<=  )){_MARGIN}\b(?P<colon>{heading})(?:\(s\))?[ \t*_]*:[*_]*"
@@ -154,10 +156,20 @@ def _marks(text: str, layout: _Layout) -> list[tuple[int, int, str]]:
 
 
 def _headings(text: str, layout: _Layout) -> Iterator[re.Match[str]]:
-    """The matches of `opening`, tried only where one may begin, which is quicker than a search."""
-    end = 0
+    """The matches of `opening`, tried only where one may begin, which is quicker than a search.
+
+    Inside a line that is near a colon, or before a signature.
+    """
+    end, colon = 0, text.find(":")
     for start in itertools.chain((0,), (match.end() for match in _START.finditer(text))):
-        match = layout.opening.match(text, start) if start >= end else None
+        if start < end:
+            continue
+        if 0 <= colon < start:
+            colon = text.find(":", start)
+        at_line, at_colon = text[start - 1 : start] in ("", "\n"), start <= colon <= start + _LONGEST_HEADING
+        if not (at_line or at_colon or layout.signature.match(text, start)):
+            continue
+        match = layout.opening.match(text, start)
         if match:
             end = match.end()
             yield match

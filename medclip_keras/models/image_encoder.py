@@ -171,9 +171,6 @@ class ImageEncoder(keras.Model):
         self.local_features = local_features
         backbone = build_backbone(config)
         self.architecture = architecture_of(backbone) if config.preset else ""
-        for layer in backbone._flatten_layers():
-            if isinstance(layer, layers.BatchNormalization):
-                layer.synchronized = True  # statistics of the global batch, whatever the number of replicas
         if local_features:
             region_map = getattr(backbone, "pyramid_outputs", {}).get("P4", backbone.output)
             backbone = keras.Model(backbone.inputs, [backbone.output, region_map], name=backbone.name)
@@ -192,7 +189,7 @@ class ImageEncoder(keras.Model):
         if self.upsampled_size:
             side = (self.upsampled_size, self.upsampled_size)
             images = ops.image.resize(images, side, interpolation="bilinear")
-        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training)
+        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training and self.backbone.trainable)
         last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
         pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))  # (B, C)
         embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))

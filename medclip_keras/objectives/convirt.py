@@ -10,6 +10,7 @@ def convirt(
     *,
     temperature: float = 0.1,
     image_weight: float = 0.75,
+    tile_size: int = 0,
 ) -> Loss:
     """`info_nce` with the constants of ConVIRT.
 
@@ -20,10 +21,12 @@ def convirt(
         text_embeddings: float (num_pairs, D), L2-normalised; row i belongs to image i.
         temperature: tau > 0.
         image_weight: lambda in [0, 1].
+        tile_size: as in `info_nce`.
 
     >>> import numpy as np
     >>> v, t = np.eye(2, 3, dtype="float32"), np.eye(3, dtype="float32")[[0, 2]]
     >>> round(float(convirt(v, t).loss), 4)
     0.3466
     """
-    return info_nce(image_embeddings, text_embeddings, 1 / temperature, image_weight=image_weight)
+    v, t, scale = image_embeddings, text_embeddings, 1 / temperature
+    return info_nce(v, t, scale, image_weight=image_weight, tile_size=tile_size)

@@ -1,12 +1,14 @@
 """Semantic and instance matching in one: shared labels and the own study both set the targets."""
 
+import functools
 from typing import Literal
 
 from keras import ops
 
-from medclip_keras.objectives.cross_entropy import image_text_logits, soft_loss
+from medclip_keras.objectives.cross_entropy import at_least_float32, image_text_logits, soft_loss
 from medclip_keras.objectives.loss import Loss, Tensor
-from medclip_keras.objectives.semantic_matching import label_similarity, soft_targets
+from medclip_keras.objectives.semantic_matching import label_similarity, similarity_of_tile, soft_targets
+from medclip_keras.objectives.tiled import Rows, Targets, tiled_cross_entropy
 
 
 def mixed_matching(
@@ -24,6 +26,7 @@ def mixed_matching(
     similarity: Literal["cosine", "dot"] = "cosine",
     target_temperature: float = 1.0,
     concept_kernel: Tensor = None,
+    tile_size: int = 0,
 ) -> Loss:
     """Soft cross-entropy as in `semantic_matching`, with a share of each target kept for the own study.
 
@@ -68,12 +71,23 @@ def mixed_matching(
             "alone, 1 matches each item with its own study."
         )
     labels = image_labels, text_labels, image_known, text_known
+    if tile_size:
+        s_of_tile = similarity_of_tile(*labels, similarity=similarity, concept_kernel=concept_kernel)
+        dtype = at_least_float32(image_embeddings).dtype
+        d_of_tile = functools.partial(_same_study, image_study, text_study, dtype)
+        targets = Targets(s_of_tile, target_temperature, d_of_tile, instance_weight)
+        return tiled_cross_entropy(image_embeddings, text_embeddings, logit_scale, targets, tile_size)
     s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     d = ops.cast(ops.equal(image_study[:, None], text_study[None]), s.dtype)  # (num_images, num_texts)
     y, z = soft_targets(s, target_temperature)
     y, z = _mixed(y, d, instance_weight, axis=1), _mixed(z, d, instance_weight, axis=0)
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)
     return soft_loss(logits, y, z, s)
+
+
+def _same_study(image_study: Tensor, text_study: Tensor, dtype: str, rows: Rows) -> Tensor:
+    """d of a tile's images and all texts."""
+    return ops.cast(ops.equal(rows(image_study)[:, None], text_study[None]), dtype)
 
 
 def _mixed(target: Tensor, d: Tensor, weight: float, axis: int) -> Tensor:

@@ -1,13 +1,14 @@
 """The semantic matching loss of MedCLIP: shared labels set the target of every image-text pair."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from keras import ops
 
 from medclip_keras.objectives.cross_entropy import at_least_float32, image_text_logits, soft_loss
 from medclip_keras.objectives.loss import Loss, Tensor
+from medclip_keras.objectives.tiled import OfTile, Rows, Targets, tiled_cross_entropy
 
 
 def label_similarity(
@@ -85,6 +86,22 @@ def label_similarity(
     return dot / ops.sqrt(ops.where(squared_norms > 0, squared_norms, ops.ones_like(squared_norms)))
 
 
+def similarity_of_tile(
+    image_labels: Tensor,
+    text_labels: Tensor,
+    image_known: Tensor = None,
+    text_known: Tensor = None,
+    **options: Any,
+) -> OfTile:
+    """`label_similarity` of a tile's images and all texts."""
+
+    def of_tile(rows: Rows) -> Tensor:
+        known = None if image_known is None else rows(image_known)
+        return label_similarity(rows(image_labels), text_labels, known, text_known, **options)
+
+    return of_tile
+
+
 def _kernel_product(kernel: Tensor, num_findings: int | None) -> Callable[..., Tensor]:
     """Return the function p, q (of images), r, t (of texts) → sum_kl K_kl (p_ik q_il) (r_jk t_jl)."""
     kernel = np.asarray(kernel)
@@ -142,6 +159,7 @@ def semantic_matching(
     similarity: Literal["cosine", "dot"] = "cosine",
     target_temperature: float = 1.0,
     concept_kernel: Tensor = None,
+    tile_size: int = 0,
 ) -> Loss:
     """Soft cross-entropy between predictions from embeddings and targets from labels, on the global batch.
 
@@ -161,6 +179,7 @@ def semantic_matching(
         text_embeddings: float (num_texts, D), L2-normalised.
         logit_scale: float scalar, 1/tau.
         target_temperature: T of the soft targets.
+        tile_size: images a tile of the loss (`tiled`); 0: all at once.
         others: as in `label_similarity`.
 
     Returns:
@@ -174,6 +193,10 @@ def semantic_matching(
     (True, TensorShape([2, 3]))
     """
     labels = image_labels, text_labels, image_known, text_known
+    if tile_size:
+        s_of_tile = similarity_of_tile(*labels, similarity=similarity, concept_kernel=concept_kernel)
+        targets = Targets(s_of_tile, target_temperature)
+        return tiled_cross_entropy(image_embeddings, text_embeddings, logit_scale, targets, tile_size)
     s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     y, z = soft_targets(s, target_temperature)
     logits = image_text_logits(image_embeddings, text_embeddings, logit_scale)  # (num_images, num_texts)

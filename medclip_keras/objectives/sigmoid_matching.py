@@ -6,7 +6,8 @@ from keras import ops
 
 from medclip_keras.objectives.cross_entropy import image_text_logits, minus_log
 from medclip_keras.objectives.loss import Loss, Tensor
-from medclip_keras.objectives.semantic_matching import label_similarity
+from medclip_keras.objectives.semantic_matching import label_similarity, similarity_of_tile
+from medclip_keras.objectives.tiled import tiled_binary_cross_entropy
 
 
 def sigmoid_matching(
@@ -21,6 +22,7 @@ def sigmoid_matching(
     text_known: Tensor = None,
     similarity: Literal["cosine", "dot"] = "cosine",
     concept_kernel: Tensor = None,
+    tile_size: int = 0,
 ) -> Loss:
     """Binary cross-entropy of every image with every text against the similarity of their labels.
 
@@ -59,6 +61,10 @@ def sigmoid_matching(
     (0.7832, 0.7832)
     """
     labels = image_labels, text_labels, image_known, text_known
+    if tile_size:
+        s_of_tile = similarity_of_tile(*labels, similarity=similarity, concept_kernel=concept_kernel)
+        learned = image_embeddings, text_embeddings, logit_scale, logit_bias
+        return tiled_binary_cross_entropy(*learned, s_of_tile, tile_size)
     s = label_similarity(*labels, similarity=similarity, concept_kernel=concept_kernel)
     g = ops.clip(s, 0, 1)
     products = image_text_logits(image_embeddings, text_embeddings, logit_scale)

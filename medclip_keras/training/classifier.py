@@ -16,7 +16,7 @@ from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
 from medclip_keras.training.model import GlobalStep
-from medclip_keras.training.replicas import gather, make_strategy
+from medclip_keras.training.replicas import gather, make_strategy, synchronize_batch_statistics
 from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch, validation_batches
 
 
@@ -30,6 +30,7 @@ class Classifier(GlobalStep, keras.Model):
     def __init__(self, encoder: ImageEncoder, classes: Classes, config: RunConfig, freeze: bool = False):
         super().__init__()
         self.encoder, self.classes, self.run, self.freeze = encoder, classes, config, freeze
+        synchronize_batch_statistics(self)
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":
@@ -45,9 +46,13 @@ class Classifier(GlobalStep, keras.Model):
         tower = self.encoder(images, training=training and not self.freeze)
         return self.head(tower.pooled)
 
-    def objective(self, batch: dict, training: bool) -> Loss:
+    def encode(self, batch: dict, training: bool) -> dict:
+        """Classify a batch of `labelled_images`."""
+        return {"logits": self(batch["images"], training=training)}
+
+    def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Cross-entropy on a global batch of `labelled_images`: softmax for one class each, else sigmoids."""
-        logits, labels = gather(self(batch["images"], training=training)), gather(batch["labels"])
+        logits, labels = gather(outputs["logits"]), gather(batch["labels"])
         if self.classes.one_each:
             loss = softmax_cross_entropy(logits, labels)
         else:

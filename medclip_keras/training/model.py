@@ -1,5 +1,6 @@
 """The MedCLIP model and its optimizer; `train_step` computes the loss on the global batch of all devices."""
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -10,7 +11,13 @@ from medclip_keras.config import RunConfig
 from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
-from medclip_keras.training.replicas import gather, num_replicas, sum_over_replicas
+from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
+from medclip_keras.training.replicas import (
+    gather,
+    num_replicas,
+    sum_over_replicas,
+    synchronize_batch_statistics,
+)
 
 
 class GlobalStep:
@@ -19,14 +26,23 @@ class GlobalStep:
     Every replica gathers the global batch and computes the same loss. The gradient of (loss / num_replicas),
     summed over replicas, equals that of one device: the backward pass of `gather` sums over replicas already.
 
-    The model has an `objective(batch, training)` that returns a `Loss`, a `logit_scale()` and the `run`.
+    The model has an `encode(batch, training)` that returns arrays by name, an item of the batch a row, a
+    `loss_of(batch, outputs)` that returns their `Loss`, a `logit_scale()` and the `run`. With
+    `run.train.chunk_size` the batch is encoded in chunks (`accumulation`).
     """
 
     run: RunConfig
     optimizer: keras.optimizers.Optimizer
+    train_function: Callable[..., dict] | None
     trainable_variables: list[keras.Variable]
-    objective: Callable[..., Loss]
+    encode: Callable[..., dict[str, Tensor]]
+    loss_of: Callable[[dict, dict], Loss]
     logit_scale: Callable[[], Tensor]
+
+    def objective(self, batch: dict, training: bool) -> Loss:
+        """Compute the loss on the global batch from this replica's share."""
+        encode = functools.partial(self.encode, training=training)
+        return self.loss_of(batch, encode(batch) if training else in_chunks(encode, batch, self.chunk_size))
 
     def global_gradients(self, batch: dict) -> tuple[Loss, list[tf.Tensor]]:
         """Return the loss and the gradients of the global batch, equal on every replica.
@@ -42,17 +58,36 @@ class GlobalStep:
         )
         return outcome, [sum_over_replicas(g) / scale for g in gradients]
 
+    @property
+    def chunk_size(self) -> int:
+        """Items that a device encodes at a time; 0: all."""
+        return self.run.train.chunk_size
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Build nothing: every weight is there. Keras would average a batch over the replicas."""
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Make Keras's train function, or the one that accumulates over chunks."""
+        if not self.chunk_size:
+            keras.Model.make_train_function(self, force)
+        elif self.train_function is None or force:
+            self.train_function = AccumulatedStep(self, self.chunk_size)
+
     def train_step(self, batch: dict) -> dict:
         """Apply the gradients of the global batch, clipped by their global norm."""
         outcome, gradients = self.global_gradients(batch)
+        return self.apply_global(outcome.loss, outcome.kl, gradients)
+
+    def apply_global(self, loss: tf.Tensor, kl: tf.Tensor, gradients: list[tf.Tensor]) -> dict:
+        """Clip gradients that are equal on every replica, apply them, and return the step's logs."""
         gradients, norm = tf.clip_by_global_norm(gradients, self.run.train.clip_norm)
         # The optimizer sums over replicas again and divides by the scale. With loss scaling it skips a step
         # whose gradients are not finite.
         factor = loss_scale(self.optimizer) / num_replicas()
         self.optimizer.apply([g * factor for g in gradients], self.trainable_variables)
         return {
-            "loss": outcome.loss,
-            "kl": outcome.kl,
+            "loss": loss,
+            "kl": kl,
             "temperature": 1.0 / self.logit_scale(),
             "gradient_norm": norm,
         }
@@ -95,6 +130,8 @@ class MedCLIP(GlobalStep, DualEncoder):
             learn_logit_scale=row.fixed_logit_scale is None,
             **kwargs,
         )
+        synchronize_batch_statistics(self)
+        self._keep_locked(config.train.lock)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
@@ -103,17 +140,39 @@ class MedCLIP(GlobalStep, DualEncoder):
                 name="logit_bias", shape=(), initializer=initial, dtype="float32", autocast=False
             )
 
-    def objective(self, batch: dict, training: bool) -> Loss:
-        """Compute the loss on the global batch from this replica's share.
+    def _keep_locked(self, name: str) -> None:
+        """Freeze a tower, or its backbone, which then is in inference mode.
+
+        Follows: Zhai et al., CVPR 2022 (LiT). Departs: with "…_backbone" the projections still learn.
+        """
+        if name != "none":
+            tower, _, backbone = name.partition("_")
+            encoder = self.image_encoder if tower == "image" else self.text_encoder
+            (encoder.backbone if backbone else encoder).trainable = False
+
+    def encode(self, batch: dict, training: bool) -> dict[str, Tensor]:
+        """Embed a batch, as `DualEncoder.call`; in training by XLA with `train.jit_compile`."""
+        if not (training and self.run.train.jit_compile):
+            return self(batch, training=training)
+        names = ("images", "token_ids", "padding_mask", "word_ids")
+        return self._compiled({name: batch[name] for name in names if name in batch})
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[dict], dict[str, Tensor]]:
+        """The towers in training, compiled alone: XLA takes no communication between replicas."""
+        return tf.function(lambda batch: self(batch, training=True), jit_compile=True, autograph=False)
+
+    def loss_of(self, batch: dict, outputs: dict) -> Loss:
+        """Compute the objective on the global batch from this replica's share.
 
         Args:
             batch: as `records.batches.training_batches` makes them: "images" (B, S, S, 1), "token_ids",
                 "padding_mask" (B, T), "image_labels", "image_known", "text_labels", "text_known"
                 (B, num_findings), and the objective's further parameters, such as "image_study" (B,).
-            training: whether the encoders are in training mode.
+            outputs: of `encode`.
         """
         name = self.run.objective.name
-        held = {**batch, **self(batch, training=training)}
+        held = {**batch, **outputs}
         settings = {
             **vars(self.run.objective),
             "logit_scale": self.logit_scale(),

@@ -75,7 +75,7 @@ class DictionaryOnly(Extractor):
     def _assert(self, candidate, scopes, offsets):
         mention = super()._assert(candidate, _Nothing(), offsets)
         parts = [(offsets[start][0], offsets[end - 1][1]) for start, end in candidate.parts]
-        return dataclasses.replace(mention, rule=json.dumps(parts))
+        return mention._replace(rule=json.dumps(parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,5 +140,5 @@ def _asserted(mentions: Sequence[Mention], assertions) -> list[Mention]:
         elif mention.assertion == UNCERTAIN and decided == POSITIVE:
             decided = UNCERTAIN
         if decided:
-            asserted.append(dataclasses.replace(mention, assertion=decided))
+            asserted.append(mention._replace(assertion=decided))
     return asserted

@@ -17,13 +17,13 @@ import sys
 import tempfile
 import time
 import timeit
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from shared import new_parser, run_apart
 
 from medclip_keras.knowledge.aliases import PRESENT, parse_alias
-from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.knowledge.concepts import ConceptTable, load_table
 
 HERE = pathlib.Path(__file__).parent
 _SYLLABLES = ("car", "pul", "neo", "lith", "osis", "oma", "itis", "ren", "der", "phago", "cyto", "myo")
@@ -137,8 +137,34 @@ def measure_openi(arguments, folder: pathlib.Path) -> None:
     print("equal tables:", load_table(path).concepts == table.concepts)
 
 
+def whole_step(table: ConceptTable, states: np.ndarray) -> Callable[[], object]:
+    """A training step of `phantom_tiny` on random images and word pieces; states (B, num_findings)."""
+    import tensorflow as tf
+
+    from medclip_keras.records.labels import close_states, code_labels
+    from medclip_keras.runs import get_run
+    from medclip_keras.training.model import MedCLIP, build_optimizer
+
+    config, rng, size = get_run("phantom_tiny"), np.random.default_rng(0), len(states)
+    model = MedCLIP(config, 1000).build_towers()
+    model.compile(optimizer=build_optimizer(config, 1000))
+    side, length = config.model.image.image_size, config.data.max_tokens
+    images = tf.constant(rng.random((size, side, side, 1)), tf.float32)
+    token_ids = tf.constant(rng.integers(5, 1000, (size, length)), tf.int32)
+
+    @tf.function
+    def step(states: tf.Tensor) -> dict:
+        labels, known = code_labels(close_states(states, table), config.data.uncertain, config.data.coding)
+        batch = {"images": images, "token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
+        for which in ("image", "text"):
+            batch |= {f"{which}_labels": labels, f"{which}_known": known}
+        return model.train_step(batch)
+
+    return lambda: step(tf.constant(states))
+
+
 def measure_step(concepts: str) -> dict[str, float]:
-    """Label part of a training step, and the size of a report's record."""
+    """A training step and its label part, and the size of a report's record."""
     import tensorflow as tf
 
     from medclip_keras.objectives.semantic_matching import semantic_matching
@@ -168,7 +194,8 @@ def measure_step(concepts: str) -> dict[str, float]:
     return {
         "record_bytes": len(serialized),
         "parse_batch_ms": milliseconds(lambda: parse_batch(features, [serialized] * batch, ("sentences",))),
-        "step_ms": milliseconds(lambda: step(some)),
+        "label_part_ms": milliseconds(lambda: step(some)),
+        "whole_step_ms": milliseconds(whole_step(table, some.numpy())),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

@@ -7,7 +7,6 @@ before the first runs, which read 173 of the first 198 rightly and 109 of the 11
 """
 
 import collections
-import dataclasses
 import json
 import pathlib
 
@@ -45,7 +44,7 @@ def is_right(labeller: ReportLabeller, row: dict, blind_to: str = "") -> bool:
     """
     mentions = labeller.label(split_sections(row["text"])).mentions
     mentions = [
-        dataclasses.replace(mention, assertion=POSITIVE) if mention.assertion == blind_to else mention
+        mention._replace(assertion=POSITIVE) if mention.assertion == blind_to else mention
         for mention in mentions
     ]
     states = {
