@@ -30,14 +30,15 @@ def start_quietly() -> None:
     if is_command and level == "3":
         sys.meta_path.insert(0, _QuietTensorFlow())
     if is_command:
-        logging.getLogger().addFilter(_says_nothing_of_bigquery)
+        logging.getLogger().addFilter(_says_nothing_of_optional_packages)
     if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _says_nothing_of_bigquery(record: logging.LogRecord) -> bool:
-    """Drop what Beam's import says of clients of BigQuery, which no job here uses."""
-    return "bigquery client" not in record.getMessage()
+def _says_nothing_of_optional_packages(record: logging.LogRecord) -> bool:
+    """Drop what Beam says without clients of BigQuery and without PyTorch, which no job here uses."""
+    said = record.getMessage()
+    return "bigquery client" not in said and "Resource module is not available" not in said
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):

@@ -94,6 +94,9 @@ class ImageEmbedder(Protocol):
             float32 (num_readable, D), and for each image "" or the reason why it cannot be read.
         """
 
+    def embed_stored(self, images: Array) -> Floats:
+        """Embed images of records uint8 (B, S, S, 1): float32 (B, D)."""
+
 
 class InferenceModel:
     """A trained dual encoder; a workdir, its export and a server of the export give equal answers.
@@ -152,6 +155,10 @@ class InferenceModel:
                         found[i] = _unreadable(chunk[i], start + i, reason) if reason else ""
                 reasons += found
         return np.concatenate(embedded), reasons
+
+    def encode_stored_images(self, images: Array) -> Floats:
+        """Embed images of records uint8 (B, S, S, 1), S being `config.data.stored_image_size`."""
+        return self._images.embed_stored(images)
 
     def encode_texts(self, texts: str | Sequence[str]) -> Floats:
         """Embed sentences: float32 (num_texts, D), rows of unit length.
@@ -250,7 +257,10 @@ class _Squares:
         return read_square(image, self.size)
 
     def embed(self, images: Sequence[Array]) -> tuple[Floats, list[str]]:
-        return self.embedder.embed_images(np.stack(images)), [""] * len(images)
+        return self.embed_stored(np.stack(images)), [""] * len(images)
+
+    def embed_stored(self, images: Array) -> Floats:
+        return self.embedder.embed_images(images)
 
 
 @dataclass(frozen=True)
@@ -265,6 +275,9 @@ class _Files:
     def embed(self, images: Sequence[bytes]) -> tuple[Floats, list[str]]:
         embeddings, decoded = self.served.embed_files(images)
         return embeddings, ["" if one else UNDECODED for one in decoded]
+
+    def embed_stored(self, images: Array) -> Floats:
+        return self.embed([read_file(image) for image in images])[0]
 
 
 def _unreadable(image: Image, position: int, reason: str) -> str:

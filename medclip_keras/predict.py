@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow
 import pyarrow.parquet
 from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
+from medclip_keras.embeddings import as_table
 from medclip_keras.errors import refusal, require
 from medclip_keras.evaluation.class_scores import MODES
 from medclip_keras.evaluation.prompts import read_prompts
@@ -45,7 +45,7 @@ SECONDS_BETWEEN_LINES = 10
 Parts = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # each chunk's paths (n,) and embeddings (n, D)
 
 
-def list_images(images: str, console: Console) -> dict[str, str]:
+def list_images(images: str, console: Console, argument: str = "--images") -> dict[str, str]:
     """List the image files of a folder (with all below it), a pattern, or a table with a column `path`.
 
     Files of a folder with other suffixes, and rows without a path, are counted on the console.
@@ -68,12 +68,12 @@ def list_images(images: str, console: Console) -> dict[str, str]:
         paths = {row["path"]: str(place.parent / row.image_name()) for row in rows if row["path"]}
         passed_over, num_passed_over = "rows without a path", sum(not row["path"] for row in rows)
         twice = len(rows) - num_passed_over - len(paths)
-        require(not twice, "--images", "a table that names each image once", f"{twice} rows of named images")
+        require(not twice, argument, "a table that names each image once", f"{twice} rows of named images")
     else:
         paths = {name: name for name in sorted(glob.glob(images, recursive=True)) if os.path.isfile(name)}
         num_passed_over = 0
     form = "a folder, a pattern or a CSV file that names at least one image"
-    require(bool(paths), "--images", form, images, f"A folder is searched for {_SUFFIXES}.")
+    require(bool(paths), argument, form, images, f"A folder is searched for {_SUFFIXES}.")
     if num_passed_over:
         console.print(f"Passed over: {num_passed_over} {passed_over}.", highlight=False, soft_wrap=True)
     return paths
@@ -211,13 +211,9 @@ class Prediction:
 
 def _write_parquet(path: pathlib.Path, parts: Parts, dim: int) -> None:
     """A table of `path` and `embedding`, a list of `dim` floats; a row group a chunk."""
-    schema = pyarrow.schema(
-        [("path", pyarrow.string()), ("embedding", pyarrow.list_(pyarrow.float32(), dim))]
-    )
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with pyarrow.parquet.ParquetWriter(path, as_table({"path": []}, np.empty((0, dim))).schema) as writer:
         for names, embeddings in parts():
-            values = pyarrow.FixedSizeListArray.from_arrays(embeddings.ravel(), dim)
-            writer.write_table(pyarrow.table([pyarrow.array(names.tolist()), values], schema=schema))
+            writer.write_table(as_table({"path": names.tolist()}, embeddings))
 
 
 def _write_npz(path: pathlib.Path, parts: Parts, dim: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,3 +80,14 @@ def fitted(tmp_path_factory) -> FittedRun:
     )
     assert process.returncode == 0, process.stderr[-4000:]
     return FittedRun(workdir, process.stdout, arguments)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium; under MEDCLIP_REQUIRE_BROWSER=1 its absence is a failure, not a skip."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+    if found:
+        return found
+    if os.environ.get("MEDCLIP_REQUIRE_BROWSER") == "1":
+        pytest.fail("Chromium must be installed, such as by `apt-get install chromium`.")
+    pytest.skip("No Chromium is installed: the page of the demo is not tried in a browser.")

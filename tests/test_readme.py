@@ -59,7 +59,9 @@ def run(command: list[str], settings: list[str]) -> None:
     assert command[0] == "-m"
     if command[1] == "medclip_keras.fit":
         command = [*command, "--set", *settings]
-    assert importlib.import_module(command[1]).main(command[2:]) == 0, command
+    module = importlib.import_module(command[1])
+    module = importlib.import_module(f"{command[1]}.__main__") if hasattr(module, "__path__") else module
+    assert module.main(command[2:]) == 0, command
 
 
 def picture(seed: int, kind: str = "png") -> bytes:
@@ -90,7 +92,8 @@ def folder_with_model(folder, fitted):
 def test_every_block_of_commands_is_run_by_a_test():
     covered = (
         "medclip_keras.load",
-        "medclip_keras.predict",
+        "scores.csv",
+        "embed_images",
         "make demo",
         "answer.csv",
         "--rollback",
@@ -119,9 +122,16 @@ def test_five_lines_print_the_scores_of_a_picture(folder_with_model):
 
 
 def test_predict_scores_a_folder(folder_with_model):
-    (command,) = commands(block("bash", "medclip_keras.predict"), folder_with_model)
+    (command,) = commands(block("bash", "scores.csv"), folder_with_model)
     run(command, [])
     assert len((folder_with_model / "scores.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_search_answers_a_picture_and_words(folder_with_model, capsys):
+    for command in commands(block("bash", "embed_images"), folder_with_model):
+        run(command, [])
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in (first, second, third)} == {f"FOLDER/{seed}.png" for seed in range(3)}
 
 
 def test_a_model_is_exported_answers_and_is_rolled_back(folder_with_model, capsys):

@@ -15,12 +15,12 @@ def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
     A folder is listed with its subfolders; `row_paths` are the files that the rows of a local table name.
     """
     if epath.Path(input_path).is_dir():
-        return _sha256_of_files(_list_folder(input_path))
+        return sha256_of_files(list_folder(input_path))
     paths = [input_path] if "://" in input_path else sorted({input_path, *row_paths})
-    return _sha256_of_files(_describe(path) for path in paths)
+    return sha256_of_files(describe(path) for path in paths)
 
 
-def _sha256_of_files(files: Iterable[tuple[str, int, float]]) -> str:
+def sha256_of_files(files: Iterable[tuple[str, int, float]]) -> str:
     """SHA-256 of the descriptions of files, one at a time: 400,000 of them at once take 150 MB."""
     digest = hashlib.sha256()
     for file in files:
@@ -28,21 +28,23 @@ def _sha256_of_files(files: Iterable[tuple[str, int, float]]) -> str:
     return digest.hexdigest()
 
 
-def _list_folder(folder: str) -> Iterator[tuple[str, int, float]]:
+def list_folder(folder: str) -> Iterator[tuple[str, int, float]]:
+    """Relative name, size and time of change of each file of a folder and of all below it, in order."""
     root = folder.rstrip("/") + "/"
     if "://" not in folder:  # FileSystems.match would take "[" in a local name for a pattern
         for parent, folders, names in os.walk(root, followlinks=True):
             folders.sort()  # the walk goes on in this order
             for name in sorted(names):
                 path = os.path.join(parent, name)
-                yield path.removeprefix(root), *_describe(path)[1:]
+                yield path.removeprefix(root), *describe(path)[1:]
         return
     (match,) = FileSystems.match([f"{root}**"])
     for found in sorted(match.metadata_list, key=lambda found: found.path):
         yield found.path.removeprefix(root), found.size_in_bytes, found.last_updated_in_seconds
 
 
-def _describe(path: str) -> tuple[str, int, float]:
+def describe(path: str) -> tuple[str, int, float]:
+    """Path, size and time of change of a file; size -1 of a missing one."""
     if "://" in path:
         ((found,),) = (match.metadata_list for match in FileSystems.match([path]))
         return path, found.size_in_bytes, found.last_updated_in_seconds

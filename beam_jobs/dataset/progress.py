@@ -38,12 +38,16 @@ class Progress:
             except OSError:  # a bucket that does not answer; the next look may succeed
                 continue
 
+    def counts(self) -> tuple[int, int]:
+        """Finished shards, and all, or 0 as long as their number is not known."""
+        shards = [shard for path in self._shards.iterdir() if (shard := shard_of_file(path.name))]
+        return len(shards), sum({shard.split: shard.num_shards for shard in shards}.values())
+
     def line(self, now: float) -> str:
         """The line for a time of `time.monotonic`; file names say how many shards a split has."""
-        shards = [shard for path in self._shards.iterdir() if (shard := shard_of_file(path.name))]
-        if not shards:
+        done, total = self.counts()
+        if not total:
             return f"listing the archive, {now - self._started:.0f} s"
-        done, total = len(shards), sum({shard.split: shard.num_shards for shard in shards}.values())
         self._first = self._first or (now, done)
         since, before = self._first
         line = f"{done:,} of {total:,} shards"

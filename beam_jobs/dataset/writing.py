@@ -96,13 +96,15 @@ def write_bad_records(path: epath.PathLike, bad: Iterable[Mapping[str, Any]]) ->
     _write_lines(epath.Path(path), sorted(bad, key=lambda row: (row["key"], row["reason"])))
 
 
-def require_replaceable(output: epath.PathLike) -> None:
-    """Refuse an output folder with files of others."""
+def require_replaceable(
+    output: epath.PathLike, belongs: Callable[[epath.Path], bool] = lambda path: _is_ours(path)
+) -> None:
+    """Refuse an output folder with files of others; `belongs` says which files are the job's."""
     output = epath.Path(output)
     if not output.exists():
         return
     require(output.is_dir(), "output", "a folder", str(output))
-    foreign = sorted(path.name for path in output.iterdir() if not _is_ours(path))
+    foreign = sorted(path.name for path in output.iterdir() if not belongs(path))
     advice = "Move its files away, or name another folder."
     require(not foreign, "output", "a new folder, an empty one or an older output", str(output), advice)
 
@@ -131,12 +133,13 @@ def publish(workplace: epath.Path, output: epath.PathLike, mentions: str) -> Non
     always fits its shards.
     """
     if mentions:
-        _replace_files(workplace / "mentions", epath.Path(mentions), _is_mentions)
-    _replace_files(workplace / "dataset", epath.Path(output), _is_ours)
+        replace_files(workplace / "mentions", epath.Path(mentions), _is_mentions)
+    replace_files(workplace / "dataset", epath.Path(output), _is_ours)
     workplace.rmtree()
 
 
-def _replace_files(new: epath.Path, folder: epath.Path, belongs: Callable[[epath.Path], bool]) -> None:
+def replace_files(new: epath.Path, folder: epath.Path, belongs: Callable[[epath.Path], bool]) -> None:
+    """Move the files that belong to a dataset, in place of the folder's older ones; see `publish`."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(filter(belongs, folder.iterdir()), key=_move_order, reverse=True):
         path.unlink()

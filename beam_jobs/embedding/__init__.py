@@ -1,0 +1,1 @@
+"""The plan and the steps of `beam_jobs.embed_images`."""
