@@ -155,7 +155,10 @@ def _embeddings(v: Tensor, t: Tensor, scale: Tensor, bias: Tensor = 0.0) -> Embe
 
 
 def _differentiable(
-    loss_of: Callable[[Tile], tuple[Tensor, Tensor, Tensor]], learned: Embeddings, held: Embeddings, tile_size: int
+    loss_of: Callable[[Tile], tuple[Tensor, Tensor, Tensor]],
+    learned: Embeddings,
+    held: Embeddings,
+    tile_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Sum loss and entropy over tiles; give the loss the gradients that its tiles have, by `learned`."""
 

@@ -46,7 +46,9 @@ def outcome(name: str, tile_size: int, dtype: str = "float64", in_graph: bool = 
         return found.loss, found.kl, *tape.gradient(three, [given[k] for k in learned])
 
     if in_graph:  # of unknown sizes, as under a strategy
-        signature = {k: tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype) for k, x in given.items()}
+        signature = {
+            k: tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype) for k, x in given.items()
+        }
         compute = tf.function(compute, input_signature=[signature])
     return dict(zip(["loss", "kl", *learned], [x.numpy() for x in compute(given)], strict=True))
 

@@ -98,6 +98,7 @@ def gradients_of(model: MedCLIP, batch) -> tuple:
     if model.chunk_size:
         (loss, _), shares = AccumulatedStep(model, model.chunk_size).gradients(batch)
         return loss, strategy.run(tf.function(lambda g: [sum_over_replicas(x) for x in g]), args=(shares,))
+
     def direct(batch):
         outcome, gradients = model.global_gradients(batch)
         return outcome.loss, gradients
@@ -108,7 +109,9 @@ def gradients_of(model: MedCLIP, batch) -> tuple:
 def main(num_replicas: int, output: str, cases: list[str]) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
-    strategy = make_strategy(TrainConfig(strategy="mirrored" if num_replicas > 1 else "one_device", batch_size=8))
+    strategy = make_strategy(
+        TrainConfig(strategy="mirrored" if num_replicas > 1 else "one_device", batch_size=8)
+    )
     assert strategy.num_replicas_in_sync == num_replicas
     first = next(iter(strategy.experimental_distribute_dataset(make_batches())))
 
@@ -124,9 +127,13 @@ def main(num_replicas: int, output: str, cases: list[str]) -> None:
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
             found[f"{backbone}/{objective}/{variable.path}"] = local(gradient)
     model.make_train_function()
-    steps = iter(strategy.experimental_distribute_dataset(make_batches()))  # `fit` builds of even shares alone
+    steps = iter(
+        strategy.experimental_distribute_dataset(make_batches())
+    )  # `fit` builds of even shares alone
     logs = [model.train_function(steps) for _ in range(NUM_STEPS)]
-    found |= {f"weight/{i} {v.name}": v.numpy() for i, v in enumerate(model.variables) if "seed" not in v.path}
+    found |= {
+        f"weight/{i} {v.name}": v.numpy() for i, v in enumerate(model.variables) if "seed" not in v.path
+    }
     np.savez(output, **found, **{f"logs/{k}": [float(step[k]) for step in logs] for k in logs[0]})
 
 

@@ -27,7 +27,9 @@ BACKBONES |= {"tiny_resnet": tiny_resnet, "tiny_convolution": tiny_convolution}
 
 def make_model(run, *changes) -> MedCLIP:
     keras.utils.set_random_seed(4)
-    model = MedCLIP(override(run, ["model.image.backbone=tiny_convolution", *changes]), VOCABULARY).build_towers()
+    model = MedCLIP(
+        override(run, ["model.image.backbone=tiny_convolution", *changes]), VOCABULARY
+    ).build_towers()
     model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=False)
     return model
 
@@ -43,7 +45,10 @@ def differences(model, batch, chunk_size, direct) -> dict[str, float]:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_chunks_give_the_gradients_of_the_whole_batch(objective, tiny_run):
-    model, batch = make_model(tiny_run, f"objective.name={objective}", "model.text.dropout=0"), make_batch(tiny_run)
+    model, batch = (
+        make_model(tiny_run, f"objective.name={objective}", "model.text.dropout=0"),
+        make_batch(tiny_run),
+    )
     outcome, gradients = model.global_gradients(batch)
     found = differences(model, batch, 2, [outcome.loss, *gradients])  # of 2, 2 and 1 pairs
     assert max(found.values()) < 1e-5, found
@@ -85,7 +90,11 @@ def test_loss_scaling_reaches_the_gradients_of_chunks(tiny_run):
 
 def test_batch_normalisation_takes_a_chunk_and_moves_once_a_chunk(tiny_run):
     changes = "model.image.backbone=tiny_resnet", "model.text.dropout=0"
-    model, expected, batch = make_model(tiny_run, *changes), make_model(tiny_run, *changes), make_batch(tiny_run)
+    model, expected, batch = (
+        make_model(tiny_run, *changes),
+        make_model(tiny_run, *changes),
+        make_batch(tiny_run),
+    )
     AccumulatedStep(model, 3).gradients(batch)
     for start in (0, 3):
         expected.encode({k: x[start : start + 3] for k, x in batch.items()}, training=True)
