@@ -188,8 +188,8 @@ class ObjectiveConfig:
     similarity: Literal["cosine", "dot"] = "cosine"
     target_temperature: Positive = 1.0
     concept_weights: Literal["none", "idf"] = "none"  # idf: rare findings count more; of the training split
-    # Images a tile of the loss, each with all texts: no matrix of all images and texts is held. 0: all at once.
-    # Not for gloria, whose memory is that of its words and regions.
+    # Images a tile of the loss, each with all texts: no matrix of all images and texts is held; 0: all at
+    # once. Not for gloria, whose memory is that of its words and regions.
     tile_size: Count = 0
     tree_closeness: Share = 0.0  # closeness of findings that share an ancestor; 0: unrelated
 
@@ -199,8 +199,8 @@ class TrainConfig:
     """Optimisation."""
 
     batch_size: Annotated[int, Field(ge=2)] = 100  # images and sentences per step, over all replicas
-    # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the memory
-    # of a chunk, for one more forward pass. 0: all. See training.accumulation.
+    # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the
+    # memory of a chunk, for one more forward pass. 0: all. See training.accumulation.
     chunk_size: Count = 0
     epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
     # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
@@ -214,7 +214,11 @@ class TrainConfig:
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["auto", "one_device", "mirrored"] = "auto"
+    # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
+    # Weights that are not trained, as in LiT: of a tower, or of its backbone alone; its projections learn.
+    lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
+    jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
     checkpoint_every: PositiveCount = 500  # steps
     log_every: PositiveCount = 20  # steps
@@ -237,7 +241,12 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
-    tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
+    # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
+    tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
+        "zero_shot",
+        "retrieval",
+        "trust",
+    )
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override
-from medclip_keras.errors import require_no_pattern
+from medclip_keras.errors import require, require_no_pattern
 from medclip_keras.locks import sole_writer
 from medclip_keras.runs import RUNS, get_run
 
@@ -48,10 +48,15 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     from medclip_keras.evaluation.comparison import check_thresholds
     from medclip_keras.pipeline import Interrupted, validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
+    from medclip_keras.training.replicas import is_follower, make_strategy
     from medclip_keras.training.train import train
 
     require_no_pattern("--workdir", workdir)
     check_thresholds(config)
+    make_strategy(config.train)  # several workers meet before TensorFlow computes anything
+    if is_follower(config.train):
+        train(config, workdir, Console(quiet=True))
+        return
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
         sentence_folders(config.data, "train")
@@ -82,6 +87,8 @@ def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> None:
     """
     from medclip_keras.pipeline import Pipeline
 
+    alone, advice = config.train.strategy != "multi_worker", "Make records, and name them with --images."
+    require(alone, "train.strategy", "of one process for raw files", config.train.strategy, advice)
     if config.data.phantom:
         console.print(
             f"Run {config.name}: synthetic radiographs and reports, good for learning the tool and not "

@@ -1,36 +1,42 @@
-"""Use a trained model: `medclip_keras.load(PATH)` embeds, compares, classifies and ranks."""
+"""Use a trained model: `medclip_keras.load(PATH)` embeds, compares, classifies and ranks.
 
-import functools
+A served model needs no TensorFlow here: it is imported where a model of a folder is loaded.
+"""
+
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import tensorflow as tf
 from etils import epath
 
 from medclip_keras.config import RunConfig
-from medclip_keras.errors import near_names, refusal, require
+from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Array, Floats
-from medclip_keras.evaluation.embedder import Embedder, embed_all_texts
+from medclip_keras.evaluation.class_scores import MODES, class_scores
+from medclip_keras.evaluation.embedder import Embedder, TextEmbedder, embed_all_texts
 from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
-from medclip_keras.evaluation.zero_shot import MODES, class_scores
+from medclip_keras.image_files import Image, read_file, read_square
 from medclip_keras.knowledge.concepts import NO_FINDING
-from medclip_keras.preprocess.images import decode_to_square, picture_to_square, why_undecoded
 from medclip_keras.provenance import sha256_of
-from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
-from medclip_keras.sources.dicom import decode_file
-from medclip_keras.training.restore import load_model
+from medclip_keras.serving.client.address import is_address
+from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
-Image: TypeAlias = str | os.PathLike[str] | bytes | PIL.Image.Image | Array
+if TYPE_CHECKING:  # needs the extra `client`
+    from medclip_keras.serving.client.served_model import ServedModel
+
 Prompts: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
 Contrast: TypeAlias = str | Mapping[str, Sequence[str]]
 
 IMAGES_AT_ONCE = 32
+UNDECODED = (  # of a server, which gives no reason
+    "it is not a whole JPEG, PNG or DICOM file, or a picture of more than "
+    f"{MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
+)
 _NUM_DECODERS = os.cpu_count()  # threads; decoding releases Python's lock
 
 
@@ -71,8 +77,29 @@ class Classifier:
         return found.astype(np.float32)
 
 
+class ImageEmbedder(Protocol):
+    """Brings images to the form that a model takes, and embeds them."""
+
+    def read(self, image: Image) -> Any:
+        """The image in the model's form.
+
+        Raises:
+            ValueError: an image that cannot be read.
+        """
+
+    def embed(self, images: Sequence[Any]) -> tuple[Floats, list[str]]:
+        """Embed images of that form.
+
+        Returns:
+            float32 (num_readable, D), and for each image "" or the reason why it cannot be read.
+        """
+
+    def embed_stored(self, images: Array) -> Floats:
+        """Embed images of records uint8 (B, S, S, 1): float32 (B, D)."""
+
+
 class InferenceModel:
-    """A trained dual encoder; a workdir and its export give equal answers.
+    """A trained dual encoder; a workdir, its export and a server of the export give equal answers.
 
     Images are paths (JPEG, PNG, DICOM), contents of such files as bytes, PIL images, or arrays (H, W),
     (H, W, 1) or (H, W, 3) of uint8 or uint16, black 0 and white the type's maximum: one image, or a sequence
@@ -81,12 +108,14 @@ class InferenceModel:
     Attributes:
         config: of the run; images are first brought to squares of `config.data.stored_image_size` pixels.
         logit_scale: factor from cosines to logits, 1/tau.
-        made_from: the model's folder, run, step and fingerprint, as JSON types.
+        made_from: the model's folder or address, run, step and fingerprint or version, as JSON types.
     """
 
-    def __init__(self, embedder: Embedder, config: RunConfig, made_from: Mapping[str, Any]):
-        self._embedder, self.config = embedder, config
-        self.logit_scale, self.made_from = float(embedder.logit_scale), dict(made_from)
+    def __init__(
+        self, images: ImageEmbedder, texts: TextEmbedder, config: RunConfig, made_from: Mapping[str, Any]
+    ):
+        self._images, self._embedder, self.config = images, texts, config
+        self.logit_scale, self.made_from = float(texts.logit_scale), dict(made_from)
 
     def encode_images(self, images: Image | Sequence[Image]) -> Floats:
         """Embed images: float32 (num_images, D), rows of unit length.
@@ -116,16 +145,20 @@ class InferenceModel:
         with ThreadPoolExecutor(_NUM_DECODERS) as decoders:
             for start in range(0, len(listed), IMAGES_AT_ONCE):
                 chunk = listed[start : start + IMAGES_AT_ONCE]
-                squares = list(decoders.map(self._square, chunk, range(start, start + len(chunk))))
-                reasons += [square if isinstance(square, str) else "" for square in squares]
-                readable = [square for square in squares if not isinstance(square, str)]
+                read = list(decoders.map(self._read, chunk, range(start, start + len(chunk))))
+                found = [one if isinstance(one, str) else "" for one in read]
+                readable = [i for i, one in enumerate(read) if not isinstance(one, str)]
                 if readable:
-                    embedded.append(self._embedder.embed_images(np.stack(readable)))
+                    embeddings, said = self._images.embed([read[i] for i in readable])
+                    embedded.append(embeddings)
+                    for i, reason in zip(readable, said, strict=True):
+                        found[i] = _unreadable(chunk[i], start + i, reason) if reason else ""
+                reasons += found
         return np.concatenate(embedded), reasons
 
     def encode_stored_images(self, images: Array) -> Floats:
         """Embed images of records uint8 (B, S, S, 1), S being `config.data.stored_image_size`."""
-        return self._embedder.embed_images(images)
+        return self._images.embed_stored(images)
 
     def encode_texts(self, texts: str | Sequence[str]) -> Floats:
         """Embed sentences: float32 (num_texts, D), rows of unit length.
@@ -205,94 +238,102 @@ class InferenceModel:
         scale, with_normal = self.logit_scale, contrast == "normal"
         return Classifier(classes, mode, scale, given, embedded[0], denied, embedded[1], with_normal)
 
-    def _square(self, image: Image, position: int) -> Array | str:
-        """The stored square of an image, or the sentence that says why it cannot be read."""
+    def _read(self, image: Image, position: int) -> Any:
+        """The image in the model's form, or the sentence that says why it cannot be read."""
         try:
-            return read_square(image, self.config.data.stored_image_size)
+            return self._images.read(image)
         except ValueError as error:
-            name = f"{os.fspath(image)!r}" if isinstance(image, str | os.PathLike) else f"images[{position}]"
-            return f"{name} cannot be read: {error}"
+            return _unreadable(image, position, str(error))
 
 
-def read_square(image: Image, size: int) -> Array:
-    """Bring an image to the gray square that records store: uint8 (size, size, 1).
+@dataclass(frozen=True)
+class _Squares:
+    """Images as the squares of records, decoded in this process."""
 
-    Raises:
-        ValueError: an image that cannot be read.
-    """
-    if isinstance(image, str | os.PathLike):
-        try:
-            content = decode_file(epath.Path(image).read_bytes(), os.fspath(image))
-        except OSError as error:
-            raise ValueError(error.strerror or type(error).__name__) from None
-    else:
-        content = decode_file(image) if isinstance(image, bytes) else _png(image)
-    try:
-        if isinstance(content, bytes):
-            square: Array = _decoder(size)(content).numpy()
-        else:
-            square = picture_to_square(content, size).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            f"it is {why_undecoded(error).replace('JPEG or PNG', 'JPEG, PNG or DICOM')}"
-        ) from None
-    return square
+    embedder: Embedder
+    size: int
+
+    def read(self, image: Image) -> Array:
+        return read_square(image, self.size)
+
+    def embed(self, images: Sequence[Array]) -> tuple[Floats, list[str]]:
+        return self.embed_stored(np.stack(images)), [""] * len(images)
+
+    def embed_stored(self, images: Array) -> Floats:
+        return self.embedder.embed_images(images)
 
 
-@functools.cache
-def _decoder(size: int) -> Callable[[bytes], tf.Tensor]:
-    """`decode_to_square` as a traced function: single operations take twice the time."""
-    signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(functools.partial(decode_to_square, size=size), input_signature=signature)
+@dataclass(frozen=True)
+class _Files:
+    """Images as files, which the server decodes; those of DICOM become PNG files without loss."""
+
+    served: "ServedModel"
+
+    def read(self, image: Image) -> bytes:
+        return read_file(image)
+
+    def embed(self, images: Sequence[bytes]) -> tuple[Floats, list[str]]:
+        embeddings, decoded = self.served.embed_files(images)
+        return embeddings, ["" if one else UNDECODED for one in decoded]
+
+    def embed_stored(self, images: Array) -> Floats:
+        return self.embed([read_file(image) for image in images])[0]
+
+
+def _unreadable(image: Image, position: int, reason: str) -> str:
+    name = f"{os.fspath(image)!r}" if isinstance(image, str | os.PathLike) else f"images[{position}]"
+    return f"{name} cannot be read: {reason}"
 
 
 def load(path: str | os.PathLike[str]) -> InferenceModel:
-    """Load a trained model from a workdir (also of `convert`), or from a version that `export` wrote.
+    """Load a trained model from a workdir (also of `convert`), a version that `export` wrote, or a server.
 
         model = load("workdir/phantom_tiny")
         model.classify("xray.png", ["Edema", "Pleural Effusion"])
         # {'Edema': array([0.83], dtype=float32), 'Pleural Effusion': array([-2.1], dtype=float32)}
 
+    A server of versions, TensorFlow Serving, is known by its address: http(s)://HOST:8501/v1/models/NAME for
+    REST, grpc(s)://HOST:8500/v1/models/NAME for gRPC, with /versions/N or /labels/L at the end. It decodes
+    JPEG and PNG files itself. `serving.client.connect` and `served_model` set timeouts and retries.
+
     Raises:
-        ValueError: a folder that holds no model.
+        ValueError: a folder that holds no model, or a server that does not answer for one.
     """
+    if is_address(path):
+        from medclip_keras.serving.client.served_model import connect
+
+        return served_model(connect(os.fspath(path)))
     folder = epath.Path(path)
+    from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
+    from medclip_keras.training.restore import load_model
+
     if (folder / "saved_model.pb").exists():
         embedder, config, _ = saved_model_embedder(folder)
         fingerprint = (folder / "fingerprint.pb").read_bytes().hex()
-        made_from = {"saved_model": str(folder), "run": config.name, "weights": sha256_of(fingerprint)}
-        return InferenceModel(embedder, config, made_from)
-    form = "a workdir (with run.json) or an exported version (with saved_model.pb)"
-    advice = (
-        "Train a model with python -m medclip_keras.fit, or name a version's folder such as MODELS_DIR/1."
-    )
-    require((folder / "run.json").exists(), "path", form, str(path), advice)
-    loaded = load_model(folder)
-    tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # with checksums of weights
-    weights = sha256_of([table.read_bytes().hex() for table in tables])
-    origin = {"workdir": str(folder), "run": loaded.config.name, "step": loaded.step, "weights": weights}
-    embedder = model_embedder(loaded.model, loaded.tokenizer)
-    return InferenceModel(embedder, loaded.config, origin)
+        origin: dict[str, Any] = {
+            "saved_model": str(folder),
+            "run": config.name,
+            "weights": sha256_of(fingerprint),
+        }
+    else:
+        form = "a workdir (with run.json), an exported version (with saved_model.pb) or a server's address"
+        advice = (
+            "Train a model with python -m medclip_keras.fit, or name a version's folder such as MODELS_DIR/1."
+        )
+        require((folder / "run.json").exists(), "path", form, str(path), advice)
+        loaded = load_model(folder)
+        tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # weights' checksums
+        weights = sha256_of([table.read_bytes().hex() for table in tables])
+        config = loaded.config
+        origin = {"workdir": str(folder), "run": config.name, "step": loaded.step, "weights": weights}
+        embedder = model_embedder(loaded.model, loaded.tokenizer)
+    return InferenceModel(_Squares(embedder, config.data.stored_image_size), embedder, config, origin)
 
 
-def _png(image: PIL.Image.Image | Array) -> bytes:
-    """A picture as a PNG file: no value is lost, and arrays and files meet the same decoder."""
-    if isinstance(image, PIL.Image.Image):
-        image = PIL.ImageOps.exif_transpose(image)  # as a file of it is turned
-        if image.mode.startswith("I"):  # 16 bits
-            image = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        else:
-            image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    form = "a path, bytes, a PIL image, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8 or uint16"
-    if not isinstance(image, np.ndarray):
-        raise refusal("images", form, type(image).__name__)
-    image = image[..., None] if image.ndim == 2 else image
-    fits = (
-        image.ndim == 3 and image.shape[2] in (1, 3) and image.dtype in (np.uint8, np.uint16) and image.size
-    )
-    require(bool(fits), "images", form, (image.shape, str(image.dtype)), "Scale floats to 0 … 65535, uint16.")
-    content: bytes = tf.io.encode_png(image, compression=1).numpy()
-    return content
+def served_model(served: "ServedModel") -> InferenceModel:
+    """The model behind a connection of `serving.client.connect`."""
+    origin = {"served": str(served.address), "run": served.config.name, "version": served.version}
+    return InferenceModel(_Files(served), served, served.config, origin)
 
 
 def _sentences(texts: str | Sequence[str], argument: str) -> list[str]:

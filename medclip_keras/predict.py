@@ -29,8 +29,8 @@ from rich.console import Console
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.embeddings import as_table
 from medclip_keras.errors import refusal, require
+from medclip_keras.evaluation.class_scores import MODES
 from medclip_keras.evaluation.prompts import read_prompts
-from medclip_keras.evaluation.zero_shot import MODES
 from medclip_keras.inference import Classifier, InferenceModel, Prompts, load
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import sha256_of, versions
@@ -277,7 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = new_parser("medclip_keras.predict", __doc__.partition(":")[2])
     add = parser.add_argument
-    add("--model", required=True, metavar="PATH", help="a workdir, or a version that export wrote")
+    add(
+        "--model", required=True, metavar="PATH", help="a workdir, an exported version, or a server's address"
+    )
     add("--images", required=True, help="a folder, a pattern, or a CSV file with a column path")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--prompts", default="", metavar="JSON", help="{class: [prompt, …]}")

@@ -96,6 +96,7 @@ def test_wrong_assignments_are_refused(assignment, sentence):
             ["objective.name=convirt", "data.pairing=own_report"],
             "`data.pairing` must be auto or pairs for the objective convirt, which learns from pairs alone.",
         ),
+        (["objective.name=gloria", "objective.tile_size=64"], "`objective.tile_size` must be 0 for the obj"),
         (["data.text_unit=report"], "`data.text_unit` must be sentence unless data.pairing is pairs"),
         (["data.paired_share=0"], "`data.paired_share` must be greater than 0. Received: 0."),
         (
@@ -180,7 +181,7 @@ def test_every_number_has_its_bounds(assignment, requirement):
     [
         (
             lambda: TrainConfig(strategy="bogus"),
-            "`train.strategy` must be 'auto', 'one_device' or 'mirrored'. Received: 'bogus'.",
+            "`train.strategy` must be 'auto', 'one_device', 'mirrored' or 'multi_worker'. Received: 'bogus'.",
         ),
         (
             lambda: TrainConfig(batch_sise=3),

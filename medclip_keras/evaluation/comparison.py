@@ -11,6 +11,7 @@ import numpy as np
 from medclip_keras.config import EvaluationConfig, RunConfig
 from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Floats
+from medclip_keras.evaluation.class_scores import MODES
 from medclip_keras.evaluation.classification import score_statistics
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate, Statistic
 from medclip_keras.evaluation.results import (
@@ -22,7 +23,6 @@ from medclip_keras.evaluation.results import (
     TaskResult,
 )
 from medclip_keras.evaluation.retrieval import TOP, precision_statistics
-from medclip_keras.evaluation.zero_shot import MODES
 
 
 def named_estimates(metrics: Json, who: str = TRAINED) -> dict[str, Estimate]:
@@ -70,7 +70,7 @@ def _future_names(config: EvaluationConfig) -> list[str]:
         for task in config.tasks
         for variant in variants.get(task, ())
         for group in groups
-        for metric in metrics
+        for metric in (*metrics, *(["balanced_accuracy"] if "accuracy" in metrics and not group else []))
     ]
     return found + [f"retrieval.precision_at_{k}" for k in TOP if "retrieval" in config.tasks]
 

@@ -13,22 +13,28 @@ from medclip_keras.evaluation.arrays import Array, Batch, Bools, Floats, Ints, S
 _TEXTS_AT_ONCE = 256
 
 
-class Embedder(Protocol):
+class TextEmbedder(Protocol):
+    """The text tower of a model; embeddings have unit length."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor from cosines to logits, 1/tau."""
+
+    def embed_texts(self, texts: list[str]) -> Floats:
+        """Sentences (N,) to float32 (N, D)."""
+
+
+class Embedder(TextEmbedder, Protocol):
     """A trained model, an untrained model or a SavedModel; embeddings have unit length.
 
     Only the linear probe calls `embed_features`.
     """
-
-    logit_scale: float
 
     def embed_images(self, images: Array) -> Floats:
         """Stored images uint8 (B, S, S, 1) to float32 (B, D)."""
 
     def embed_features(self, images: Array) -> Floats:
         """Stored images uint8 (B, S, S, 1) to float32 (B, F), the image tower's output before projection."""
-
-    def embed_texts(self, texts: list[str]) -> Floats:
-        """Sentences (N,) to float32 (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def _wanted_pixels(batches: Iterable[Batch], index: ImageIndex, wanted: Bools) -
         start = stop
 
 
-def embed_all_texts(embedder: Embedder, texts: Sequence[str]) -> Floats:
+def embed_all_texts(embedder: TextEmbedder, texts: Sequence[str]) -> Floats:
     """Embed any number of sentences in chunks: float32 (num_texts, D)."""
     chunks = [list(texts[i : i + _TEXTS_AT_ONCE]) for i in range(0, len(texts), _TEXTS_AT_ONCE)]
     return np.concatenate([embedder.embed_texts(chunk) for chunk in chunks])

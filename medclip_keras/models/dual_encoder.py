@@ -102,9 +102,10 @@ class DualEncoder(keras.Model):
             {"image_embeddings", "text_embeddings"} float32 (B, D) of unit length; with local features also
             "regions" (B, num_regions, D), "words" (B, T, D) and "word_mask" (B, T), not normalised.
         """
-        image = self.image_encoder(inputs["images"], training=training)
+        image = self.image_encoder(inputs["images"], training=training and self.image_encoder.trainable)
         names = ("token_ids", "padding_mask", "word_ids")
-        text = self.text_encoder({k: inputs[k] for k in names if k in inputs}, training=training)
+        tokens = {k: inputs[k] for k in names if k in inputs}
+        text = self.text_encoder(tokens, training=training and self.text_encoder.trainable)
         outputs = {
             "image_embeddings": _unit_length(image.embeddings_unnormalized),
             "text_embeddings": _unit_length(text.embeddings_unnormalized),

@@ -189,7 +189,7 @@ class ImageEncoder(keras.Model):
         if self.upsampled_size:
             side = (self.upsampled_size, self.upsampled_size)
             images = ops.image.resize(images, side, interpolation="bilinear")
-        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training)
+        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training and self.backbone.trainable)
         last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
         pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))  # (B, C)
         embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))

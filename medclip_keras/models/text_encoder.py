@@ -123,7 +123,7 @@ class TextEncoder(keras.Model):
         """
         tokens = {name: inputs[name] for name in ("token_ids", "padding_mask")}
         segments = {"segment_ids": ops.zeros_like(inputs["token_ids"])}
-        states = self.backbone(tokens | segments, training=training)
+        states = self.backbone(tokens | segments, training=training and self.backbone.trainable)
         states = [states] if not isinstance(states, (list, tuple)) else states
         hidden = sum(states) if self.sums_states else sum(states) / len(states)  # (B, T, hidden_dim)
         pooled = pool(hidden, inputs["padding_mask"], self.pooling)  # (B, hidden_dim)

@@ -28,5 +28,5 @@ def convirt(
     >>> round(float(convirt(v, t).loss), 4)
     0.3466
     """
-    options = {"image_weight": image_weight, "tile_size": tile_size}
-    return info_nce(image_embeddings, text_embeddings, 1 / temperature, **options)
+    v, t, scale = image_embeddings, text_embeddings, 1 / temperature
+    return info_nce(v, t, scale, image_weight=image_weight, tile_size=tile_size)

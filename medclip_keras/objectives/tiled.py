@@ -1,15 +1,17 @@
 """Losses in tiles: equal to the plain ones, without a matrix of all images and all texts.
 
-A tile is `tile_size` images and all texts. Each is computed twice and forgotten: first for the sums over images
-that every text needs, then for the loss and its gradient. The gradient of a cross-entropy by its logits is
+A tile is `tile_size` images and all texts. Each is computed twice and forgotten: first for the sums over
+images that every text needs, then for the loss and its gradient. The gradient of a cross-entropy by its
+logits is
 
     dL/dx_ij = w/num_images (p_ij - y_ij) + (1 - w)/num_texts (q_ij - z_ij)
 
-so nothing of a tile is kept for the backward pass. Memory is some ten matrices (tile_size, num_texts) and three
-times the embeddings.
+so nothing of a tile is kept for the backward pass. Memory is some ten matrices (tile_size, num_texts) and
+three times the embeddings.
 
-Follows: Cheng et al., CVPR 2025 (Inf-CL), which walks tiles with running sums of exponentials; Zhai et al., ICCV
-2023 (SigLIP), section 3.3, whose loss is a sum over chunks. Departs: soft targets come from tiles of the labels.
+Follows: Cheng et al., CVPR 2025 (Inf-CL), which walks tiles with running sums of exponentials; Zhai et al.,
+ICCV 2023 (SigLIP), section 3.3, whose loss is a sum over chunks. Departs: soft targets come from tiles of the
+labels.
 """
 
 import math
@@ -29,7 +31,8 @@ Sums = list[Tensor]
 class Targets(NamedTuple):
     """Targets of a softmax cross-entropy, tile by tile: of `similarity`, of `own` pairs, or mixed.
 
-    An item with a partner keeps the share `own_weight` of its target for its partners, as in `mixed_matching`.
+    An item with a partner keeps the share `own_weight` of its target for its partners, as in
+    `mixed_matching`.
     """
 
     similarity: OfTile | None = None  # s
@@ -184,7 +187,8 @@ def _walk(v: Tensor, tile_size: int, add: Callable[[Tile, Sums], Sums], sums: Su
 
     def step(number: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
         sums = tuple(add(_tile(v, tile_size, number), list(sums)))
-        # The next number waits for these sums: TensorFlow computes no two tiles at a time, in twice the memory.
+        # The next number waits for these sums: TensorFlow computes no two tiles at a time, in twice the
+        # memory.
         waits = ops.cast(ops.min(sums[0]) < -math.inf, "int32")  # 0
         return number + 1 + waits, *sums
 

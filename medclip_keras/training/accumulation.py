@@ -4,48 +4,36 @@
     2  loss of all outputs, over all replicas, and its gradient by each output
     3  encode every chunk again, and go back from the outputs' gradients       → sum of the gradients
 
-Memory is that of one chunk's activations, the batch, its outputs (embeddings; regions and words for GLoRIA) and
-the loss; time is that of one more forward pass. The third pass sees the dropout masks and the other random draws
-of the first, so the gradient is exact for any objective.
+Memory is that of one chunk's activations, the batch, its outputs (embeddings; regions and words for GLoRIA)
+and the loss; time is that of one more forward pass. The third pass sees the dropout masks and the other
+random draws of the first, so the gradient is exact for any objective.
 
 Follows: Gao et al., RepL4NLP 2021 (GradCache), and open_clip's `--accum-freq`.
 Departs from the step without chunks in two ways: random draws have the shape of a chunk, so other masks are
-drawn; batch normalisation (ResNet) takes its statistics from a chunk (of all replicas), and moves its averages
-once a chunk, as steps of that size would.
+drawn; batch normalisation (ResNet) takes its statistics from a chunk (of all replicas), and moves its
+averages once a chunk, as steps of that size would.
 """
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from medclip_keras.objectives.loss import Loss
 from medclip_keras.training.replicas import num_replicas, sum_over_replicas
 
 Arrays = dict[str, tf.Tensor]
 
 
-class Encodes(Protocol):
-    """A model whose loss needs nothing but the batch and the encoders' outputs; see `model.GlobalStep`."""
-
-    optimizer: keras.optimizers.Optimizer
-    distribute_strategy: tf.distribute.Strategy
-    trainable_variables: list[keras.Variable]
-    non_trainable_variables: list[keras.Variable]
-    encode: Callable[..., Arrays]
-    loss_of: Callable[[Arrays, Arrays], Loss]
-    apply_global: Callable[..., Arrays]
-
-
 class AccumulatedStep:
     """The train function of a model that encodes `chunk_size` items at a time on each replica.
 
-    Each of its parts is a graph of its own, traced once and run in order: a chunk's activations are freed before
-    the next chunk is encoded.
+    Each of its parts is a graph of its own, traced once and run in order: a chunk's activations are freed
+    before the next chunk is encoded. `model` is a `model.GlobalStep`.
     """
 
-    def __init__(self, model: Encodes, chunk_size: int):
+    def __init__(self, model: Any, chunk_size: int):
         self._model, self._chunk_size = model, chunk_size
         self._state, self._encode = self._on_replicas(self._read_state), self._on_replicas(self._encode_chunk)
         self._differentiate = self._on_replicas(self._differentiate_loss)
@@ -59,7 +47,7 @@ class AccumulatedStep:
         return {name: self._local(value)[0] for name, value in logs.items()}
 
     def gradients(self, batch: Arrays) -> tuple[Any, Any]:
-        """Loss and KL of the global batch, and each replica's share of the gradients, multiplied by the scale."""
+        """Loss and KL of the global batch; each replica's share of the gradients, times the loss scale."""
         state = self._state()
         chunks = list(self._chunks(batch))
         outputs = [self._encode(batch, *chunk) for chunk in chunks]
@@ -70,7 +58,7 @@ class AccumulatedStep:
         return values, gradients
 
     def _chunks(self, batch: Arrays) -> Iterator[tuple[tf.Tensor, int]]:
-        """Start and size of each chunk of the largest replica's share; smaller shares end in smaller chunks."""
+        """Start and size of each chunk of the largest share; smaller shares end in smaller chunks."""
         share = max(len(x) for x in self._local(next(iter(batch.values()))))
         for start in range(0, share, self._chunk_size):
             yield tf.constant(start), min(self._chunk_size, share - start)
@@ -79,8 +67,11 @@ class AccumulatedStep:
         return self._model.distribute_strategy.experimental_local_results(value)
 
     def _on_replicas(self, part: Callable[..., Any]) -> Callable[..., Any]:
-        strategy = self._model.distribute_strategy
-        return tf.function(lambda *arguments: strategy.run(part, args=arguments), autograph=False)
+        @functools.wraps(part)  # TensorFlow counts the traces of a function by its code
+        def on_replicas(*arguments: Any) -> Any:
+            return self._model.distribute_strategy.run(part, args=arguments)
+
+        return tf.function(on_replicas, autograph=False)
 
     def _read_state(self) -> list[tf.Tensor]:
         """What a forward pass changes: seeds and moving averages, with the weights that are not trained."""
@@ -90,7 +81,7 @@ class AccumulatedStep:
         return self._model.encode(_part(batch, start, size), training=True)
 
     def _differentiate_loss(self, batch: Arrays, outputs: list[Arrays], state: list[tf.Tensor]) -> tuple:
-        """Go back to `state`; the loss, its gradient by the outputs, and by variables that enter it directly."""
+        """Restore `state`; the loss, its gradient by the outputs and by variables that enter it directly."""
         for variable, value in zip(self._model.non_trainable_variables, state, strict=True):
             variable.assign(value)
         whole = {name: tf.concat([chunk[name] for chunk in outputs], axis=0) for name in outputs[0]}
@@ -131,7 +122,7 @@ def _part(arrays: Arrays, start: tf.Tensor, size: int) -> Arrays:
 
 
 def in_chunks(encode: Callable[[Arrays], Arrays], batch: Arrays, chunk_size: int) -> Arrays:
-    """Outputs of a batch of known size, encoded `chunk_size` items at a time, one after the other; 0: at once."""
+    """Outputs of a batch of known size, encoded `chunk_size` items at a time, in order; 0: at once."""
     num_items = next(iter(batch.values())).shape[0]
     if not 0 < chunk_size < num_items:
         return encode(batch)

@@ -63,13 +63,15 @@ class GlobalStep:
         """Items that a device encodes at a time; 0: all."""
         return self.run.train.chunk_size
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Build nothing: every weight is there. Keras would average a batch over the replicas."""
+
     def make_train_function(self, force: bool = False) -> None:
         """Make Keras's train function, or the one that accumulates over chunks."""
         if not self.chunk_size:
-            return super().make_train_function(force)
-        if self.train_function is None or force:
+            keras.Model.make_train_function(self, force)
+        elif self.train_function is None or force:
             self.train_function = AccumulatedStep(self, self.chunk_size)
-        return None
 
     def train_step(self, batch: dict) -> dict:
         """Apply the gradients of the global batch, clipped by their global norm."""
@@ -129,6 +131,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             **kwargs,
         )
         synchronize_batch_statistics(self)
+        self._keep_locked(config.train.lock)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
@@ -137,9 +140,27 @@ class MedCLIP(GlobalStep, DualEncoder):
                 name="logit_bias", shape=(), initializer=initial, dtype="float32", autocast=False
             )
 
+    def _keep_locked(self, name: str) -> None:
+        """Freeze a tower, or its backbone, which then is in inference mode.
+
+        Follows: Zhai et al., CVPR 2022 (LiT). Departs: with "…_backbone" the projections still learn.
+        """
+        if name != "none":
+            tower, _, backbone = name.partition("_")
+            encoder = self.image_encoder if tower == "image" else self.text_encoder
+            (encoder.backbone if backbone else encoder).trainable = False
+
     def encode(self, batch: dict, training: bool) -> dict[str, Tensor]:
-        """Embed a batch, as `DualEncoder.call`."""
-        return self(batch, training=training)
+        """Embed a batch, as `DualEncoder.call`; in training by XLA with `train.jit_compile`."""
+        if not (training and self.run.train.jit_compile):
+            return self(batch, training=training)
+        names = ("images", "token_ids", "padding_mask", "word_ids")
+        return self._compiled({name: batch[name] for name in names if name in batch})
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[dict], dict[str, Tensor]]:
+        """The towers in training, compiled alone: XLA takes no communication between replicas."""
+        return tf.function(lambda batch: self(batch, training=True), jit_compile=True, autograph=False)
 
     def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Compute the objective on the global batch from this replica's share.

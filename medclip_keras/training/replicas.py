@@ -1,7 +1,24 @@
-"""Communication between the replicas of a strategy; no operation on one device."""
+"""Communication between the replicas of a strategy; no operation on one device.
+
+With `train.strategy=multi_worker` each machine starts the same command with a TF_CONFIG of its own:
+
+    {"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}
+
+Worker 0, the chief, writes the workdir, validates the records and evaluates. The others need the same
+records, and the workdir to resume from; they write nothing.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from etils import epath
 
 from medclip_keras.config import TrainConfig
 from medclip_keras.errors import require
@@ -10,19 +27,89 @@ from medclip_keras.errors import require
 def make_strategy(config: TrainConfig) -> tf.distribute.Strategy:
     """Make the strategy that `train.strategy` names; "auto" is mirrored for two or more GPUs.
 
-    Without a GPU, "mirrored" uses the logical CPU devices.
+    Without a GPU, "mirrored" uses the logical CPU devices. "multi_worker" must be made before TensorFlow
+    computes anything, and is made once in a process.
 
     Raises:
-        ValueError: "mirrored" with fewer than two devices; a batch size that the replicas cannot share.
+        ValueError: "mirrored" with fewer than two devices; "multi_worker" without TF_CONFIG of several
+            workers; a batch size that the replicas cannot share.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    if config.strategy == "one_device" or (config.strategy == "auto" and len(gpus) < 2):
-        return tf.distribute.get_strategy()
-    devices = [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
-    require(len(devices) > 1, "train.strategy", "one_device or auto with fewer than two devices", devices)
-    shares = f"a multiple of the {len(devices)} replicas"
-    require(config.batch_size % len(devices) == 0, "train.batch_size", shares, config.batch_size)
-    return tf.distribute.MirroredStrategy(devices)
+    if config.strategy == "multi_worker":
+        strategy = _join_workers()
+    else:
+        gpus = tf.config.list_logical_devices("GPU")
+        if config.strategy == "one_device" or (config.strategy == "auto" and len(gpus) < 2):
+            return tf.distribute.get_strategy()
+        devices = [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
+        require(len(devices) > 1, "train.strategy", "one_device or auto with fewer than two devices", devices)
+        strategy = tf.distribute.MirroredStrategy(devices)
+    number = strategy.num_replicas_in_sync
+    shares = f"a multiple of the {number} replicas"
+    require(config.batch_size % number == 0, "train.batch_size", shares, config.batch_size)
+    return strategy
+
+
+@functools.cache
+def _join_workers() -> tf.distribute.Strategy:
+    found = os.environ.get("TF_CONFIG", "")
+    workers = json.loads(found or "{}").get("cluster", {}).get("worker", [])
+    example = (
+        '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
+    )
+    advice = f"Set it in every process, such as {example}."
+    require(len(workers) > 1, "TF_CONFIG", "the addresses of two or more workers", found, advice)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def is_follower(config: TrainConfig) -> bool:
+    """Whether this process is a worker that is not the chief."""
+    if config.strategy != "multi_worker":
+        return False
+    return bool(json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {}).get("index", 0))
+
+
+@contextlib.contextmanager
+def own_workdir(config: TrainConfig, workdir: epath.Path) -> Iterator[epath.Path]:
+    """The folder that this process writes: the workdir, or a follower's copy, which is deleted at the end.
+
+    The chief writes only after every follower has made its copy.
+    """
+    with contextlib.ExitStack() as stack:
+        if is_follower(config):
+            copy = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name in ("run.json", "vocabulary", "checkpoints"):
+                _copy(workdir / name, copy / name)
+            workdir = copy
+        if config.strategy == "multi_worker":
+            _wait_for_workers()
+        yield workdir
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    if source.is_dir():
+        target.mkdir()
+        for child in source.iterdir():
+            _copy(child, target / child.name)
+    elif source.exists():
+        with source.open("rb") as read, target.open("wb") as write:
+            shutil.copyfileobj(read, write)
+
+
+def _wait_for_workers() -> None:
+    def everyone() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.ones(()))
+
+    strategy = _join_workers()
+    strategy.run(tf.function(everyone))
+
+
+def shared_by_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Let each of several workers take its replicas' shares of every batch; each makes all of the batch."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return batches
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)
 
 
 def num_replicas() -> int:
@@ -32,7 +119,7 @@ def num_replicas() -> int:
 
 
 def synchronize_batch_statistics(model: keras.Model) -> None:
-    """Let batch normalisation take the statistics of the global batch, if the strategy has several replicas."""
+    """Take the statistics of batch normalisation from the global batch, if there are several replicas."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
@@ -42,7 +129,8 @@ def gather(x: tf.Tensor) -> tf.Tensor:
     """Concatenate every replica's `x` along the batch, (B, …) to (B * num_replicas, …); differentiable."""
     if num_replicas() == 1:
         return x
-    return tf.distribute.get_replica_context().all_gather(x, axis=0)
+    # An argument of a graph has no device yet, and workers look for it.
+    return tf.distribute.get_replica_context().all_gather(tf.identity(x), axis=0)
 
 
 def sum_over_replicas(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
@@ -50,4 +138,4 @@ def sum_over_replicas(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
     gradient = tf.convert_to_tensor(gradient)
     if num_replicas() == 1:
         return gradient
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(gradient))

@@ -16,8 +16,8 @@ RUN_FILE = "run.json"
 # Fields that leave the weights as they are, beside `evaluation.*` and `export.*`. The content of the records
 # decides, not their paths nor those of what they were made from.
 _FREE_FIELDS = (
-    "train.strategy", "train.log_every", "train.checkpoint_every", "data.allow_anomalies", "data.images",
-    "data.texts", "data.raw", "data.concepts",
+    "train.strategy", "train.jit_compile", "objective.tile_size", "train.log_every", "train.checkpoint_every",
+    "data.allow_anomalies", "data.images", "data.texts", "data.raw", "data.concepts",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
 

@@ -26,7 +26,7 @@ from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import write_projector
-from medclip_keras.training.replicas import make_strategy
+from medclip_keras.training.replicas import make_strategy, own_workdir, shared_by_workers
 from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
 from medclip_keras.training.vocabulary import make_tokenizer
 
@@ -40,6 +40,7 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
+BOARD_RUN = "training"  # folder of the scalars; without a folder TensorBoard calls the run "."
 _VOCABULARY = "vocabulary"
 _CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
@@ -87,7 +88,7 @@ class Trainer:
         """
         config, steps = self.model.run.train, (self.start_step, self.total_steps)
         with contextlib.ExitStack() as stack:
-            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard" / BOARD_RUN))
             stack.callback(writer.close)
             validation = callbacks.Validation(*steps, held_out, self.checkpoints, writer)
             called = [
@@ -99,7 +100,7 @@ class Trainer:
             ]
             stack.enter_context(mark_diverged(self.workdir))
             self.model.fit(
-                batches,
+                shared_by_workers(batches, self.model.distribute_strategy),
                 steps_per_epoch=self.total_steps - self.start_step,
                 epochs=1,
                 shuffle=False,  # the batches come shuffled
@@ -154,13 +155,20 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
         FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
         KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
     """
-    console, workdir = console or Console(), epath.Path(workdir)
+    console, strategy = console or Console(), make_strategy(config.train)  # before TensorFlow computes
+    with own_workdir(config.train, epath.Path(workdir)) as own:
+        return _train(config, own, console, strategy)
+
+
+def _train(
+    config: RunConfig, workdir: epath.Path, console: Console, strategy: tf.distribute.Strategy
+) -> Outcome:
     built = with_architectures(config, workdir)
     check_presets(built.model)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = _check_records(config, console)
-    kernel, strategy = label_kernel(config, table), make_strategy(config.train)
+    kernel = label_kernel(config, table)
     require_same_run(config, workdir)
     tokenizer = _open_vocabulary(config, workdir)
     size = len(tokenizer.vocabulary)
@@ -174,7 +182,7 @@ def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = 
     held_out = validation_batches(config, draw, num_images(config, "valid"))
     outcome = trainer.fit(batches, held_out)
     if held_out and outcome.finished:
-        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
+        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard" / BOARD_RUN)
     return outcome
 
 

@@ -1,3 +1,7 @@
+import json
+import pathlib
+import subprocess
+import sys
 import types
 
 import keras
@@ -16,6 +20,7 @@ from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.training.model import MedCLIP
 
+ROOT = pathlib.Path(__file__).parents[2]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL, WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), ("edema", "heart", "lung")
 VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *(f"##{c}" for c in LETTERS)]
@@ -53,3 +58,49 @@ def saved_model(tiny, tmp_path_factory):
 def tokens_only(saved_model):
     """The SavedModel of `tiny` for servers without tensorflow-text."""
     return saved_model.parent / "tokens_only" / "1"
+
+
+class Server:
+    """The tests' model server in a process of its own; `rest` and `grpc` are its addresses."""
+
+    def __init__(self, config, folder):
+        self._config, self._folder = config, folder
+        self._start("0", "0")
+
+    def model(self, scheme, model="medclip"):
+        """The address of a model."""
+        return f"{self.rest if scheme == 'http' else self.grpc}/v1/models/{model}"
+
+    def _start(self, *ports):
+        command = [sys.executable, "-m", "tests.serving.model_server", json.dumps(self._config), *ports]
+        with open(self._folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
+        line = self.process.stdout.readline()
+        assert line, (self._folder / "server.log").read_text()[-2000:]
+        self.ports = json.loads(line)
+        self.rest = f"http://127.0.0.1:{self.ports['rest']}"
+        self.grpc = f"grpc://127.0.0.1:{self.ports['grpc']}"
+
+    def stop(self):
+        """End the process at once, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def start_again(self):
+        """A new process on the same ports."""
+        self._start(str(self.ports["rest"]), str(self.ports["grpc"]))
+
+
+@pytest.fixture(scope="session")
+def server(saved_model, tokens_only, tmp_path_factory):
+    """A server of `saved_model` as versions 1 and 2, of `tokens_only`, and of a batching model."""
+    medclip = {"versions": {"1": str(saved_model), "2": str(saved_model)}, "labels": {"stable": 1}}
+    config = {
+        "medclip": medclip,
+        "tokens_only": {"versions": {"1": str(tokens_only)}},
+        "joined": {"versions": {"1": str(saved_model)}, "joined_requests": 2},
+    }
+    running = Server(config, tmp_path_factory.mktemp("server"))
+    yield running
+    running.stop()

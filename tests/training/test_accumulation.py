@@ -1,4 +1,4 @@
-"""A batch in chunks: the loss and gradients of the whole, with random draws replayed, on to the end of a run."""
+"""A batch in chunks: the loss and gradients of the whole, with random draws replayed, and a whole run."""
 
 import dataclasses
 
