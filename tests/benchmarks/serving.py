@@ -22,8 +22,8 @@ import venv
 import numpy as np
 
 PACKAGES = (
-    "torch==2.13.0", "torchvision", "transformers>=5", "onnx", "onnxscript", "onnxruntime", "numpy<2", "pillow",
-    "tokenizers",
+    "torch==2.13.0", "torchvision", "transformers>=5", "onnx", "onnxscript", "onnxruntime", "numpy<2",
+    "pillow", "tokenizers",
 )  # fmt: skip
 SIDES, THREADS, BATCHES = ("saved_model", "torch", "onnx"), 2, (1, 8, 32)
 NUM_CLASSES, NUM_SENTENCES, DIM, LENGTH = 5, 210, 512, 12
