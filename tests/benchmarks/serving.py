@@ -23,7 +23,8 @@ import numpy as np
 
 PACKAGES = (
     "torch==2.13.0", "torchvision", "transformers>=5", "onnx", "onnxscript", "onnxruntime", "numpy<2",
-    "pillow", "tokenizers",
+    "pillow",
+    "tokenizers",
 )  # fmt: skip
 SIDES, THREADS, BATCHES = ("saved_model", "torch", "onnx"), 2, (1, 8, 32)
 NUM_CLASSES, NUM_SENTENCES, DIM, LENGTH = 5, 210, 512, 12
