@@ -2,8 +2,8 @@
 
     python tests/benchmarks/memory.py [--cases steps loss] [--run_steps 200000] [--output FILE]
 
-`steps`: peak memory and seconds of one step of a small Swin and a two-layer BERT at batches of 64 to 4,096, at
-once and in chunks, a process each; the gradients of 1,024 in chunks beside those of 1,024 at once. `loss`:
+`steps`: peak memory and seconds of one step of a small Swin and a two-layer BERT at batches of 64 to 4,096,
+at once and in chunks, a process each; the gradients of 1,024 in chunks beside those of 1,024 at once. `loss`:
 semantic matching of 32,768 images and texts in tiles, with its gradients. `run`: resident memory over
 `--run_steps` steps of `train` on tiny data.
 """
@@ -170,7 +170,8 @@ def measure_run(num_steps: int) -> dict:
         run = override(phantom_tiny(), [
             "data.stored_image_size=36", "model.image.image_size=32", "model.image.width=8",
             "model.text.hidden_dim=16", "model.text.intermediate_dim=16", "model.text.num_heads=2",
-            "model.text.vocabulary_size=300", "train.batch_size=4", f"train.steps={num_steps}", "data.phantom=null",
+            "model.text.vocabulary_size=300", "train.batch_size=4", f"train.steps={num_steps}",
+            "data.phantom=null",
             f'data.images=["{records}/images"]', f'data.texts=["{records}/reports"]',
             "train.checkpoint_every=5000", "train.validate_every=5000",
         ])  # fmt: skip
@@ -234,8 +235,8 @@ def main() -> None:
             row = {"size": size, "tile": tile_size, **in_process("loss", size, tile_size)}
             figures["loss"].append(row)
             print(
-                f"loss of {size}, tiles of {tile_size or size}: {row['peak'] - row['before']:.0f} MiB above the "
-                f"start, {row['seconds']:.1f} s, loss {row['loss']:.6f}", flush=True,
+                f"loss of {size}, tiles of {tile_size or size}: {row['peak'] - row['before']:.0f} MiB above "
+                f"the start, {row['seconds']:.1f} s, loss {row['loss']:.6f}", flush=True,
             )  # fmt: skip
     if "run" in options.cases:
         figures["run"] = row = in_process("run", options.run_steps)
