@@ -241,7 +241,12 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
-    tasks: tuple[Literal["zero_shot", "retrieval", "probe"], ...] = ("zero_shot", "retrieval")
+    # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
+    tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
+        "zero_shot",
+        "retrieval",
+        "trust",
+    )
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals

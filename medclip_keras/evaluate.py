@@ -10,6 +10,7 @@ Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/)
 import argparse
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,29 +20,30 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.config import RunConfig, to_dict
+from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
 from medclip_keras.evaluation.embedder import embed_all_texts
-from medclip_keras.evaluation.evaluator import Labelled, evaluate
+from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.prompts import ClassPrompts
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, prompts_made_from
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify
-from medclip_keras.inference import read_square
+from medclip_keras.image_files import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
+from medclip_keras.serving.signatures import EXTRA, RUN_FILE
 from medclip_keras.training.restore import LoadedModel, load_model, load_untrained
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
-TASKS = ("zero_shot", "retrieval", "probe")
+TASKS = ("zero_shot", "retrieval", "probe", "trust")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Subject:
     config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
     concepts: ConceptTable  # of the records
     embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
-    step: int | None = None  # of a workdir's weights
+    origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
 
     def with_config(self, section: str, **changes: Any) -> "Subject":
         """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
@@ -73,13 +75,16 @@ def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = Non
     loaded = loaded or load_model(workdir)
     models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
-    return Subject(loaded.config, loaded.table, embedders, loaded.step)
+    origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
+    return Subject(loaded.config, loaded.table, embedders, origin)
 
 
 def subject_of_saved_model(directory: epath.PathLike) -> Subject:
     """An exported model without records; it has no untrained counterpart."""
     embedder, config, concepts = saved_model_embedder(directory)
-    return Subject(config, concepts, {TRAINED: embedder}).with_config("data", images=(), texts=())
+    exported = json.loads((epath.Path(directory) / EXTRA / RUN_FILE).read_text())
+    origin = {"saved_model": str(directory), "step": exported.get("step", "unknown")}
+    return Subject(config, concepts, {TRAINED: embedder}, origin).with_config("data", images=(), texts=())
 
 
 def measure(
@@ -104,33 +109,65 @@ def measure(
     except ValueError as error:
         if not own_images:
             raise
-        console.print(f"The records are not evaluated: {error}", highlight=False, soft_wrap=True)
+        _say(console, f"The records are not evaluated: {error}")
+    made_from = _made_from(subject, split, list(results))
+    for name, result in results.items():
+        if "probe" in config.evaluation.tasks and not result.probe:
+            needs = "labelled training images of two classes" if split == "test" else "--split test"
+            _say(console, f"{name}: no linear probe: it needs {needs}.")
     if own_images:
-        results[own_images.name] = _measure_own_images(subject, own_images)
-    made_from = {
-        "run": config.name,
-        "seed": config.seed,
-        "split": split,
-        "step": subject.step,
-        "logit_scale": subject.embedders[TRAINED].logit_scale,
-        "evaluation": to_dict(config)["evaluation"],
-        "records": {p: read_manifest(p).fingerprint for p in (*config.data.images, *config.data.texts)},
-        "versions": versions(),
-    }
+        name = own_images.name_beside(results)
+        results[name] = _measure_own_images(subject, own_images)
+        made_from["data_sets"][name] = own_images.made_from
     metrics = write(results, output, made_from)
     for name, result in results.items():
         console.print(terminal_table(name, result))
-        if "probe" in config.evaluation.tasks and not result.probe:
-            needs = "labelled training images of two classes" if split == "test" else "--split test"
-            console.print(f"{name}: no linear probe: it needs {needs}.")
-    console.print(f"Report: {epath.Path(output) / 'report.html'}", highlight=False, soft_wrap=True)
+    _say(console, f"Report: {epath.Path(output) / 'report.html'}")
     return metrics
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line with names of the user's, which are no markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _made_from(subject: Subject, split: str, names: Sequence[str]) -> Json:
+    """The model, and the records of those data sets that were evaluated; nothing of records without any."""
+    config = subject.config
+    made_from = {
+        "run": config.name,
+        **subject.origin,
+        "commit": versions()["commit"],
+        "seed": config.seed,
+        "bootstrap": config.evaluation.bootstrap,
+        "logit_scale": subject.embedders[TRAINED].logit_scale,
+        "versions": versions(),
+        "records": {},
+        "data_sets": {},
+    }
+    if not names:
+        return made_from
+    folders = (*config.data.images, *config.data.texts)
+    prompts = {}
+    if "zero_shot" in config.evaluation.tasks:
+        prompts = prompts_made_from(config.evaluation.prompts, finding_prompts(config.evaluation))
+    return made_from | {
+        "split": split,
+        "evaluation": to_dict(config)["evaluation"],
+        "records": {p: read_manifest(p).fingerprint for p in folders},
+        "data_sets": {
+            name: {"images": path, "fingerprint": read_manifest(path).fingerprint, "split": split, **prompts}
+            for name, data in data_sets(config.data, split).items()
+            for path in data.images
+        },
+    }
 
 
 def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
+    needs_labelled = bool({"probe", "trust"} & {*tasks})
     return evaluate(
         subject.embedders[TRAINED],
         {name: evaluation_images(run, split) for name, run in runs.items()},
@@ -139,7 +176,7 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         subject.concepts.names,
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
-        labelled={name: _labelled(run) for name, run in runs.items() if "probe" in tasks and split == "test"},
+        labelled={name: _labelled(run) for name, run in runs.items() if needs_labelled and split == "test"},
     )
 
 
@@ -155,6 +192,7 @@ def _labelled(config: RunConfig) -> Labelled:
 
 def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetResult:
     prompts, embedders = ClassPrompts.of(manifest.prompts), subject.embedders
+    bootstrap = Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed)
     read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
         manifest.task,
@@ -162,9 +200,11 @@ def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetRes
         embed_files({who: e.embed_images for who, e in embedders.items()}, read, manifest),
         {who: embed_all_texts(embedder, prompts.texts) for who, embedder in embedders.items()},
         logit_scales={who: embedder.logit_scale for who, embedder in embedders.items()},
-        bootstrap=Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed),
+        bootstrap=bootstrap,
     )
-    return DatasetResult(zero_shot=result)
+    trusted = "trust" in subject.config.evaluation.tasks
+    trust = trust_of(result, embedders[TRAINED], bootstrap, None) if trusted else None
+    return DatasetResult(zero_shot=result, trust=trust)
 
 
 def find_records(directories: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -197,6 +237,10 @@ def _run(options: argparse.Namespace) -> None:
     tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
     for task in tasks:
         require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task)
+    for assignment in options.assignments:
+        own = assignment.startswith("evaluation.")
+        advice = "The other settings are those of the training."
+        require(own, "--set", "of the form evaluation.NAME=VALUE", assignment, advice)
     probed = "probe" in tasks and options.split != "test"
     require(not probed, "--tasks", f"without probe for --split {options.split}", options.tasks)
     own_images = None
@@ -205,10 +249,14 @@ def _run(options: argparse.Namespace) -> None:
     images, texts = find_records(options.records)
     workdir, saved_model = options.workdir, options.saved_model
     subject = subject_of_workdir(workdir) if workdir else subject_of_saved_model(saved_model)
+    subject = dataclasses.replace(subject, config=override(subject.config, options.assignments))
     if options.records:
         subject = subject.with_config("data", images=tuple(images), texts=tuple(texts))
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
+    resolved = subject.config.evaluation.tasks
+    form = "with zero_shot beside trust, which is about its scores"
+    require("trust" not in resolved or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
@@ -242,6 +290,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--classes", default="", metavar="NAME,…", help="columns of --manifest (default: all others)")
     add("--prompts", default="", metavar="JSON", help="{class: [prompt, …]} (default: the shipped ones)")
     add("--tasks", default="", metavar=",".join(TASKS), help="tasks to evaluate (default: the run's)")
+    add(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="evaluation.a=b",
+        dest="assignments",
+        help="settings of the evaluation, as evaluation.probe_fractions=[0.01,0.1,1]",
+    )
     add("--output", default="", metavar="DIR", help="default: evaluation/ in the first folder named above")
     return parser.parse_args(argv)
 

@@ -80,10 +80,12 @@ def values(node, path=()):
     return {path: node} if isinstance(node, int | float) else {}
 
 
-def test_workdir_has_metrics_of_all_tasks_beside_chance_and_the_untrained_model(run):
+def test_workdir_has_metrics_of_all_tasks_beside_a_baseline_and_the_untrained_model(run):
     zero_shot, retrieval, probe = run.metrics["data"]["phantom"].values()
     assert zero_shot["num_images"] >= 10
-    assert zero_shot["chance"]["accuracy"] == pytest.approx(0.2)
+    positive = zero_shot["num_positive"].values()
+    assert zero_shot["baseline"]["accuracy"] == pytest.approx(max(positive) / sum(positive))
+    assert zero_shot["baseline"]["balanced_accuracy"] == pytest.approx(0.2)
     assert retrieval["num_queries"] == zero_shot["num_images"]
     for who in ("trained", "untrained"):
         assert 0 <= zero_shot[who]["single"]["accuracy"]["value"] <= 1
@@ -201,6 +203,53 @@ def own_images(run, tmp_path):
     return types.SimpleNamespace(table=table, prompts=prompts, rows=rows, folder=tmp_path)
 
 
+def test_a_manifest_named_like_the_records_overwrites_no_result_and_each_says_what_it_is_of(
+    run, own_images, tmp_path
+):
+    table = own_images.table.rename(own_images.folder / "phantom.csv")
+    arguments = [
+        "--workdir",
+        str(run.workdir),
+        "--manifest",
+        str(table),
+        "--prompts",
+        str(own_images.prompts),
+    ]
+    assert main([*arguments, "--tasks", "zero_shot", "--output", str(tmp_path / "out")]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["data"]["phantom"]["zero_shot"] == run.metrics["data"]["phantom"]["zero_shot"]
+    assert metrics["data"]["phantom (manifest)"]["zero_shot"]["num_images"] == len(own_images.rows)
+    assert (metrics["workdir"], metrics["step"], metrics["checkpoint"]) == (str(run.workdir), 7, "last")
+    records, manifest = metrics["data_sets"].values()
+    assert (records["images"], records["split"]) == (run.config.data.images[0], "test")
+    assert records["prompts"] == "shipped" != manifest["prompts"] == str(own_images.prompts)
+    assert records["prompts_sha256"] != manifest["prompts_sha256"]
+    assert (manifest["manifest"], manifest["rows"]) == (str(table), len(own_images.rows))
+    assert "split" not in manifest
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"manifest {table}" in page
+    assert "step 7" in page
+
+
+def test_settings_of_the_evaluation_are_changed_after_training(run, tmp_path, capsys):
+    """The probe on 10 % and on all labels of a run that asked for all; no other setting is changed."""
+    arguments = ["--workdir", str(run.workdir), "--output", str(tmp_path), "--tasks", "probe", "--set"]
+    assert main([*arguments, "evaluation.probe_fractions=[0.1,1]", "evaluation.bootstrap=20"]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["evaluation"]["probe_fractions"] == [0.1, 1.0]
+    probe = found["data"]["phantom"]["probe"]
+    assert set(probe["trained"]) == {"0.1", "1"}
+    before = run.metrics["data"]["phantom"]["probe"]["trained"]["1"]["accuracy"]["value"]
+    assert probe["trained"]["1"]["accuracy"]["value"] == before
+    for wrong, sentence in {
+        "train.steps=3": "`--set` must be of the form evaluation.NAME=VALUE. Received: 'train.steps=3'.",
+        "evaluation.boot=3": "`evaluation.boot` must be a field of the run.",
+        "evaluation.probe_fractions=[2]": "`evaluation.probe_fractions.0` must be",
+    }.items():
+        assert main([*arguments, wrong]) == 1
+        assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", ["workdir", "saved_model"])
 def test_own_images_are_evaluated(run, own_images, way, tmp_path):
     model = str(run.workdir if way == "workdir" else run.saved_model)
@@ -212,7 +261,7 @@ def test_own_images_are_evaluated(run, own_images, way, tmp_path):
     assert found["num_images"] == len(own_images.rows)
     cardiomegaly, effusion = (sum(row[k] for row in own_images.rows) for k in (1, 2))
     assert found["num_positive"] == {"Cardiomegaly": cardiomegaly, "Pleural Effusion": effusion}
-    assert found["chance"]["accuracy"] == 0.5
+    assert found["baseline"]["accuracy"] == max(cardiomegaly, effusion) / len(own_images.rows)
     if way == "workdir":
         assert data["phantom"] == run.metrics["data"]["phantom"]
 
@@ -273,11 +322,15 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
     [
         (
             ["--workdir", "{workdir}", "--tasks", "zero_shot,linear_probe"],
-            "`--tasks` must be a list of zero_shot, retrieval, probe. Received: 'linear_probe'.",
+            "`--tasks` must be a list of zero_shot, retrieval, probe, trust. Received: 'linear_probe'.",
         ),
         (
             ["--workdir", "{workdir}", "--split", "all", "--tasks", "zero_shot,probe"],
             "`--tasks` must be without probe for --split all. Received: 'zero_shot,probe'.",
+        ),
+        (
+            ["--workdir", "{workdir}", "--tasks", "trust"],
+            "`--tasks` must be with zero_shot beside trust, which is about its scores. Received: ('trust',).",
         ),
         (["--workdir", "{workdir}", "--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),

@@ -49,7 +49,7 @@ def write_metrics(workdir, value=0.9, low=0.8, high=0.95, **changes):
     estimate = {"value": value, "low": low, "high": high}
     of_class = {"Edema": {"accuracy": estimate}}
     found = {"ensemble": {"accuracy": estimate, "by_class": of_class}, "single": {"auroc": estimate}}
-    zero_shot = {"num_images": 9, "chance": {"accuracy": 0.2, "auroc": 0.5}, "trained": found}
+    zero_shot = {"num_images": 9, "baseline": {"accuracy": 0.2, "auroc": 0.5}, "trained": found}
     evaluation = to_dict(Loaded.config)["evaluation"]
     metrics = {"step": 12, "logit_scale": SCALE, "split": "test", "records": {}, "evaluation": evaluation}
     metrics |= {"data": {"phantom": {"zero_shot": zero_shot}}} | changes

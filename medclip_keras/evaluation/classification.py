@@ -15,8 +15,9 @@ from medclip_keras.evaluation.tasks import Task
 def estimate_scores(task: Task, scores: Floats, bootstrap: Bootstrap) -> Estimates:
     """Accuracy (single_finding only) and AUROC, overall and by class, with intervals over patients.
 
-    A class's accuracy is that among its own images; its AUROC is one against the rest, of `ranked_scores`.
-    The overall AUROC is the macro mean of `task.macro_classes`. Scores are float (num_images, num_classes).
+    A class's accuracy is that among its own images, and balanced accuracy the mean of these; its AUROC is one
+    against the rest, of `ranked_scores`. The overall AUROC is the macro mean of `task.averaged_classes`. A
+    class whose figure would rest on one patient has none. Scores are float (num_images, num_classes).
 
     Raises:
         ValueError: scores that are not finite.
@@ -36,14 +37,22 @@ def score_statistics(task: Task, scores: Floats) -> dict[tuple[str | None, str],
     if task.is_single:
         correct = (predicted_class(task, scores) == task.class_index).astype(np.float64)
         statistics[None, "accuracy"] = functools.partial(weighted_mean, correct)
+        own = np.where(task.labels == 1, correct[:, None], np.nan)  # (num_images, num_classes)
+        recalls = [functools.partial(weighted_mean, column) for column in own.T]
+        statistics[None, "balanced_accuracy"] = mean_of(recalls)
+        enough = task.is_known_of_patients(1)
         for k, name in enumerate(task.classes):
-            own = np.where(task.class_index == k, correct, np.nan)
-            statistics[name, "accuracy"] = functools.partial(weighted_mean, own)
+            statistics[name, "accuracy"] = recalls[k] if enough[k] else _undefined
     ranked = ranked_scores(task, scores)
     for k, name in enumerate(task.classes):
-        statistics[name, "auroc"] = functools.partial(auroc, ranked[:, k], task.labels[:, k])
+        area = functools.partial(auroc, ranked[:, k], task.labels[:, k])
+        statistics[name, "auroc"] = _undefined if name in task.too_few else area
     statistics[None, "auroc"] = mean_of([statistics[name, "auroc"] for name in task.macro_classes])
     return statistics
+
+
+def _undefined(weights: Floats) -> Floats:
+    return np.full(len(weights), np.nan)
 
 
 def predicted_class(task: Task, scores: Floats) -> Ints:

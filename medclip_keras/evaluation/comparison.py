@@ -70,7 +70,7 @@ def _future_names(config: EvaluationConfig) -> list[str]:
         for task in config.tasks
         for variant in variants.get(task, ())
         for group in groups
-        for metric in metrics
+        for metric in (*metrics, *(["balanced_accuracy"] if "accuracy" in metrics and not group else []))
     ]
     return found + [f"retrieval.precision_at_{k}" for k in TOP if "retrieval" in config.tasks]
 

@@ -7,6 +7,7 @@ import numpy as np
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Batch, ByModel, Floats
+from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.embedder import Embedder, embed_all_texts, embed_rows, read_index
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.probe import Examples, can_be_learned, probe
@@ -17,10 +18,13 @@ from medclip_keras.evaluation.results import (
     ClassificationResult,
     DatasetResult,
     RetrievalResult,
+    TrustResult,
     ZeroShotResult,
 )
 from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_candidates
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
+from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
+from medclip_keras.evaluation.trust.negation import negation_texts
 from medclip_keras.evaluation.zero_shot import classify
 
 Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
@@ -38,7 +42,7 @@ def evaluate(
     untrained: Embedder | None = None,
     labelled: Mapping[str, Labelled] | None = None,
 ) -> dict[str, DatasetResult]:
-    """Zero-shot classification, retrieval and linear probe on each data set, beside chance and untrained.
+    """Zero-shot classification, retrieval and linear probe on each data set, beside a baseline and untrained.
 
     Data sets are never mixed: a model can distinguish archives by their source alone.
 
@@ -52,7 +56,7 @@ def evaluate(
         seed: of the bootstrap.
         untrained: the same model before training (random weights, or those of its presets), or None.
         labelled: data set → batches of its training split and of its validation split (which may be empty),
-            as those of `images`, for the linear probe.
+            as those of `images`, for the linear probe and for what trust chooses on validation images.
 
     Returns:
         data set → result.
@@ -73,6 +77,27 @@ def evaluate(
         "Give other records, or other findings in `evaluation.findings`.",
     )
     return results
+
+
+def trust_of(
+    test: ZeroShotResult, embedder: Embedder, bootstrap: Bootstrap, validation: tuple[Task, Floats] | None
+) -> TrustResult:
+    """Questions of trust for the trained model, by the validation images and their embeddings, if any."""
+
+    def scored(task: Task, images: Floats) -> Scored:
+        logits = embedder.logit_scale * images @ test.prompt_embeddings[TRAINED].T
+        scores = class_scores(logits, test.prompts, task.classes, "ensemble", contrast=not task.is_single)
+        return Scored(task, logits, scores)
+
+    images = test.image_embeddings[TRAINED]
+    names = negatable(test.task.classes)
+    texts = [text for name in names for text in negation_texts(name)]
+    margins = {}
+    if names:
+        stated, denied = np.reshape(embed_all_texts(embedder, texts), (len(names), 2, -1)).swapaxes(0, 1)
+        margins = dict(zip(names, (images @ (stated - denied).T).T, strict=True))
+    valid = scored(*validation) if validation else None
+    return measure_trust(scored(test.task, images), valid, test.prompts, margins, bootstrap)
 
 
 class _Evaluator:
@@ -113,10 +138,12 @@ class _Evaluator:
         embed += [embedder.embed_features for embedder in self.embedders.values()] if training else []
         images = embed_rows(embed, batches, index, rows)
         features = images[len(self.embedders) :]
+        zero_shot = self._zero_shot(task, self._by_model(images, slice(len(classified))))
         return DatasetResult(
-            self._zero_shot(task, self._by_model(images, slice(len(classified)))),
+            zero_shot,
             self._retrieval(queries, self._by_model(images, slice(len(classified), None))),
             self._probe(task, self._by_model(features, slice(len(classified))), training, validation),
+            trust=self._trust(zero_shot, labelled[1] if labelled else ()),
         )
 
     def _by_model(self, arrays: Sequence[Floats], rows: slice = slice(None)) -> ByModel:
@@ -128,6 +155,17 @@ class _Evaluator:
         scales = {who: float(embedder.logit_scale) for who, embedder in self.embedders.items()}
         embeddings = (images, self.prompt_embeddings)
         return classify(task, self.prompts, *embeddings, logit_scales=scales, bootstrap=self.bootstrap)
+
+    def _trust(self, test: ZeroShotResult | None, validation: Iterable[Batch]) -> TrustResult | None:
+        if test is None or "trust" not in self.config.tasks:
+            return None
+        index = read_index(validation, len(self.concept_names))
+        task = make_task(index, self.config, self.concept_names, self.config.per_class)
+        embedder = self.embedders[TRAINED]
+        images = (
+            embed_rows([embedder.embed_images], validation, index, task.rows)[0] if len(task.rows) else None
+        )
+        return trust_of(test, embedder, self.bootstrap, None if images is None else (task, images))
 
     def _retrieval(self, queries: Task, images: ByModel) -> RetrievalResult | None:
         if not self.candidates.texts or not len(queries.rows):

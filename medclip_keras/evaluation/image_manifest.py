@@ -1,19 +1,22 @@
 """The user's own images: a table of paths and 0/1 columns, and prompts for its classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Array, ByModel, Floats
-from medclip_keras.evaluation.prompts import Prompts, read_prompts, shipped_prompts
+from medclip_keras.evaluation.prompts import Prompts, prompts_made_from, read_prompts, shipped_prompts
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
-from medclip_keras.sources.tables import read_table
+from medclip_keras.sources.tables import TableRow, plain_code, read_table
 
-_LABEL_OF_CELL = {"1": 1.0, "0": 0.0, "": np.nan}
+_LABEL_OF_CELL = {"1": 1.0, "0": 0.0, "": np.nan, "-1": np.nan}  # -1 is uncertain
 _FILES_AT_ONCE = 32
 
 
@@ -26,12 +29,22 @@ class ImageManifest:
     numbers: tuple[int, ...]  # (num_images,) of the rows; the first row after the header is row 1
     task: Task  # "single_finding" if every image has exactly one of several findings, or of two classes
     prompts: Prompts  # of the classes, and the normal prompts of "No Finding", if any
+    made_from: Mapping[str, Any]  # table, prompts and their SHA-256, in JSON types
+
+    def name_beside(self, names: Collection[str]) -> str:
+        """The manifest's name, different from the names of other data sets, in capitals or not."""
+        taken, name, number = {other.casefold() for other in names}, self.name, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{self.name} (manifest)" if number == 2 else f"{self.name} (manifest {number - 1})"
+        return name
 
 
 def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str] = ()) -> ImageManifest:
     """Read a table with the columns `path`, optionally `patient_id`, and one column a class.
 
-    A class's cell is 1, 0, or blank for not known. Image paths are relative to the file's folder.
+    A class's cell is 1, 0, or blank or -1 for not known; 1.0 is read as 1. Image paths are relative to the
+    file's folder.
 
     Args:
         path: of the table.
@@ -49,9 +62,9 @@ def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str
     require(bool(columns), "manifest", "a table with at least one class column", list(rows[0]))
     for name in classes:
         require(name in columns, "--classes", "columns of the manifest", name, near_names(name, columns))
-    form = "1, 0 or blank" if classes else "1, 0 or blank, unless --classes names other columns"
+    form = "1, 0, -1 or blank" if classes else "1, 0, -1 or blank, unless --classes names other columns"
     classes = tuple(classes) or columns
-    labels = np.array([[row.choose(name, _LABEL_OF_CELL, form) for name in classes] for row in rows])
+    labels = np.array([[_label(row, name, form) for name in classes] for row in rows])
     numbers = tuple(row.number for row in rows)
     paths = tuple(str(file.parent / row.image_name()) for row in rows)
     missing = [n for n, image in zip(numbers, paths, strict=True) if not epath.Path(image).is_file()]
@@ -66,7 +79,24 @@ def read_image_manifest(path: str, prompts_path: str = "", classes: Sequence[str
     name = "single_finding" if one_each else "multi_label"
     names = np.array([row["path"] for row in rows], np.str_)
     task = Task(name, classes, np.arange(len(rows)), labels, patients, names)
-    return ImageManifest(file.stem, paths, numbers, task, _prompts(classes, prompts_path))
+    prompts = _prompts(classes, prompts_path)
+    made_from = {
+        "manifest": str(path),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest()[:16],
+        "rows": len(rows),
+        **prompts_made_from(prompts_path, prompts),
+    }
+    return ImageManifest(_stem(file.name), paths, numbers, task, prompts, made_from)
+
+
+def _stem(name: str) -> str:
+    """The name of a table without its endings, as of `mine.csv.gz`."""
+    return re.sub(r"(?i)\.(csv|tsv|txt|parquet|xlsx)(\.gz|\.zip)?$", "", name) or name
+
+
+def _label(row: TableRow, column: str, form: str) -> float:
+    code = plain_code(row[column])
+    return _LABEL_OF_CELL[code] if code in _LABEL_OF_CELL else row.choose(column, _LABEL_OF_CELL, form)
 
 
 def embed_files(

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Array, Bools, Floats, Ints
 
 Statistic = Callable[[Floats], Floats]  # weights (num_resamples, num_samples) → (num_resamples,)
@@ -59,7 +60,11 @@ def auroc(scores: Floats, labels: Floats | Ints, weights: Floats) -> Floats:
 
     Returns:
         float (num_resamples,); NaN if one of the two classes is absent.
+
+    Raises:
+        ValueError: a score that is NaN.
     """
+    require(not np.isnan(scores).any(), "scores", "numbers", "NaN", "Exclude these samples.")
     known = ~np.isnan(labels.astype(np.float64))
     scores, labels, weights = scores[known], labels[known], weights[:, known]
     if not len(scores):
@@ -146,14 +151,16 @@ class Bootstrap:
             patient_ids: (num_samples,).
 
         Returns:
-            key → estimate; the interval skips resamples in which the statistic is undefined.
+            key → estimate; the interval skips resamples in which the statistic is undefined. There is none
+            for a single patient, of whom all resamples are equal.
         """
         num_samples = len(patient_ids)
+        num_resamples = self.num_resamples if len(np.unique(np.asarray(patient_ids))) > 1 else 0
         rng = np.random.default_rng(self.seed)
         drawn: dict[Key, list[Floats]] = {key: [] for key in statistics}
         chunk = max(1, _WEIGHTS_AT_ONCE // num_samples)
-        for start in range(0, self.num_resamples, chunk):
-            weights = resample_weights(patient_ids, min(chunk, self.num_resamples - start), rng)
+        for start in range(0, num_resamples, chunk):
+            weights = resample_weights(patient_ids, min(chunk, num_resamples - start), rng)
             for key, statistic in statistics.items():
                 drawn[key].append(statistic(weights))
         once = np.ones((1, num_samples))

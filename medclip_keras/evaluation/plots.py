@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from medclip_keras.evaluation.results import (
     ClassificationResult,
     DatasetResult,
     RetrievalResult,
+    TrustResult,
     ZeroShotResult,
 )
 from medclip_keras.evaluation.table import variant_name
@@ -28,8 +30,9 @@ _LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 _LEGEND_BESIDE = _LEGEND | {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
+@matplotlib.rc_context({"text.parse_math": False})
 def draw(result: DatasetResult) -> dict[str, Figure]:
-    """All plots of one data set: file stem → figure."""
+    """All plots of one data set: file stem → figure; names of classes are drawn as they are."""
     plots = {}
     if result.zero_shot:
         if _comparable_classes(result.zero_shot):
@@ -41,6 +44,8 @@ def draw(result: DatasetResult) -> dict[str, Figure]:
         plots["retrieval_similarity"] = retrieval_similarity(result.retrieval)
     if result.probe:
         plots["probe"] = probe_bars(result.probe)
+    if result.trust:
+        plots["reliability"] = reliability_curves(result.trust)
     if result.supervised:
         (share,) = result.supervised.scores
         plots |= _classification_plots(result.supervised, share, "ROC, trained on labels")
@@ -96,7 +101,7 @@ def confusion_matrices(result: ClassificationResult) -> Figure:
 
 def roc_curves(result: ClassificationResult, variant: str, title: str) -> Figure:
     """One ROC curve per class, against the rest, with its area."""
-    figure, (ax,) = _panels([title], width=5.2)
+    figure, (ax,) = _panels([title], width=6.8)
     scores = ranked_scores(result.task, result.scores[variant][TRAINED])
     for k, (name, estimates) in enumerate(result.estimates[variant][TRAINED].by_class.items()):
         area, labels = estimates["auroc"].value, result.task.labels[:, k]
@@ -104,11 +109,11 @@ def roc_curves(result: ClassificationResult, variant: str, title: str) -> Figure
             continue
         known = ~np.isnan(labels)
         false_rate, true_rate, _ = roc_curve(labels[known], scores[known, k])
-        ax.plot(false_rate, true_rate, color=_colour(k), label=f"{name} {area:.3f}")
+        ax.plot(false_rate, true_rate, label=_legend_label(f"{name} {area:.3f}"), **_line(k))
     ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="chance 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     ax.set_aspect("equal")
-    ax.legend(loc="lower right", **_LEGEND)
+    ax.legend(**_LEGEND_BESIDE)
     return figure
 
 
@@ -128,7 +133,9 @@ def embedding(result: ZeroShotResult) -> Figure:
         others = "none or several" if (only < 0).any() else None
         _scatter(ax, dots[only < 0], s=6, color="0.85", label=others)
         for k, name in enumerate(classes):
-            _scatter(ax, dots[only == k], s=9, color=_colour(k), alpha=0.6, linewidths=0, label=name)
+            _scatter(
+                ax, dots[only == k], s=9, color=_colour(k), alpha=0.6, linewidths=0, label=_legend_label(name)
+            )
             at, edge = triangles[result.prompts.columns(name)], {"edgecolors": "black", "linewidths": 0.6}
             _scatter(ax, at, s=45, color=_colour(k), marker="^", zorder=2, **edge)
         ax.set(xticks=[], yticks=[], xlabel="dots: images; triangles: prompts")
@@ -141,48 +148,64 @@ def _scatter(ax: Axes, points: Floats, **options: Any) -> None:
 
 
 def precision_bars(result: RetrievalResult) -> Figure:
-    """Precision@K with its intervals, before and after training, and chance."""
+    """Precision@K with its intervals, before and after training, and the baseline."""
     figure, (ax,) = _panels(["Precision@K, image to text"], width=5.2)
-    names = [f"K = {metric.rpartition('_')[2]}" for metric in result.chance]
+    names = [f"K = {metric.rpartition('_')[2]}" for metric in result.baseline]
     estimates = {who: list(e.overall.values()) for who, e in result.estimates[""].items()}
-    _bars(ax, names, estimates, list(result.chance.values()))
+    _bars(ax, names, estimates, list(result.baseline.values()))
     ax.set(ylabel="precision")
+    return figure
+
+
+def reliability_curves(result: TrustResult) -> Figure:
+    """Share of right answers against probability; the area of a dot is its share of the images."""
+    figure, (ax,) = _panels(["Reliability, trained, prompt ensemble"], width=6.0)
+    for (when, found), colour in zip(result.reliability.items(), ("#d1782a", "#1f5c99"), strict=False):
+        label = f"{when} calibration, error {found.error:.3f}"
+        ax.plot(found.confidence, found.accuracy, color=colour, linewidth=1, label=label)
+        ax.scatter(found.confidence, found.accuracy, s=120 * found.counts / found.counts.sum(), color=colour)
+    ax.plot([0, 1], [0, 1], color="0.7", linestyle=":", label="calibrated")
+    ax.set(xlabel="probability", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1))
+    ax.set_aspect("equal")
+    ax.legend(**_LEGEND_BESIDE)
     return figure
 
 
 def probe_bars(result: ClassificationResult) -> Figure:
     """Linear probes before and after training: by share of the labels; by class if there is one share."""
     figure, (ax,) = _panels(["Linear probe on frozen features"], width=6.4)
-    metric, chance = next(iter(result.chance.items()))
+    metric = "balanced_accuracy" if result.task.is_single else "auroc"
+    own = "accuracy" if result.task.is_single else "auroc"  # of a class
     one_share = len(result.estimates) == 1
     estimates: dict[str, list[Estimate]] = {}
     for by_model in result.estimates.values():
         for who, found in by_model.items():
-            by_class = [of_class[metric] for of_class in found.by_class.values()] if one_share else []
+            by_class = [of_class[own] for of_class in found.by_class.values()] if one_share else []
             estimates.setdefault(who, []).extend([found.overall[metric], *by_class])
     if one_share:
-        names = ["all classes" if metric == "accuracy" else "macro mean", *result.task.classes]
+        names = ["macro mean", *result.task.classes]
     else:
         counts = result.counts["num_training_images"]
         names = [f"{variant_name(share)}\n{counts[share]} images" for share in result.estimates]
-    _bars(ax, names, estimates, [chance] * len(names))
-    ax.set(ylabel="accuracy" if metric == "accuracy" else "AUROC" if one_share else "macro AUROC")
+    _bars(ax, names, estimates, [result.baseline[metric]] * len(names))
+    kind = "accuracy" if result.task.is_single else "AUROC"
+    ax.set(ylabel=f"{kind} of each class" if one_share else f"mean {kind} of the classes")
     if one_share:
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     return figure
 
 
 def _bars(
-    ax: Axes, names: Sequence[str], estimates: Mapping[str, Sequence[Estimate]], chance: Sequence[float]
+    ax: Axes, names: Sequence[str], estimates: Mapping[str, Sequence[Estimate]], baseline: Sequence[float]
 ) -> None:
-    """One group of bars per name, one bar per model, with whiskers and chance."""
+    """One group of bars per name, one bar per model, with whiskers and the baseline."""
     positions = np.arange(len(names))
     for n, who in enumerate(_ordered(estimates)):
         values, lows, highs = np.array([(e.value, e.low, e.high) for e in estimates[who]]).T
         errors = np.maximum([values - lows, highs - values], 0)
         at = positions + 0.38 * (n - (len(estimates) - 1) / 2)
         ax.bar(at, values, 0.36, label=who, color=_BAR_COLOURS[who], yerr=errors, capsize=3)
-    ax.hlines(chance, positions - 0.45, positions + 0.45, color="black", linestyle=":", label="chance")
+    ax.hlines(baseline, positions - 0.45, positions + 0.45, color="black", linestyle=":", label="baseline")
     ax.set_xticks(positions, names)
     ax.set(ylim=(0, 1.02))
     ax.legend(**_LEGEND_BESIDE)
@@ -225,6 +248,16 @@ def _matrix(ax: Axes, matrix: Array, names: Sequence[str], number: str, **option
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     return drawn
+
+
+def _legend_label(name: str) -> str:
+    """The name; Matplotlib leaves a name that begins with an underscore out of a legend."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def _line(k: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th class, different for forty classes."""
+    return {"color": _colour(k), "linestyle": ("-", "--", "-.", ":")[k // 10 % 4]}
 
 
 def _colour(k: int) -> tuple[float, ...]:

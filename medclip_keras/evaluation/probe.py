@@ -95,7 +95,7 @@ def probe(
         "num_training_images": {variant: len(rows) for variant, rows in rows_of.items()},
         "num_validation_images": max((len(v.keys) for v in validation.values()), default=0),
     }
-    result = ClassificationResult(task, counts, task.chance, {}, {})
+    result = ClassificationResult(task, counts, task.baseline, {}, {})
     for variant, rows in rows_of.items():
         probes = {who: fit(training[who].at(rows), validation.get(who), task.name) for who in features}
         scores = {who: fitted.scores(features[who]) for who, fitted in probes.items()}

@@ -1,5 +1,6 @@
 """Results of an evaluation: estimates for metrics.json, and the arrays behind them for the plots."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,13 +40,13 @@ class TaskResult:
 
     task: Task  # the images and their labels; for retrieval the queries
     counts: Json  # numbers of images and sentences
-    chance: dict[str, float]  # metric → its expected value for random scores
+    baseline: dict[str, float]  # metric → its value without a look at the images
     estimates: dict[str, dict[str, Estimates]]  # variant → model → estimates
 
     @property
     def metrics(self) -> Json:
-        """Counts, chance and {model: {variant: estimates}} (retrieval: {model: estimates}), in JSON types."""
-        found: Json = self.counts | {"chance": self.chance}
+        """Counts, baseline and {model: {variant: estimates}} (retrieval: {model: estimates}) in JSON."""
+        found: Json = self.counts | {"baseline": self.baseline}
         for variant, by_model in self.estimates.items():
             for who, estimates in by_model.items():
                 values = estimates.to_dict()
@@ -78,6 +79,14 @@ class RetrievalResult(TaskResult):
 
 
 @dataclass(frozen=True)
+class TrustResult:
+    """Whether one may trust the trained model's zero-shot scores."""
+
+    metrics: Json  # table → row → values, in JSON types
+    reliability: Mapping[str, Any]  # "before", "after" → `trust.calibration.Reliability`
+
+
+@dataclass(frozen=True)
 class DatasetResult:
     """Results on one data set; None for a task that was not requested or had no images."""
 
@@ -85,13 +94,15 @@ class DatasetResult:
     retrieval: RetrievalResult | None = None
     probe: ClassificationResult | None = None
     supervised: ClassificationResult | None = None  # of a classifier trained end to end; then the only result
+    trust: TrustResult | None = None  # of zero_shot
 
     @property
     def tasks(self) -> dict[str, TaskResult]:
         """Task → result, without the tasks that are None."""
-        return {name: result for name, result in vars(self).items() if result is not None}
+        return {name: result for name, result in vars(self).items() if isinstance(result, TaskResult)}
 
     @property
     def metrics(self) -> Json:
-        """{"zero_shot": …, "retrieval": …, "probe": …} in JSON types."""
-        return {name: result.metrics for name, result in self.tasks.items()}
+        """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types."""
+        found = {name: result.metrics for name, result in self.tasks.items()}
+        return found | ({"trust": self.trust.metrics} if self.trust else {})

@@ -64,12 +64,12 @@ def retrieve(
     `similarities` are by model, float (num_queries, num_candidates), rows are images; candidates of the
     query's class are relevant.
     """
-    estimates, chance = {}, {}
+    estimates, baseline = {}, {}
     for who, similarity in similarities.items():
         statistics = precision_statistics(queries, candidates.class_index, similarity)
         estimates[who] = Estimates(bootstrap.estimate(statistics, queries.patient_ids))
         # In a random order Precision@K is the share of relevant candidates, for every K.
-        chance = dict.fromkeys(statistics, float(_relevant(queries, candidates.class_index).mean()))
+        baseline = dict.fromkeys(statistics, float(_relevant(queries, candidates.class_index).mean()))
     num_candidates = {n: int((candidates.class_index == k).sum()) for k, n in enumerate(queries.classes)}
     has_queries = dict(zip(queries.classes, queries.has_images, strict=True))
     counts = {
@@ -77,7 +77,7 @@ def retrieve(
         "num_candidates": num_candidates,
         "not_retrieved": [n for n, number in num_candidates.items() if not (number and has_queries[n])],
     }
-    return RetrievalResult(queries, counts, chance, {"": estimates}, candidates.class_index, similarities)
+    return RetrievalResult(queries, counts, baseline, {"": estimates}, candidates.class_index, similarities)
 
 
 def precision_statistics(

@@ -54,5 +54,5 @@ def measure_classifier(
     estimates = {variant: {TRAINED: estimate_scores(task, scores, Bootstrap(config.bootstrap, seed))}}
     counts = task.counts() | {"num_training_images": {variant: num_training_images}}
     by_variant: dict[str, ByModel] = {variant: {TRAINED: scores}}
-    result = ClassificationResult(task, counts, task.chance, estimates, by_variant)
+    result = ClassificationResult(task, counts, task.baseline, estimates, by_variant)
     return DatasetResult(supervised=result)

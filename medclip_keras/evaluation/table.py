@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json, TaskResult
 
 Cells = tuple[str, ...]
 
-COLUMNS: Cells = ("", "trained [95 % CI]", "untrained", "chance")
+COLUMNS: Cells = ("", "trained [95 % CI]", "untrained", "baseline")
 TITLES = {
     "zero_shot": "zero-shot",
     "retrieval": "image → text",
@@ -23,16 +24,16 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A metric of the trained model, of the untrained model and of chance."""
+    """A metric of the trained model, of the untrained model and its baseline."""
 
     name: str
     trained: Estimate
     untrained: Estimate | None
-    chance: float
+    baseline: float
 
     def cells(self) -> Cells:
         """The row as text, for `COLUMNS`; the untrained model's value has no interval."""
-        return self.name, with_interval(self.trained), value_text(self.untrained), f"{self.chance:.3f}"
+        return self.name, with_interval(self.trained), value_text(self.untrained), f"{self.baseline:.3f}"
 
 
 def rows(result: DatasetResult) -> list[Row]:
@@ -44,16 +45,25 @@ def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
     for variant, by_model in result.estimates.items():
         suffix = f", {variant_name(variant)}" if variant not in ("", "1") else ""
         trained, untrained = by_model[TRAINED], by_model.get(UNTRAINED)
-        for metric, chance in result.chance.items():
-            name = metric.replace("precision_at_", "precision@").replace("auroc", "macro AUROC")
+        for metric, baseline in result.baseline.items():
+            name = _metric_name(metric, result)
             of_untrained = untrained.overall[metric] if untrained else None
-            yield Row(f"{title} {name}{suffix}", trained.overall[metric], of_untrained, chance)
-        by_class = trained.by_class if "accuracy" not in result.chance else {}
+            yield Row(f"{title} {name}{suffix}", trained.overall[metric], of_untrained, baseline)
+        by_class = trained.by_class if not result.task.is_single else {}
         for name, found in by_class.items():
             of_untrained = untrained.by_class[name]["auroc"] if untrained else None
             yield Row(
-                f"  AUROC {name}, {title}{suffix}", found["auroc"], of_untrained, result.chance["auroc"]
+                f"  AUROC {name}, {title}{suffix}", found["auroc"], of_untrained, result.baseline["auroc"]
             )
+
+
+def _metric_name(metric: str, result: TaskResult) -> str:
+    """As in the table; a macro mean over some of the classes says over how many."""
+    name = metric.replace("precision_at_", "precision@").replace("balanced_", "balanced ")
+    if metric != "auroc":
+        return name
+    averaged, wanted = len(result.task.averaged_classes), len(result.task.macro_classes)
+    return "macro AUROC" if averaged == wanted else f"macro AUROC of {averaged} of {wanted} classes"
 
 
 def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
@@ -61,7 +71,7 @@ def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
     tables: list[tuple[Cells, list[Cells]]] = []
     for task, found in result.tasks.items():
         variant, by_model = list(found.estimates.items())[-1]
-        metrics = sorted(found.chance)
+        metrics = ["accuracy", "auroc"] if found.task.is_single else ["auroc"]
         header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
         body: list[Cells] = [
             (
@@ -77,13 +87,13 @@ def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
 
 def terminal_table(name: str, result: DatasetResult) -> Table:
     """The rows of one data set for the terminal."""
-    title = f"{name}: {sizes(result)}"
+    title = Text(f"{name}: {sizes(result)}")  # names are no markup
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in COLUMNS:
         # Only names may wrap: figures that do not fit would be cut.
         table.add_column(column, justify="right" if column else "left", no_wrap=bool(column), overflow="fold")
     for row in rows(result):
-        table.add_row(*row.cells())
+        table.add_row(*map(Text, row.cells()))
     return table
 
 
@@ -100,13 +110,20 @@ def sizes(result: DatasetResult) -> str:
         parts.append(f"{counts['num_queries']} queries among {num_sentences} sentences")
     if "num_training_images" in counts:
         parts.append(f"{max(counts['num_training_images'].values())} training images")
+    positive = counts.get("num_positive", {})
+    if positive:
+        parts.append("positive: " + ", ".join(f"{name} {number}" for name, number in positive.items()))
+    if counts.get("majority_class"):
+        parts.append(f"baseline of accuracy: always {counts['majority_class']}")
+    if counts.get("too_few"):
+        too_few = ", ".join(counts["too_few"])
+        parts.append(f"no figure, for it would rest on one patient with or without the finding: {too_few}")
     if counts.get("undefined"):
         undefined = ", ".join(counts["undefined"])
         parts.append(f"not in the macro AUROC, for no image has them or every image has: {undefined}")
-    positive = counts.get("num_positive", {})
     absent = [name for name, number in positive.items() if not number]
     if absent and counts["task"] == "single_finding":
-        parts.append(f"no choice in accuracy and its chance, for no image has them: {', '.join(absent)}")
+        parts.append(f"no choice in accuracy and its baseline, for no image has them: {', '.join(absent)}")
     if counts.get("not_retrieved"):
         not_retrieved = ", ".join(counts["not_retrieved"])
         parts.append(f"not retrieved, for no image or no sentence has this finding alone: {not_retrieved}")

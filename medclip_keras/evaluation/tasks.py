@@ -5,6 +5,7 @@ images, and each finding is a binary question. "Abnormal" is the complement of N
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.prompts import ABNORMAL
 from medclip_keras.knowledge.concepts import NO_FINDING
 from medclip_keras.knowledge.states import LabelState
+
+FEWEST_PATIENTS = 2  # with a class, and without it, below which its figures are not given
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,28 @@ class Task:
         return self.classes if self.is_single or not abnormal else abnormal
 
     @property
+    def averaged_classes(self) -> tuple[str, ...]:
+        """The classes of macro means that have an AUROC."""
+        without = {*self.undefined, *self.too_few}
+        return tuple(name for name in self.macro_classes if name not in without)
+
+    @property
     def undefined(self) -> tuple[str, ...]:
         """The classes without a positive or without a negative image: they have no AUROC."""
         has_both = self.has_images & (self.labels == 0).any(axis=0)  # (num_classes,)
         return tuple(name for name, both in zip(self.classes, has_both, strict=True) if not both)
+
+    @property
+    def too_few(self) -> tuple[str, ...]:
+        """The classes with an AUROC that rests on one patient: it is not given, and in no macro mean."""
+        enough = self.is_known_of_patients(1) & self.is_known_of_patients(0)
+        names = (name for name, is_enough in zip(self.classes, enough, strict=True) if not is_enough)
+        return tuple(name for name in names if name not in self.undefined)
+
+    def is_known_of_patients(self, label: int) -> Bools:
+        """Whether at least `FEWEST_PATIENTS` patients have images of the label, bool (num_classes,)."""
+        patients = [len(np.unique(self.patient_ids[column == label])) for column in self.labels.T]
+        return np.array(patients) >= FEWEST_PATIENTS
 
     @property
     def has_images(self) -> Bools:
@@ -72,14 +93,27 @@ class Task:
             "num_images": len(self.rows),
             "num_patients": len(set(self.patient_ids)),
             "undefined": list(self.undefined),
+            "too_few": list(self.too_few),
+            "num_macro_classes": len(self.averaged_classes),
             "num_positive": {name: int(np.nansum(self.labels[:, k])) for k, name in enumerate(self.classes)},
-        }
+        } | ({"majority_class": self.majority_class} if self.is_single else {})
 
     @property
-    def chance(self) -> dict[str, float]:
-        """Metric → its expected value for random scores; a class without images is no choice."""
-        choices = int(self.has_images.sum())
-        return {"accuracy": 1 / choices, "auroc": 0.5} if self.is_single else {"auroc": 0.5}
+    def majority_class(self) -> str:
+        """The class of most images; of single_finding only."""
+        return self.classes[int(self.labels.sum(axis=0).argmax())]
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """Metric → its value for a classifier that does not look at the images.
+
+        Accuracy: the majority class. Balanced accuracy: 1 / the number of classes with images. AUROC: .5.
+        """
+        if not self.is_single:
+            return {"auroc": 0.5}
+        majority = float(self.labels.mean(axis=0).max()) if len(self.labels) else math.nan
+        choices = max(int(self.has_images.sum()), 1)
+        return {"accuracy": majority, "balanced_accuracy": 1 / choices, "auroc": 0.5}
 
 
 def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:

@@ -46,4 +46,4 @@ def classify(
         for mode, by_model in scores.items()
     }
     embeddings = (image_embeddings, prompt_embeddings)
-    return ZeroShotResult(task, task.counts(), task.chance, estimates, scores, prompts, *embeddings)
+    return ZeroShotResult(task, task.counts(), task.baseline, estimates, scores, prompts, *embeddings)

@@ -113,18 +113,20 @@ def _figures(metrics: Json | None) -> list[str]:
         return ["These weights were not evaluated (`python -m medclip_keras.evaluate --workdir …`)."]
     trained, untrained = named_estimates(metrics), named_estimates(metrics, UNTRAINED)
     rows = [
-        (name, with_interval(estimate), value_text(untrained.get(name)), value_text(_chance(metrics, name)))
+        (name, with_interval(estimate), value_text(untrained.get(name)), value_text(_baseline(metrics, name)))
         for name, estimate in trained.items()
     ]
     note = f"Split: {metrics.get('split', 'unknown')}. Intervals are of a bootstrap over patients."
-    return [_table(("metric", "value [95 % CI]", "untrained", "chance"), rows), note]
+    return [_table(("metric", "value [95 % CI]", "untrained", "baseline"), rows), note]
 
 
-def _chance(metrics: Json, name: str) -> Estimate | None:
-    """The chance that stands beside a metric."""
+def _baseline(metrics: Json, name: str) -> Estimate | None:
+    """The value without a look at the images that stands beside a metric; a class's accuracy has none."""
+    if ".by_class." in name and name.endswith(".accuracy"):
+        return None
     for data_set, tasks in metrics["data"].items():
         for task, found in tasks.items():
-            value = found.get("chance", {}).get(name.rpartition(".")[2])
+            value = found.get("baseline", {}).get(name.rpartition(".")[2])
             if name.startswith(f"{data_set}.{task}.") and value is not None:
                 return Estimate(value)
     return None

@@ -40,6 +40,7 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
+BOARD_RUN = "training"  # folder of the scalars; without a folder TensorBoard calls the run "."
 _VOCABULARY = "vocabulary"
 _CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
@@ -87,7 +88,7 @@ class Trainer:
         """
         config, steps = self.model.run.train, (self.start_step, self.total_steps)
         with contextlib.ExitStack() as stack:
-            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard"))
+            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard" / BOARD_RUN))
             stack.callback(writer.close)
             validation = callbacks.Validation(*steps, held_out, self.checkpoints, writer)
             called = [
@@ -181,7 +182,7 @@ def _train(
     held_out = validation_batches(config, draw, num_images(config, "valid"))
     outcome = trainer.fit(batches, held_out)
     if held_out and outcome.finished:
-        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard")
+        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard" / BOARD_RUN)
     return outcome
 
 

@@ -1,14 +1,15 @@
 """How long is a training step, and how much memory does it take, beside the same networks in PyTorch?
 
     python tests/benchmarks/step.py [--images resnet50 swin_tiny] [--precisions float32 bfloat16]
-        [--sides ours ours_xla torch torch_compiled] [--environment DIR] [--batch 8] [--steps 6]
+        [--sides ours ours_xla torch torch_compiled] [--environment DIR] [--batch 8] [--steps 6] [--output
+        FILE]
 
 An image encoder with BERT-base, 224 px, 77 tokens, semantic matching, clipped AdamW. Each side runs in a
-process of its own, in turn; the figures are the median step after the first two, the first step, and the peak
-of resident memory. torch, torchvision and transformers are installed into an environment of their own on the
-first run, as for pretrained.py. On a GPU (`pip install medclip_keras[gpu]`, CUDA's torch in the environment)
-the same command with `--batch 64` measures the GPU: memory is then that of the device. With `--profile DIR`
-our side writes a trace of one step for TensorBoard's profiler.
+process of its own, in turn; the figures are the median step after the first two, the first step, and the
+peak of resident memory. torch, torchvision and transformers are installed into an environment of their own
+on the first run, as for pretrained.py. On a GPU (`pip install medclip_keras[gpu]`, CUDA's torch in the
+environment) the same command with `--batch 64` measures the GPU: memory is then that of the device. With
+`--profile DIR` our side writes a trace of one step for TensorBoard's profiler.
 """
 
 import argparse
@@ -205,8 +206,8 @@ def main() -> None:
                 row |= json.loads(done.stdout.splitlines()[-1])
                 rows.append(row)
                 print(
-                    f"{image} {precision} {side}: {row['seconds']:.2f} s a step, first "
-                    f"{row['first_step']:.0f} s, peak {row['peak_gib']:.2f} GiB", flush=True,
+                    f"{image} {precision} {side}: {row['seconds']:.2f} s a step, "
+                    f"first {row['first_step']:.0f} s, peak {row['peak_gib']:.2f} GiB", flush=True,
                 )  # fmt: skip
     if options.output:
         options.output.write_text(json.dumps(rows, indent=1) + "\n")

@@ -121,7 +121,7 @@ def world():
 
 @pytest.fixture(scope="session")
 def config():
-    return EvaluationConfig(findings=FINDINGS, bootstrap=200)
+    return EvaluationConfig(findings=FINDINGS, bootstrap=200, tasks=("zero_shot", "retrieval"))
 
 
 @pytest.fixture(scope="session")

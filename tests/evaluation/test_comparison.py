@@ -37,7 +37,7 @@ def test_a_paired_difference_is_that_of_the_values_and_its_interval_that_of_the_
         f"own.probe.1.{group}{metric}"
         for group in ("", "by_class.Edema.", "by_class.Mass.")
         for metric in ("accuracy", "auroc")
-    }
+    } | {"own.probe.1.balanced_accuracy"}
     accuracy = found["own.probe.1.accuracy"]
     assert accuracy.value == pytest.approx(5 / 6 - 2 / 6)
     # Restated with patients as groups: a has two images that differ, d one, the others none.
@@ -71,7 +71,7 @@ def test_retrieval_is_compared_too():
 def test_names_of_metrics_json_leave_counts_and_other_models_out():
     estimate = {"value": 0.5, "low": None, "high": 0.6}
     trained = {"1": {"auroc": estimate, "strength": 0.1, "by_class": {"Mass": {"auroc": estimate}}}}
-    probe = {"num_images": 3, "chance": {"auroc": 0.5}, "trained": trained, "untrained": trained}
+    probe = {"num_images": 3, "baseline": {"auroc": 0.5}, "trained": trained, "untrained": trained}
     retrieval = {"trained": {"precision_at_1": estimate}}
     found = named_estimates({"data": {"v1.2": {"probe": probe, "retrieval": retrieval}}})
     assert list(found) == [

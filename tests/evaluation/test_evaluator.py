@@ -24,7 +24,7 @@ def test_an_oracle_scores_one_in_retrieval(measured):
 @pytest.mark.parametrize("mode", ["single", "ensemble"])
 def test_a_blind_model_scores_chance_within_its_interval(measured, mode):
     metrics = measured.metrics["zero_shot"]
-    for key, chance in metrics["chance"].items():
+    for key, chance in metrics["baseline"].items():
         found = metrics["untrained"][mode][key]
         assert found["low"] < chance < found["high"]
         assert found["high"] - found["low"] < 0.4
@@ -32,7 +32,7 @@ def test_a_blind_model_scores_chance_within_its_interval(measured, mode):
 
 def test_a_blind_model_retrieves_at_chance(measured):
     metrics = measured.metrics["retrieval"]
-    assert metrics["chance"] == {f"precision_at_{k}": pytest.approx(1 / 3) for k in (1, 2, 5, 10)}
+    assert metrics["baseline"] == {f"precision_at_{k}": pytest.approx(1 / 3) for k in (1, 2, 5, 10)}
     found = metrics["untrained"]["precision_at_10"]
     assert found["low"] < 1 / 3 < found["high"]
 
@@ -77,7 +77,7 @@ def test_multi_label_measures_abnormal_against_normal_prompts(config, world, tmp
     metrics = world.evaluate(config).metrics
     zero_shot = metrics["zero_shot"]
     assert zero_shot["num_images"] == 240
-    assert zero_shot["chance"] == {"auroc": 0.5}
+    assert zero_shot["baseline"] == {"auroc": 0.5}
     for mode in ("single", "ensemble"):
         by_class = zero_shot["trained"][mode]["by_class"]
         # "Abnormal" includes images with Cardiomegaly or an effusion, which have no prompt here.

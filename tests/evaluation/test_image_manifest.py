@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import json
 import pathlib
 
@@ -83,7 +85,7 @@ def test_shipped_prompts_serve_their_own_classes(folder):
         ("path,covid,normal\n", "at least one row"),
         (
             "path,covid,normal\n0.png,1,yes\n",
-            "`normal` must be 1, 0 or blank, unless --classes names other columns. Received: 'yes'",
+            "`normal` must be 1, 0, -1 or blank, unless --classes names other columns. Received: 'yes'",
         ),
         ("path,covid,normal\n,,\n0.png,1,0\nnone.png,1,0\n", "1 of 2 missing, the first in row 3"),
         ("path,covid,flu\n0.png,1,0\n", "`prompts` must be a file with the class 'flu'"),
@@ -156,3 +158,33 @@ def test_a_broken_image_is_named_by_its_row(folder):
     manifest = read(folder, "path,covid,normal\n2.png,1,0\n,,\n1.png,0,1\n0.png,0,1\n")
     with pytest.raises(ValueError, match=r"cannot be read in row 3 \(it is no picture\)"):
         embed_files(MEANS, read_square, manifest)
+
+
+def test_labels_as_programs_write_them_are_read(folder):
+    """pandas writes 1.0 beside blanks, CheXpert -1 for uncertain; a no-break space is blank."""
+    manifest = read(folder, "path,covid,normal\n0.png,1.0,0.0\n1.png,-1.0,\u00a0\n2.png,0,1\n")
+    np.testing.assert_array_equal(manifest.task.labels, [[1, 0], [np.nan, np.nan], [0, 1]])
+
+
+def test_a_manifest_named_like_another_data_set_gets_a_name_of_its_own(folder):
+    manifest = read(folder, "path,covid,normal\n0.png,1,0\n")
+    assert manifest.name_beside(["phantom"]) == "images"
+    assert manifest.name_beside(["Images"]) == "images (manifest)"
+    assert manifest.name_beside(["images", "images (manifest)"]) == "images (manifest 2)"
+
+
+def test_a_manifest_says_what_it_was_read_from(folder):
+    first = read(folder, "path,covid,normal\n0.png,1,0\n").made_from
+    assert first["manifest"] == str(folder / "images.csv")
+    assert (first["rows"], first["prompts"]) == (1, str(folder / "prompts.json"))
+    assert first["sha256"] == hashlib.sha256((folder / "images.csv").read_bytes()).hexdigest()[:16]
+    (folder / "prompts.json").write_text(json.dumps({"covid": ["covid?"], "normal": ["normal"]}))
+    second = read(folder, "path,covid,normal\n0.png,0,1\n").made_from
+    assert not {first[key] for key in ("sha256", "prompts_sha256")} & set(second.values())
+
+
+@pytest.mark.parametrize(("file", "name"), [("a.b.csv", "a.b"), ("mine.csv.gz", "mine"), ("...csv", "..")])
+def test_a_manifest_has_the_name_of_its_file(folder, file, name):
+    content = b"path,Edema\n0.png,1\n"
+    (folder / file).write_bytes(gzip.compress(content) if file.endswith("gz") else content)
+    assert read_image_manifest(str(folder / file)).name == name

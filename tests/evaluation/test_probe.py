@@ -48,7 +48,7 @@ def probed(rng, noise_only=False, fractions=(1.0,), per_class=60, test_labels=No
 
 def test_noise_scores_chance_within_its_interval():
     metrics = probed(np.random.default_rng(1), noise_only=True).metrics
-    assert metrics["chance"]["accuracy"] == pytest.approx(1 / 3)
+    assert metrics["baseline"]["accuracy"] == pytest.approx(1 / 3)
     found = metrics["trained"]["1"]["accuracy"]
     assert found["low"] < 1 / 3 < found["high"] < 0.5
     assert metrics["trained"]["1"]["strength"] <= STRENGTHS[2]  # noise: a strong penalty is best
@@ -214,7 +214,7 @@ def test_multi_label_probe_has_the_class_abnormal(world, probe_config):
     findings = ("Abnormal", "Mass", "Edema")
     config = dataclasses.replace(probe_config, task="multi_label", findings=findings)
     metrics = run(world, config).metrics["probe"]
-    assert metrics["chance"] == {"auroc": 0.5}
+    assert metrics["baseline"] == {"auroc": 0.5}
     by_class = metrics["trained"]["1"]["by_class"]
     assert {k: v["auroc"]["value"] for k, v in by_class.items()} == dict.fromkeys(findings, 1.0)
     assert metrics["num_training_images"] == {"1": 240, "0.1": 24}

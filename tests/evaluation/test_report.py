@@ -3,13 +3,18 @@ import html
 import json
 import re
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.evaluator import evaluate
+from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
 from medclip_keras.evaluation.table import rows, terminal_table
+from medclip_keras.evaluation.tasks import Task
 
 
 def test_report_embeds_every_plot(measured, tmp_path):
@@ -50,11 +55,13 @@ def test_names_of_runs_data_sets_and_classes_are_escaped(world, config, tmp_path
         assert html.escape(name) in page
 
 
-def test_rows_show_trained_untrained_and_chance(measured):
+def test_rows_show_trained_untrained_and_baseline(measured):
     found = {row.name: row for row in rows(measured)}
     row = found["zero-shot accuracy, ensemble"]
     assert row.trained.value == 1.0
-    assert row.chance == pytest.approx(1 / 3)
+    positive = measured.metrics["zero_shot"]["num_positive"]
+    assert row.baseline == max(positive.values()) / sum(positive.values())
+    assert found["zero-shot balanced accuracy, ensemble"].baseline == pytest.approx(1 / 3)
     assert row.untrained.value == measured.metrics["zero_shot"]["untrained"]["ensemble"]["accuracy"]["value"]
     assert len([name for name in found if name.startswith("image → text precision@")]) == 4
 
@@ -75,3 +82,64 @@ def test_plots_are_drawn_without_an_untrained_model(world, config):
     result = world.evaluate(config)
     assert len(draw(result)) == 6
     assert all(row.untrained is None for row in rows(result))
+
+
+ODD = ["$x_1$ [/bold]", "_hidden", "[red]Oedème [links]", "Enlarged Cardiomediastinum " * 3, "心影增大"]
+
+
+def odd_result(names, num_images=60):
+    """A classification of odd class names, of patients of two images, whose scores know the truth."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((num_images, len(names))) < 0.4).astype(float)
+    patients = np.repeat(np.arange(num_images // 2), 2).astype(str)
+    task = Task("multi_label", tuple(names), np.arange(num_images), labels, patients, patients)
+    scores = labels + rng.normal(size=labels.shape)
+    estimates = {"1": {"trained": estimate_scores(task, scores, Bootstrap(20, seed=0))}}
+    counts = task.counts() | {"num_training_images": {"1": 9}}
+    by_variant = {"1": {"trained": scores}}
+    return DatasetResult(supervised=ClassificationResult(task, counts, task.baseline, estimates, by_variant))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("width", [80, 60])
+def test_odd_names_are_shown_as_they_are(tmp_path, width):
+    """Neither markup of the terminal, nor formulas of plots, nor paths, nor HTML."""
+    result = odd_result(ODD)
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal_table("[b]../x[/b]", result))
+    text = console.export_text()
+    assert "[b]../x[/b]" in text
+    lines = "".join(text.split())
+    assert not [name for name in ODD if "".join(name.split()) not in lines]
+    figures = [cell for row in rows(result) for cell in row.cells()[1:]]
+    assert not [cell for cell in figures if cell not in text]
+    write({"../x": result}, tmp_path / "out", {"run": "<x>"})
+    assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["_x"]
+    (legend,) = [ax.get_legend() for ax in draw(result)["roc"].axes]
+    assert len(legend.get_texts()) == len(ODD) + 1
+
+
+def test_with_fifteen_classes_the_legend_covers_no_curve():
+    (ax,) = draw(odd_result([f"finding number {n}" for n in range(15)]))["roc"].axes
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert not legend.overlaps(ax.get_window_extent())
+    assert figure.bbox.contains(legend.x0, legend.y0)
+    assert figure.bbox.contains(legend.x1, legend.y1)
+    styles = {(tuple(line.get_color()), line.get_linestyle()) for line in ax.get_lines()}
+    assert len(styles) == 16
+
+
+def test_the_page_says_what_its_figures_are_of(measured, tmp_path):
+    made_from = {
+        "run": "r",
+        "step": 7,
+        "logit_scale": 11.610163688659668,
+        "data_sets": {"world": {"images": "records/w", "fingerprint": "abc", "split": "test"}},
+    }
+    write({"world": measured}, tmp_path, made_from)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "step 7, logit scale 11.61" in page
+    assert "11.610" not in page
+    assert "images records/w, fingerprint abc, split test" in page

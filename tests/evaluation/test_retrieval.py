@@ -64,12 +64,12 @@ def test_precision_is_counted_by_hand():
         "precision_at_2": 0.5,
     }
     assert found["num_candidates"] == {"Edema": 1, "Mass": 2, "Hernia": 0}
-    assert found["chance"] == {"precision_at_1": 0.5, "precision_at_2": 0.5}  # (1 + 2) relevant of 2 x 3
+    assert found["baseline"] == {"precision_at_1": 0.5, "precision_at_2": 0.5}  # (1 + 2) relevant of 2 x 3
 
 
 def test_chance_is_the_mean_precision_of_random_orders():
     rng = np.random.default_rng(0)
     queries, candidates = rng.integers(0, 3, 40), np.repeat([0, 1, 2], [20, 8, 4])
     drawn = [retrieved(rng.normal(size=(40, 32)), queries, candidates) for _ in range(300)]
-    for metric, expected in drawn[0]["chance"].items():
+    for metric, expected in drawn[0]["baseline"].items():
         assert np.mean([d["trained"][metric]["value"] for d in drawn]) == pytest.approx(expected, abs=0.02)

@@ -1,5 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.evaluation.classification import confusion, estimate_scores
@@ -7,8 +11,8 @@ from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
-from medclip_keras.evaluation.table import sizes
-from medclip_keras.evaluation.tasks import first_of_each_class, make_task, single_finding_task
+from medclip_keras.evaluation.table import rows, sizes
+from medclip_keras.evaluation.tasks import Task, first_of_each_class, make_task, single_finding_task
 from medclip_keras.evaluation.zero_shot import class_scores
 
 NAMES = ("No Finding", "Edema", "Mass")
@@ -96,14 +100,60 @@ def test_a_class_without_images_has_no_figure():
 
 
 def test_a_class_without_images_is_no_choice():
-    """Two of three classes have images: chance is 1/2, and the third class cannot be predicted."""
+    """Two of three classes have images: a baseline of 1/2, and the third class cannot be predicted."""
     states = [[2, 1, 0], [2, 0, 1], [2, 0, 1]]
     task = single_finding_task(index(states), ("No Finding", "Edema", "Mass"), NAMES, per_class=10)
     scores = np.array([[9.0, 2.0, 1.0], [9.0, 1.0, 2.0], [9.0, 2.0, 1.0]])
     found = estimate_scores(task, scores, Bootstrap(0, seed=0)).to_dict()
     assert task.undefined == ("No Finding",)
-    assert task.chance["accuracy"] == 1 / 2
+    assert task.baseline == {"accuracy": 2 / 3, "balanced_accuracy": 1 / 2, "auroc": 0.5}
     assert found["accuracy"]["value"] == pytest.approx(2 / 3)
     assert confusion(task, scores).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
-    result = ClassificationResult(task, task.counts(), task.chance, {}, {})
+    result = ClassificationResult(task, task.counts(), task.baseline, {}, {})
     assert "for no image has them: No Finding" in sizes(DatasetResult(supervised=result))
+
+
+def test_figures_of_accuracy_stand_beside_the_majority_class_and_equal_scikit_learn():
+    rng = np.random.default_rng(4)
+    truth = rng.choice([1, 2], size=40, p=[0.7, 0.3])
+    states = np.where(np.eye(3, dtype=np.int8)[truth] == 1, 1, 2)
+    task = single_finding_task(index(states), ("Edema", "Mass"), NAMES, per_class=40)
+    scores = rng.normal(size=(40, 2)).round(1)  # with ties
+    found = estimate_scores(task, scores, Bootstrap(0, seed=0)).overall
+    predicted = scores.argmax(axis=1)
+    assert found["accuracy"].value == pytest.approx(accuracy_score(task.class_index, predicted))
+    balanced = balanced_accuracy_score(task.class_index, predicted)
+    assert found["balanced_accuracy"].value == pytest.approx(balanced)
+    guess = DummyClassifier(strategy="most_frequent").fit(scores, task.class_index)
+    assert task.baseline["accuracy"] == guess.score(scores, task.class_index) > 0.5
+    assert task.counts()["majority_class"] == "Edema"
+
+
+def test_a_class_of_one_patient_has_no_figure_and_is_in_no_macro_mean():
+    """Edema in two images of one patient, Mass in three patients, Hernia absent: one of three classes."""
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]], float)
+    patients = np.array(["a", "a", "b", "c", "d", "e"])
+    task = Task("multi_label", ("Edema", "Mass", "Hernia"), np.arange(6), labels, patients, patients)
+    scores = np.arange(18.0).reshape(6, 3)
+    estimates = {"ensemble": {"trained": estimate_scores(task, scores, Bootstrap(30, seed=0))}}
+    by_class = estimates["ensemble"]["trained"].by_class
+    assert np.isnan(by_class["Edema"]["auroc"].value)
+    expected = roc_auc_score(labels[:, 1], scores[:, 1])
+    assert by_class["Mass"]["auroc"].value == pytest.approx(expected)
+    assert estimates["ensemble"]["trained"].overall["auroc"].value == pytest.approx(expected)
+    result = DatasetResult(supervised=ClassificationResult(task, task.counts(), task.baseline, estimates, {}))
+    assert result.metrics["supervised"]["too_few"] == ["Edema"]
+    assert result.metrics["supervised"]["num_macro_classes"] == 1
+    assert "one patient with or without the finding: Edema" in sizes(result)
+    assert "positive: Edema 2, Mass 3, Hernia 0" in sizes(result)
+    assert "supervised macro AUROC of 1 of 3 classes, ensemble" in [row.name for row in rows(result)]
+
+
+def test_a_single_patient_has_values_without_intervals():
+    states = [[2, 1, 0], [2, 1, 0], [2, 0, 1]]
+    of_one = dataclasses.replace(index(states), patient_ids=np.array(["p"] * 3))
+    task = single_finding_task(of_one, ("Edema", "Mass"), NAMES, per_class=10)
+    found = estimate_scores(task, np.eye(3)[:, :2], Bootstrap(50, seed=0)).overall
+    # Rows (1, 0), (0, 1), (0, 0) are Edema, Edema, Mass: the first alone is right, and the tie goes to Edema.
+    assert found["accuracy"].to_dict() == {"value": pytest.approx(1 / 3), "low": None, "high": None}
+    assert found["auroc"].to_dict() == {"value": None, "low": None, "high": None}

@@ -29,7 +29,7 @@ def weights_of(workdir) -> dict[str, np.ndarray]:
 
 def scalars_of(workdir) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
-    for path in sorted((workdir / "tensorboard").glob("events*")):
+    for path in sorted((workdir / "tensorboard" / "training").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 if value.tensor.dtype == tf.float32.as_datatype_enum:
@@ -73,7 +73,7 @@ def test_train_writes_scalars_and_the_similarity_matrices(unbroken, tiny_run):
 
 
 def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroken, tiny_run):
-    board = unbroken[0] / "tensorboard"
+    board = unbroken[0] / "tensorboard" / "training"
     embeddings = np.loadtxt(board / "embeddings.tsv")
     header, *labels = (board / "labels.tsv").read_text().splitlines()
     assert header == "kind\tfindings"

@@ -4,6 +4,7 @@ chest21.json holds ten shipped prompts for each finding of `chest21`, in a radio
 "No Finding" are the normal prompts. A file of the same form, named in `evaluation.prompts`, replaces them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ def read_prompts(path: str) -> Prompts:
         of_class = "a list of at least one non-empty string"
         require(filled and bool(texts), f"prompts[{name!r}]", of_class, texts)
     return {name: tuple(texts) for name, texts in content.items()}
+
+
+def prompts_made_from(path: str, prompts: Prompts) -> dict[str, str]:
+    """The prompts' file, and the start of the SHA-256 of those in use, in JSON types."""
+    digest = hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()
+    return {"prompts": path or "shipped", "prompts_sha256": digest[:16]}
 
 
 def finding_prompts(config: EvaluationConfig) -> Prompts:
