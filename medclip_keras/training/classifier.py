@@ -15,8 +15,9 @@ from medclip_keras.objectives.classification import sigmoid_cross_entropy, softm
 from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
+from medclip_keras.training.batch_normalization import prepare_batch_normalization
 from medclip_keras.training.model import GlobalStep
-from medclip_keras.training.replicas import gather, make_strategy, synchronize_batch_statistics
+from medclip_keras.training.replicas import gather, make_strategy
 from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch, validation_batches
 from medclip_keras.training.validation import HeldOut
 
@@ -31,7 +32,7 @@ class Classifier(GlobalStep, keras.Model):
     def __init__(self, encoder: ImageEncoder, classes: Classes, config: RunConfig, freeze: bool = False):
         super().__init__()
         self.encoder, self.classes, self.run, self.freeze = encoder, classes, config, freeze
-        synchronize_batch_statistics(self)
+        prepare_batch_normalization(self)
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":

@@ -28,8 +28,9 @@ class RunLog:
     def __init__(self, workdir: epath.PathLike, start_step: int):
         workdir = epath.Path(workdir)
         drop_later_lines(workdir / LOG_FILE, start_step)
-        for path in sorted((workdir / "tensorboard").rglob("events.out.tfevents.*")):
-            drop_later_events(path, start_step)
+        for folder in {(workdir / BOARD).parent, workdir / BOARD}:  # earlier versions wrote into the first
+            for path in sorted(folder.glob("events.out.tfevents.*")):
+                drop_later_events(path, start_step)
         self._writer = tf.summary.create_file_writer(str(workdir / BOARD))
         self._lines = (workdir / LOG_FILE).open("a")
 
