@@ -145,7 +145,7 @@ def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_pat
     run = override(tiny_run, settings)
     rates = []
 
-    class Spy(callbacks.TensorBoard):
+    class Spy(callbacks.ScalarLog):
         def on_step(self, step, logs):
             rates.append(float(self.model.optimizer.learning_rate))
 
@@ -154,7 +154,7 @@ def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_pat
             found = super().objective(batch, training)
             return found if training else found._replace(kl=tf.constant(1.0))
 
-    monkeypatch.setattr(callbacks, "TensorBoard", Spy)
+    monkeypatch.setattr(callbacks, "ScalarLog", Spy)
     monkeypatch.setattr("medclip_keras.training.train.MedCLIP", Flat)
     with monkeypatch.context() as patched:
         patched.setattr(callbacks, "StopOnSignal", stop_after(4))
