@@ -228,6 +228,14 @@ class TrainConfig:
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # cosine only
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
+    # Workdir of an earlier run, or of converted weights, whose best weights this run starts from; its
+    # vocabulary is taken too. The schedule and the optimizer are this run's own.
+    start_from: str = ""
+    # Decay per step of the moving average of the trained weights, such as 0.999; 0: none. The averaged
+    # weights are validated, kept as the best, evaluated and exported. Statistics of batch normalisation are
+    # not averaged once more.
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Count = 0  # validations without improvement after which training stops; 0: all steps are done
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
@@ -235,7 +243,9 @@ class TrainConfig:
     lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
     jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
+    evaluate_every: Count = 0  # steps between zero-shot evaluations on the validation split; 0: none
     checkpoint_every: PositiveCount = 500  # steps
+    keep_checkpoints: PositiveCount = 2  # number of the last checkpoints, beside the best
     log_every: PositiveCount = 20  # steps
 
 

@@ -212,7 +212,7 @@ REFUSED = [
     ),
     (
         "zero_shot_prompts",
-        {"image_bytes": FILES, "prompts": PROMPTS, "prompt_class": CLASSES + 2**31 - 1},
+        {"image_bytes": FILES, "prompts": PROMPTS, "prompt_class": CLASSES + np.int32(2**31 - 1)},
         "`prompt_class` must be from 0 to",
     ),
     (
