@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo notebook test test-flink lint lock clean
+.PHONY: demo notebook test test-flink test-java lint lock clean
 
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
@@ -29,9 +29,13 @@ test: .venv lint
 test-flink: .venv
 	$(BIN)/python -m pytest tests/flink
 
+# TensorFlow for Java asks an export; needs Java 17 and Maven, which fetches 200 MB once.
+test-java: .venv
+	$(BIN)/python -m pytest tests/java
+
 lock:
 	uv pip compile --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
 		--custom-compile-command "make lock" --extra dev --extra notebooks pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv .flink workdir
+	rm -rf .venv .flink .java workdir

@@ -110,7 +110,7 @@ def describe_making(options: EmbedOptions, plan: Plan, model: InferenceModel) ->
         "job": NAME,
         "input_sha256": plan.input_sha256,
         "names_sha256": sha256_of(list(plan.files)),
-        "model": {"run": model.made_from["run"], "weights": model.made_from["weights"]},
+        "model": {name: model.made_from.get(name, "") for name in ("run", "weights", "version")},
         "images_per_shard": options.images_per_shard,
         "allow_annotation": options.allow_annotation,
         "code_sha256": code_sha256([*_CODE, planning, steps, sys.modules[__name__]]),

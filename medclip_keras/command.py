@@ -7,15 +7,15 @@ import importlib.abc
 import importlib.util
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from medclip_keras import signals
+from medclip_keras.errors import NotSavedError, is_of_the_system, system_message
+
 FAILED, INTERRUPTED = 1, 130
-SECONDS_TO_RAISE_AGAIN = 0.5  # of processor time
 
 
 def start_quietly() -> None:
@@ -23,7 +23,7 @@ def start_quietly() -> None:
 
     The packages call it when they are imported, before any framework. A lower TF_CPP_MIN_LOG_LEVEL of the
     user's own is respected. Under `python -m PACKAGE…`, and not in a program that imports the package, Ctrl-C
-    ends the process without a traceback until `run_command` takes over.
+    or SIGTERM ends the process with one sentence until `run_command` takes over.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     is_command = sys.argv[:1] == ["-m"]  # replaced by the module's path after the import of its package
@@ -31,8 +31,8 @@ def start_quietly() -> None:
         sys.meta_path.insert(0, _QuietTensorFlow())
     if is_command:
         logging.getLogger().addFilter(_says_nothing_of_optional_packages)
-    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if is_command:
+        signals.end_at_once_before_the_work()
 
 
 def _says_nothing_of_optional_packages(record: logging.LogRecord) -> bool:
@@ -92,58 +92,47 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
 
     Returns:
         The status of `work`; `FAILED` with one line on stderr for a caller's mistake (ValueError), for a
-        loss that is no longer finite and for an error of the system, such as a full disk; `INTERRUPTED` for
-        Ctrl-C.
+        loss that is no longer finite and for an error of the system, such as a full disk; after a signal 128
+        plus its number, `INTERRUPTED` for Ctrl-C. A process under `python -m` ends here after a signal, so
+        that no thread of a broken off library has the last word.
     """
     try:
-        with _persistent_interrupts():
+        with signals.listening(module):
             status = work() or 0
             sys.stdout.flush()
             return status
-    except (ValueError, FloatingPointError) as error:
+    except (FloatingPointError, NotSavedError) as error:
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
-    except BrokenPipeError:  # the reader, `head` for example, has what it wants
+    except KeyboardInterrupt as stop:  # `errors.Interrupted` says after which step
+        return _end_interrupted(module, str(stop))
+    except Exception as error:
+        if signals.STATE.received is not None:  # of work that was broken off
+            return _end_interrupted(module)
+        return _fail(module, error)
+
+
+def _end_interrupted(module: str, said: str = "") -> int:
+    print(signals.sentence(module, said), file=sys.stderr, flush=True)
+    if signals.STATE.is_command:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(signals.status())
+    return signals.status()
+
+
+def _fail(module: str, error: Exception) -> int:
+    """Print the sentence of a failed command, or raise the error again if it is the program's."""
+    if isinstance(error, BrokenPipeError):  # the reader, `head` for example, has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # TensorFlow has errors of its own for a full disk
-        full = os.strerror(errno.ENOSPC)
-        if not getattr(error, "errno", None) and full not in str(error):
-            raise
-        said = f"{full}. Make room, and start the same command again." if full in str(error) else error
-        print(f"{module}: {said}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt as stop:  # `pipeline.Interrupted` says after which step
-        print(f"{module}: {str(stop) or 'interrupted'}. The same command resumes the work.", file=sys.stderr)
-        return INTERRUPTED
-
-
-@contextlib.contextmanager
-def _persistent_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt again after a Ctrl-C until it has left the context.
-
-    Python drops an exception that is raised inside a finaliser or a weakref callback, such as TensorFlow's.
-    While the interrupt is being handled, in a `finally` block for example, it is not raised a second time.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_TO_RAISE_AGAIN)
-        if number == signal.SIGINT or not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            raise KeyboardInterrupt
-
-    def report(unraisable: Any) -> None:
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            hook(unraisable)
-
-    hook, sys.unraisablehook = sys.unraisablehook, report
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGVTALRM)}
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = hook
+    if not isinstance(error, ValueError) and not is_of_the_system(error):
+        raise error
+    said = str(error)
+    full = os.strerror(errno.ENOSPC)
+    if not isinstance(error, ValueError) and full in said:
+        said = f"{full}. Make room, and start the same command again."
+    elif not isinstance(error, ValueError) and not getattr(error, "errno", None):  # TensorFlow's own
+        said = f"{system_message(error)}."
+    print(f"{module}: {said}", file=sys.stderr)
+    return FAILED

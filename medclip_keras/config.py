@@ -136,22 +136,37 @@ class AugmentConfig:
     blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)] = (0.0, 0.0)
 
 
+# Statistics of images, gray or red, green and blue, in [0, 1]: mean and standard deviation.
+IMAGE_STATISTICS = {
+    "medclip": ((0.5863,), (0.2795,)),  # released code: Wang et al., EMNLP 2022
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's and most of timm's weights
+    "half": ((0.5,), (0.5,)),  # TensorFlow's weights: x in [-1, 1]
+}
+
+
 @_section("model.image")
 class ImageEncoderConfig:
     """The image tower."""
 
     backbone: str = "resnet50"  # a name of models.image_encoder.BACKBONES
-    preset: str = ""  # anything keras-hub loads, a local folder of Hugging Face weights too; empty: random
+    # Anything keras-hub loads, a local folder of Hugging Face weights too, or efficientnet_lite0 of the extra
+    # `pretrained`; empty: random weights.
+    preset: str = ""
     image_size: ImageSide = 224  # side of the encoder's input
     upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
+    # Statistics of the backbone's input, of IMAGE_STATISTICS. auto: those that the weights of an installed
+    # package were trained with; for every other backbone medclip, as in MedCLIP's released code.
+    statistics: Literal["auto", "medclip", "imagenet", "half"] = "auto"
 
 
 @_section("model.text")
 class TextEncoderConfig:
     """The text tower."""
 
-    preset: str = ""  # anything keras-hub's BertBackbone loads; empty: random weights of the sizes below
+    # Anything keras-hub's BertBackbone loads, or minilm of the extra `pretrained`; empty: random weights of
+    # the sizes below.
+    preset: str = ""
     num_layers: PositiveCount = 12
     num_heads: PositiveCount = 12
     hidden_dim: PositiveCount = 768
@@ -213,6 +228,14 @@ class TrainConfig:
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # cosine only
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive = 1.0
+    # Workdir of an earlier run, or of converted weights, whose best weights this run starts from; its
+    # vocabulary is taken too. The schedule and the optimizer are this run's own.
+    start_from: str = ""
+    # Decay per step of the moving average of the trained weights, such as 0.999; 0: none. The averaged
+    # weights are validated, kept as the best, evaluated and exported. Statistics of batch normalisation are
+    # not averaged once more.
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Count = 0  # validations without improvement after which training stops; 0: all steps are done
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
@@ -220,7 +243,9 @@ class TrainConfig:
     lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
     jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
+    evaluate_every: Count = 0  # steps between zero-shot evaluations on the validation split; 0: none
     checkpoint_every: PositiveCount = 500  # steps
+    keep_checkpoints: PositiveCount = 2  # number of the last checkpoints, beside the best
     log_every: PositiveCount = 20  # steps
 
 

@@ -3,10 +3,10 @@
     python -m medclip_keras.convert --weights FILE_OR_FOLDER --vocabulary vocab.txt --workdir DIR
 
 MedCLIP's published state dicts become a workdir for `evaluate` and `export`, with the released pooling and
-preprocessing. A single tower (ResNet of torchvision or timm; Swin, ViT or BERT of Hugging Face) becomes a
-folder for `model.image.preset` or `model.text.preset`. The account lists every tensor, on the screen and in
-DIR/conversion.json; a file with a tensor missing, left over or of a wrong shape is refused, and nothing is
-written.
+preprocessing. A single tower (ResNet of torchvision or timm; EfficientNet-lite0 of TensorFlow; Swin, ViT or
+BERT of Hugging Face) becomes a folder for `model.image.preset` or `model.text.preset`. The account lists
+every tensor, on the screen and in DIR/conversion.json; a file with a tensor missing, left over or of a wrong
+shape is refused, and nothing is written.
 """
 
 import argparse
@@ -17,8 +17,6 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
-
-import keras
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import (
@@ -37,6 +35,7 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.models.image_encoder import PUBLISHED
 from medclip_keras.models.key_maps import Entry
 from medclip_keras.models.state_dicts import files_of, find_weights, read_settings
+from medclip_keras.models.towers import convert_tower
 from medclip_keras.preprocess.text import (
     Tokenizer,
     check_vocabulary,
@@ -157,23 +156,6 @@ def dual_entries(source: Source, model: DualEncoder) -> list[Entry]:
     if text.projection.use_bias:
         entries.append(Entry("text_model.projection_head.bias", text.projection.bias))
     return entries
-
-
-def convert_tower(
-    source: Source, *, image_size: int = 224, num_heads: int = 0
-) -> tuple[keras.Model, list[Row]]:
-    """Convert a single tower's state dict to keras-hub's backbone, or raise ValueError; with the account."""
-    given = source.checkpoint(image_size=image_size, num_heads=num_heads)
-    backbone = source.architecture.backbone(**source.architecture.sizes(given))
-    entries, variables = source.architecture.entries(backbone), backbone.weights
-    if source.kind == "hf_bert":
-        pooler = backbone.pooled_dense
-        if any(key.startswith("pooler.") for key in given.shapes):
-            entries.append(Entry("pooler.dense.weight", pooler.kernel, "dense"))
-            entries.append(Entry("pooler.dense.bias", pooler.bias))
-        else:  # this project does not use it
-            variables = [w for w in variables if not any(w is v for v in pooler.weights)]
-    return backbone, assign(source, entries, variables)
 
 
 def write_workdir(source: Source, options: argparse.Namespace, folder: pathlib.Path) -> list[Row]:

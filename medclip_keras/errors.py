@@ -1,8 +1,53 @@
 """The error sentence of the project: "`argument` must be requirement. Received: value. advice"."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from typing import Any
+
+# Messages of the system for files that cannot be written or read; TensorFlow's own errors contain them.
+_SYSTEM_MESSAGES = tuple(os.strerror(number) for number in (ENOSPC, EFBIG, EDQUOT, EROFS, EACCES, EIO))
+
+
+class NotSavedError(OSError):
+    """A file of a run could not be written: a full disk, a folder that must not be written."""
+
+    def __init__(self, subject: str, folder: str, cause: Exception, kept: str):
+        super().__init__(subject, folder, cause, kept)
+        self._sentence = (
+            f"The {subject} was not saved in {folder}: {system_message(cause)}. {kept} "
+            "Make room or the folder writable, then start the same command again."
+        )
+
+    def __str__(self) -> str:
+        return self._sentence
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work early; the text says what is saved."""
+
+    def __init__(self, step: int, total_steps: int, saved_step: int):
+        lost = step - saved_step
+        kept = f"the last checkpoint holds step {saved_step}" if saved_step else "no checkpoint is saved yet"
+        steps = "1 step is" if lost == 1 else f"{lost} steps are"
+        saved = f"{kept}: {steps} lost" if lost else "the checkpoint is saved"
+        super().__init__(f"stopped after step {step} of {total_steps}; {saved}")
+
+
+def system_message(error: BaseException) -> str:
+    """Message of the system in an error, such as "No space left on device"; else its first line.
+
+    >>> system_message(RuntimeError("write failed; No space left on device [Op:Save]"))
+    'No space left on device'
+    """
+    found = [message for message in _SYSTEM_MESSAGES if message in str(error)]
+    return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether an error is that of a full disk or of a file that cannot be opened, by whichever library."""
+    return bool(getattr(error, "errno", None)) or any(message in str(error) for message in _SYSTEM_MESSAGES)
 
 
 def refusal(argument: str, requirement: str, received: Any, advice: str = "") -> ValueError:

@@ -31,7 +31,7 @@ from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify
-from medclip_keras.inference import read_square
+from medclip_keras.image_files import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences

@@ -102,7 +102,7 @@ def export_workdir(
 
 
 def _read_metrics(workdir: epath.Path, settings: ExportConfig) -> Json | None:
-    """The content of evaluation/metrics.json; None without it.
+    """The content of evaluation/metrics.json; None without it, or if no threshold needs it and it is damaged.
 
     Raises:
         ValueError: a threshold on a metric that it does not have.
@@ -117,6 +117,8 @@ def _read_metrics(workdir: epath.Path, settings: ExportConfig) -> Json | None:
         metrics: Json = json.loads(path.read_text())
         estimates = named_estimates(metrics)
     except (ValueError, KeyError, TypeError, AttributeError):
+        if not thresholds:
+            return None
         form = "a metrics.json that medclip_keras.evaluate wrote"
         raise refusal("workdir", form, str(path), evaluate) from None
     for threshold in thresholds:
@@ -151,8 +153,8 @@ def _bless(
 
 def _is_of(metrics: Json, loaded: LoadedModel) -> bool:
     """Whether metrics are of these weights; those of earlier releases do not say of which step they are."""
-    scale = float(loaded.model.logit_scale())
-    return metrics.get("step") == loaded.step and math.isclose(metrics["logit_scale"], scale, rel_tol=1e-6)
+    scale, found = float(loaded.model.logit_scale()), metrics.get("logit_scale", math.nan)
+    return metrics.get("step") == loaded.step and math.isclose(found, scale, rel_tol=1e-6)
 
 
 def _differences(loaded: LoadedModel, metrics: Json, before: epath.Path | None) -> Mapping[str, Estimate]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override
-from medclip_keras.errors import require, require_no_pattern
+from medclip_keras.errors import Interrupted, require, require_no_pattern
 from medclip_keras.locks import sole_writer
 from medclip_keras.runs import RUNS, get_run
 
@@ -42,11 +42,11 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     """Validate record folders, train on them and evaluate.
 
     Raises:
-        pipeline.Interrupted: a signal ended training early.
+        Interrupted: a signal ended training early.
     """
     from medclip_keras.evaluate import evaluate_workdir
     from medclip_keras.evaluation.comparison import check_thresholds
-    from medclip_keras.pipeline import Interrupted, validate_together
+    from medclip_keras.pipeline import validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.replicas import is_follower, make_strategy
     from medclip_keras.training.train import train
@@ -63,27 +63,40 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     with sole_writer(workdir, "--workdir"):
         if config.data.images:
             validate_together(config.data, workdir, console)
+            evaluable = _can_be_evaluated(config, console)
         outcome = train(config, workdir, console)
     if not outcome.finished:
-        raise Interrupted(outcome.step, outcome.total_steps)
-    try:
+        raise Interrupted(outcome.step, outcome.total_steps, outcome.step)
+    if evaluable:
         evaluate_workdir(workdir, console=console)
         _say_where(workdir, console)
-    except ValueError as error:  # of the test split: the model is there
+    else:
+        console.print(f"The model is trained and saved in {workdir}.", highlight=False, soft_wrap=True)
+    console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
+
+
+def _can_be_evaluated(config: RunConfig, console: Console) -> bool:
+    """Say before the training, if so, that the model will not be evaluated after it."""
+    from medclip_keras.preflight import require_evaluable
+
+    try:
+        require_evaluable(config)
+    except ValueError as error:  # of the test split: a model can be trained nevertheless
         console.print(
-            f"The model is trained and saved in {workdir}, but not evaluated: {error}\nOther records or "
-            f"findings: python -m medclip_keras.evaluate --workdir {workdir} --split all --findings …",
+            f"The model will be trained, but not evaluated: {error}\nWith other records or findings: "
+            "python -m medclip_keras.evaluate --workdir DIR --split all --findings …",
             highlight=False,
             soft_wrap=True,
         )
-    console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
+        return False
+    return True
 
 
 def fit_raw(config: RunConfig, workdir: epath.Path, console: Console) -> None:
     """Run all stages of a run that starts from raw files.
 
     Raises:
-        pipeline.Interrupted: a signal ended training early.
+        Interrupted: a signal ended training early.
     """
     from medclip_keras.pipeline import Pipeline
 

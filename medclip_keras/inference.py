@@ -3,9 +3,8 @@
 A served model needs no TensorFlow here: it is imported where a model of a folder is loaded.
 """
 
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -16,20 +15,20 @@ import PIL.ImageOps
 from etils import epath
 
 from medclip_keras.config import RunConfig
-from medclip_keras.errors import near_names, refusal, require
+from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Array, Floats
 from medclip_keras.evaluation.class_scores import MODES, class_scores
 from medclip_keras.evaluation.embedder import Embedder, TextEmbedder, embed_all_texts
 from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
+from medclip_keras.image_files import Image, read_file, read_square
 from medclip_keras.knowledge.concepts import NO_FINDING
 from medclip_keras.provenance import sha256_of
 from medclip_keras.serving.client.address import is_address
-from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE, ImageContent
+from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
 if TYPE_CHECKING:  # needs the extra `client`
     from medclip_keras.serving.client.served_model import ServedModel
 
-Image: TypeAlias = str | os.PathLike[str] | bytes | PIL.Image.Image | Array
 Prompts: TypeAlias = Mapping[str, Sequence[str]] | Sequence[str]
 Contrast: TypeAlias = str | Mapping[str, Sequence[str]]
 
@@ -281,74 +280,9 @@ class _Files:
         return self.embed([read_file(image) for image in images])[0]
 
 
-def read_file(image: Image) -> bytes:
-    """Bring an image to a JPEG or PNG file without loss: files of both kinds as they are, DICOM as PNG.
-
-    Raises:
-        ValueError: an image that cannot be read.
-    """
-    content = _content(image)
-    if not isinstance(content, bytes):
-        return _png(content)
-    require(len(content) <= MAX_PIXELS, "image", f"a file of at most {MAX_PIXELS:,} bytes", len(content))
-    return content
-
-
-def read_square(image: Image, size: int) -> Array:
-    """Bring an image to the gray square that records store: uint8 (size, size, 1).
-
-    Raises:
-        ValueError: an image that cannot be read.
-    """
-    import tensorflow as tf
-
-    from medclip_keras.preprocess.images import picture_to_square, why_undecoded
-
-    content = _content(image)
-    try:
-        if isinstance(content, bytes):
-            square: Array = _decoder(size)(content).numpy()
-        else:
-            square = picture_to_square(content, size).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            f"it is {why_undecoded(error).replace('JPEG or PNG', 'JPEG, PNG or DICOM')}"
-        ) from None
-    return square
-
-
-def _content(image: Image) -> ImageContent:
-    """The JPEG or PNG file of an image, or the picture of a DICOM file.
-
-    Raises:
-        ValueError: an image that cannot be read.
-    """
-    from medclip_keras.sources.dicom import decode_file  # half a second
-
-    if isinstance(image, bytes):
-        return decode_file(image)
-    if not isinstance(image, str | os.PathLike):
-        return _png(image)
-    try:
-        return decode_file(epath.Path(image).read_bytes(), os.fspath(image))
-    except OSError as error:
-        raise ValueError(error.strerror or type(error).__name__) from None
-
-
 def _unreadable(image: Image, position: int, reason: str) -> str:
     name = f"{os.fspath(image)!r}" if isinstance(image, str | os.PathLike) else f"images[{position}]"
     return f"{name} cannot be read: {reason}"
-
-
-@functools.cache
-def _decoder(size: int) -> Callable[[bytes], Any]:
-    """`decode_to_square` as a traced function: single operations take twice the time."""
-    import tensorflow as tf
-
-    from medclip_keras.preprocess.images import decode_to_square
-
-    signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(functools.partial(decode_to_square, size=size), input_signature=signature)
 
 
 def load(path: str | os.PathLike[str]) -> InferenceModel:
@@ -388,7 +322,7 @@ def load(path: str | os.PathLike[str]) -> InferenceModel:
         )
         require((folder / "run.json").exists(), "path", form, str(path), advice)
         loaded = load_model(folder)
-        tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # weights' checksums
+        tables = sorted((folder / "checkpoints" / loaded.checkpoint).rglob("*.index"))  # weights' checksums
         weights = sha256_of([table.read_bytes().hex() for table in tables])
         config = loaded.config
         origin = {"workdir": str(folder), "run": config.name, "step": loaded.step, "weights": weights}
@@ -400,28 +334,6 @@ def served_model(served: "ServedModel") -> InferenceModel:
     """The model behind a connection of `serving.client.connect`."""
     origin = {"served": str(served.address), "run": served.config.name, "version": served.version}
     return InferenceModel(_Files(served), served, served.config, origin)
-
-
-def _png(image: PIL.Image.Image | Array) -> bytes:
-    """A picture as a PNG file: no value is lost, and arrays and files meet the same decoder."""
-    import imagecodecs
-
-    if isinstance(image, PIL.Image.Image):
-        image = PIL.ImageOps.exif_transpose(image)  # as a file of it is turned
-        if image.mode.startswith("I"):  # 16 bits
-            image = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        else:
-            image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    form = "a path, bytes, a PIL image, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8 or uint16"
-    if not isinstance(image, np.ndarray):
-        raise refusal("images", form, type(image).__name__)
-    image = image[..., None] if image.ndim == 2 else image
-    fits = (
-        image.ndim == 3 and image.shape[2] in (1, 3) and image.dtype in (np.uint8, np.uint16) and image.size
-    )
-    require(bool(fits), "images", form, (image.shape, str(image.dtype)), "Scale floats to 0 … 65535, uint16.")
-    content = imagecodecs.png_encode(image.squeeze(axis=2) if image.shape[2] == 1 else image, level=1)
-    return bytes(content)
 
 
 def _sentences(texts: str | Sequence[str], argument: str) -> list[str]:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
-from medclip_keras.errors import require, require_no_pattern
+from medclip_keras.errors import Interrupted, require, require_no_pattern
 from medclip_keras.locks import sole_writer
 from medclip_keras.runs import RUNS, get_run
 from medclip_keras.stages import Stage, Stages, move_aside
@@ -51,6 +51,7 @@ class Pipeline:
         self.config, self.workdir = config, epath.Path(workdir)
         self.beam_options, self.console = tuple(beam_options), console or Console()
         self._stages = Stages(self.workdir, self.console)
+        self._evaluates = False  # whether the model is evaluated after its training
 
     def run(self, until: str = "") -> list[str]:
         """Run the stages that are not up to date; returns their names.
@@ -67,6 +68,7 @@ class Pipeline:
         raw = self._find_raw()
         if "train" in wanted:
             self._check_model()
+        self._evaluates = "evaluate" in wanted
         with sole_writer(self.workdir, "--workdir"):
             for kind in wanted:
                 for stage in getattr(self, f"_{kind}")(raw):
@@ -205,6 +207,7 @@ class Pipeline:
         yield Stage("validate_records-together", inputs, output, work)
 
     def _train(self, raw):
+        from medclip_keras.preflight import require_evaluable
         from medclip_keras.training.run_json import differences, input_hashes
         from medclip_keras.training.train import train
 
@@ -212,9 +215,11 @@ class Pipeline:
         settings = {name: values for name, values in to_dict(config).items() if name != "export"}
         inputs = {"config": settings, "records": self._record_fingerprints(config)}
         inputs |= {name: h for name, h in input_hashes(config).items() if name.startswith("model.")}
-        done = self.workdir / "checkpoints" / "last" / "checkpoint"
+        done = self.workdir / "checkpoints" / "last"
 
         def work():
+            if self._evaluates:
+                require_evaluable(config)
             changed = differences(config, self.workdir)
             if changed:
                 kept = move_aside(self.workdir)
@@ -222,7 +227,7 @@ class Pipeline:
                 self.console.print(said, highlight=False, soft_wrap=True)
             outcome = train(config, self.workdir, self.console)
             if not outcome.finished:
-                raise Interrupted(outcome.step, outcome.total_steps)
+                raise Interrupted(outcome.step, outcome.total_steps, outcome.step)
             return {"steps": outcome.step}
 
         yield Stage("train", inputs, done, work)
@@ -269,13 +274,6 @@ class Pipeline:
 KINDS = (
     "phantom", "label_reports", "decode_images", "validate_records", "train", "evaluate", "export",
 )  # fmt: skip
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training stopped early on a signal and saved a checkpoint."""
-
-    def __init__(self, step: int, total_steps: int):
-        super().__init__(f"stopped after step {step} of {total_steps}; the checkpoint is saved")
 
 
 def validate_folder(

@@ -9,9 +9,18 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.files import write_whole
 from medclip_keras.provenance import versions
 
-_MODEL = ("run.json", "checkpoints", "tensorboard", "vocabulary", "architecture", "evaluation")
+_MODEL = (
+    "run.json",
+    "checkpoints",
+    "tensorboard",
+    "training.jsonl",
+    "vocabulary",
+    "architecture",
+    "evaluation",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Stages:
             "seconds": round(time.monotonic() - started, 1),
             "versions": versions(),
         }
-        file.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
+        write_whole(file, json.dumps(made, indent=1, sort_keys=True) + "\n")
         self.ran.append(stage.name)
 
     def _file(self, stage: Stage) -> epath.Path:

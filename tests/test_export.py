@@ -191,6 +191,7 @@ def test_metrics_of_the_training_split_do_not_bless(workdir, tmp_path, monkeypat
         ((0.9, 0.8, 0.95), at_least(0.91, decide_by="value"), "the value is below the bound"),
         ((0.9, 0.8, 0.95), at_least(0.97), "the value is below the bound"),
         ((None, None, None), at_least(0.0), "it is undefined"),
+        ((None, 0.8, 0.9), at_least(0.0), "it is undefined"),
         ((math.nan, 0.8, 0.9), at_least(0.0, decide_by="value"), "it is undefined"),
         ((0.9, None, None), at_least(0.5), "it has no interval"),
         ((0.9, None, None), at_least(0.5, decide_by="value"), ""),
@@ -237,6 +238,7 @@ def test_thresholds_need_an_evaluation_that_can_be_read(workdir, tmp_path):
         ValueError, match=r"`workdir` must be a metrics\.json that medclip_keras.evaluate wrote"
     ):
         export(workdir, tmp_path / "models", at_least(0.5))
+    assert export(workdir, tmp_path / "models").name == "1"
 
 
 def test_the_run_s_thresholds_hold_and_set_overrides_them(workdir, tmp_path, capsys):

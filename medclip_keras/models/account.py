@@ -83,7 +83,8 @@ def read_source(path: str | pathlib.Path) -> Source:
     kind = detect_kind(tensors)
     field, pattern = KINDS[kind].named_by or ("", "")
     named = settings.get(field)
-    fits = named is None or re.fullmatch(pattern, str(named)) is not None
+    may_lack = named is None and not KINDS[kind].must_be_named
+    fits = may_lack or re.fullmatch(pattern, str(named)) is not None
     wanted = pattern.replace(r"\d+", "18, resnet50 or the like")
     require(fits, f"config.json: {field}", wanted, named, "No backbone here computes that architecture.")
     names: dict[str, str] = {}

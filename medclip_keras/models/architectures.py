@@ -16,8 +16,8 @@ import keras_hub
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.models import key_maps
-from medclip_keras.models.image_encoder import resnet_sizes
 from medclip_keras.models.key_maps import Entry, count
+from medclip_keras.models.sizes import EFFICIENTNET_LITE0, efficientnet, resnet_sizes
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ def _resnet_sizes(given: Checkpoint) -> dict[str, Any]:
     bottleneck = "layer1.0.conv3.weight" in given.shapes
     sizes = resnet_sizes("bottleneck_block" if bottleneck else "basic_block", blocks)
     return {"image_shape": (given.image_size, given.image_size, 3), **sizes}
+
+
+def _lite0_sizes(given: Checkpoint) -> dict[str, Any]:
+    """Tan and Le, ICML 2019, and TensorFlow's release of the lite models: one published size."""
+    return {"image_shape": (given.image_size, given.image_size, 3), **EFFICIENTNET_LITE0}
 
 
 def _swin_sizes(given: Checkpoint) -> dict[str, Any]:
@@ -147,6 +152,13 @@ ARCHITECTURES = {
         key_maps.resnet_entries,
         ignored={r"fc\.(weight|bias)": "the classifier"},
     ),
+    "efficientnet_lite0": Architecture(
+        efficientnet,
+        _lite0_sizes,
+        key_maps.efficientnet_entries,
+        key_maps.TO_EFFICIENTNET_LITE0,
+        _CLASSIFIER,
+    ),
     "swin": Architecture(
         keras_hub.models.SwinTransformerBackbone,
         _swin_sizes,
@@ -183,6 +195,7 @@ class Kind:
     # field of config.json, and the pattern of its values. Others have tensors of the same names and compute
     # something else (RoBERTa's positions, the blurred strides of timm's resnetaa50).
     named_by: tuple[str, str] | None = None
+    must_be_named: bool = False  # whether the names alone do not tell it from another architecture
 
 
 _RESNET_KEY = r"layer\d\.\d+\.conv\d\.weight"
@@ -190,6 +203,14 @@ KINDS = {
     "medclip_resnet50": Kind("resnet", rf"vision_model\.model\.{_RESNET_KEY}"),
     "medclip_swin": Kind("swin", r"vision_model\.model\.(swin\.)?encoder\.layers\.\d+\.blocks\."),
     "resnet": Kind("resnet", _RESNET_KEY, ("architecture", r"resnet\d+")),  # torchvision's and timm's
+    # The names of timm's efficientnet_lite0, of PyTorch's padding, are those of its tf_efficientnet_lite0.
+    "timm_efficientnet_lite0": Kind(
+        "efficientnet_lite0",
+        r"conv_stem\.weight",
+        ("architecture", "tf_efficientnet_lite0"),
+        must_be_named=True,
+    ),
+    "efficientnet_lite0": Kind("efficientnet_lite0", r"_conv_stem\.weight"),
     "hf_swin": Kind("swin", r"(swin\.)?encoder\.layers\.\d+\.blocks\.", ("model_type", "swin")),
     "hf_vit": Kind("vit", r"(vit\.)?embeddings\.cls_token"),
     "hf_bert": Kind("bert", r"(bert\.)?embeddings\.word_embeddings\.", ("model_type", "bert")),

@@ -7,34 +7,21 @@ from typing import Any, NamedTuple
 
 import keras
 import keras_hub
+import numpy as np
 from etils import epath
 from keras import layers, ops
 
-from medclip_keras.config import ImageEncoderConfig
+from medclip_keras.config import IMAGE_STATISTICS, ImageEncoderConfig
 from medclip_keras.errors import near_names, require
+from medclip_keras.models.packages import PACKAGES, load_packaged
+from medclip_keras.models.sizes import EFFICIENTNET_LITE0, efficientnet, resnet_sizes
 from medclip_keras.objectives.loss import Tensor
-
-
-def resnet_sizes(block_type: str, num_blocks: list[int]) -> dict[str, Any]:
-    """Constructor arguments of ResNetBackbone, image_shape aside; He et al., CVPR 2016.
-
-    >>> resnet_sizes("basic_block", [2, 2, 2, 2])["stackwise_num_filters"]
-    [64, 128, 256, 512]
-    """
-    return {
-        "input_conv_filters": [64],
-        "input_conv_kernel_sizes": [7],
-        "stackwise_num_filters": [64 * 2**stage for stage in range(len(num_blocks))],
-        "stackwise_num_blocks": num_blocks,
-        "stackwise_num_strides": [1] + [2] * (len(num_blocks) - 1),
-        "block_type": block_type,
-    }
-
 
 # Published backbones: class of keras-hub, and its constructor arguments, image_shape aside.
 PUBLISHED: dict[str, tuple[Callable[..., keras.Model], dict[str, Any]]] = {
     "resnet18": (keras_hub.models.ResNetBackbone, resnet_sizes("basic_block", [2, 2, 2, 2])),
     "resnet50": (keras_hub.models.ResNetBackbone, resnet_sizes("bottleneck_block", [3, 4, 6, 3])),
+    "efficientnet_lite0": (efficientnet, EFFICIENTNET_LITE0),
     "swin_tiny": (
         keras_hub.models.SwinTransformerBackbone,
         {
@@ -110,8 +97,10 @@ def build_backbone(config: ImageEncoderConfig) -> keras.Model:
     Raises:
         ValueError: an unknown backbone.
     """
+    if config.preset in PACKAGES:
+        return load_packaged(config.preset, _input_shape(config)[0])
     if config.preset:
-        return load_preset(keras_hub.models.Backbone, config.preset, image_shape=_input_shape(config))
+        return _with_shape(config.preset, _input_shape(config))
     check_backbone(config)
     return BACKBONES[config.backbone](config)
 
@@ -124,6 +113,14 @@ def check_backbone(config: ImageEncoderConfig) -> None:
     require(has_one, "model.image.backbone", known, config.backbone, advice)
 
 
+def _with_shape(preset: str, shape: tuple[int, int, int]) -> keras.Model:
+    """Load an image preset for images of that shape."""
+    backbone = load_preset(keras_hub.models.Backbone, preset, image_shape=shape)
+    if backbone.input_shape[1:] != shape and isinstance(backbone, keras_hub.models.EfficientNetBackbone):
+        return load_preset(keras_hub.models.Backbone, preset, input_shape=shape)  # as that class calls it
+    return backbone
+
+
 def load_preset(backbone: type[keras_hub.models.Backbone], preset: str, **options: Any) -> keras.Model:
     """Load a preset of keras-hub; from an architecture file (.json), the backbone with random weights."""
     if preset.endswith(".json"):
@@ -134,6 +131,34 @@ def load_preset(backbone: type[keras_hub.models.Backbone], preset: str, **option
 def architecture_of(backbone: keras.Model) -> str:
     """The content of an architecture file for `load_preset`."""
     return json.dumps(keras.saving.serialize_keras_object(backbone), indent=1)
+
+
+def statistics_of(config: ImageEncoderConfig) -> str:
+    """Key of IMAGE_STATISTICS for the backbone's input.
+
+    >>> statistics_of(ImageEncoderConfig(preset="efficientnet_lite0")), statistics_of(ImageEncoderConfig())
+    ('half', 'medclip')
+    """
+    if config.statistics != "auto":
+        return config.statistics
+    return PACKAGES[config.preset].statistics if config.preset in PACKAGES else "medclip"
+
+
+def renormalise(images: Tensor, statistics: str) -> Tensor:
+    """Gray images (B, S, S, 1) of MedCLIP's statistics as three channels (B, S, S, 3) of others.
+
+    >>> import numpy as np
+    >>> black_and_white = np.array([-2.097674, 1.480143])[:, None, None, None]
+    >>> [f"{x:.3f}" for x in np.ravel(renormalise(black_and_white, "half"))]
+    ['-1.000', '-1.000', '-1.000', '1.000', '1.000', '1.000']
+    """
+    images = ops.repeat(images, 3, axis=-1)
+    if statistics == "medclip":
+        return images
+    (mean,), (deviation,) = IMAGE_STATISTICS["medclip"]
+    means, deviations = (np.array(values) for values in IMAGE_STATISTICS[statistics])
+    scale, shift = deviation / deviations, (mean - means) / deviations
+    return images * ops.cast(scale, images.dtype) + ops.cast(shift, images.dtype)
 
 
 class ImageFeatures(NamedTuple):
@@ -168,7 +193,7 @@ class ImageEncoder(keras.Model):
     ):
         super().__init__(**kwargs)
         self.image_size, self.upsampled_size = config.image_size, config.upsampled_size
-        self.local_features = local_features
+        self.local_features, self.statistics = local_features, statistics_of(config)
         backbone = build_backbone(config)
         self.architecture = architecture_of(backbone) if config.preset else ""
         if local_features:
@@ -189,7 +214,8 @@ class ImageEncoder(keras.Model):
         if self.upsampled_size:
             side = (self.upsampled_size, self.upsampled_size)
             images = ops.image.resize(images, side, interpolation="bilinear")
-        maps = self.backbone(ops.repeat(images, 3, axis=-1), training=training and self.backbone.trainable)
+        images = renormalise(images, self.statistics)  # (B, S, S, 3)
+        maps = self.backbone(images, training=training and self.backbone.trainable)
         last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
         pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))  # (B, C)
         embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))

@@ -5,11 +5,13 @@ old TensorFlow conversions to them.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+
+from medclip_keras.models.sizes import EFFICIENTNET_LITE0
 
 # Contiguous array of a variable's shape → its view with the shape and order of the PyTorch tensor.
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -20,6 +22,8 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dense_of_heads": lambda x: x.reshape(-1, x.shape[-1]).T,
     # (height, width, in, out) → (out, in, height, width)
     "conv": lambda x: x.transpose(3, 2, 0, 1),
+    # of a depthwise convolution: (height, width, channels, 1) → (channels, 1, height, width)
+    "depthwise": lambda x: x.transpose(2, 3, 0, 1),
     "one_row": lambda x: x[None],
 }
 
@@ -72,6 +76,25 @@ TO_VIT = [
 TO_BERT = [(r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")]
 
 
+def _to_efficientnet(num_blocks: Sequence[int]) -> list[tuple[str, str]]:
+    """Names of the first PyTorch implementation, whose blocks are counted through, to timm's."""
+    renamed = [(r"^_bn1\.", "bn2."), (r"^_bn0\.", "bn1."), (r"^_fc\.", "classifier.")]
+    renamed += [(r"^_conv_(stem|head)\.", r"conv_\1.")]
+    blocks = [(stage, block) for stage, number in enumerate(num_blocks) for block in range(number)]
+    for n, (stage, block) in enumerate(blocks):
+        first = int(stage == 0)  # it has no expansion
+        parts = ("dw", "pw") if first else ("pw", "dw", "pwl")
+        for i, part in enumerate(parts, start=first):
+            theirs, ours = rf"^_blocks\.{n}\._", f"blocks.{stage}.{block}."
+            renamed.append((rf"{theirs}{_CONVOLUTIONS[i]}_conv\.", f"{ours}conv_{part}."))
+            renamed.append((rf"{theirs}bn{i}\.", f"{ours}bn{i + 1 - first}."))
+    return renamed
+
+
+_CONVOLUTIONS = ("expand", "depthwise", "project")
+TO_EFFICIENTNET_LITE0 = _to_efficientnet(EFFICIENTNET_LITE0["stackwise_num_repeats"])
+
+
 def count(keys: Iterable[str], pattern: str) -> int:
     """1 plus the largest number that the pattern's group takes among the keys; 0 without a match."""
     return 1 + max((int(found[1]) for key in keys if (found := re.match(pattern, key))), default=-1)
@@ -93,13 +116,38 @@ def resnet_entries(backbone: keras.Model) -> list[Entry]:
 
 
 def _conv_and_norm(backbone, ours: str, conv: str, norm: str) -> list[Entry]:
-    batch_norm = backbone.get_layer(f"{ours}_bn")
+    kernel, batch_norm = backbone.get_layer(f"{ours}_conv").kernel, backbone.get_layer(f"{ours}_bn")
+    return [Entry(f"{conv}.weight", kernel, "conv"), *_batch_norm(norm, batch_norm)]
+
+
+def efficientnet_entries(backbone: keras.Model) -> list[Entry]:
+    """Tensors of timm's EfficientNet without squeeze-and-excitation, the classifier aside."""
+    layer = backbone.get_layer
+    entries = [*_conv_and_norm(backbone, "stem", "conv_stem", "bn1")]
+    for stage, num_blocks in enumerate(backbone.stackwise_num_repeats):
+        for block in range(num_blocks):
+            ours, theirs = f"block{stage + 1}{chr(ord('a') + block)}_", f"blocks.{stage}.{block}"
+            if backbone.stackwise_block_types[stage] == "v1":  # of single layers, without an expansion
+                parts = [
+                    (layer(f"{ours}{name}"), layer(f"{ours}{name}_bn")) for name in ("dwconv", "project")
+                ]
+                names = ["dw", "pw"]
+            else:
+                own = layer(ours)
+                parts = [(own.conv1, own.bn1), (own.depthwise, own.bn2), (own.output_conv, own.bn3)]
+                names = ["pw", "dw", "pwl"]
+            for n, (name, (conv, norm)) in enumerate(zip(names, parts, strict=True), start=1):
+                layout = "depthwise" if name == "dw" else "conv"
+                entries.append(Entry(f"{theirs}.conv_{name}.weight", conv.kernel, layout))
+                entries += _batch_norm(f"{theirs}.bn{n}", norm)
+    return [*entries, *_conv_and_norm(backbone, "top", "conv_head", "bn2")]
+
+
+def _batch_norm(key: str, layer) -> list[Entry]:
     return [
-        Entry(f"{conv}.weight", backbone.get_layer(f"{ours}_conv").kernel, "conv"),
-        Entry(f"{norm}.weight", batch_norm.gamma),
-        Entry(f"{norm}.bias", batch_norm.beta),
-        Entry(f"{norm}.running_mean", batch_norm.moving_mean),
-        Entry(f"{norm}.running_var", batch_norm.moving_variance),
+        *_norm(key, layer),
+        Entry(f"{key}.running_mean", layer.moving_mean),
+        Entry(f"{key}.running_var", layer.moving_variance),
     ]
 
 

@@ -1,18 +1,22 @@
-"""PyTorch state dicts from files: safetensors, or torch's own format under `weights_only=True`.
+"""PyTorch state dicts from files: safetensors, or torch's own formats under `weights_only=True`.
 
 Nothing in a file is executed: `torch.load(weights_only=True)` refuses every class and function that a tensor
-does not need.
+does not need, and `legacy_torch` reads torch's format before 1.6 without torch.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from medclip_keras.errors import refusal, require
+from medclip_keras.models import legacy_torch
 
 # Files of a folder, the first one found is read.
 FILE_NAMES = (
@@ -80,7 +84,8 @@ def read_state_dict(path: str | pathlib.Path) -> StateDict:
     {"state_dict": …}, {"model_state_dict": …} or {"model": …} is extracted.
 
     Args:
-        path: a .safetensors file, one of `torch.save` (extra `torch`), or an .index.json of several.
+        path: a .safetensors file, one of `torch.save` (from PyTorch 1.6 on with the extra `torch`), or an
+            .index.json of several.
 
     Returns:
         Name → array: floats as float32, others as they are.
@@ -146,13 +151,31 @@ def _read_safetensors(path: pathlib.Path) -> StateDict:
 
 
 def _read_torch(path: pathlib.Path) -> StateDict:
+    if legacy_torch.is_legacy(path):
+        loaded, tensor_type = _refused_by_name(path, legacy_torch.read), np.ndarray
+    else:
+        try:
+            import torch
+        except ImportError:
+            needed, install = "a .safetensors file without torch", "pip install 'medclip_keras[torch]'."
+            raise refusal("weights", needed, path.name, install) from None
+        load = functools.partial(torch.load, map_location="cpu", weights_only=True)
+        loaded, tensor_type = _refused_by_name(path, load), torch.Tensor
+    require(isinstance(loaded, dict), "weights", "a state dict (name → tensor)", type(loaded).__name__)
+    loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
+    for name, tensor in loaded.items():
+        received = f"{path.name}, where {name!r} is a {type(tensor).__name__}"
+        require(isinstance(tensor, tensor_type), "weights", "a state dict of tensors alone", received)
+    if tensor_type is np.ndarray:
+        return loaded
+    detached = {name: tensor.detach() for name, tensor in loaded.items()}
+    return {name: (x.float() if x.is_floating_point() else x).numpy() for name, x in detached.items()}
+
+
+def _refused_by_name(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> Any:
+    """The value that `load` reads from a file; its errors as a refusal."""
     try:
-        import torch
-    except ImportError:
-        needed, install = "a .safetensors file without torch", "pip install 'medclip_keras[torch]'."
-        raise refusal("weights", needed, path.name, install) from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return load(path)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others
         # Only the first sentence: the next ones of torch advise to load without `weights_only`.
         why = str(error).strip().partition(". ")[0] or type(error).__name__
@@ -162,13 +185,6 @@ def _read_torch(path: pathlib.Path) -> StateDict:
             f"{path.name} of {path.stat().st_size} bytes ({why})",
             "Fetch it again, or have it saved as safetensors.",
         ) from None
-    require(isinstance(loaded, dict), "weights", "a state dict (name → tensor)", type(loaded).__name__)
-    loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
-    for name, tensor in loaded.items():
-        received = f"{path.name}, where {name!r} is a {type(tensor).__name__}"
-        require(isinstance(tensor, torch.Tensor), "weights", "a state dict of tensors alone", received)
-    detached = {name: tensor.detach() for name, tensor in loaded.items()}
-    return {name: (x.float() if x.is_floating_point() else x).numpy() for name, x in detached.items()}
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:

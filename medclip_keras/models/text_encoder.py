@@ -10,6 +10,7 @@ from keras import layers, ops
 from medclip_keras.config import TextEncoderConfig
 from medclip_keras.errors import require
 from medclip_keras.models.image_encoder import architecture_of, hidden_layer, load_preset
+from medclip_keras.models.packages import PACKAGES, load_packaged
 from medclip_keras.objectives.loss import Tensor
 
 HIDDEN_STATES = {  # number of layers → indices of the states to use
@@ -28,7 +29,12 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
         ValueError: a vocabulary of another size than the preset's.
     """
     if config.preset:
-        backbone = load_preset(keras_hub.models.BertBackbone, config.preset)
+        packaged = config.preset in PACKAGES
+        backbone = (
+            load_packaged(config.preset)
+            if packaged
+            else load_preset(keras_hub.models.BertBackbone, config.preset)
+        )
         size = backbone.vocabulary_size
         needed = f"the {size} word pieces of the weights of {config.preset!r}"
         require(size == vocabulary_size, "model.text.vocabulary", needed, vocabulary_size)

@@ -9,16 +9,20 @@ import math
 
 import tensorflow as tf
 
-from medclip_keras.config import AugmentConfig
+from medclip_keras.config import IMAGE_STATISTICS, AugmentConfig
 from medclip_keras.preprocess.orientation import names_orientation, orientation_of, upright
 from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
-MEAN = 0.5863
-STANDARD_DEVIATION = 0.2795
+(MEAN,), (STANDARD_DEVIATION,) = IMAGE_STATISTICS["medclip"]
 BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
 MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
-MAX_FILE_BYTES = 2**26  # of a file that a server decodes: 16 bits for half of MAX_PIXELS, not compressed
-DECODED_AT_ONCE = 4  # files of a batch; each takes up to DECODING_MEMORY
+# Of files that a server decodes; the first is half of MAX_PIXELS in 16 bits, not compressed.
+MAX_FILE_BYTES = 2**26
+MAX_PASSES = (
+    100  # over a JPEG file's pixels; progressive files have about ten, and few bytes can ask for many
+)
+MAX_COMPRESSED_TEXTS = 20  # chunks of a PNG file, of 8 MB each when decompressed
+DECODED_AT_ONCE = 4  # of a batch: each takes up to a gigabyte
 _TOO_LARGE = f"a picture of more than {MAX_PIXELS:,} pixels, or {MAX_SIDE:,} a side"
 STORED_PER_CROP = 256 / 224  # the paper crops 224 of 256; other sizes in proportion
 # One uniform random number an image for each; the order decides which number of the seed it is.
@@ -78,7 +82,8 @@ def decode_readable(file_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Ten
     """`decode_to_square` of each file that can be decoded: one unreadable file does not lose the others.
 
     Args:
-        file_bytes: (B,) string, whole files; larger ones than `MAX_FILE_BYTES` are not decoded.
+        file_bytes: (B,) string, whole files. Those over `MAX_FILE_BYTES`, `MAX_PASSES` or
+            `MAX_COMPRESSED_TEXTS` are not decoded.
         size: side of the results in pixels.
 
     Returns:
@@ -87,8 +92,7 @@ def decode_readable(file_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Ten
     num_files = tf.size(file_bytes, tf.int64)
 
     def decode(position: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        fits = tf.strings.length(one) <= MAX_FILE_BYTES
-        with tf.control_dependencies([tf.debugging.Assert(fits, [_TOO_LARGE])]):
+        with tf.control_dependencies([tf.debugging.Assert(_is_cheap(one), [_TOO_LARGE])]):
             return position, decode_to_square(one, size)
 
     files = tf.data.Dataset.from_tensor_slices(file_bytes).enumerate()
@@ -244,6 +248,23 @@ def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:
     for kernel in (weights[:, None, :, None], weights[None, :, :, None]):
         channels = tf.nn.depthwise_conv2d(channels, kernel, strides=(1, 1, 1, 1), padding="VALID")
     return tf.transpose(channels, (3, 1, 2, 0))  # (B, S, S, 1)
+
+
+def _is_cheap(file_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether a file takes little time to decode for its size; few bytes can ask for hours: () bool."""
+
+    def occurs_at_most(times: int, *markers: bytes) -> tf.Tensor:
+        return tf.add_n([tf.size(tf.strings.split(file_bytes, one)) - 1 for one in markers]) <= times
+
+    return tf.cond(
+        tf.strings.length(file_bytes) > MAX_FILE_BYTES,
+        lambda: False,
+        lambda: tf.cond(
+            tf.io.is_jpeg(file_bytes),
+            lambda: occurs_at_most(MAX_PASSES, b"\xff\xda"),
+            lambda: occurs_at_most(MAX_COMPRESSED_TEXTS, b"zTXt", b"iTXt"),
+        ),
+    )
 
 
 def _decode_jpeg(file_bytes: tf.Tensor, size: int) -> tf.Tensor:

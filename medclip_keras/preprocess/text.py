@@ -6,6 +6,7 @@ two files belong together.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -21,6 +22,8 @@ from medclip_keras.errors import refusal, require
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 REQUIRED_PIECES = (PAD, UNKNOWN, START, END)
+# Control and format characters, which BERT drops: tabs and line ends are spaces.
+_DROPPED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{fffd}\p{Cf}\p{Co}]"
 MIN_PIECE_COUNT = 5  # rarer pieces are spelled out: they teach little, and may be somebody's name
 WORDPIECES_FILE = "wordpieces.txt"
 SETTINGS_FILE = "tokenizer.json"
@@ -52,7 +55,7 @@ class Tokenizer(tf.Module):
             list(vocabulary),
             token_out_type=tf.int32,
             unknown_token=UNKNOWN,
-            lower_case_nfd_strip_accents=lower_case,
+            lower_case_nfd_strip_accents=False,  # it would fold too: "…" to "...", "½" to "1⁄2", "ß" to "ss"
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -61,6 +64,7 @@ class Tokenizer(tf.Module):
         Returns:
             {"token_ids": (B, max_tokens) int32, "padding_mask": (B, max_tokens) int32, 0 for [PAD], else 1}.
         """
+        texts = normalise(texts, lower_case=self.lower_case)
         pieces = self._pieces.tokenize(texts)[:, : self.max_tokens - 2]  # (B, ragged)
         starts = tf.fill([pieces.nrows(), 1], self.start_id)
         ends = tf.fill([pieces.nrows(), 1], self.end_id)
@@ -96,6 +100,21 @@ class Tokenizer(tf.Module):
         write_vocabulary(self.vocabulary, directory / WORDPIECES_FILE)
         settings = {"lower_case": self.lower_case, "max_tokens": self.max_tokens, "sha256": self.fingerprint}
         (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def normalise(texts: tf.Tensor, *, lower_case: bool) -> tf.Tensor:
+    """Drop control characters from texts (B,) string; with `lower_case` strip accents and lower the case.
+
+    Follows: BertNormalizer of the `tokenizers` library, which uncased BERTs were trained with.
+
+    >>> normalise(tf.constant(["ÉPANCHEMENT… 2 cm²"]), lower_case=True).numpy()[0].decode()
+    'epanchement… 2 cm²'
+    """
+    texts = tf.strings.regex_replace(texts, _DROPPED, "")
+    if not lower_case:
+        return texts
+    texts = tf.strings.regex_replace(tf_text.normalize_utf8(texts, "NFD"), r"\p{Mn}", "")
+    return tf.strings.lower(texts, encoding="utf-8")
 
 
 def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
@@ -186,10 +205,9 @@ def learn_vocabulary(texts: Iterable[str], size: int, lower_case: bool) -> list[
         lambda: itertools.chain([first], remaining), output_signature=tf.TensorSpec((), tf.string)
     )
     return bert_vocab_from_dataset.bert_vocab_from_dataset(
-        dataset.batch(1024),
+        dataset.batch(1024).map(functools.partial(normalise, lower_case=lower_case)),
         vocab_size=size,
         reserved_tokens=[*REQUIRED_PIECES, MASK],
-        bert_tokenizer_params={"lower_case": lower_case},
         learn_params={"lower_thresh": MIN_PIECE_COUNT},
     )
 

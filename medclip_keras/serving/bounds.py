@@ -25,7 +25,7 @@ def checked(value: tf.Tensor, argument: str, *shape: int | None) -> tf.Tensor:
 
 
 def checked_lists(value: tf.Tensor, argument: str, like: tf.Tensor) -> tf.Tensor:
-    """Refuse a list a row (B, N) unless B is that of `like`, N in 1 … MAX_PER_IMAGE, B N at most MAX_PAIRS."""
+    """Refuse lists (B, N) unless B is that of `like`, N in 1 … MAX_PER_IMAGE, B N at most MAX_PAIRS."""
     value = checked(value, argument, None, None)
     rows, width = tf.unstack(tf.shape(value))
     value = refuse_unless(value, argument, "one list an image", rows == tf.shape(like)[0])

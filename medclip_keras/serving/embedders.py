@@ -1,5 +1,6 @@
 """Embedders for `evaluation`: a model in this process or a SavedModel, through the same graph."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 
@@ -11,9 +12,9 @@ from etils import epath
 from medclip_keras.config import RunConfig, from_dict
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
-from medclip_keras.preprocess.text import Tokenizer
-from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE, TOKENS_ONLY
-from medclip_keras.serving.signatures import Endpoints
+from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
+from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE
+from medclip_keras.serving.signatures import Endpoints, tokens_of
 from medclip_keras.training.model import MedCLIP
 
 
@@ -55,8 +56,10 @@ def model_embedder(model: MedCLIP, tokenizer: Tokenizer) -> GraphEmbedder:
 def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunConfig, ConceptTable]:
     """The embedder of a SavedModel, with its run and its concepts.
 
+    The texts of a version without text operations are cut into word pieces here.
+
     Raises:
-        ValueError: the folder is not such a version, or it is one without the endpoints for text.
+        ValueError: the folder is not such a version.
     """
     directory = epath.Path(directory)
     for file in ("saved_model.pb", f"{EXTRA}/{RUN_FILE}", f"{EXTRA}/{CONCEPTS_FILE}"):
@@ -64,9 +67,15 @@ def saved_model_embedder(directory: epath.PathLike) -> tuple[GraphEmbedder, RunC
         advice = "Name the folder of the version, such as MODELS_DIR/1."
         require((directory / file).exists(), "saved_model", form, str(directory), advice)
     run = json.loads((directory / EXTRA / RUN_FILE).read_text())
-    loaded = tf.saved_model.load(str(directory))
-    advice = f"Name the same version outside of {TOKENS_ONLY}/: {directory.parents[1] / directory.name}."
-    form = "a version with every endpoint"
-    require("encode_text" in loaded.signatures, "saved_model", form, str(directory), advice)
-    embedder = GraphEmbedder(loaded.signatures, run["logit_scale"], loaded)
-    return embedder, from_dict(run["config"]), load_table(str(directory / EXTRA / CONCEPTS_FILE))
+    config, loaded = from_dict(run["config"]), tf.saved_model.load(str(directory))
+    endpoints: dict[str, Callable] = dict(loaded.signatures)
+    if "encode_text" not in endpoints:
+        tokenizer = load_tokenizer(directory / EXTRA)
+        endpoints["encode_text"] = functools.partial(_encode_text, tokenizer, loaded)
+    embedder = GraphEmbedder(endpoints, run["logit_scale"], loaded)
+    return embedder, config, load_table(str(directory / EXTRA / CONCEPTS_FILE))
+
+
+def _encode_text(tokenizer: Tokenizer, loaded: tf.Module, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`encode_text` by a SavedModel that has encode_tokens alone."""
+    return loaded.signatures["encode_tokens"](**tokens_of(tokenizer, texts))

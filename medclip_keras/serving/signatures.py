@@ -2,13 +2,13 @@
 
 | endpoint | inputs | outputs |
 |---|---|---|
-| encode_image (serving_default) | image_bytes string (B,), JPEG or PNG files | image_embeddings (B, D), decoded |
+| encode_image (serving_default) | image_bytes string (B,), JPEG or PNG | image_embeddings (B, D), decoded |
 | encode_text | texts string (B,), sentences | text_embeddings (B, D) |
 | encode_tokens | token_ids, padding_mask int32 (B, T), T at most max_tokens | text_embeddings (B, D) |
 | encode_stored_images | stored_images uint8 (B, S, S, 1) | image_embeddings (B, D), image_features (B, F) |
 | encode_pixels | pixels float32 (B, I, I, 1), 0 black, 255 white | image_embeddings, image_features |
 | zero_shot | image_bytes | classes string (B, C), scores (B, C), decoded |
-| zero_shot_prompts | image_bytes, prompts string, prompt_class int32 (B, P) | logits_single, _ensemble (B, P), decoded |
+| zero_shot_prompts | image_bytes, prompts, prompt_class (B, P) | logits_single, _ensemble (B, P), decoded |
 | similarity | image_bytes, texts string (B, N) | similarities (B, N), decoded |
 | retrieve | image_bytes | sentences string, positions int32, similarities (B, K), decoded |
 | retrieve_embeddings | embeddings float32 (B, D) | sentences, positions, similarities (B, K) |
@@ -133,14 +133,8 @@ class Endpoints:
         return self._describe(normalise(within(pixels, "pixels", 0, 255)))
 
     def encode_text(self, texts: tf.Tensor) -> Answer:
-        """Sentences (B,) to embeddings.
-
-        Weights trained with "padded_mean" expect batches padded to their longest sentence.
-        """
-        tokens = self.tokenizer(cut_texts(checked(texts, "texts", None)))
-        if self._is_padded_mean:
-            longest = tf.reduce_max(tf.reduce_sum(tokens["padding_mask"], axis=1))
-            tokens = {name: values[:, : tf.maximum(longest, 1)] for name, values in tokens.items()}
+        """Sentences (B,) to embeddings."""
+        tokens = tokens_of(self.tokenizer, checked(texts, "texts", None))
         return self.encode_tokens(**tokens)
 
     def encode_tokens(self, token_ids: tf.Tensor, padding_mask: tf.Tensor) -> Answer:
@@ -168,7 +162,7 @@ class Endpoints:
     def zero_shot_prompts(
         self, image_bytes: tf.Tensor, prompts: tf.Tensor, prompt_class: tf.Tensor
     ) -> Answer:
-        """Image files (B,) against each one's prompts (B, P) of classes prompt_class (B, P), to logits (B, P)."""
+        """Image files (B,) against each one's prompts (B, P) of classes int32 (B, P), to logits (B, P)."""
         prompts = checked_lists(prompts, "prompts", like=checked(image_bytes, "image_bytes", None))
         prompt_class = checked(prompt_class, "prompt_class", None, None)
         same = tf.reduce_all(tf.shape(prompts) == tf.shape(prompt_class))
@@ -194,9 +188,8 @@ class Endpoints:
         """Image files (B,) against each one's texts (B, N), to cosines (B, N)."""
         texts = checked_lists(texts, "texts", like=checked(image_bytes, "image_bytes", None))
         images = self.encode_image(image_bytes)
-        of_texts = tf.reshape(
-            self._embed_distinct(tf.reshape(texts, [-1])), (*tf.unstack(tf.shape(texts)), -1)
-        )
+        embedded = self._embed_distinct(tf.reshape(texts, [-1]))  # (B N, D)
+        of_texts = tf.reshape(embedded, (*tf.unstack(tf.shape(texts)), embedded.shape[1]))
         cosines = tf.einsum("bd,bnd->bn", images["image_embeddings"], of_texts)
         return self._with_status(images, similarities=cosines)
 
@@ -231,10 +224,6 @@ class Endpoints:
         filled = tf.pad(images, [[0, tf.cast(num_images == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         return {name: values[:num_images] for name, values in self.model.describe_images(filled).items()}
 
-    @property
-    def _is_padded_mean(self) -> bool:
-        return self.model.run.model.text.pooling == "padded_mean"
-
     @functools.cached_property
     def _class_vectors(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of classes, and (D, C) by which embeddings become scores, which are linear in the logits."""
@@ -266,17 +255,19 @@ class Endpoints:
         With "padded_mean" each alone, as it would depend on the others.
         """
         distinct, positions = tf.unique(cut_texts(texts))
-        num_texts, at_once = tf.size(distinct), 1 if self._is_padded_mean else TEXTS_AT_ONCE
+        is_alone = self.model.run.model.text.pooling == "padded_mean"
+        num_texts, at_once = tf.size(distinct), 1 if is_alone else TEXTS_AT_ONCE
         num_chunks = tf.maximum(-(-num_texts // at_once), 1)
         in_chunk = -(-num_texts // num_chunks)
         padded = tf.pad(distinct, [[0, num_chunks * in_chunk - num_texts]], constant_values="")
+        dim = self.model.run.model.projection_dim
         embeddings = tf.map_fn(
             lambda chunk: self.encode_text(chunk)["text_embeddings"],
             tf.reshape(padded, (num_chunks, in_chunk)),
             parallel_iterations=1,
-            fn_output_signature=tf.TensorSpec((None, self.model.run.model.projection_dim), tf.float32),
+            fn_output_signature=tf.TensorSpec((None, dim), tf.float32),
         )
-        return tf.gather(tf.reshape(embeddings, (-1, self.model.run.model.projection_dim)), positions)
+        return tf.gather(tf.reshape(embeddings, (-1, dim)), positions)
 
     @staticmethod
     def _with_status(images: Answer, **answers: tf.Tensor) -> Answer:
@@ -302,6 +293,16 @@ class Endpoints:
             "retrieve": image_bytes,
             "retrieve_embeddings": {"embeddings": ((None, dim), tf.float32)},
         }
+
+
+def tokens_of(tokenizer: Tokenizer, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Word pieces of texts (B,), as the inputs of `encode_tokens`: as long as the longest text of the batch.
+
+    Padding costs time and changes nothing, but with weights trained with "padded_mean", which expect it so.
+    """
+    tokens = tokenizer(cut_texts(texts))
+    longest = tf.maximum(tf.reduce_max(tf.reduce_sum(tokens["padding_mask"], axis=1)), 1)
+    return {name: values[:, :longest] for name, values in tokens.items()}  # (B, longest)
 
 
 def export_model(

@@ -26,10 +26,11 @@ _PREDICT_LOG = 6  # of PredictionLog
 
 
 def write_warmup(version: epath.PathLike, requests: Requests) -> None:
-    """Write a request for each signature of a version; that of the first one is serving_default's too."""
+    """Write `requests`, the first one as serving_default's too, and one of `describe`."""
     path, default = epath.Path(version) / EXTRA / WARMUP_FILE, next(iter(requests.values()))
+    more = {"serving_default": default, "describe": {"names": np.array([b"run"], object)}}
     with tf.io.TFRecordWriter(str(path)) as file:
-        for signature, inputs in {"serving_default": default, **requests}.items():
+        for signature, inputs in {**more, **requests}.items():
             file.write(prediction_log(signature, inputs))
 
 

@@ -15,9 +15,11 @@ from medclip_keras.objectives.classification import sigmoid_cross_entropy, softm
 from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
+from medclip_keras.training.batch_normalization import prepare_batch_normalization
 from medclip_keras.training.model import GlobalStep
-from medclip_keras.training.replicas import gather, make_strategy, synchronize_batch_statistics
+from medclip_keras.training.replicas import gather, make_strategy
 from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch, validation_batches
+from medclip_keras.training.validation import HeldOut
 
 
 class Classifier(GlobalStep, keras.Model):
@@ -30,7 +32,7 @@ class Classifier(GlobalStep, keras.Model):
     def __init__(self, encoder: ImageEncoder, classes: Classes, config: RunConfig, freeze: bool = False):
         super().__init__()
         self.encoder, self.classes, self.run, self.freeze = encoder, classes, config, freeze
-        synchronize_batch_statistics(self)
+        prepare_batch_normalization(self)
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":
@@ -90,7 +92,7 @@ def train_classifier(
 
     Returns:
         The classifier, with the weights of the smallest validation loss, or the last weights without
-        validation images; and the outcome of training.
+        validation images or where the best are damaged; and the outcome of training.
 
     Raises:
         ValueError: records that do not fit the configuration, or nothing to learn.
@@ -104,12 +106,13 @@ def train_classifier(
         return Classifier(make_encoder(), classes, config, freeze).create_weights()
 
     trainer = prepare(make, config, make_strategy(config.train), workdir, console)
-    outcome = Outcome(trainer.start_step, trainer.total_steps)
-    if not trainer.finished:
-        draw = functools.partial(labelled_images, classes=classes)
+    draw = functools.partial(labelled_images, classes=classes)
+    num_held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
+    held_out = HeldOut(validation_batches(config, draw, num_held_out))
+    outcome = trainer.outcome(held_out)
+    if outcome is None:
         batches = draw(config, steps_per_epoch=steps_per_epoch(config), start_step=trainer.start_step)
-        held_out = num_images(config, "valid") and count_labelled(config, classes, "valid")
-        outcome = trainer.fit(batches, validation_batches(config, draw, held_out))
-    if (workdir / "checkpoints" / "best" / "checkpoint").exists():
-        trainer.checkpoints.restore_weights("best")
+        outcome = trainer.fit(batches, held_out)
+    if outcome.finished:
+        trainer.checkpoints.restore_weights("best" if trainer.checkpoints.has_best() else "last")
     return trainer.model, outcome

@@ -12,11 +12,11 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
+from medclip_keras.training.batch_normalization import prepare_batch_normalization
 from medclip_keras.training.replicas import (
     gather,
     num_replicas,
     sum_over_replicas,
-    synchronize_batch_statistics,
 )
 
 
@@ -130,7 +130,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             learn_logit_scale=row.fixed_logit_scale is None,
             **kwargs,
         )
-        synchronize_batch_statistics(self)
+        prepare_batch_normalization(self)
         self._keep_locked(config.train.lock)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
@@ -211,6 +211,8 @@ def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Opt
 
 
 def _adamw(config: RunConfig, learning_rate) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.train.weight_decay)
+    decay, ema = config.train.weight_decay, config.train.ema
+    average = {"use_ema": True, "ema_momentum": ema} if ema else {}
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **average)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_logit_scale"])
     return optimizer

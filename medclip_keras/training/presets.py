@@ -15,7 +15,8 @@ from etils import epath
 from medclip_keras.config import ModelConfig, RunConfig, override
 from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.models.dual_encoder import DualEncoder
-from medclip_keras.models.image_encoder import check_backbone
+from medclip_keras.models.image_encoder import check_backbone, statistics_of
+from medclip_keras.models.packages import PACKAGES, find_package
 from medclip_keras.models.state_dicts import find_weights, read_settings
 from medclip_keras.training.run_json import RUN_FILE, read_run_json
 
@@ -32,6 +33,10 @@ def check_presets(config: ModelConfig) -> None:
     check_backbone(config.image)
     for name, backbone in _TOWERS.items():
         preset, field = getattr(config, name).preset, f"model.{name}.preset"
+        packaged = [known for known, package in PACKAGES.items() if package.tower == name]
+        if preset in packaged:
+            find_package(preset)
+            continue
         require(
             "$" not in preset,
             field,
@@ -42,8 +47,11 @@ def check_presets(config: ModelConfig) -> None:
         )
         is_path = bool(preset) and "://" not in preset and preset not in backbone.presets
         if is_path and not preset.endswith(".json"):
-            advice = near_names(preset, backbone.presets)
-            needed = "a local folder of weights, a kaggle:// or hf:// address, or a preset of keras-hub"
+            advice = near_names(preset, [*packaged, *backbone.presets])
+            needed = (
+                f"a local folder of weights, {packaged[0]} of the extra `pretrained`, a kaggle:// or hf:// "
+                "address, or a preset of keras-hub"
+            )
             advice = advice if advice.startswith("Near") else ""
             require(pathlib.Path(preset).is_dir(), field, needed, preset, advice)
             _check_folder(pathlib.Path(preset), field)
@@ -52,13 +60,17 @@ def check_presets(config: ModelConfig) -> None:
 def _check_folder(folder: pathlib.Path, field: str) -> None:
     """Refuse a folder that keras-hub cannot load, with the command that converts it."""
     settings = read_settings(folder / "config.json")
-    if "registered_name" in settings or (settings and any(folder.glob("model.safetensors*"))):
+    # keras-hub builds these with PyTorch's padding and epsilon, and says nothing.
+    is_misread = str(settings.get("architecture", "")).startswith("tf_efficientnet")
+    has_weights = settings and any(folder.glob("model.safetensors*"))
+    if "registered_name" in settings or (has_weights and not is_misread):
         return
     file, made = find_weights(folder), f"{folder}-keras"
     convert = shlex.join(["--weights", str(folder), "--workdir", made])
     torch = "" if file.suffix == ".safetensors" else " It needs torch: pip install 'medclip_keras[torch]'."
     advice = f"Convert {file.name}: python -m medclip_keras.convert {convert}.{torch} "
     needed = "a folder that keras-hub loads: its own, or Hugging Face's with model.safetensors"
+    needed += ", TensorFlow's EfficientNets aside" if is_misread else ""
     raise refusal(field, needed, str(folder), advice + f"Then --set {shlex.quote(f'{field}={made}')}.")
 
 
@@ -93,4 +105,6 @@ def with_architectures(config: RunConfig, workdir: epath.PathLike) -> RunConfig:
         file = epath.Path(workdir) / ARCHITECTURE / f"{name}.json"
         if file.exists() and getattr(earlier, name).preset == getattr(config.model, name).preset:
             files.append(f"model.{name}.preset={file}")
+            if name == "image":  # the file does not tell
+                files.append(f"model.image.statistics={statistics_of(config.model.image)}")
     return override(config, files)

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-import keras
 import tensorflow as tf
 from etils import epath
 
@@ -116,13 +115,6 @@ def num_replicas() -> int:
     """Number of replicas that share this step; 1 outside of a step (validation, export)."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
-
-
-def synchronize_batch_statistics(model: keras.Model) -> None:
-    """Take the statistics of batch normalisation from the global batch, if there are several replicas."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def gather(x: tf.Tensor) -> tf.Tensor:

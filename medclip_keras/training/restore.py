@@ -1,6 +1,5 @@
 """Load the model of a workdir, trained or as it was before training."""
 
-import logging
 from dataclasses import dataclass
 
 import keras
@@ -13,8 +12,6 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.presets import with_architectures
 from medclip_keras.training.run_json import read_run_json
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,11 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     """Load the trained model of a workdir.
 
     `which` is "best", by the validation KL, or "last". A run without validation (no validation split, stopped
-    early, converted weights) falls back to "last", with a warning in the log.
+    early, converted weights), or whose best weights are damaged, falls back to "last", with a warning in the
+    log that names the damaged file. With `train.ema` both are the averaged weights.
 
     Raises:
-        ValueError: the folder holds no run or no checkpoint.
+        ValueError: the folder holds no run or no whole checkpoint.
     """
     workdir = epath.Path(workdir)
     config = read_run_json(workdir)
@@ -44,10 +42,7 @@ def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
     tokenizer = load_tokenizer(workdir / "vocabulary")
     model = MedCLIP(with_architectures(config, workdir), len(tokenizer.vocabulary)).build_towers()
     checkpoints = Checkpoints(workdir / "checkpoints", model, resumable=False)
-    if which == "best" and not (workdir / "checkpoints" / which / "checkpoint").exists():
-        which = "last"
-        _LOG.warning("%s has no best checkpoint, for no validation was done: loading the last.", workdir)
-    step = checkpoints.restore_weights(which)
+    which, step = checkpoints.restore_weights(which)
     table = load_table(str(workdir / "vocabulary" / "concepts.jsonl"))
     return LoadedModel(config, table, tokenizer, model, step, which)
 

@@ -9,6 +9,7 @@ from etils import epath
 
 from medclip_keras.config import RunConfig, field_values, from_dict, to_dict
 from medclip_keras.errors import require
+from medclip_keras.files import write_whole
 from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.records.manifest import file_sha256, read_manifest
 
@@ -17,7 +18,8 @@ RUN_FILE = "run.json"
 # decides, not their paths nor those of what they were made from.
 _FREE_FIELDS = (
     "train.strategy", "train.jit_compile", "objective.tile_size", "train.log_every", "train.checkpoint_every",
-    "data.allow_anomalies", "data.images", "data.texts", "data.raw", "data.concepts",
+    "train.keep_checkpoints", "train.evaluate_every", "train.patience", "data.allow_anomalies", "data.images",
+    "data.texts", "data.raw", "data.concepts",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
 
@@ -58,7 +60,7 @@ def write_run_json(config: RunConfig, workdir: epath.PathLike, step: int = 0) ->
         run["continued"] = [*earlier.get("continued", []), {"after_step": step, **changed}]
     if run != earlier:
         epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(run, indent=2) + "\n")
+        write_whole(path, json.dumps(run, indent=2) + "\n")
     return changed
 
 
@@ -135,7 +137,7 @@ def mark_diverged(workdir: epath.PathLike) -> Iterator[None]:
     finally:
         run = json.loads(path.read_text())
         if run.get("diverged", False) != diverged:
-            path.write_text(json.dumps(run | {"diverged": diverged}, indent=2) + "\n")
+            write_whole(path, json.dumps(run | {"diverged": diverged}, indent=2) + "\n")
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:

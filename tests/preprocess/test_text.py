@@ -1,10 +1,12 @@
 """Word pieces derived by hand from a vocabulary of a dozen pieces."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tokenizers
 
 from medclip_keras.preprocess.text import Tokenizer, learn_vocabulary, load_tokenizer, read_vocabulary
 
@@ -37,6 +39,37 @@ def test_case_and_accents_are_kept_by_a_cased_tokenizer_only(lower_case, pieces)
     tokenizer = Tokenizer(VOCABULARY, lower_case=lower_case, max_tokens=4)
     found = tokenizer(tf.constant(["Lung", "lung", "cléar"]))["token_ids"][:, 1]
     np.testing.assert_array_equal(found, [VOCABULARY.index(piece) for piece in pieces])
+
+
+TEXTS = [
+    "Épanchement pleural à gauche, Œdème; Ångström a\u0301bc İSTANBUL",  # composed and combining accents
+    "肺炎の所見なし。胸部X光 한국어 \u3000 хрипы Θώραξ ไทย עברית हिन्दी",
+    "no-effusion/edema (left>right)… 3.5cm! “quoted” ’s – ¿qué? $5 ^ ` ~ | < 2+2=4 € ''``",
+    "½ cm² at 37℃, Größe ß ẞ ﬁbrosis ① ﬀ Σας",  # characters that compatibility forms would replace
+    "tab\tnew\nline\u00a0nbsp\u200bzero\ufeff bell\x07 soft\u00adhyphen \ufffd bad",
+    *("x" * length for length in (99, 100, 101)),  # the longest word has 100 characters
+    "y" * 50 + "z" * 51 + " fits",
+    "   ",
+]
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_word_pieces_equal_those_of_the_tokenizers_library(lower_case):
+    letters = sorted(
+        {c for text in TEXTS for c in text + text.lower() if not c.isspace() and c.isprintable()}
+    )
+    bases = sorted({unicodedata.normalize("NFD", c)[0] for c in letters} - set(letters))
+    words = ["effusion", "edema", "gauche", "##anche", "pan", "##eural", "x" * 99, "x" * 100, "x" * 101]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
+    vocabulary += [piece for c in (*letters, *bases) for piece in (c, f"##{c}")]
+    model = tokenizers.models.WordPiece({piece: n for n, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    peer = tokenizers.Tokenizer(model)
+    peer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lower_case)
+    peer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    ours = Tokenizer(vocabulary, lower_case=lower_case, max_tokens=130)(tf.constant(TEXTS))
+    for text, ids, mask in zip(TEXTS, ours["token_ids"].numpy(), ours["padding_mask"].numpy(), strict=True):
+        found = [vocabulary[i] for i in ids[: mask.sum()]]
+        assert found == ["[CLS]", *peer.encode(text).tokens, "[SEP]"]
 
 
 def test_truncation_keeps_the_end_piece():
@@ -112,6 +145,7 @@ def test_learned_vocabulary_is_deterministic_and_covers_its_texts():
     assert learned == learn_vocabulary(reversed(texts), size=60, lower_case=True)
     assert learned[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert {"clear", "left", "opacity"} <= set(learned)
+    assert "…" in learn_vocabulary(["clear… lungs"] * 6, size=60, lower_case=True)  # as texts are split
     assert "smith" not in learned  # once only: spelled out
     assert "Left" in learn_vocabulary(iter(texts), size=60, lower_case=False)
     tokenizer = Tokenizer(learned, lower_case=True, max_tokens=20)

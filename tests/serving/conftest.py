@@ -20,6 +20,7 @@ from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.training.model import MedCLIP
 
+ROOT = pathlib.Path(__file__).parents[2]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL, WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), ("edema", "heart", "lung")
 VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *(f"##{c}" for c in LETTERS)]
@@ -71,10 +72,9 @@ class Server:
         return f"{self.rest if scheme == 'http' else self.grpc}/v1/models/{model}"
 
     def _start(self, *ports):
-        program = pathlib.Path(__file__).with_name("model_server.py")
-        command = [sys.executable, str(program), json.dumps(self._config), *ports]
+        command = [sys.executable, "-m", "tests.serving.model_server", json.dumps(self._config), *ports]
         with open(self._folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
         line = self.process.stdout.readline()
         assert line, (self._folder / "server.log").read_text()[-2000:]
         self.ports = json.loads(line)

@@ -276,8 +276,9 @@ def look(models):
             if not name.isdigit():
                 continue
             try:
+                assert place != models or (models / "tokens_only" / name).exists()
                 check_manifest(place / name)
-            except (ValueError, FileNotFoundError):
+            except (AssertionError, ValueError, FileNotFoundError):
                 if (place / name).exists():
                     raise
             checked += 1

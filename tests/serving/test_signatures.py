@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 
@@ -6,9 +7,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
+from medclip_keras.evaluation.zero_shot import class_scores
 from medclip_keras.preprocess.images import decode_to_square
+from medclip_keras.serving import signatures
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
-from medclip_keras.serving.signatures import TOKEN_ENDPOINTS
+from medclip_keras.serving.signatures import TEXT_ENDPOINTS, TOKEN_ENDPOINTS, Endpoints
 
 TEXTS = ["Edema.", "The heart is large and the lung is wet, wet, wet.", "Lung"]
 
@@ -40,8 +44,10 @@ def test_image_bytes_are_turned_and_bounded_as_in_records(tiny):
     turned, expected = tiny.endpoints.encode_image(tf.constant(files))["image_embeddings"]
     np.testing.assert_allclose(turned, expected, atol=1e-6)
     large = files[1][:16] + (23000).to_bytes(4) * 2 + files[1][24:]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 67,108,864 pixels"):
-        tiny.endpoints.encode_image(tf.constant([files[0], large]))
+    found = tiny.endpoints.encode_image(tf.constant([large, files[0], b"", b"no picture"]))
+    assert found["decoded"].numpy().tolist() == [False, True, False, False]
+    np.testing.assert_allclose(found["image_embeddings"][1], expected, atol=1e-6)
+    assert not found["image_embeddings"].numpy()[[0, 2, 3]].any()
 
 
 def test_projected_features_are_the_image_embeddings(tiny):
@@ -80,44 +86,189 @@ def test_tokens_without_their_padding_equal_the_text(tiny):
     np.testing.assert_allclose(alone["text_embeddings"], of_text[:1], atol=1e-6)
 
 
-def test_zero_shot_aggregates_the_prompts_of_each_class(tiny):
-    files, classes = tf.constant([png(0), png(1), png(2)]), tf.constant([1, 0, 1])
-    found = tiny.endpoints.zero_shot(files, tf.constant(TEXTS), classes)
-    images = tiny.endpoints.encode_image(files)["image_embeddings"].numpy()
-    texts = tiny.endpoints.encode_text(tf.constant(TEXTS))["text_embeddings"].numpy()
-    logits = float(tiny.model.logit_scale()) * images @ texts.T  # (3 images, 3 prompts)
-    ones, zeros = logits[:, [0, 2]], logits[:, 1]
-    np.testing.assert_allclose(found["logits_single"], np.stack([zeros, ones.max(axis=1)], axis=1), atol=1e-4)
-    np.testing.assert_allclose(
-        found["logits_ensemble"], np.stack([zeros, ones.mean(axis=1)], axis=1), atol=1e-4
+def similarities(tiny, files, texts):
+    images = tiny.endpoints.encode_image(tf.constant(files))["image_embeddings"].numpy()
+    return images @ tiny.endpoints.encode_text(tf.constant(texts))["text_embeddings"].numpy().T
+
+
+def test_zero_shot_scores_the_classes_of_the_run_as_the_evaluation_does(tiny):
+    findings, files = tiny.config.evaluation.findings, [png(0), b"no picture", png(1)]
+    prompts = ClassPrompts.of({name: shipped_prompts()[name] for name in findings})
+    logits = float(tiny.model.logit_scale()) * similarities(tiny, files, list(prompts.texts))
+    found = tiny.endpoints.zero_shot(tf.constant(files))
+    assert found["classes"].numpy().tolist() == [[name.encode() for name in findings]] * 3
+    assert found["decoded"].numpy().tolist() == [True, False, True]
+    expected = class_scores(logits, prompts, findings, "ensemble", contrast=False)
+    np.testing.assert_allclose(found["scores"].numpy()[[0, 2]], expected[[0, 2]], atol=1e-4)
+    assert (found["scores"][1] == tf.float32.min).numpy().all()
+    assert np.ptp(expected[0]) > 0.05
+
+
+def test_zero_shot_of_many_findings_subtracts_the_normal_prompts(tiny, monkeypatch):
+    evaluation = dataclasses.replace(
+        tiny.config.evaluation,
+        task="multi_label",
+        findings=("Edema", "No Finding", "Abnormal"),
+        num_prompts=2,
     )
+    monkeypatch.setattr(tiny.model, "run", dataclasses.replace(tiny.config, evaluation=evaluation))
+    found = Endpoints(tiny.model, tiny.tokenizer).zero_shot(tf.constant([png(0)]))["scores"][0]
+    texts = [text for name in ("Edema", "No Finding") for text in shipped_prompts()[name][:2]]
+    logits = float(tiny.model.logit_scale()) * similarities(tiny, [png(0)], texts)[0]
+    edema, normal = logits[:2].mean(), logits[2:].mean()
+    np.testing.assert_allclose(found, [edema - normal, normal - edema, edema - normal], atol=1e-4)
+
+
+def test_own_prompts_and_sentences_are_baked_in(tiny):
+    prompts = {"wet": ["edema", "wet lung"], "large": ["heart"]}
+    endpoints = Endpoints(tiny.model, tiny.tokenizer, prompts=prompts, sentences=TEXTS).untraced()
+    cosines = similarities(tiny, [png(0)], ["edema", "wet lung", "heart"])[0]
+    expected = float(tiny.model.logit_scale()) * np.array([cosines[:2].mean(), cosines[2]])
+    found = endpoints.zero_shot(tf.constant([png(0)]))
+    assert found["classes"].numpy().tolist() == [[b"wet", b"large"]]
+    np.testing.assert_allclose(found["scores"][0], expected, atol=1e-4)
+    nearest = endpoints.retrieve(tf.constant([png(0)]))
+    assert sorted(nearest["sentences"].numpy()[0]) == sorted(text.encode() for text in TEXTS)
+    with pytest.raises(ValueError, match=r"`sentences` must be a list of 1 to 10,000 sentences. Received: 0"):
+        Endpoints(tiny.model, tiny.tokenizer, sentences=[])
+
+
+def test_prompts_are_aggregated_by_class_and_a_class_without_one_never_wins(tiny):
+    files, classes = [png(0), png(1), b"no picture"], tf.constant([[2, 0, 2], [0, 0, 0], [1, 1, 1]])
+    prompts = [TEXTS, TEXTS[::-1], TEXTS]
+    found = tiny.endpoints.zero_shot_prompts(tf.constant(files), tf.constant(prompts), classes)
+    logits = float(tiny.model.logit_scale()) * similarities(tiny, files, TEXTS)  # (3 images, 3 prompts)
+    for name, aggregate in (("logits_single", np.max), ("logits_ensemble", np.mean)):
+        values, least = found[name].numpy(), np.finfo(np.float32).min
+        expected = [logits[0, 1], least, aggregate(logits[0, [0, 2]])]
+        np.testing.assert_allclose(values[0], expected, atol=1e-4)
+        np.testing.assert_allclose(values[1], [aggregate(logits[1]), least, least], atol=1e-4)
+        assert (values[2] == least).all()
+
+
+def test_similarity_compares_each_image_with_its_own_texts(tiny):
+    files, texts = [png(0), png(1)], [TEXTS, [TEXTS[2], "", TEXTS[2]]]
+    found = tiny.endpoints.similarity(tf.constant(files), tf.constant(texts))["similarities"].numpy()
+    cosines = similarities(tiny, files, [*TEXTS, ""])
+    np.testing.assert_allclose(found, [cosines[0, :3], cosines[1, [2, 3, 2]]], atol=1e-6)
+
+
+def test_more_distinct_texts_than_are_embedded_at_once(tiny, monkeypatch):
+    monkeypatch.setattr(signatures, "TEXTS_AT_ONCE", 3)
+    texts = [f"{a} {b}" for a in "abc" for b in "xyzw"][:10]  # in chunks of 3, 3, 3 and 1
+    found = Endpoints(tiny.model, tiny.tokenizer).similarity(tf.constant([png(0)]), tf.constant([texts]))
+    np.testing.assert_allclose(found["similarities"], similarities(tiny, [png(0)], texts), atol=1e-6)
+
+
+def test_two_users_requests_joined_by_a_server_are_answered_as_alone(tiny):
+    rows = {
+        "encode_image": {"image_bytes": [png(0), b"no picture", png(2)]},
+        "encode_text": {"texts": TEXTS},
+        "zero_shot": {"image_bytes": [png(0), b"no picture", png(2)]},
+        "zero_shot_prompts": {
+            "image_bytes": [png(0), b"no picture", png(2)],
+            "prompts": [["edema", "wet lung"], ["heart", "lung"], ["no edema", "edema"]],
+            "prompt_class": [[0, 1], [1, 1], [1, 1]],
+        },
+        "similarity": {
+            "image_bytes": [png(0), b"no picture", png(2)],
+            "texts": [["edema"], ["lung"], ["heart is wet"]],
+        },
+        "retrieve": {"image_bytes": [png(0), b"no picture", png(2)]},
+    }
+    for endpoint, request in rows.items():
+        function = getattr(tiny.endpoints, endpoint)
+        joined = function(**{name: tf.constant(value) for name, value in request.items()})
+        for user in (slice(0, 1), slice(1, 3)):
+            alone = function(**{name: tf.constant(value[user]) for name, value in request.items()})
+            for output, values in alone.items():
+                if values.dtype == tf.float32:
+                    np.testing.assert_allclose(joined[output][user], values, atol=2e-5, err_msg=output)
+                else:
+                    np.testing.assert_array_equal(joined[output][user], values, err_msg=output)
+
+
+def test_texts_beside_images_do_not_see_each_other_with_padded_mean(tiny, monkeypatch):
+    text = dataclasses.replace(tiny.config.model.text, pooling="padded_mean")
+    model = dataclasses.replace(tiny.config.model, text=text)
+    monkeypatch.setattr(tiny.model, "run", dataclasses.replace(tiny.config, model=model))
+    monkeypatch.setattr(tiny.model.text_encoder, "pooling", "padded_mean")
+    endpoints, texts = Endpoints(tiny.model, tiny.tokenizer), ["lung", "heart edema lung heart edema"]
+    together = endpoints.similarity(tf.constant([png(0)]), tf.constant([texts]))["similarities"][0]
+    alone = [
+        endpoints.similarity(tf.constant([png(0)]), tf.constant([[t]]))["similarities"][0, 0] for t in texts
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_retrieve_returns_the_nearest_sentences(tiny):
+    sentences = [text for texts in shipped_prompts().values() for text in texts]
+    cosines = similarities(tiny, [png(0)], sentences[:200])[0]
+    cosines = np.concatenate([cosines, similarities(tiny, [png(0)], sentences[200:])[0]])
+    found = tiny.endpoints.retrieve(tf.constant([png(0), b"no picture"]))
+    np.testing.assert_allclose(found["similarities"][0], np.sort(cosines)[::-1][:10], atol=1e-5)
+    for position, sentence, cosine in zip(
+        *(found[n][0].numpy() for n in ("positions", "sentences", "similarities")), strict=True
+    ):
+        assert sentence.decode() == sentences[position]
+        assert cosine == pytest.approx(cosines[position], abs=1e-5)
+    assert (found["similarities"][1] == tf.float32.min).numpy().all()
+    embedding = 7 * tiny.endpoints.encode_image(tf.constant([png(0)]))["image_embeddings"]  # of any length
+    by_embedding = tiny.endpoints.retrieve_embeddings(embedding)
+    np.testing.assert_allclose(by_embedding["similarities"], found["similarities"][:1], atol=1e-5)
+
+
+def test_pixels_equal_the_record_that_has_the_encoders_size(tiny):
+    stored = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 1), np.uint8)
+    seen = tf.image.resize(stored, (32, 32), method="bicubic", antialias=True)
+    found = tiny.endpoints.encode_pixels(tf.clip_by_value(seen, 0.0, 255.0))
+    for name, values in tiny.endpoints.encode_stored_images(stored).items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def test_an_empty_batch_has_an_empty_answer(tiny):
+    for name, function in tiny.endpoints.functions().items():
+        specs = function.input_signature
+        request = [tf.zeros([0, *(n or 2 for n in spec.shape[1:])], spec.dtype) for spec in specs]
+        for output, values in function(*request).items():
+            assert values.shape[0] == 0, (name, output)
 
 
 def test_saved_model_has_the_documented_endpoints_and_defaults_to_images(saved_model):
-    signatures = tf.saved_model.load(str(saved_model)).signatures
+    loaded = tf.saved_model.load(str(saved_model)).signatures
     described = {
         name: (
             {k: (s.dtype.name, s.shape.rank) for k, s in f.structured_input_signature[1].items()},
             sorted(f.structured_outputs),
         )
-        for name, f in signatures.items()
+        for name, f in loaded.items()
     }
-    images = ({"image_bytes": ("string", 1)}, ["image_embeddings"])
+    images, bytes_ = ["decoded", "image_embeddings"], {"image_bytes": ("string", 1)}
     tokens = {"token_ids": ("int32", 2), "padding_mask": ("int32", 2)}
-    prompts = {"image_bytes": ("string", 1), "prompts": ("string", 1), "prompt_class": ("int32", 1)}
-    assert described == {
-        "serving_default": images,
-        "encode_image": images,
+    prompts = {"prompts": ("string", 2), "prompt_class": ("int32", 2)}
+    towers, ranked = ["image_embeddings", "image_features"], ["positions", "sentences", "similarities"]
+    documented = {
+        "serving_default": (bytes_, images),
+        "encode_image": (bytes_, images),
         "encode_text": ({"texts": ("string", 1)}, ["text_embeddings"]),
         "encode_tokens": (tokens, ["text_embeddings"]),
-        "zero_shot": (prompts, ["logits_ensemble", "logits_single"]),
-        "encode_stored_images": ({"stored_images": ("uint8", 4)}, ["image_embeddings", "image_features"]),
+        "encode_stored_images": ({"stored_images": ("uint8", 4)}, towers),
+        "encode_pixels": ({"pixels": ("float32", 4)}, towers),
+        "zero_shot": (bytes_, ["classes", "decoded", "scores"]),
+        "zero_shot_prompts": (bytes_ | prompts, ["decoded", "logits_ensemble", "logits_single"]),
+        "similarity": (bytes_ | {"texts": ("string", 2)}, ["decoded", "similarities"]),
+        "retrieve": (bytes_, ["decoded", *ranked]),
+        "retrieve_embeddings": ({"embeddings": ("float32", 2)}, ranked),
     }
+    assert {name: described[name] for name in documented} == documented
+    rows = re.findall(r"^\| (\w+)(?: \(serving_default\))? \|", signatures.__doc__, re.MULTILINE)
+    assert set(rows) - {"endpoint"} == set(described) - {"serving_default"}
 
 
 def test_tokens_only_has_the_endpoints_without_text_operations(tokens_only):
-    signatures = tf.saved_model.load(str(tokens_only)).signatures
-    assert set(signatures) == {"serving_default", *TOKEN_ENDPOINTS}
+    found = tf.saved_model.load(str(tokens_only)).signatures
+    assert {"serving_default", *TOKEN_ENDPOINTS} <= set(found)
+    assert not set(TEXT_ENDPOINTS) & set(found)
 
 
 def test_saved_model_and_model_embed_equally(tiny, saved_model):
@@ -132,10 +283,11 @@ def test_saved_model_and_model_embed_equally(tiny, saved_model):
     assert table.fingerprint == tiny.table.fingerprint
 
 
-def test_a_version_without_text_endpoints_is_refused_with_the_folder_to_name(tokens_only, saved_model):
-    advice = f"Name the same version outside of tokens_only/: {saved_model}."
-    with pytest.raises(ValueError, match=f"`saved_model` must be a version with every .*{re.escape(advice)}"):
-        saved_model_embedder(tokens_only)
+def test_a_version_without_text_operations_embeds_texts_equally(tiny, tokens_only):
+    loaded, config, _ = saved_model_embedder(tokens_only)
+    here = model_embedder(tiny.model, tiny.tokenizer)
+    np.testing.assert_allclose(loaded.embed_texts(TEXTS), here.embed_texts(TEXTS), atol=1e-6)
+    assert config == tiny.config
 
 
 def test_a_folder_without_saved_model_is_refused(tmp_path):

@@ -101,6 +101,6 @@ def test_the_best_checkpoint_keeps_the_weights_of_the_lowest_kl(tiny_run, tmp_pa
     for step, kl, kept in ((1, 0.5, True), (2, 0.7, False), (3, 0.5, False), (4, 0.4, True), (5, 0.6, False)):
         weight.assign(tf.fill(weight.shape, float(step)))
         assert checkpoints.save_if_best(step, kl) is kept, step
-        assert int(checkpoints.num_stale) == {2: 1, 3: 2, 5: 1}.get(step, 0)
-    assert checkpoints.restore_weights("best") == 4
+        assert checkpoints.progress.num_stale == {2: 1, 3: 2, 5: 1}.get(step, 0)
+    assert checkpoints.restore_weights("best") == ("best", 4)
     np.testing.assert_array_equal(weight.numpy(), np.full(weight.shape, 4.0))

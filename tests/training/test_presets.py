@@ -101,6 +101,16 @@ def test_a_folder_with_torch_weights_alone_is_refused_with_the_command_that_conv
     )
 
 
+def test_a_folder_of_a_tf_efficientnet_which_keras_hub_misreads_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "tf_efficientnet_lite0"}')
+    safetensors.numpy.save_file({"conv_stem.weight": np.ones(2)}, tmp_path / "model.safetensors")
+    sentence = (
+        r"TensorFlow's EfficientNets aside\. Received: .* Convert model\.safetensors: python -m medclip_k"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        check_presets(ModelConfig(image=ImageEncoderConfig(preset=str(tmp_path))))
+
+
 def test_a_tower_is_converted_with_the_vocabulary_of_tokenizer_json(hugging_face, tmp_path, capsys):
     made = tmp_path / "made"
     assert convert.main(["--weights", str(hugging_face), "--workdir", str(made), "--num_heads", "2"]) == 0

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from rich.console import Console
 
 from medclip_keras.config import override
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.objectives.semantic_matching import label_similarity
-from medclip_keras.training import callbacks
+from medclip_keras.training import train as training
+from medclip_keras.training.checkpoint_files import CheckpointFolder
 from medclip_keras.training.concept_kernel import label_kernel, tree_similarity
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.restore import load_model
@@ -91,7 +93,7 @@ def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroke
 def stop_at(monkeypatch):
     """Sends this process a signal while a step is done, as a user or a cluster does."""
 
-    class SendsSignal(callbacks.StopOnNaN):
+    class SendsSignal(training.StopOnNaN):
         number, when = signal.SIGTERM, 0
 
         def on_step(self, step, logs):
@@ -99,7 +101,7 @@ def stop_at(monkeypatch):
             if step == self.when:
                 os.kill(os.getpid(), self.number)
 
-    monkeypatch.setattr(callbacks, "StopOnNaN", SendsSignal)
+    monkeypatch.setattr(training, "StopOnNaN", SendsSignal)
 
     def send(step: int, number: int = signal.SIGTERM) -> None:
         SendsSignal.when, SendsSignal.number = step, number
@@ -111,9 +113,11 @@ def everything_of(workdir) -> dict[str, np.ndarray]:
     """Every variable of the last and the best checkpoint: weights, optimizer, seeds, counters."""
     found = {}
     for which in ("last", "best"):
-        reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(workdir / "checkpoints" / which)))
-        names = [n for n in reader.get_variable_to_shape_map() if "save_counter" not in n and n != "_CHECK"]
+        saved = CheckpointFolder(epath.Path(workdir) / "checkpoints" / which).find()[0]
+        reader = tf.train.load_checkpoint(saved.prefix)
+        names = reader.get_variable_to_shape_map()
         found |= {f"{which}/{n}": reader.get_tensor(n) for n in names if "OBJECT_GRAPH" not in n}
+        found |= {f"{which}/{n}": np.array(value or 0) for n, value in saved.manifest()["state"].items()}
     return found
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from medclip_keras.command import FAILED, new_parser, run_command
 from medclip_keras.evaluation.arrays import Floats
-from medclip_keras.inference import UNDECODED, read_file, served_model
+from medclip_keras.image_files import read_file
+from medclip_keras.inference import UNDECODED, served_model
 from medclip_keras.serving.client.address import DEFAULT_MODEL
 from medclip_keras.serving.client.served_model import ATTEMPTS, TIMEOUT, ServedModel, connect
 

@@ -1,0 +1,40 @@
+"""Batch normalisation for training: one fused operation on one device, global statistics on several.
+
+Keras composes it of moments and products, which takes two to three times as long on a CPU and keeps more of
+the forward pass in memory.
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer with its training step of images (B, H, W, C) as one operation."""
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise, as the base class; in training move the averages by the biased variance, as it does."""
+        images = len(inputs.shape) == 4 and self.axis in (-1, 3) and self.scale and self.center
+        if not (training and self.trainable and images) or self.renorm or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.cast(self.gamma, "float32"),
+            ops.cast(self.beta, "float32"),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        num_values = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
+        biased = variance * (num_values - 1) / num_values  # the operation returns the unbiased one
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return outputs
+
+
+def prepare_batch_normalization(model: keras.Model) -> None:
+    """Fuse every batch normalisation, or with several replicas let it take the global batch's statistics."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.synchronized = several
+            layer.__class__ = type(layer) if several else FusedBatchNormalization
