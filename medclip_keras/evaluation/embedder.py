@@ -104,9 +104,15 @@ def _wanted_pixels(batches: Iterable[Batch], index: ImageIndex, wanted: Bools) -
 
 
 def embed_all_texts(embedder: TextEmbedder, texts: Sequence[str]) -> Floats:
-    """Embed any number of sentences in chunks: float32 (num_texts, D)."""
-    chunks = [list(texts[i : i + _TEXTS_AT_ONCE]) for i in range(0, len(texts), _TEXTS_AT_ONCE)]
-    return np.concatenate([embedder.embed_texts(chunk) for chunk in chunks])
+    """Embed any number of sentences in chunks: float32 (num_texts, D).
+
+    Equal sentences are embedded once, so that their embeddings are equal to the last bit.
+    """
+    positions = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(positions)
+    chunks = [distinct[i : i + _TEXTS_AT_ONCE] for i in range(0, len(distinct), _TEXTS_AT_ONCE)]
+    embedded = np.concatenate([embedder.embed_texts(chunk) for chunk in chunks])
+    return embedded[[positions[text] for text in texts]]
 
 
 def strings(values: npt.ArrayLike) -> Strings:
