@@ -63,7 +63,7 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     with sole_writer(workdir, "--workdir"):
         if config.data.images:
             validate_together(config.data, workdir, console)
-            evaluable = _can_be_evaluated(config, console)
+        evaluable = bool(config.data.images) and _can_be_evaluated(config, console)
         outcome = train(config, workdir, console)
     if not outcome.finished:
         raise Interrupted(outcome.step, outcome.total_steps, outcome.step)

@@ -89,7 +89,8 @@ def test_ctrl_c_during_the_imports_of_a_command_ends_it_without_a_traceback(modu
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", module, "--help"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert (process.returncode, process.stdout, process.stderr) == (-2, "", "")
+    said = f"{module}: interrupted. The same command resumes the work.\n"
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", said)
 
 
 def test_importing_the_package_leaves_ctrl_c_to_the_program_that_imports_it():

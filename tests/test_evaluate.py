@@ -336,10 +336,6 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),
         (["--saved_model", "{saved_model}"], "`--records` must be given with --saved_model"),
         (["--workdir", "{root}"], "`workdir` must be a folder in which a run was trained"),
-        (
-            ["--saved_model", "{root}/models/tokens_only/1", "--records", "{root}/records"],
-            "Name the same version outside of tokens_only/: {root}/models/1.",
-        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(run, arguments, sentence, capsys):

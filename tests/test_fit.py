@@ -1,5 +1,6 @@
 """The main job as a user starts it, and the pipeline around it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -155,14 +156,24 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_resumes(tmp_path):
     assert (tmp_path / "checkpoints" / "last").exists()
 
 
-def test_a_model_without_test_images_is_trained_and_said_to_be_saved(tmp_path, monkeypatch, capsys):
+def test_a_model_without_test_images_is_said_to_be_saved_but_not_evaluated(tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise ValueError("`images` must be a data set with held-out images.")
 
-    monkeypatch.setattr("medclip_keras.training.train.train", lambda *_: Outcome(step=3, total_steps=3))
-    monkeypatch.setattr("medclip_keras.evaluate.evaluate_workdir", refuse)
-    fit.fit_records(RunConfig("r"), tmp_path, Console())
-    said = capsys.readouterr().out
-    assert f"The model is trained and saved in {tmp_path}, but not evaluated: `images` must be" in said
-    assert f"--workdir {tmp_path} --split all --findings" in said
-    assert "Export it" in said
+    def train(*_):
+        print("Training.")
+        return Outcome(step=3, total_steps=3)
+
+    monkeypatch.setattr("medclip_keras.training.train.train", train)
+    monkeypatch.setattr("medclip_keras.preflight.require_evaluable", refuse)
+    reading = "records.reading"
+    for name in ("pipeline.validate_together", f"{reading}.image_folders", f"{reading}.sentence_folders"):
+        monkeypatch.setattr(f"medclip_keras.{name}", lambda *_: None)
+    config = RunConfig("r")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, images=("records",)))
+    fit.fit_records(config, tmp_path, Console())
+    before, after = capsys.readouterr().out.split("Training.")
+    assert "not evaluated: `images` must be" in before
+    assert "--split all --findings" in before
+    assert f"The model is trained and saved in {tmp_path}." in after
+    assert "Export it" in after

@@ -72,7 +72,7 @@ def similarity(result: ZeroShotResult) -> Figure:
         @ np.stack([result.prompt_embeddings[who][rows].mean(axis=0) for rows in prompts]).T
         for who, embeddings in result.image_embeddings.items()
     }
-    figure, axes = _panels(_ordered(matrices), width=0.55 * len(classes) + 2.4)
+    figure, axes = _panels(_ordered(matrices), *_matrix_size(classes))
     limits = {"vmin": np.min(list(matrices.values())), "vmax": np.max(list(matrices.values()))}
     for who, ax in zip(_ordered(matrices), axes, strict=True):
         drawn = _matrix(ax, matrices[who], classes, ".2f", **limits)
@@ -89,7 +89,7 @@ def _comparable_classes(result: ZeroShotResult) -> list[str]:
 
 def confusion_matrices(result: ClassificationResult) -> Figure:
     """Counts of the true against the predicted finding, one panel per variant."""
-    figure, axes = _panels(list(result.scores), width=0.55 * len(result.task.classes) + 2.4)
+    figure, axes = _panels(list(result.scores), *_matrix_size(result.task.classes))
     for variant, ax in zip(result.scores, axes, strict=True):
         counts = confusion(result.task, result.scores[variant][TRAINED])
         _matrix(ax, counts, result.task.classes, "d", cmap="Blues", vmin=0)
@@ -159,7 +159,7 @@ def precision_bars(result: RetrievalResult) -> Figure:
 
 def reliability_curves(result: TrustResult) -> Figure:
     """Share of right answers against probability; the area of a dot is its share of the images."""
-    figure, (ax,) = _panels(["Reliability, trained, prompt ensemble"], width=6.0)
+    figure, (ax,) = _panels(["Reliability, trained, prompt ensemble"], width=7.2)
     for (when, found), colour in zip(result.reliability.items(), ("#d1782a", "#1f5c99"), strict=False):
         label = f"{when} calibration, error {found.error:.3f}"
         ax.plot(found.confidence, found.accuracy, color=colour, linewidth=1, label=label)
@@ -229,8 +229,13 @@ def retrieval_similarity(result: RetrievalResult) -> Figure:
     return figure
 
 
-def _panels(titles: Sequence[str], width: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width * len(titles), 4.2), layout="constrained", dpi=110)
+def _matrix_size(classes: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches at which the numbers of a matrix do not touch."""
+    return 0.5 * len(classes) + 2.6, max(4.2, 0.4 * len(classes) + 2.2)
+
+
+def _panels(titles: Sequence[str], width: float, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width * len(titles), height), layout="constrained", dpi=110)
     axes = list(figure.subplots(1, len(titles), squeeze=False)[0])
     for title, ax in zip(titles, axes, strict=True):
         ax.set_title(title)

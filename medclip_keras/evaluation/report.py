@@ -3,9 +3,10 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib
@@ -38,20 +39,20 @@ def write(
     """Write all outputs into a folder, metrics.json last; return its content.
 
     scores.csv has a row an image and class of zero-shot classification: the trained model's ensemble score,
-    and the truth as 1, 0 or blank. Plots are figures/<folder_name(data set)>/<plot>.png. metrics.json holds
+    and the truth as 1, 0 or blank. Plots are figures/<folder_names>/<plot>.png. metrics.json holds
     `made_from`, the run, seed and other inputs in JSON types, under "data_sets" those of each data set, and
     under "data" each data set's metrics.
     """
     directory = epath.Path(directory)
-    sections = []
+    sections, folders = [], folder_names(results)
     for name, result in results.items():
         plots = {stem: _png(figure) for stem, figure in draw(result).items()}
-        folder = directory / "figures" / folder_name(name)
+        folder = directory / "figures" / folders[name]
         folder.mkdir(parents=True, exist_ok=True)
         for stem, png in plots.items():
             (folder / f"{stem}.png").write_bytes(png)
         of = made_from.get("data_sets", {}).get(name, {})
-        sections.append(_section(name, result, plots, _facts(of)))
+        sections.append(_section(name, folders[name], result, plots, _facts(of)))
     title = f"Evaluation of {made_from.get('run', 'a model')}"
     note = _facts({k: v for k, v in made_from.items() if k != "run"})
     page = fill_template("medclip_keras.evaluation", "report.html", title=title, note=note, sections=sections)
@@ -63,13 +64,19 @@ def write(
     return metrics
 
 
-def folder_name(name: str) -> str:
-    """A data set's folder of plots: its name, with "_" for a character that a path may not have.
+def folder_names(names: Iterable[str]) -> dict[str, str]:
+    """Folder of each data set's plots: its name, "_" for characters that no path has, different from others.
 
-    >>> folder_name("phantom 2"), folder_name(".."), folder_name("a/b")
-    ('phantom 2', '_', 'a_b')
+    >>> folder_names(["phantom 2", "..", "a/b", "A_b"])
+    {'phantom 2': 'phantom 2', '..': '_', 'a/b': 'a_b', 'A_b': 'A_b 2'}
     """
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_"
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_"
+        taken = {folder.casefold() for folder in found.values()}
+        numbered = (f"{plain} {number}" for number in itertools.count(2))
+        found[name] = next(f for f in itertools.chain([plain], numbered) if f.casefold() not in taken)
+    return found
 
 
 def _facts(values: Mapping[str, Any]) -> str:
@@ -94,12 +101,14 @@ def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> Non
         path.write_bytes(file.getvalue().encode())
 
 
-def _section(name: str, result: DatasetResult, plots: Mapping[str, bytes], made_from: str) -> Json:
+def _section(
+    name: str, folder: str, result: DatasetResult, plots: Mapping[str, bytes], made_from: str
+) -> Json:
     tables = [(COLUMNS, [row.cells() for row in rows(result)]), *by_class(result)]
     trusted = trust_tables(result.trust) if result.trust else []
     return {
         "name": name,
-        "anchor": folder_name(name),
+        "anchor": folder.replace(" ", "-"),
         "trust": [(title, sentence, html_table(header, body)) for title, sentence, header, body in trusted],
         "trust_note": missing_validation(result.trust) if result.trust else "",
         "made_from": made_from,

@@ -8,9 +8,9 @@ A row x of the index scores <q, x>. Its rank is that of <v, x> + b <t, x> - c <u
 cosines: composing adds nothing else, and dividing by the length changes no rank.
 
 Weights: b = 0.5 beside an image, c = 1. Of 2,500 phantoms (tests/benchmarks/search.py), queries were pictures
-with exactly two findings. Of the ten nearest pictures, the avoided finding was in .88 with c = 0, .27 with
-c = 0.5 and .01 with c = 1; the other finding in .88, .93 and .91. With c = 2 the other finding falls to .72.
-A wanted text at b = 1 drowns the picture's own finding (.41); at b = 0.5 it does not (.74).
+with exactly two findings. Of the ten nearest pictures, the avoided finding was in .85 with c = 0, .25 with
+c = 0.5 and .01 with c = 1; the other finding in .85, .90 and .87. With c = 2 the other finding falls to .69.
+A wanted text at b = 1 drowns the picture's other finding (.41); at b = 0.5 it does not (.71).
 
 Limits:
 

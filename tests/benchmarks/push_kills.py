@@ -47,7 +47,7 @@ def export(workdir: str, models: pathlib.Path, kill_after: float | None) -> tupl
     """Seconds of an export, and how it ended: "done", or the stage in which it was killed."""
     command = [sys.executable, "-m", "medclip_keras.export", "--workdir", workdir, "--output", str(models)]
     before, started = set(os.listdir(models)), time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         status = process.wait(kill_after)
     except subprocess.TimeoutExpired:

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -170,6 +171,8 @@ def test_a_manifest_named_like_another_data_set_gets_a_name_of_its_own(folder):
     manifest = read(folder, "path,covid,normal\n0.png,1,0\n")
     assert manifest.name_beside(["phantom"]) == "images"
     assert manifest.name_beside(["Images"]) == "images (manifest)"
+    capitals = dataclasses.replace(manifest, name="IMAGES")
+    assert capitals.name_beside(["images"]) == "IMAGES (manifest)"
     assert manifest.name_beside(["images", "images (manifest)"]) == "images (manifest 2)"
 
 

@@ -143,3 +143,28 @@ def test_the_page_says_what_its_figures_are_of(measured, tmp_path):
     assert "step 7, logit scale 11.61" in page
     assert "11.610" not in page
     assert "images records/w, fingerprint abc, split test" in page
+
+
+def test_data_sets_whose_names_differ_little_keep_their_own_plots_and_links(measured, tmp_path):
+    write(dict.fromkeys(["a/b", "a_b", "A_B"], measured), tmp_path, {"run": "r"})
+    folders = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert folders == {"a_b", "a_b 2", "A_B 3"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="#([^"]+)"', page)
+    anchors = re.findall(r'<h2 id="([^"]+)"', page)
+    assert links == anchors == ["a_b", "a_b-2", "A_B-3"]
+
+
+def test_numbers_of_a_matrix_of_fifteen_classes_do_not_touch():
+    names = [f"finding number {n}" for n in range(15)]
+    result = odd_result(names, num_images=60).supervised
+    labels = np.eye(15)[np.arange(60) % 15]
+    task = dataclasses.replace(result.task, name="single_finding", labels=labels)
+    estimates = {"1": {"trained": estimate_scores(task, labels, Bootstrap(0, seed=0))}}
+    counts = task.counts() | {"num_training_images": {"1": 9}}
+    single = ClassificationResult(task, counts, task.baseline, estimates, {"1": {"trained": labels}})
+    (ax,) = draw(DatasetResult(supervised=single))["confusion"].axes
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    cell = ax.get_window_extent().width / 15 * 72 / figure.dpi  # points; a number has letters of 7 points
+    assert cell > 14

@@ -129,7 +129,7 @@ def test_resumed_run_of_pairs_ends_with_the_weights_of_the_unbroken_run(tiny_run
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, texts=()))
     train(run, tmp_path / "whole", Console(quiet=True))
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks, "StopOnSignal", stop_after(3))
+        patched.setattr("medclip_keras.training.train.StopOnSignal", stop_after(3))
         assert train(run, tmp_path / "broken", Console(quiet=True)).step == 3
     assert train(run, tmp_path / "broken", Console(quiet=True)).finished
     whole, broken = (load_model(tmp_path / w, "last").model for w in ("whole", "broken"))
@@ -145,7 +145,7 @@ def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_pat
     run = override(tiny_run, settings)
     rates = []
 
-    class Spy(callbacks.TensorBoard):
+    class Spy(callbacks.ScalarLog):
         def on_step(self, step, logs):
             rates.append(float(self.model.optimizer.learning_rate))
 
@@ -154,10 +154,10 @@ def test_a_plateau_halves_the_rate_and_a_resumed_run_remembers(tiny_run, tmp_pat
             found = super().objective(batch, training)
             return found if training else found._replace(kl=tf.constant(1.0))
 
-    monkeypatch.setattr(callbacks, "TensorBoard", Spy)
+    monkeypatch.setattr("medclip_keras.training.train.ScalarLog", Spy)
     monkeypatch.setattr("medclip_keras.training.train.MedCLIP", Flat)
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks, "StopOnSignal", stop_after(4))
+        patched.setattr("medclip_keras.training.train.StopOnSignal", stop_after(4))
         assert train(run, tmp_path, Console(quiet=True)).step == 4
     train(run, tmp_path, Console(quiet=True))
     np.testing.assert_allclose(rates, [0.004] * 6 + [0.002] * 2, rtol=1e-6)

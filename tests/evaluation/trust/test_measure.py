@@ -179,3 +179,14 @@ def test_validation_images_change_no_figure_of_the_test_images(world, config):
     assert one["trust"]["negation"] == other["trust"]["negation"]
     before = [found["trust"]["calibration"]["all classes"]["error_before"] for found in (one, other)]
     assert before[0] == before[1]
+
+
+def test_calibration_is_fitted_on_validation_images_alone():
+    """The validation's scores are right as they are, the test's three times too large: slope 1, no help."""
+    rng = np.random.default_rng(5)
+    test, valid = overconfident_findings(rng), overconfident_findings(rng)
+    valid = Scored(valid.task, valid.logits, (valid.scores - 1) / 3)
+    prompts = ClassPrompts.of({"Edema": ["a"], "Mass": ["b"]})
+    found = measure_trust(test, valid, prompts, {}, Bootstrap(0, 0)).metrics["calibration"]["Edema"]
+    assert found["slope"] == pytest.approx(1, rel=0.1)
+    assert found["error_after"] == pytest.approx(found["error_before"], abs=0.03)
