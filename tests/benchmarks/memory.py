@@ -176,8 +176,8 @@ def measure_run(num_steps: int) -> dict:
             "train.checkpoint_every=5000", "train.validate_every=5000",
         ])  # fmt: skip
         began = time.monotonic()
-        train(run, f"{folder}/run", Console(quiet=True))
-    return {"steps": num_steps, "seconds": time.monotonic() - began, "resident": found}
+        done = train(run, f"{folder}/run", Console(quiet=True)).step
+    return {"steps": done, "seconds": time.monotonic() - began, "resident": found}
 
 
 def in_process(kind: str, *arguments: object) -> dict:
