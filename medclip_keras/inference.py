@@ -322,7 +322,7 @@ def load(path: str | os.PathLike[str]) -> InferenceModel:
         )
         require((folder / "run.json").exists(), "path", form, str(path), advice)
         loaded = load_model(folder)
-        tables = sorted((folder / "checkpoints" / loaded.checkpoint).rglob("*.index"))  # weights' checksums
+        tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # weights' checksums
         weights = sha256_of([table.read_bytes().hex() for table in tables])
         config = loaded.config
         origin = {"workdir": str(folder), "run": config.name, "step": loaded.step, "weights": weights}

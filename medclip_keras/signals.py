@@ -18,7 +18,7 @@ from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PATIENCE = 25.0  # seconds from a signal to the end of the process
-SECONDS_TO_RAISE_AGAIN = 0.5  # of processor time: Python drops an exception raised inside a finaliser
+SECONDS_TO_RAISE_AGAIN = 0.1  # of processor time: Python drops an exception raised inside a finaliser
 
 
 class _State:

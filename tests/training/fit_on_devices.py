@@ -10,20 +10,20 @@ import sys
 import tensorflow as tf
 
 from medclip_keras import fit
-from medclip_keras.training import callbacks
+from medclip_keras.training import callbacks, train
 
 
 def main(num_devices: int, stop_after: int, arguments: list[str]) -> int:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
 
-    class SendsInterrupt(callbacks.TensorBoard):
+    class SendsInterrupt(callbacks.ScalarLog):
         def on_step(self, step, logs):
             super().on_step(step, logs)
             if step == stop_after:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    callbacks.TensorBoard = SendsInterrupt
+    train.ScalarLog = SendsInterrupt
     return fit.main(arguments)
 
 
