@@ -322,7 +322,10 @@ def load(path: str | os.PathLike[str]) -> InferenceModel:
         )
         require((folder / "run.json").exists(), "path", form, str(path), advice)
         loaded = load_model(folder)
-        tables = sorted((folder / "checkpoints" / loaded.checkpoint).glob("*.index"))  # weights' checksums
+        kept = (
+            folder / "checkpoints" / loaded.checkpoint
+        )  # tables of checksums; earlier versions: no subfolder
+        tables = sorted([*kept.glob("*.index"), *kept.glob("*/*.index")])
         weights = sha256_of([table.read_bytes().hex() for table in tables])
         config = loaded.config
         origin = {"workdir": str(folder), "run": config.name, "step": loaded.step, "weights": weights}
