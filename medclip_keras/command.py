@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from medclip_keras import signals
-from medclip_keras.errors import NotSavedError, is_of_the_system, system_message
+from medclip_keras.errors import NotSavedError, WorkerLostError, is_of_the_system, system_message
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -101,7 +101,7 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
             status = work() or 0
             sys.stdout.flush()
             return status
-    except (FloatingPointError, NotSavedError) as error:
+    except (FloatingPointError, NotSavedError, WorkerLostError) as error:
         print(f"{module}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:  # `errors.Interrupted` says after which step

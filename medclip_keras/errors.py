@@ -24,6 +24,16 @@ class NotSavedError(OSError):
         return self._sentence
 
 
+class WorkerLostError(ConnectionError):
+    """Another worker of a run on several ended, or cannot be reached."""
+
+    def __str__(self) -> str:
+        return (
+            "Another worker ended or cannot be reached. The last checkpoint is kept. "
+            "Start the same command again in every worker."
+        )
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the work early; the text says what is saved."""
 

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 from rich.console import Console
@@ -55,7 +56,7 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     check_thresholds(config)
     make_strategy(config.train)  # several workers meet before TensorFlow computes anything
     if is_follower(config.train):
-        train(config, workdir, Console(quiet=True))
+        _require_finished(train(config, workdir, Console(quiet=True)))
         return
     if config.data.images:  # else `train` refuses
         image_folders(config.data, "train")
@@ -64,15 +65,19 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
         if config.data.images:
             validate_together(config.data, workdir, console)
         evaluable = bool(config.data.images) and _can_be_evaluated(config, console)
-        outcome = train(config, workdir, console)
-    if not outcome.finished:
-        raise Interrupted(outcome.step, outcome.total_steps, outcome.step)
+        _require_finished(train(config, workdir, console))
+        if evaluable:
+            evaluate_workdir(workdir, console=console)
     if evaluable:
-        evaluate_workdir(workdir, console=console)
         _say_where(workdir, console)
     else:
         console.print(f"The model is trained and saved in {workdir}.", highlight=False, soft_wrap=True)
     console.print(f"Export it: python -m medclip_keras.export --workdir {workdir} --output MODELS_DIR")
+
+
+def _require_finished(outcome: Any) -> None:
+    if not outcome.finished:
+        raise Interrupted(outcome.step, outcome.total_steps, outcome.step)
 
 
 def _can_be_evaluated(config: RunConfig, console: Console) -> bool:

@@ -12,7 +12,7 @@ from medclip_keras.errors import require
 
 
 @contextlib.contextmanager
-def sole_writer(output: epath.PathLike, argument: str = "output") -> Iterator[None]:
+def sole_writer(output: epath.PathLike, argument: str = "output", suffix: str = ".lock") -> Iterator[None]:
     """Hold the file `OUTPUT.lock` while the block writes the output; the end of the process releases it too.
 
     Buckets and file systems without locks have none.
@@ -20,7 +20,7 @@ def sole_writer(output: epath.PathLike, argument: str = "output") -> Iterator[No
     Raises:
         ValueError: another process holds it.
     """
-    path = epath.Path(f"{str(output).rstrip('/')}.lock")
+    path = epath.Path(f"{str(output).rstrip('/')}{suffix}")
     if "://" in str(path):
         yield
         return

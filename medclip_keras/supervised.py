@@ -30,6 +30,7 @@ from medclip_keras.evaluation.results import DatasetResult
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.tasks import check_findings
+from medclip_keras.locks import sole_writer
 from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images
@@ -66,9 +67,14 @@ def fit_supervised(
     The workdir receives run.json, supervised.json, checkpoints/, tensorboard/ and evaluation/.
 
     Raises:
-        ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run.
+        ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run or
+            that another process writes.
     """
-    console, workdir = console or Console(), epath.Path(workdir)
+    with sole_writer(workdir, "--workdir"):
+        return _fit_supervised(config, start, epath.Path(workdir), console or Console())
+
+
+def _fit_supervised(config: RunConfig, start: Start, workdir: epath.Path, console: Console) -> dict:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, texts=()))
     make_encoder = encoder_maker(config, start.weights)
     image_folders(config.data, "train")

@@ -8,11 +8,13 @@ import time
 from typing import Any
 
 import keras
+import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from medclip_keras import signals
 from medclip_keras.training.model import loss_scale
+from medclip_keras.training.replicas import any_worker, has_several_workers
 from medclip_keras.training.run_log import RunLog
 
 
@@ -55,11 +57,13 @@ class StopOnSignal(StepCallback):
 
     A context manager, which restores the handlers. Before the first step is done, while it is traced and
     compiled, there is nothing to save: a signal raises KeyboardInterrupt at once. So does a second Ctrl-C.
+    Several workers agree after each step, and all stop after the step in which one of them got a signal.
     """
 
-    def __init__(self, start_step: int):
+    def __init__(self, start_step: int, strategy: tf.distribute.Strategy):
         super().__init__(start_step)
-        self.interrupted = False
+        self._strategy = strategy
+        self._requested = self._agreed = False
         self._graceful = False
         self._before: dict[int, Any] = {}
 
@@ -75,10 +79,15 @@ class StopOnSignal(StepCallback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether training must stop; of several workers, whether they agreed to."""
+        return self._agreed or (self._requested and not has_several_workers(self._strategy))
+
     def _stop(self, number: int, frame: object) -> None:
         raised = number == signal.SIGVTALRM
-        at_once = raised or not self._graceful or (self.interrupted and number == signal.SIGINT)
-        self.interrupted = True
+        at_once = raised or not self._graceful or (self._requested and number == signal.SIGINT)
+        self._requested = True
         if not raised:
             signals.note(number)
         if at_once:  # again and again, until `__exit__`
@@ -88,7 +97,8 @@ class StopOnSignal(StepCallback):
     def on_step(self, step: int, logs: dict) -> None:
         """Ask Keras to stop, once a signal came."""
         self._graceful = True
-        if self.interrupted:
+        self._agreed = any_worker(self._requested, self._strategy)
+        if self._agreed:
             self.model.stop_training = True
 
 

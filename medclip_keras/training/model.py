@@ -15,7 +15,9 @@ from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
 from medclip_keras.training.batch_normalization import prepare_batch_normalization
 from medclip_keras.training.replicas import (
     gather,
+    has_several_workers,
     num_replicas,
+    step_of_workers,
     sum_over_replicas,
 )
 
@@ -38,6 +40,7 @@ class GlobalStep:
     encode: Callable[..., dict[str, Tensor]]
     loss_of: Callable[[dict, dict], Loss]
     logit_scale: Callable[[], Tensor]
+    distribute_strategy: tf.distribute.Strategy
 
     def objective(self, batch: dict, training: bool) -> Loss:
         """Compute the loss on the global batch from this replica's share."""
@@ -67,11 +70,13 @@ class GlobalStep:
         """Build nothing: every weight is there. Keras would average a batch over the replicas."""
 
     def make_train_function(self, force: bool = False) -> None:
-        """Make Keras's train function, or the one that accumulates over chunks."""
-        if not self.chunk_size:
+        """Make Keras's train function, or the one that accumulates over chunks or is for several workers."""
+        if not self.chunk_size and not has_several_workers(self.distribute_strategy):
             keras.Model.make_train_function(self, force)
         elif self.train_function is None or force:
-            self.train_function = AccumulatedStep(self, self.chunk_size)
+            strategy = self.distribute_strategy
+            chunked = AccumulatedStep(self, self.chunk_size) if self.chunk_size else None
+            self.train_function = chunked or step_of_workers(self.train_step, strategy)
 
     def train_step(self, batch: dict) -> dict:
         """Apply the gradients of the global batch, clipped by their global norm."""

@@ -14,13 +14,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from etils import epath
 
 from medclip_keras.config import TrainConfig
-from medclip_keras.errors import require
+from medclip_keras.errors import WorkerLostError, require
+
+_OF_CONNECTIONS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
 
 
 def make_strategy(config: TrainConfig) -> tf.distribute.Strategy:
@@ -102,9 +110,65 @@ def _wait_for_workers() -> None:
     strategy.run(tf.function(everyone))
 
 
+def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the replicas are in several processes."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def any_worker(flag: bool, strategy: tf.distribute.Strategy) -> bool:
+    """Whether the flag is set in any worker; every worker must ask at the same point."""
+    return _num_flags(strategy)(tf.constant(float(flag))) > 0 if has_several_workers(strategy) else flag
+
+
+@functools.cache
+def _num_flags(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], float]:
+    def all_reduce(flag: tf.Tensor) -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flag)
+
+    @tf.function
+    def everywhere(flag: tf.Tensor) -> tf.Tensor:
+        return strategy.run(all_reduce, args=(tf.identity(flag),))
+
+    return lambda flag: float(strategy.experimental_local_results(everywhere(flag))[0])
+
+
+def step_of_workers(
+    train_step: Callable[[dict], dict], strategy: tf.distribute.Strategy
+) -> Callable[[Iterator[dict]], dict]:
+    """A train function whose logs are those of this worker's first replica; all replicas have the same.
+
+    Departs: Keras's takes the mean over an axis of each log, which a scalar does not have.
+    """
+
+    @tf.function(autograph=False)
+    def on_replicas(batch: dict) -> dict:
+        return strategy.run(train_step, args=(batch,))
+
+    def step(iterator: Iterator[dict]) -> dict:
+        logs = on_replicas(next(iterator))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    return step
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Say that another worker is gone, where TensorFlow's error is that of a connection.
+
+    Raises:
+        WorkerLostError: the communication with another worker failed.
+    """
+    try:
+        yield
+    except _OF_CONNECTIONS as error:
+        if not has_several_workers(strategy):
+            raise
+        raise WorkerLostError from error
+
+
 def shared_by_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
     """Let each of several workers take its replicas' shares of every batch; each makes all of the batch."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not has_several_workers(strategy):
         return batches
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

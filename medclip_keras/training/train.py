@@ -18,6 +18,7 @@ from medclip_keras.config import AugmentConfig, RunConfig
 from medclip_keras.errors import Interrupted, NotSavedError, is_of_the_system, require
 from medclip_keras.files import write_whole
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.locks import sole_writer
 from medclip_keras.preflight import require_validation_images
 from medclip_keras.preprocess.text import Tokenizer, load_tokenizer
 from medclip_keras.records.batches import evaluation_sentences, training_batches
@@ -29,7 +30,13 @@ from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import write_projector
-from medclip_keras.training.replicas import make_strategy, own_workdir, shared_by_workers
+from medclip_keras.training.replicas import (
+    is_follower,
+    lost_workers_named,
+    make_strategy,
+    own_workdir,
+    shared_by_workers,
+)
 from medclip_keras.training.restore import LoadedModel
 from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
 from medclip_keras.training.run_log import BOARD, RunLog, last_step
@@ -48,6 +55,7 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
+_LOCK = ".training.lock"  # beside that of the commands
 _VOCABULARY = "vocabulary"
 _CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
@@ -103,11 +111,11 @@ class Trainer:
             NotSavedError: the disk is full or must not be written; the last checkpoint is kept.
             Interrupted: a signal before the first step ended, or a second Ctrl-C.
         """
-        steps = (self.start_step, self.total_steps)
+        steps, strategy = (self.start_step, self.total_steps), self.model.distribute_strategy
         with contextlib.ExitStack() as stack:
             validation = self._validation(held_out)
             stack.enter_context(self._said_plainly(validation))
-            stop = stack.enter_context(StopOnSignal(self.start_step))
+            stop = stack.enter_context(StopOnSignal(self.start_step, strategy))
             validation.log = log = stack.enter_context(RunLog(self.workdir, self.start_step))
             validation.stop, validation.listeners = stop, listeners
             clock = Clock(*steps, self.model.run.train.batch_size)
@@ -118,7 +126,7 @@ class Trainer:
             validation.catch_up()
             if self.start_step < self.total_steps and not validation.stopped_early:
                 self.model.fit(
-                    shared_by_workers(batches, self.model.distribute_strategy),
+                    shared_by_workers(batches, strategy),
                     steps_per_epoch=self.total_steps - self.start_step,
                     epochs=1,
                     shuffle=False,  # the batches come shuffled
@@ -219,13 +227,14 @@ def train(
 
     Raises:
         ValueError: records that do not fit the configuration, a shard that differs from its manifest, a
-            workdir of another run, damaged checkpoints alone.
+            workdir of another run or that another process trains in, damaged checkpoints alone.
         FloatingPointError: the loss is no longer finite; the last good checkpoint is kept.
         NotSavedError: the disk is full or must not be written; the last checkpoint is kept.
         KeyboardInterrupt: a signal before the first step ended, or a second Ctrl-C.
     """
     console, strategy = console or Console(), make_strategy(config.train)  # before TensorFlow computes
-    with own_workdir(config.train, epath.Path(workdir)) as own:
+    alone = contextlib.nullcontext() if is_follower(config.train) else sole_writer(workdir, "workdir", _LOCK)
+    with lost_workers_named(strategy), alone, own_workdir(config.train, epath.Path(workdir)) as own:
         return _train(config, own, console, strategy, callbacks)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medclip_keras.config import override
+from medclip_keras.locks import sole_writer
 from medclip_keras.models.image_encoder import resnet_sizes
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
@@ -215,6 +216,13 @@ def test_preset_is_loaded_for_start_preset_only(config, tmp_path):
     for one, other in zip(loaded.weights, backbone.weights, strict=True):
         np.testing.assert_array_equal(one, other)
     assert encoder_maker(config, "random")().backbone.name == "small_resnet"
+
+
+def test_a_workdir_that_another_process_writes_is_refused(config, tmp_path):
+    refused = pytest.raises(ValueError, match="`--workdir` must be one that no other process is writing")
+    with sole_writer(tmp_path / "run"), refused:
+        fit_supervised(config, Start(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_workdir_of_another_start_is_refused(config, learned):

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from medclip_keras.config import override
 from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.locks import sole_writer
 from medclip_keras.objectives.semantic_matching import label_similarity
 from medclip_keras.training import train as training
 from medclip_keras.training.checkpoint_files import CheckpointFolder
@@ -157,6 +158,14 @@ def test_ctrl_c_before_the_first_step_is_done_ends_training_at_once(tiny_run, st
         train(tiny_run, tmp_path)
     assert not (tmp_path / "checkpoints" / "last").exists()
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+def test_a_second_training_in_one_workdir_is_refused_and_writes_nothing(tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    refused = pytest.raises(ValueError, match="`workdir` must be one that no other process is writing")
+    with sole_writer(workdir, suffix=".training.lock"), refused:
+        train(tiny_run, workdir)
+    assert not workdir.exists()
 
 
 def test_a_finished_run_is_not_trained_again_and_none_of_its_files_is_rewritten(unbroken, tiny_run):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +28,8 @@ def free_addresses(number: int) -> list[str]:
     return addresses
 
 
-def fit_with_workers(config, folder, workdir) -> list[str]:
-    """Runs `medclip_keras.fit` once a worker; what each said."""
+def start_workers(config, folder, workdir) -> list[subprocess.Popen]:
+    """Starts `medclip_keras.fit` once a worker; the chief is the first."""
     file = folder / "workers.json"
     file.write_text(json.dumps(to_dict(override(config, ["train.strategy=multi_worker"]))))
     cluster = {"worker": free_addresses(2)}
@@ -38,10 +39,44 @@ def fit_with_workers(config, folder, workdir) -> list[str]:
         task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         environment = os.environ | {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
+        environment["PYTHONUNBUFFERED"] = "1"
         processes.append(subprocess.Popen(command, env=environment, **options))
+    return processes
+
+
+def fit_with_workers(config, folder, workdir) -> list[str]:
+    """Runs `medclip_keras.fit` once a worker; what each said."""
+    processes = start_workers(config, folder, workdir)
     said = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said[0][-3000:] + said[1][-3000:]
     return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_one_worker_ends_both(number, signalled, tiny_run, tmp_path):
+    """After SIGTERM both stop after one step with a checkpoint; a killed worker is said to be gone."""
+    changes = ["train.steps=100000", "train.checkpoint_every=2", "train.validate_every=100000"]
+    processes = start_workers(override(tiny_run, changes), tmp_path, tmp_path / "run")
+    for line in processes[0].stdout:
+        if "checkpoint saved" in line:
+            break
+    processes[signalled].send_signal(number)
+    said = [process.communicate(timeout=400)[0] for process in processes]
+    statuses = [process.returncode for process in processes]
+    assert "Traceback" not in said[0] + said[1], said
+    if number == signal.SIGTERM:
+        assert (statuses[signalled], statuses[1 - signalled]) == (143, 130), said[0][-3000:] + said[1][-3000:]
+        sentences = [
+            next(line for line in text.splitlines() if "stopped after step" in line) for text in said
+        ]
+        assert sentences[0] == sentences[1]
+        assert sentences[0].endswith("the checkpoint is saved. The same command resumes the work.")
+    else:
+        assert (statuses[signalled], statuses[1 - signalled]) == (-9, 1), said
+        assert "Another worker ended or cannot be reached." in said[1 - signalled]
+    assert list((tmp_path / "run" / "checkpoints" / "last").iterdir())
 
 
 @pytest.mark.slow
