@@ -113,6 +113,9 @@ def facts(values: Mapping[str, Any]) -> str:
 
 
 def _short(value: str | int | float) -> str:
+    """Four digits of a number, and the start of a checksum."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{20,}", value):
+        return f"{value[:12]}…"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -157,7 +160,7 @@ def _data_set(
         "anchor": anchor,
         "summary": _summary(anchor, folder, summarize(result, made_from)),
         "made_from": facts(made_from),
-        "sizes": sizes(result),
+        "sizes": sizes(result) if result.tasks else "",
         "sections": [_section(anchor, folder, section) for section in sections],
     }
 
