@@ -156,10 +156,12 @@ def _cautions_of_maps(result: LocalizationResult) -> Iterator[str]:
     for method, by_finding in result.estimates.items():
         found = by_finding[ALL]["pointing"]
         if not found.low > blind:
-            named = (
-                f"The maps of {method.replace('_', ' ')} point into the box in {100 * found.value:.0f} of 100"
-            )
-            yield f"{named} images ({_interval(found)}); chance, or the middle, does in {100 * blind:.0f}."
+            named = f"The maps of {method.replace('_', ' ')} point into the box in"
+            yield f"{named} {_percent(found)} of images; chance, or the middle, does in {100 * blind:.0f} %."
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
 
 
 def _interval(estimate: Estimate) -> str:

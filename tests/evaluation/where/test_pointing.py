@@ -87,4 +87,4 @@ def test_the_summary_warns_of_maps_that_point_no_better_than_chance():
     (caution,) = summarize(
         DatasetResult(localization=localize(beside, {"occlusion": heat}, Bootstrap(20, 0))), {}
     ).cautions
-    assert "The maps of occlusion point into the box in 0 of 100 images" in caution
+    assert "The maps of occlusion point into the box in 0 % (0 to 0) of images" in caution
