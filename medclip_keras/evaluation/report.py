@@ -62,10 +62,9 @@ def write(
 
     scores.csv has a row an image and class of zero-shot classification: the trained model's ensemble score,
     the truth as 1, 0 or blank, and the patient's number in the table. Figures are
-    figures/<folder_names>/<name>.png. metrics.json holds
-    `made_from`, the run, seed and other inputs in JSON types, under "data_sets" those of each data set, and
-    under "data" each data set's metrics. The page also shows `settings`, the run's configuration, and `more`
-    sections of a data set, such as those with pictures.
+    figures/<folder_names>/<name>.png. metrics.json holds `made_from`, the run, seed and other inputs in JSON
+    types, under "data_sets" those of each data set, and under "data" each data set's metrics. The page also
+    shows `settings`, the run's configuration, and `more` sections of a data set, such as those with pictures.
     """
     directory = epath.Path(directory)
     of_sets, data_sets = made_from.get("data_sets", {}), []

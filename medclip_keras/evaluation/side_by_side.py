@@ -3,8 +3,8 @@
     python -m medclip_keras.evaluate --compare RUN_1 RUN_2 … --output DIR
 
 Each run is an evaluation's folder, or the workdir that holds it. DIR receives comparison.json, report.html
-and figures/. Differences to the first run are those of zero-shot classification, for scores.csv holds its scores
-of images; of all other metrics the values stand beside each other.
+and figures/. Differences to the first run are those of zero-shot classification, for scores.csv holds its
+scores of images; of all other metrics the values stand beside each other.
 """
 
 import csv
