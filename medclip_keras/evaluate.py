@@ -21,6 +21,7 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.board import write_board
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
@@ -74,7 +75,15 @@ def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None)
     Raises:
         ValueError: no trained model, or records that do not fit it.
     """
-    return measure(subject_of_workdir(workdir), epath.Path(workdir) / "evaluation", console=console)
+    return _measure_workdir(workdir, subject_of_workdir(workdir), console=console)
+
+
+def _measure_workdir(workdir: epath.PathLike, subject: Subject, **options: Any) -> Json:
+    """Evaluate into the workdir's own folder, and show the result in its TensorBoard too."""
+    output = epath.Path(workdir) / "evaluation"
+    metrics = measure(subject, output, **options)
+    write_board(workdir, subject.config, metrics, output / "figures")
+    return metrics
 
 
 def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = None) -> Subject:
@@ -297,7 +306,10 @@ def _run(options: argparse.Namespace) -> None:
     home = workdir or (options.records or [options.boxes or epath.Path(options.manifest).parent])[0]
     output = options.output or epath.Path(home) / "evaluation"
     asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
-    measure(subject, output, split=options.split, **asked)
+    if workdir and not options.output:
+        _measure_workdir(workdir, subject, split=options.split, **asked)
+    else:
+        measure(subject, output, split=options.split, **asked)
 
 
 def _listed(names: str) -> tuple[str, ...]:
