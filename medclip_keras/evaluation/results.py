@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip_keras.evaluation.arrays import ByModel, Ints
+from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
 from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.tasks import Task
@@ -84,6 +84,15 @@ class TrustResult:
 
     metrics: Json  # table → row → values, in JSON types
     reliability: Mapping[str, Any]  # "before", "after" → `trust.calibration.Reliability`
+    pairs: Mapping[str, Floats] = field(default_factory=dict)  # kind → cosines, of `trust.negation.pairs`
+
+
+@dataclass(frozen=True)
+class LocalizationResult:
+    """Whether the trained model's heat maps point at the boxes of radiologists."""
+
+    metrics: Json
+    estimates: dict[str, dict[str, dict[str, Estimate]]]  # method → finding → metric → estimate
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class DatasetResult:
     probe: ClassificationResult | None = None
     supervised: ClassificationResult | None = None  # of a classifier trained end to end; then the only result
     trust: TrustResult | None = None  # of zero_shot
+    localization: LocalizationResult | None = None  # of a folder of boxes; then the only result
 
     @property
     def tasks(self) -> dict[str, TaskResult]:
@@ -105,4 +115,5 @@ class DatasetResult:
     def metrics(self) -> Json:
         """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types."""
         found = {name: result.metrics for name, result in self.tasks.items()}
-        return found | ({"trust": self.trust.metrics} if self.trust else {})
+        found |= {"trust": self.trust.metrics} if self.trust else {}
+        return found | ({"localization": self.localization.metrics} if self.localization else {})
