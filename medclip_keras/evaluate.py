@@ -167,7 +167,7 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
-    needs_labelled = bool({"probe", "trust"} & {*tasks})
+    needs_labelled = bool({"probe", "trust"} & {*tasks}) or config.evaluation.task == "multi_label"
     return evaluate(
         subject.embedders[TRAINED],
         {name: evaluation_images(run, split) for name, run in runs.items()},

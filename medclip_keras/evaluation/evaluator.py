@@ -25,7 +25,7 @@ from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_cand
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
 from medclip_keras.evaluation.trust.negation import negation_texts
-from medclip_keras.evaluation.zero_shot import classify
+from medclip_keras.evaluation.zero_shot import Embedded, classify
 
 Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
 ExamplesByModel = dict[str, Examples]
@@ -129,7 +129,7 @@ class _Evaluator:
         task = make_task(index, self.config, self.concept_names, self.config.per_class)
         queries = single_finding_task(index, self.findings, self.concept_names, self.config.per_class)
         queries = queries.at(np.isin(queries.class_index, self.candidates.class_index))
-        training, validation = self._examples(labelled if len(task.rows) else None)
+        training, held_out = self._examples(labelled if len(task.rows) else None)
         classified = task.rows if self.prompts.texts or training else np.empty(0, int)
         rows = np.concatenate([classified, queries.rows if self.candidates.texts else np.empty(0, int)])
         if not len(rows):
@@ -138,34 +138,51 @@ class _Evaluator:
         embed += [embedder.embed_features for embedder in self.embedders.values()] if training else []
         images = embed_rows(embed, batches, index, rows)
         features = images[len(self.embedders) :]
-        zero_shot = self._zero_shot(task, self._by_model(images, slice(len(classified))))
+        validation = self._validation(task, labelled[1] if labelled else ())
+        zero_shot = self._zero_shot(task, self._by_model(images, slice(len(classified))), validation)
         return DatasetResult(
             zero_shot,
             self._retrieval(queries, self._by_model(images, slice(len(classified), None))),
-            self._probe(task, self._by_model(features, slice(len(classified))), training, validation),
-            trust=self._trust(zero_shot, labelled[1] if labelled else ()),
+            self._probe(task, self._by_model(features, slice(len(classified))), training, held_out),
+            trust=self._trust(zero_shot, validation),
         )
 
     def _by_model(self, arrays: Sequence[Floats], rows: slice = slice(None)) -> ByModel:
         return {who: array[rows] for who, array in zip(self.embedders, arrays, strict=False)}
 
-    def _zero_shot(self, task: Task, images: ByModel) -> ZeroShotResult | None:
+    def _validation(self, task: Task, batches: Iterable[Batch]) -> Embedded | None:
+        """Validation images for trust and the thresholds of multi_label; None without any, or any use."""
+        if not self.prompts.texts or not (
+            task.rows.size and ("trust" in self.config.tasks or not task.is_single)
+        ):
+            return None
+        index = read_index(batches, len(self.concept_names))
+        valid = make_task(index, self.config, self.concept_names, self.config.per_class)
+        if not len(valid.rows):
+            return None
+        embed = [embedder.embed_images for embedder in self.embedders.values()]
+        embed = embed[:1] if task.is_single else embed  # the trained model alone is asked for trust
+        return valid, self._by_model(embed_rows(embed, batches, index, valid.rows))
+
+    def _zero_shot(self, task: Task, images: ByModel, validation: Embedded | None) -> ZeroShotResult | None:
         if not self.prompts.texts or not len(task.rows):
             return None
         scales = {who: float(embedder.logit_scale) for who, embedder in self.embedders.items()}
-        embeddings = (images, self.prompt_embeddings)
-        return classify(task, self.prompts, *embeddings, logit_scales=scales, bootstrap=self.bootstrap)
+        return classify(
+            task,
+            self.prompts,
+            images,
+            self.prompt_embeddings,
+            logit_scales=scales,
+            bootstrap=self.bootstrap,
+            validation=validation,
+        )
 
-    def _trust(self, test: ZeroShotResult | None, validation: Iterable[Batch]) -> TrustResult | None:
+    def _trust(self, test: ZeroShotResult | None, validation: Embedded | None) -> TrustResult | None:
         if test is None or "trust" not in self.config.tasks:
             return None
-        index = read_index(validation, len(self.concept_names))
-        task = make_task(index, self.config, self.concept_names, self.config.per_class)
-        embedder = self.embedders[TRAINED]
-        images = (
-            embed_rows([embedder.embed_images], validation, index, task.rows)[0] if len(task.rows) else None
-        )
-        return trust_of(test, embedder, self.bootstrap, None if images is None else (task, images))
+        chosen_on = (validation[0], validation[1][TRAINED]) if validation else None
+        return trust_of(test, self.embedders[TRAINED], self.bootstrap, chosen_on)
 
     def _retrieval(self, queries: Task, images: ByModel) -> RetrievalResult | None:
         if not self.candidates.texts or not len(queries.rows):

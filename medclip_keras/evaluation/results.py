@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip_keras.evaluation.arrays import ByModel, Ints
+from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
 from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.tasks import Task
@@ -59,6 +59,12 @@ class ClassificationResult(TaskResult):
     """Classification of one data set."""
 
     scores: dict[str, ByModel]  # variant → model → (num_images, num_classes)
+    # variant → model → (num_classes,), from which on a class is called in multi_label; chosen on validation
+    thresholds: dict[str, ByModel] = field(default_factory=dict, kw_only=True)
+
+    def thresholds_of(self, variant: str, who: str) -> Floats | None:
+        """The thresholds of a variant and model, if any."""
+        return self.thresholds.get(variant, {}).get(who)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    roc_auc_score,
+)
 
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.evaluation.classification import confusion, estimate_scores
@@ -95,7 +101,7 @@ def test_a_class_without_images_has_no_figure():
     task = single_finding_task(index([[2, 1, 0]] * 4), ("Edema", "Mass"), NAMES, per_class=10)
     found = estimate_scores(task, np.tile([1.0, 0.0], (4, 1)), Bootstrap(20, seed=0)).to_dict()
     assert found["by_class"]["Mass"] == {
-        key: {"value": None, "low": None, "high": None} for key in ("accuracy", "auroc")
+        key: {"value": None, "low": None, "high": None} for key in ("accuracy", "auroc", "auprc", "f1")
     }
 
 
@@ -106,7 +112,10 @@ def test_a_class_without_images_is_no_choice():
     scores = np.array([[9.0, 2.0, 1.0], [9.0, 1.0, 2.0], [9.0, 2.0, 1.0]])
     found = estimate_scores(task, scores, Bootstrap(0, seed=0)).to_dict()
     assert task.undefined == ("No Finding",)
-    assert task.baseline == {"accuracy": 2 / 3, "balanced_accuracy": 1 / 2, "auroc": 0.5}
+    # Always Mass: its F1 is 2 * 2/3 / (1 + 2/3) = .8, that of Edema 0; the positives are 1/3 and 2/3.
+    expected = {"accuracy": 2 / 3, "balanced_accuracy": 1 / 2, "macro_f1": 0.4, "auroc": 0.5, "auprc": 1 / 2}
+    without = {name: value for name, value in expected.items() if name != "auprc"}
+    assert {name: task.baseline[name] for name in without} == pytest.approx(without)
     assert found["accuracy"]["value"] == pytest.approx(2 / 3)
     assert confusion(task, scores).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
     result = ClassificationResult(task, task.counts(), task.baseline, {}, {})
@@ -127,6 +136,51 @@ def test_figures_of_accuracy_stand_beside_the_majority_class_and_equal_scikit_le
     guess = DummyClassifier(strategy="most_frequent").fit(scores, task.class_index)
     assert task.baseline["accuracy"] == guess.score(scores, task.class_index) > 0.5
     assert task.counts()["majority_class"] == "Edema"
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_macro_f1_and_auprc_of_one_choice_equal_scikit_learn(num_classes):
+    rng = np.random.default_rng(num_classes)
+    truth = np.append(np.arange(num_classes), rng.integers(0, num_classes, 60))
+    names = tuple(f"class {k}" for k in range(num_classes))
+    patients = np.arange(len(truth)).astype(str)
+    labels = np.eye(num_classes)[truth]
+    task = Task("single_finding", names, np.arange(len(truth)), labels, patients, patients)
+    scores = rng.normal(size=labels.shape).round(1)  # with ties
+    scores[:, 1] -= 1  # seldom predicted
+    found = estimate_scores(dataclasses.replace(task), scores, Bootstrap(0, seed=0))
+    predicted = scores.argmax(axis=1)
+    assert found.overall["macro_f1"].value == pytest.approx(f1_score(truth, predicted, average="macro"))
+    ranked = scores - scores.mean(axis=1, keepdims=True)
+    enough = [name for name in names if name not in task.too_few]
+    expected = [average_precision_score(labels[:, k], ranked[:, k]) for k in range(num_classes)]
+    of_enough = [value for name, value in zip(names, expected, strict=True) if name in enough]
+    assert found.overall["auprc"].value == pytest.approx(np.mean(of_enough))
+    assert task.baseline["auprc"] == pytest.approx(labels.mean(axis=0)[[n in enough for n in names]].mean())
+    guess = np.full(len(truth), labels.sum(axis=0).argmax())
+    assert task.baseline["macro_f1"] == pytest.approx(
+        f1_score(truth, guess, average="macro", labels=np.unique(truth), zero_division=0)
+    )
+
+
+def test_macro_f1_of_many_findings_is_at_validation_thresholds_or_absent():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, (80, 2)).astype(float)
+    scores = labels + rng.normal(size=labels.shape)
+    patients = np.arange(80).astype(str)
+    task = Task("multi_label", ("Edema", "Mass"), np.arange(80), labels, patients, patients)
+    assert "macro_f1" not in estimate_scores(task, scores, Bootstrap(0, 0)).overall
+    thresholds = np.array([0.5, 1.2])
+    found = estimate_scores(task, scores, Bootstrap(0, 0), thresholds)
+    assert found.overall["macro_f1"].value == pytest.approx(
+        f1_score(labels, scores >= thresholds, average="macro")
+    )
+    called = f1_score(labels, np.ones_like(labels), average="macro")
+    assert task.baseline_of_thresholds["macro_f1"] == pytest.approx(called)
+    without = (
+        estimate_scores(task, scores, Bootstrap(0, 0), np.array([0.5, np.nan])).overall["macro_f1"].value
+    )
+    assert without == pytest.approx(f1_score(labels[:, 0], scores[:, 0] >= 0.5))
 
 
 def test_a_class_of_one_patient_has_no_figure_and_is_in_no_macro_mean():
