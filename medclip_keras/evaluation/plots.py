@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -18,7 +17,6 @@ from medclip_keras.evaluation.results import (
     TRAINED,
     UNTRAINED,
     ClassificationResult,
-    DatasetResult,
     RetrievalResult,
     TrustResult,
     ZeroShotResult,
@@ -30,33 +28,6 @@ _LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 _LEGEND_BESIDE = _LEGEND | {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 
 
-@matplotlib.rc_context({"text.parse_math": False})
-def draw(result: DatasetResult) -> dict[str, Figure]:
-    """All plots of one data set: file stem → figure; names of classes are drawn as they are."""
-    plots = {}
-    if result.zero_shot:
-        if _comparable_classes(result.zero_shot):
-            plots["similarity"] = similarity(result.zero_shot)
-        plots |= _classification_plots(result.zero_shot, "ensemble", "ROC, trained, prompt ensemble")
-        plots["embedding"] = embedding(result.zero_shot)
-    if result.retrieval:
-        plots["retrieval"] = precision_bars(result.retrieval)
-        plots["retrieval_similarity"] = retrieval_similarity(result.retrieval)
-    if result.probe:
-        plots["probe"] = probe_bars(result.probe)
-    if result.trust:
-        plots["reliability"] = reliability_curves(result.trust)
-    if result.supervised:
-        (share,) = result.supervised.scores
-        plots |= _classification_plots(result.supervised, share, "ROC, trained on labels")
-    return plots
-
-
-def _classification_plots(result: ClassificationResult, variant: str, title: str) -> dict[str, Figure]:
-    plots = {"confusion": confusion_matrices(result)} if result.task.is_single else {}
-    return plots | {"roc": roc_curves(result, variant, title)}
-
-
 def _ordered(models: Iterable[str]) -> list[str]:
     """Sort the untrained model before the trained one."""
     return sorted(models, key=[UNTRAINED, TRAINED].index)
@@ -64,7 +35,7 @@ def _ordered(models: Iterable[str]) -> list[str]:
 
 def similarity(result: ZeroShotResult) -> Figure:
     """Mean cosine between the images of each class and its prompts, before and after training."""
-    classes = _comparable_classes(result)
+    classes = comparable_classes(result)
     images = [result.task.labels[:, result.task.classes.index(name)] == 1 for name in classes]
     prompts = [result.prompts.columns(name) for name in classes]
     matrices = {
@@ -81,7 +52,7 @@ def similarity(result: ZeroShotResult) -> Figure:
     return figure
 
 
-def _comparable_classes(result: ZeroShotResult) -> list[str]:
+def comparable_classes(result: ZeroShotResult) -> list[str]:
     """Classes with both prompts and images; a data set may have images of none of them."""
     has_images = dict(zip(result.task.classes, result.task.has_images, strict=True))
     return [name for name in result.task.classes if name in result.prompts.classes and has_images[name]]

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import matplotlib
@@ -14,23 +14,38 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from medclip_keras.evaluation.plots import draw
+from medclip_keras.evaluation.parts import (
+    probe_section,
+    retrieval_section,
+    supervised_section,
+    zero_shot_section,
+)
 from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
-from medclip_keras.evaluation.table import COLUMNS, by_class, rows, sizes
-from medclip_keras.evaluation.trust.tables import missing_validation, trust_tables
+from medclip_keras.evaluation.sections import Section
+from medclip_keras.evaluation.table import sizes
+from medclip_keras.evaluation.trust.tables import trust_section
 from medclip_keras.pages import fill_template, html_table
 
-_CAPTIONS = {
-    "similarity": "Mean cosine between images and prompts of each class.",
-    "confusion": "True against predicted finding.",
-    "roc": "ROC curves, one class against the rest.",
-    "embedding": "The two main directions among the image embeddings.",
-    "retrieval": "Image to text Precision@K; whiskers are 95 % intervals over patients.",
-    "retrieval_similarity": "Cosines of query images and candidate sentences, sorted by finding.",
-    "reliability": "Share of right answers against probability, before and after calibration; on the diagonal"
-    " they are equal.",
-    "probe": "Linear probe on frozen features; whiskers are 95 % intervals over patients.",
-}
+# Part of a `DatasetResult` and its section, in the order of the page.
+PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
+    ("zero_shot", zero_shot_section),
+    ("retrieval", retrieval_section),
+    ("probe", probe_section),
+    ("supervised", supervised_section),
+    ("trust", trust_section),
+)
+
+
+@matplotlib.rc_context({"text.parse_math": False})
+def sections_of(result: DatasetResult) -> list[Section]:
+    """The sections of the parts that were measured; names of classes are drawn as they are."""
+    found = ((getattr(result, name), section_of) for name, section_of in PARTS)
+    return [section_of(part) for part, section_of in found if part is not None]
+
+
+def figures_of(result: DatasetResult) -> dict[str, Figure]:
+    """All figures of one data set: name → figure."""
+    return {picture.name: picture.figure for section in sections_of(result) for picture in section.figures}
 
 
 def write(
@@ -46,13 +61,10 @@ def write(
     directory = epath.Path(directory)
     sections, folders = [], folder_names(results)
     for name, result in results.items():
-        plots = {stem: _png(figure) for stem, figure in draw(result).items()}
         folder = directory / "figures" / folders[name]
         folder.mkdir(parents=True, exist_ok=True)
-        for stem, png in plots.items():
-            (folder / f"{stem}.png").write_bytes(png)
         of = made_from.get("data_sets", {}).get(name, {})
-        sections.append(_section(name, folders[name], result, plots, _facts(of)))
+        sections.append(_data_set(name, folder, result, _facts(of)))
     title = f"Evaluation of {made_from.get('run', 'a model')}"
     note = _facts({k: v for k, v in made_from.items() if k != "run"})
     page = fill_template("medclip_keras.evaluation", "report.html", title=title, note=note, sections=sections)
@@ -101,20 +113,29 @@ def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> Non
         path.write_bytes(file.getvalue().encode())
 
 
-def _section(
-    name: str, folder: str, result: DatasetResult, plots: Mapping[str, bytes], made_from: str
-) -> Json:
-    tables = [(COLUMNS, [row.cells() for row in rows(result)]), *by_class(result)]
-    trusted = trust_tables(result.trust) if result.trust else []
+def _data_set(name: str, folder: epath.Path, result: DatasetResult, made_from: str) -> Json:
+    """One data set for the template; writes its figures into `folder`."""
+    anchor = folder.name.replace(" ", "-")
     return {
         "name": name,
-        "anchor": folder.replace(" ", "-"),
-        "trust": [(title, sentence, html_table(header, body)) for title, sentence, header, body in trusted],
-        "trust_note": missing_validation(result.trust) if result.trust else "",
+        "anchor": anchor,
         "made_from": made_from,
         "sizes": sizes(result),
-        "tables": [html_table(header, body) for header, body in tables],
-        "plots": [(_CAPTIONS[stem], base64.b64encode(png).decode()) for stem, png in plots.items()],
+        "sections": [_section(anchor, folder, section) for section in sections_of(result)],
+    }
+
+
+def _section(prefix: str, folder: epath.Path, section: Section) -> Json:
+    plots = [(figure.caption, _png(figure.figure), figure.name) for figure in section.figures]
+    for _, png, stem in plots:
+        (folder / f"{stem}.png").write_bytes(png)
+    return {
+        "title": section.title,
+        "anchor": f"{prefix}-{section.anchor}",
+        "sentence": section.sentence,
+        "notes": section.notes,
+        "tables": [(t.title, t.caption, html_table(t.header, t.rows)) for t in section.tables],
+        "plots": [(caption, base64.b64encode(png).decode()) for caption, png, _ in plots],
     }
 
 

@@ -38,10 +38,12 @@ class Row:
 
 def rows(result: DatasetResult) -> list[Row]:
     """All rows of one data set."""
-    return [row for task, found in result.tasks.items() for row in _task_rows(TITLES[task], found)]
+    return [row for task, found in result.tasks.items() for row in task_rows(task, found)]
 
 
-def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
+def task_rows(task: str, result: TaskResult) -> Iterator[Row]:
+    """The rows of one task, a key of `TITLES`."""
+    title = TITLES[task]
     for variant, by_model in result.estimates.items():
         suffix = f", {variant_name(variant)}" if variant not in ("", "1") else ""
         trained, untrained = by_model[TRAINED], by_model.get(UNTRAINED)
@@ -66,23 +68,20 @@ def _metric_name(metric: str, result: TaskResult) -> str:
     return "macro AUROC" if averaged == wanted else f"macro AUROC of {averaged} of {wanted} classes"
 
 
-def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
-    """Tables (header, rows) of the trained model's metrics by class, each of its task's last variant."""
-    tables: list[tuple[Cells, list[Cells]]] = []
-    for task, found in result.tasks.items():
-        variant, by_model = list(found.estimates.items())[-1]
-        metrics = ["accuracy", "auroc"] if found.task.is_single else ["auroc"]
-        header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
-        body: list[Cells] = [
-            (
-                name,
-                str(found.counts["num_positive"][name]),
-                *(value_text(of_class[metric]) for metric in metrics),
-            )
-            for name, of_class in by_model[TRAINED].by_class.items()
-        ]
-        tables += [(header, body)] if body else []
-    return tables
+def class_table(task: str, result: TaskResult) -> list[tuple[Cells, tuple[Cells, ...]]]:
+    """Header and rows of the trained model's metrics by class, of the last variant; [] without classes."""
+    variant, by_model = list(result.estimates.items())[-1]
+    metrics = ["accuracy", "auroc"] if result.task.is_single else ["auroc"]
+    header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
+    body = tuple(
+        (
+            name,
+            str(result.counts["num_positive"][name]),
+            *(value_text(of_class[metric]) for metric in metrics),
+        )
+        for name, of_class in by_model[TRAINED].by_class.items()
+    )
+    return [(header, body)] if body else []
 
 
 def terminal_table(name: str, result: DatasetResult) -> Table:

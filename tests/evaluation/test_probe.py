@@ -7,9 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from medclip_keras.evaluation import probe as module
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.table import rows
 from medclip_keras.evaluation.tasks import Task
 
@@ -205,7 +204,7 @@ def test_probe_has_rows_a_table_by_class_and_a_plot(world, config, tmp_path):
     few, all_labels = (found[f"linear probe accuracy{share}"] for share in (", 10 % of labels", ""))
     assert all_labels.trained.value == 1.0
     assert few.untrained.value == result.metrics["probe"]["untrained"]["0.1"]["accuracy"]["value"]
-    assert "probe" in draw(result)
+    assert "probe" in figures_of(result)
     write({"world": result}, tmp_path, {"run": "test run"})
     assert "by class, linear probe, all labels" in (tmp_path / "report.html").read_text()
 

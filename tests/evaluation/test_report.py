@@ -10,8 +10,7 @@ from rich.console import Console
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.evaluator import evaluate
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.plots import draw
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
 from medclip_keras.evaluation.table import rows, terminal_table
 from medclip_keras.evaluation.tasks import Task
@@ -80,7 +79,7 @@ def test_terminal_table_loses_no_figure_and_no_name_on_narrow_terminals(measured
 
 def test_plots_are_drawn_without_an_untrained_model(world, config):
     result = world.evaluate(config)
-    assert len(draw(result)) == 6
+    assert len(figures_of(result)) == 6
     assert all(row.untrained is None for row in rows(result))
 
 
@@ -115,12 +114,12 @@ def test_odd_names_are_shown_as_they_are(tmp_path, width):
     assert not [cell for cell in figures if cell not in text]
     write({"../x": result}, tmp_path / "out", {"run": "<x>"})
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["_x"]
-    (legend,) = [ax.get_legend() for ax in draw(result)["roc"].axes]
+    (legend,) = [ax.get_legend() for ax in figures_of(result)["roc"].axes]
     assert len(legend.get_texts()) == len(ODD) + 1
 
 
 def test_with_fifteen_classes_the_legend_covers_no_curve():
-    (ax,) = draw(odd_result([f"finding number {n}" for n in range(15)]))["roc"].axes
+    (ax,) = figures_of(odd_result([f"finding number {n}" for n in range(15)]))["roc"].axes
     figure = ax.get_figure()
     figure.draw_without_rendering()
     legend = ax.get_legend().get_window_extent()
@@ -163,7 +162,7 @@ def test_numbers_of_a_matrix_of_fifteen_classes_do_not_touch():
     estimates = {"1": {"trained": estimate_scores(task, labels, Bootstrap(0, seed=0))}}
     counts = task.counts() | {"num_training_images": {"1": 9}}
     single = ClassificationResult(task, counts, task.baseline, estimates, {"1": {"trained": labels}})
-    (ax,) = draw(DatasetResult(supervised=single))["confusion"].axes
+    (ax,) = figures_of(DatasetResult(supervised=single))["confusion"].axes
     figure = ax.get_figure()
     figure.draw_without_rendering()
     cell = ax.get_window_extent().width / 15 * 72 / figure.dpi  # points; a number has letters of 7 points

@@ -1,24 +1,36 @@
-"""The tables of trust for the page, each with a sentence that says how to read it."""
+"""The section of trust: tables, each with a sentence that says how to read it."""
 
 from collections.abc import Callable
 
+from medclip_keras.evaluation.plots import reliability_curves
 from medclip_keras.evaluation.results import Json, TrustResult
+from medclip_keras.evaluation.sections import Picture, Section, Table
 from medclip_keras.evaluation.table import Cells, with_interval
 from medclip_keras.evaluation.trust.measure import estimate_of
 
-Table = tuple[str, str, Cells, list[Cells]]  # title, sentence, header, rows
+
+def trust_section(result: TrustResult) -> Section:
+    """Tables of the questions that were measured, and the picture of calibration."""
+    missing = missing_validation(result)
+    return Section(
+        "trust",
+        "May one trust it?",
+        "Of the trained model, zero-shot with the ensemble of the prompts.",
+        tuple(
+            _table(*question, result.metrics[name])
+            for name, question in _TABLES.items()
+            if result.metrics[name]
+        ),
+        (Picture("reliability", _RELIABILITY, reliability_curves(result)),),
+        (missing,) if missing else (),
+    )
 
 
-def trust_tables(result: TrustResult) -> list[Table]:
-    """Tables of the questions that were measured, in the order of the page."""
-    found = result.metrics
-    tables = []
-    for name, (title, sentence, header, cells) in _TABLES.items():
-        if found[name]:
-            tables.append(
-                (title, sentence, header, [row for item in found[name].items() for row in cells(*item)])
-            )
-    return tables
+def _table(
+    title: str, sentence: str, header: Cells, cells: Callable[[str, Json], list[Cells]], found: Json
+) -> Table:
+    rows = tuple(row for item in found.items() for row in cells(*item))
+    return Table(sentence, header, rows, title)
 
 
 def missing_validation(result: TrustResult) -> str:
@@ -67,6 +79,7 @@ def _value(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+_RELIABILITY = "Share of right answers by probability, before and after calibration; best is the diagonal."
 _TABLES: dict[str, tuple[str, str, Cells, Callable[[str, Json], list[Cells]]]] = {
     "calibration": (
         "Calibration",
