@@ -25,7 +25,7 @@ from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_cand
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
 from medclip_keras.evaluation.trust.negation import negation_texts
-from medclip_keras.evaluation.zero_shot import Embedded, classify
+from medclip_keras.evaluation.zero_shot import Embedded, classify, draw_columns
 
 Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
 ExamplesByModel = dict[str, Examples]
@@ -86,7 +86,8 @@ def trust_of(
 
     def scored(task: Task, images: Floats) -> Scored:
         logits = embedder.logit_scale * images @ test.prompt_embeddings[TRAINED].T
-        scores = class_scores(logits, test.prompts, task.classes, "ensemble", contrast=not task.is_single)
+        options = {"contrast": not task.is_single, "negated": test.negated}
+        scores = class_scores(logits, test.prompts, task.classes, "ensemble", **options)
         return Scored(task, logits, scores)
 
     images = test.image_embeddings[TRAINED]
@@ -116,7 +117,8 @@ class _Evaluator:
         self.bootstrap = Bootstrap(config.bootstrap, seed)
         self.prompts, self.candidates = ClassPrompts.of({}), Candidates((), np.empty(0, int))
         if "zero_shot" in config.tasks:
-            self.prompts = ClassPrompts.of(finding_prompts(config))
+            pool = finding_prompts(config, config.num_prompts * max(1, config.prompt_draws))
+            self.prompts = ClassPrompts.of(pool)
         if "retrieval" in config.tasks and len(self.findings) > 1:
             columns = [self.concept_names.index(name) for name in self.findings]
             self.candidates = select_candidates(sentences, columns, config.per_class)
@@ -176,6 +178,10 @@ class _Evaluator:
             logit_scales=scales,
             bootstrap=self.bootstrap,
             validation=validation,
+            draws=draw_columns(
+                self.prompts, self.config.num_prompts, self.config.prompt_draws, self.bootstrap.seed
+            ),
+            negated=self.config.contrast == "negated" and not task.is_single,
         )
 
     def _trust(self, test: ZeroShotResult | None, validation: Embedded | None) -> TrustResult | None:

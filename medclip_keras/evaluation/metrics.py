@@ -176,6 +176,21 @@ def precision_at_k(similarities: Floats, relevant: Bools, k: int) -> Floats:
     return precision
 
 
+def mean_and_std(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Number, mean and standard deviation of a sample in JSON types; None where undefined.
+
+    >>> mean_and_std([0.25, 0.5, 0.75])
+    {'number': 3, 'mean': 0.5, 'std': 0.25}
+    """
+    array = np.array(values)
+    defined = len(array) > 0 and not np.isnan(array).any()
+    return {
+        "number": len(array),
+        "mean": float(array.mean()) if defined else None,
+        "std": float(array.std(ddof=1)) if defined and len(array) > 1 else None,
+    }
+
+
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     """Macro mean of statistics on the same resample, over the defined ones."""
 

@@ -74,6 +74,16 @@ class ZeroShotResult(ClassificationResult):
     prompts: ClassPrompts
     image_embeddings: ByModel  # (num_images, D)
     prompt_embeddings: ByModel  # (num_prompts, D)
+    # mode → model → metric → mean, standard deviation and number of random draws of the prompts; {} without
+    draws: Mapping[str, Mapping[str, Json]] = field(default_factory=dict, kw_only=True)
+    negated: bool = field(default=False, kw_only=True)  # scored against each finding's own negative prompts
+    unseen: tuple[str, ...] = field(default=(), kw_only=True)  # classes that training had no label of
+
+    @property
+    def metrics(self) -> Json:
+        """As of every task, with the spread of the draws and the unseen classes."""
+        found = super().metrics | {"unseen": list(self.unseen)}
+        return found | ({"prompt_draws": self.draws} if self.draws else {})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
 from medclip_keras.evaluation.table import rows, sizes
 from medclip_keras.evaluation.tasks import Task, first_of_each_class, make_task, single_finding_task
-from medclip_keras.evaluation.zero_shot import class_scores
+from medclip_keras.evaluation.zero_shot import class_scores, classify, draw_columns
 
 NAMES = ("No Finding", "Edema", "Mass")
 
@@ -211,3 +211,48 @@ def test_a_single_patient_has_values_without_intervals():
     # Rows (1, 0), (0, 1), (0, 0) are Edema, Edema, Mass: the first alone is right, and the tie goes to Edema.
     assert found["accuracy"].to_dict() == {"value": pytest.approx(1 / 3), "low": None, "high": None}
     assert found["auroc"].to_dict() == {"value": None, "low": None, "high": None}
+
+
+def test_negated_contrast_subtracts_the_findings_own_negative_prompts():
+    own = {"no Edema": ["e"], "no Mass": ["f"]}
+    prompts = ClassPrompts.of({"Edema": ["a", "b"], "Mass": ["c"], "No Finding": ["d"]} | own)
+    logits = np.array([[3.0, 5.0, 4.0, 1.0, 0.5, 7.0]])
+    classes = ["Edema", "Mass", "Abnormal", "No Finding"]
+    found = class_scores(logits, prompts, classes, "single", negated=True)
+    np.testing.assert_allclose(found, [[5 - 0.5, 4 - 7, 5 - 1, 1 - 5]])
+
+
+def test_draws_are_of_all_classes_and_differ():
+    prompts = ClassPrompts.of({"Edema": [f"e{k}" for k in range(30)], "Mass": [f"m{k}" for k in range(6)]})
+    first, *draws = draw_columns(prompts, num_prompts=10, num_draws=5, seed=0)
+    assert first.tolist() == [*range(10), *range(30, 36)]
+    for columns in draws:
+        of_class = prompts.at(columns)
+        assert [len(of_class.columns(name)) for name in of_class.classes] == [10, 3]
+        assert len(set(of_class.texts)) == 13
+    assert len({tuple(columns) for columns in draws}) == 5
+    again = draw_columns(prompts, num_prompts=10, num_draws=5, seed=0)
+    assert all(np.array_equal(a, b) for a, b in zip([first, *draws], again, strict=True))
+
+
+def test_the_spread_of_draws_is_that_of_evaluations_by_each_draw_alone():
+    rng = np.random.default_rng(0)
+    labels = np.eye(2)[rng.integers(0, 2, 40)]
+    patients = np.arange(40).astype(str)
+    task = Task("single_finding", ("Edema", "Mass"), np.arange(40), labels, patients, patients)
+    prompts = ClassPrompts.of({"Edema": ["a", "b", "c", "d"], "Mass": ["e", "f", "g", "h"]})
+    images, texts = rng.normal(size=(40, 6)), rng.normal(size=(8, 6))
+    draws = draw_columns(prompts, 10, 3, seed=1)
+    options = {"logit_scales": {"trained": 5.0}, "bootstrap": Bootstrap(0, 0)}
+    found = classify(task, prompts, {"trained": images}, {"trained": texts}, draws=draws, **options)
+    plain = classify(task, prompts, {"trained": images}, {"trained": texts}, **options)
+    assert found.estimates == plain.estimates  # the figures beside the spread are of all prompts
+    alone = [
+        classify(task, prompts.at(columns), {"trained": images}, {"trained": texts[columns]}, **options)
+        for columns in draws[1:]
+    ]
+    values = [one.estimates["single"]["trained"].overall["accuracy"].value for one in alone]
+    spread = found.metrics["prompt_draws"]["single"]["trained"]["accuracy"]
+    mean, std = pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1))
+    assert spread == {"number": 3, "mean": mean, "std": std}
+    assert spread["std"] > 0
