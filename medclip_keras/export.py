@@ -208,9 +208,10 @@ def _write(
     Raises:
         ValueError: as `validate`, or an answer that takes longer than allowed.
     """
-    run = json.loads((workdir / RUN_FILE).read_text()) | {"step": loaded.step}
     of_weights = metrics if metrics and _is_of(metrics, loaded) else None
     calibration = find_calibration(of_weights, loaded.config.evaluation) if of_weights else None
+    calibrated = {"calibration": dataclasses.asdict(calibration) if calibration else None}
+    run = json.loads((workdir / RUN_FILE).read_text()) | {"step": loaded.step} | calibrated
     endpoints, found = Endpoints(loaded.model, loaded.tokenizer, calibration=calibration), []
     served = Endpoints(_served_model(workdir, loaded), loaded.tokenizer, calibration=calibration)
     folders = {TOKENS_ONLY: False, MODEL: True}
@@ -227,7 +228,7 @@ def _write(
         "export": json.loads(json.dumps(dataclasses.asdict(settings))),
         "blessing": blessing.to_dict(),
         "validation": validation._asdict(),
-        "calibration": dataclasses.asdict(calibration) if calibration else None,
+        **calibrated,
     }
     card = _card(run | exported, loaded, settings, of_weights, blessing, validation)
     for name, text_operations in folders.items():

@@ -74,7 +74,7 @@ def test_next_version_is_the_largest_plus_one(workdir, tmp_path):
     (models / "notes").mkdir()
     version = export_workdir(workdir, models, loaded=Loaded)
     assert version == models / "11"
-    written = {"config": {"name": "r"}, "step": 12}
+    written = {"config": {"name": "r"}, "step": 12, "calibration": None}
     assert json.loads((version / "saved_model.pb").read_text()) == {**written, "text": True}
     twin = models / "tokens_only" / "11" / "saved_model.pb"
     assert json.loads(twin.read_text()) == {**written, "text": False}

@@ -16,7 +16,7 @@
 
 B is free, 0 too. Stored images are those of records, of S pixels a side; the encoder sees I. Embeddings are
 float32 of unit length; features are the image tower's output before projection, for a linear probe.
-`encode_pixels` neither decodes nor resizes. Its conversion to ONNX was not tried.
+`encode_pixels` neither decodes nor resizes, so that it converts to ONNX (this folder's README.md).
 
 A row of an answer depends on the same row of the request alone, so a server may join requests. (Except in
 encode_text with weights of the pooling "padded_mean", which see the longest text of the batch.)
