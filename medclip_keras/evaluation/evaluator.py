@@ -6,9 +6,23 @@ import numpy as np
 
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.errors import require
-from medclip_keras.evaluation.arrays import Batch, ByModel, Floats
+from medclip_keras.evaluation.arrays import Batch, ByModel, Floats, Ints
 from medclip_keras.evaluation.class_scores import class_scores
-from medclip_keras.evaluation.embedder import Embedder, embed_all_texts, embed_rows, read_index
+from medclip_keras.evaluation.cross_retrieval import (
+    CrossRetrieval,
+    image_to_image,
+    pair_rows,
+    paired,
+    study_texts,
+    text_to_image,
+)
+from medclip_keras.evaluation.embedder import (
+    Embedder,
+    ImageIndex,
+    embed_all_texts,
+    embed_rows,
+    read_index,
+)
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.probe import Examples, can_be_learned, probe
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
@@ -17,6 +31,7 @@ from medclip_keras.evaluation.results import (
     UNTRAINED,
     ClassificationResult,
     DatasetResult,
+    Json,
     RetrievalResult,
     TrustResult,
     ZeroShotResult,
@@ -122,6 +137,9 @@ class _Evaluator:
         if "retrieval" in config.tasks and len(self.findings) > 1:
             columns = [self.concept_names.index(name) for name in self.findings]
             self.candidates = select_candidates(sentences, columns, config.per_class)
+        self.reports: dict[str, str] = {}  # study → its sentences
+        if "retrieval" in config.tasks:
+            self.reports = study_texts(sentences)
         self.prompt_embeddings = self._embed_texts(self.prompts.texts)
         self.candidate_embeddings = self._embed_texts(self.candidates.texts)
 
@@ -133,7 +151,9 @@ class _Evaluator:
         queries = queries.at(np.isin(queries.class_index, self.candidates.class_index))
         training, held_out = self._examples(labelled if len(task.rows) else None)
         classified = task.rows if self.prompts.texts or training else np.empty(0, int)
-        rows = np.concatenate([classified, queries.rows if self.candidates.texts else np.empty(0, int)])
+        of_pairs = pair_rows(index.facts.get("study_id", np.empty(0, np.str_)), self.reports)
+        queried = queries.rows if self.candidates.texts else np.empty(0, int)
+        rows = np.concatenate([classified, queried, of_pairs])
         if not len(rows):
             return DatasetResult()
         embed = [embedder.embed_images for embedder in self.embedders.values()]
@@ -142,11 +162,14 @@ class _Evaluator:
         features = images[len(self.embedders) :]
         validation = self._validation(task, labelled[1] if labelled else ())
         zero_shot = self._zero_shot(task, self._by_model(images, slice(len(classified))), validation)
+        query_images = self._by_model(images, slice(len(classified), len(classified) + len(queried)))
+        pair_images = self._by_model(images, slice(len(classified) + len(queried), None))
         return DatasetResult(
             zero_shot,
-            self._retrieval(queries, self._by_model(images, slice(len(classified), None))),
+            self._retrieval(queries, query_images),
             self._probe(task, self._by_model(features, slice(len(classified))), training, held_out),
             trust=self._trust(zero_shot, validation),
+            cross_retrieval=self._cross_retrieval(queries, query_images, index, of_pairs, pair_images),
         )
 
     def _by_model(self, arrays: Sequence[Floats], rows: slice = slice(None)) -> ByModel:
@@ -195,6 +218,21 @@ class _Evaluator:
             return None
         cosines = {who: images[who] @ texts.T for who, texts in self.candidate_embeddings.items()}
         return retrieve(queries, self.candidates, cosines, self.bootstrap)
+
+    def _cross_retrieval(
+        self, queries: Task, images: ByModel, index: ImageIndex, rows: Ints, pair_images: ByModel
+    ) -> CrossRetrieval | None:
+        found: dict[str, Json] = {}
+        if self.candidates.texts and len(np.unique(queries.patient_ids)) > 1:
+            found["image_to_image"] = image_to_image(queries, images, self.bootstrap)
+            texts = self.candidate_embeddings, self.candidates.class_index
+            found["text_to_image"] = text_to_image(queries, images, *texts, self.bootstrap)
+        if len(rows):
+            studies, numbers = np.unique(index.facts["study_id"][rows], return_inverse=True)
+            reports = self._embed_texts([self.reports[str(study)] for study in studies])
+            patients = index.patient_ids[rows]
+            found |= paired(pair_images, numbers, patients, reports, self.bootstrap)
+        return CrossRetrieval(found) if found else None
 
     def _probe(
         self, task: Task, features: ByModel, training: ExamplesByModel, validation: ExamplesByModel

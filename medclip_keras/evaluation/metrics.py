@@ -156,26 +156,6 @@ def best_f1_threshold(scores: Floats, labels: Floats) -> float:
     return float(distinct[best : best + 2].mean())
 
 
-def precision_at_k(similarities: Floats, relevant: Bools, k: int) -> Floats:
-    """Share of relevant candidates among the k most similar ones; ties keep the candidates' order.
-
-    >>> similarities = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.1]])
-    >>> precision_at_k(similarities, np.array([[True, True, False], [False, True, False]]), k=2).tolist()
-    [0.5, 0.5]
-
-    Args:
-        similarities: float (num_queries, num_candidates).
-        relevant: bool (num_queries, num_candidates).
-        k: at most num_candidates.
-
-    Returns:
-        float (num_queries,).
-    """
-    top = np.argsort(-similarities, axis=1, kind="stable")[:, :k]  # (num_queries, k)
-    precision: Floats = np.take_along_axis(relevant, top, axis=1).mean(axis=1)
-    return precision
-
-
 def mean_and_std(values: Sequence[float]) -> dict[str, float | int | None]:
     """Number, mean and standard deviation of a sample in JSON types; None where undefined.
 

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
 from medclip_keras.evaluation.parts import (
     probe_section,
     retrieval_section,
@@ -32,6 +33,7 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("retrieval", retrieval_section),
     ("probe", probe_section),
     ("supervised", supervised_section),
+    ("cross_retrieval", cross_retrieval_section),
     ("trust", trust_section),
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
 from medclip_keras.evaluation.metrics import Estimate
@@ -102,6 +102,14 @@ class TrustResult:
     reliability: Mapping[str, Any]  # "before", "after" → `trust.calibration.Reliability`
 
 
+class Part(Protocol):
+    """A part of an evaluation that is no task, as a table of subgroups."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The part's figures in JSON types."""
+
+
 @dataclass(frozen=True)
 class DatasetResult:
     """Results on one data set; None for a task that was not requested or had no images."""
@@ -111,6 +119,11 @@ class DatasetResult:
     probe: ClassificationResult | None = None
     supervised: ClassificationResult | None = None  # of a classifier trained end to end; then the only result
     trust: TrustResult | None = None  # of zero_shot
+    cross_retrieval: Part | None = None
+    subgroups: Part | None = None
+    shortcuts: Part | None = None
+    leaks: Part | None = None
+    fine_tune: Part | None = None
 
     @property
     def tasks(self) -> dict[str, TaskResult]:
@@ -119,6 +132,5 @@ class DatasetResult:
 
     @property
     def metrics(self) -> Json:
-        """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types."""
-        found = {name: result.metrics for name, result in self.tasks.items()}
-        return found | ({"trust": self.trust.metrics} if self.trust else {})
+        """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types, of what was measured."""
+        return {name: dict(part.metrics) for name, part in vars(self).items() if part is not None}

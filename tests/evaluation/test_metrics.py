@@ -9,7 +9,6 @@ from medclip_keras.evaluation.metrics import (
     best_f1_threshold,
     f1,
     mean_of,
-    precision_at_k,
     resample_weights,
     weighted_mean,
 )
@@ -70,24 +69,6 @@ def test_auroc_of_opposite_scores_is_the_complement():
 
 def test_weighted_mean_ignores_nan():
     assert weighted_mean(np.array([1.0, np.nan, 0.0]), np.array([[3.0, 9.0, 1.0]]))[0] == 0.75
-
-
-def test_precision_at_k_counts_the_relevant_among_the_nearest():
-    similarities = np.array([[0.3, 0.9, 0.1, 0.8], [0.0, 0.1, 0.2, 0.3]])
-    relevant = np.array([[True, True, False, False], [True, False, False, True]])
-    assert precision_at_k(similarities, relevant, 1).tolist() == [1.0, 1.0]
-    assert precision_at_k(similarities, relevant, 2).tolist() == [0.5, 0.5]
-    np.testing.assert_allclose(precision_at_k(similarities, relevant, 3), [2 / 3, 1 / 3])
-
-
-def test_precision_at_k_does_not_depend_on_the_order_of_candidates():
-    rng = np.random.default_rng(3)
-    similarities, relevant = rng.normal(size=(5, 30)), rng.random((5, 30)) < 0.3
-    order = rng.permutation(30)
-    np.testing.assert_array_equal(
-        precision_at_k(similarities, relevant, 10),
-        precision_at_k(similarities[:, order], relevant[:, order], 10),
-    )
 
 
 def test_resamples_draw_every_sample_of_a_patient_and_keep_the_number_of_patients():

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from medclip_keras.evaluation.plots import reliability_curves
 from medclip_keras.evaluation.results import Json, TrustResult
 from medclip_keras.evaluation.sections import Picture, Section, Table
-from medclip_keras.evaluation.table import Cells, with_interval
-from medclip_keras.evaluation.trust.measure import estimate_of
+from medclip_keras.evaluation.table import Cells, estimate_of, with_interval
 
 
 def trust_section(result: TrustResult) -> Section:

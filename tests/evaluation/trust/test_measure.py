@@ -150,7 +150,7 @@ def test_an_evaluation_has_every_table_and_its_page_shows_them(world, config, tm
     write({"world": result}, tmp_path, {"run": "r"})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for title in ("Calibration", "Operating points", "Conformal sets", "Negation", "Choice of the prompt"):
-        assert f"<h3>{title}</h3>" in page
+        assert f"<h4>{title}</h4>" in page
     assert "Edema, 90 % specificity" in page
     assert "Without labelled validation images" not in page
 
