@@ -266,6 +266,11 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
+    # Random draws of the prompts, `num_prompts` a finding, or half of them if there are no more; 0: none.
+    prompt_draws: Annotated[int, Field(ge=0)] = 5
+    # What is subtracted from a finding's score in multi_label: that of the normal prompts, or of its own
+    # negative prompts ("no Edema" in the file of prompts, else shipped sentences).
+    contrast: Literal["normal", "negated"] = "normal"
     # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
     tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
         "zero_shot",

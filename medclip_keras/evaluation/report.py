@@ -13,6 +13,7 @@ from etils import epath
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
 from medclip_keras.evaluation.figures import bars, canvas
 from medclip_keras.evaluation.parts import (
     probe_section,
@@ -34,6 +35,7 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("retrieval", retrieval_section),
     ("probe", probe_section),
     ("supervised", supervised_section),
+    ("cross_retrieval", cross_retrieval_section),
     ("trust", trust_section),
     ("localization", localization_section),
 )
