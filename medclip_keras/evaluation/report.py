@@ -15,6 +15,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
+from medclip_keras.evaluation.leaks import leaks_section
 from medclip_keras.evaluation.parts import (
     probe_section,
     retrieval_section,
@@ -23,6 +24,8 @@ from medclip_keras.evaluation.parts import (
 )
 from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
 from medclip_keras.evaluation.sections import Section
+from medclip_keras.evaluation.shortcuts import shortcuts_section
+from medclip_keras.evaluation.subgroups import subgroups_section
 from medclip_keras.evaluation.table import sizes
 from medclip_keras.evaluation.trust.tables import trust_section
 from medclip_keras.pages import fill_template, html_table
@@ -35,6 +38,9 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("supervised", supervised_section),
     ("cross_retrieval", cross_retrieval_section),
     ("trust", trust_section),
+    ("subgroups", subgroups_section),
+    ("shortcuts", shortcuts_section),
+    ("leaks", leaks_section),
 )
 
 

@@ -120,8 +120,8 @@ class DatasetResult:
     supervised: ClassificationResult | None = None  # of a classifier trained end to end; then the only result
     trust: TrustResult | None = None  # of zero_shot
     cross_retrieval: Part | None = None
-    subgroups: Part | None = None
-    shortcuts: Part | None = None
+    subgroups: Part | None = None  # of zero_shot
+    shortcuts: Part | None = None  # of zero_shot
     leaks: Part | None = None
     fine_tune: Part | None = None
 
