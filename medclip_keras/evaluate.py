@@ -8,11 +8,12 @@ Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/)
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,9 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.config import RunConfig, override, to_dict
+from medclip_keras.config import DataConfig, RunConfig, override, to_dict
 from medclip_keras.errors import require
+from medclip_keras.evaluation.arrays import Batch
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
@@ -51,7 +53,8 @@ from medclip_keras.training.restore import LoadedModel, load_model, load_untrain
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
-TASKS = ("zero_shot", "retrieval", "probe", "trust")
+OF_ZERO_SHOT = ("trust", "subgroups", "shortcuts")
+TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Subject:
     model: MedCLIP | None = None  # the trained one, if it is in this process
     origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
     seen: tuple[str, ...] = ()  # concepts that the training had positives of; of a SavedModel, all concepts
+    trained_on: DataConfig | None = None
 
     def unseen(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The classes that the training had no positive image or sentence of, as far as is known."""
@@ -91,7 +95,9 @@ def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = Non
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
     origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
     seen = _seen(loaded.config, loaded.table.names)
-    return Subject(loaded.config, loaded.table, embedders, loaded.model, origin, seen)
+    return Subject(
+        loaded.config, loaded.table, embedders, loaded.model, origin, seen, trained_on=loaded.config.data
+    )
 
 
 def _seen(config: RunConfig, concept_names: Sequence[str]) -> tuple[str, ...]:
@@ -229,8 +235,18 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
         labelled={name: _labelled(run) for name, run in runs.items() if needs_labelled and split == "test"},
+        training=_training_images(subject) if "leaks" in tasks and split in ("valid", "test") else (),
     )
     return {name: _marked(subject, result) for name, result in results.items()}
+
+
+def _training_images(subject: Subject) -> Iterable[Batch]:
+    """Images that the model was trained on; of a SavedModel, or if they are gone, those of the records."""
+    for data in filter(None, (subject.trained_on, subject.config.data)):
+        config = dataclasses.replace(subject.config, data=data)
+        with contextlib.suppress(ValueError):
+            return evaluation_images(config, "train")
+    return ()
 
 
 def _marked(subject: Subject, result: DatasetResult) -> DatasetResult:
@@ -321,8 +337,9 @@ def _run(options: argparse.Namespace) -> None:
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
     resolved = subject.config.evaluation.tasks
-    form = "with zero_shot beside trust, which is about its scores"
-    require("trust" not in resolved or "zero_shot" in resolved, "--tasks", form, resolved)
+    needing = [task for task in OF_ZERO_SHOT if task in resolved]
+    form = f"with zero_shot, of whose scores are {', '.join(needing)}"
+    require(not needing or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:

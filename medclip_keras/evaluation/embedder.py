@@ -63,7 +63,8 @@ def read_index(batches: Iterable[Batch], num_findings: int) -> ImageIndex:
         states.append(np.asarray(batch["label_states"]))
         for name in FACTS:
             if name in batch:
-                facts.setdefault(name, []).append(strings(batch[name]))
+                texts = strings(batch[name])
+                facts.setdefault(name, []).append(np.where(texts == "-1", "", texts))  # an unknown age
     known = {name: np.concatenate(parts) for name, parts in facts.items()}
     return ImageIndex(np.concatenate(keys), np.concatenate(patients), np.concatenate(states), known)
 

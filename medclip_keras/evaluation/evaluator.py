@@ -7,7 +7,7 @@ import numpy as np
 
 from medclip_keras.config import EvaluationConfig
 from medclip_keras.errors import require
-from medclip_keras.evaluation.arrays import Batch, ByModel, Floats, Ints
+from medclip_keras.evaluation.arrays import Batch, ByModel, Floats, Ints, Strings
 from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.cross_retrieval import (
     CrossRetrieval,
@@ -24,6 +24,7 @@ from medclip_keras.evaluation.embedder import (
     embed_rows,
     read_index,
 )
+from medclip_keras.evaluation.leaks import Leaks, find_leaks, read_pictures
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.probe import Examples, can_be_learned, probe
 from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts
@@ -38,6 +39,14 @@ from medclip_keras.evaluation.results import (
     ZeroShotResult,
 )
 from medclip_keras.evaluation.retrieval import Candidates, retrieve, select_candidates
+from medclip_keras.evaluation.shortcuts import (
+    ARCHIVE,
+    Shortcuts,
+    archive_readability,
+    readable_facts,
+    stratified,
+)
+from medclip_keras.evaluation.subgroups import Subgroups, groups_of, subgroups
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
 from medclip_keras.evaluation.trust.negation import negation_texts, pair_statistics, pairs
@@ -57,6 +66,7 @@ def evaluate(
     seed: int = 0,
     untrained: Embedder | None = None,
     labelled: Mapping[str, Labelled] | None = None,
+    training: Iterable[Batch] = (),
 ) -> dict[str, DatasetResult]:
     """Zero-shot classification, retrieval and linear probe on each data set, beside a baseline and untrained.
 
@@ -73,17 +83,23 @@ def evaluate(
         untrained: the same model before training (random weights, or those of its presets), or None.
         labelled: data set → batches of its training split and of its validation split (which may be empty),
             as those of `images`, for the linear probe and for what trust chooses on validation images.
+        training: batches of the images that the model was trained on, as those of `images`, for leaks.
 
     Returns:
         data set → result.
 
     Raises:
-        ValueError: a finding that the concept table or the prompts lack, or no image of any task.
+        ValueError: a finding that the concept table or the prompts lack, no image of any task, or patients
+            of the test images among the training images.
     """
     embedders = {TRAINED: embedder} | ({UNTRAINED: untrained} if untrained else {})
+    leaks = _leaks(images, training) if "leaks" in config.tasks else {}  # refused before any work
     evaluator = _Evaluator(embedders, sentences, config, concept_names, seed)
     labelled = labelled or {}
-    results = {name: evaluator.measure(batches, labelled.get(name)) for name, batches in images.items()}
+    results = {
+        name: dataclasses.replace(evaluator.measure(batches, labelled.get(name)), leaks=leaks.get(name))
+        for name, batches in images.items()
+    }
     require(
         any(result.tasks for result in results.values()),
         "images",
@@ -92,7 +108,16 @@ def evaluate(
         {name: "none" for name in results},
         "Give other records, or other findings in `evaluation.findings`.",
     )
-    return results
+    return evaluator.with_archives(results) if "shortcuts" in config.tasks else results
+
+
+def _leaks(images: Mapping[str, Iterable[Batch]], training: Iterable[Batch]) -> dict[str, Leaks]:
+    seen = read_pictures(training)
+    return (
+        {name: find_leaks(read_pictures(batches), seen) for name, batches in images.items()}
+        if len(seen)
+        else {}
+    )
 
 
 def trust_of(
@@ -175,7 +200,48 @@ class _Evaluator:
             self._probe(task, self._by_model(features, slice(len(classified))), training, held_out),
             trust=self._trust(zero_shot, validation),
             cross_retrieval=self._cross_retrieval(queries, query_images, index, of_pairs, pair_images),
+            subgroups=self._subgroups(zero_shot, index),
+            shortcuts=self._shortcuts(zero_shot, index),
         )
+
+    def with_archives(self, results: Mapping[str, DatasetResult]) -> dict[str, DatasetResult]:
+        """The results with how well the archive is read from the embeddings of all data sets together."""
+        embedded = {
+            name: (result.zero_shot.image_embeddings[TRAINED], result.zero_shot.task.patient_ids)
+            for name, result in results.items()
+            if result.zero_shot
+        }
+        row = archive_readability(embedded, self.bootstrap)
+        found = dict(results)
+        for name in embedded if row else ():
+            own = results[name].shortcuts
+            metrics = own.metrics if own else {"readable": {}, "strata": {}}
+            readable = {ARCHIVE: row} | metrics["readable"]
+            found[name] = dataclasses.replace(
+                results[name], shortcuts=Shortcuts({**metrics, "readable": readable})
+            )
+        return found
+
+    def _subgroups(self, test: ZeroShotResult | None, index: ImageIndex) -> Subgroups | None:
+        groups = self._groups(test, index) if "subgroups" in self.config.tasks else {}
+        if test is None or not groups:
+            return None
+        return subgroups(test.task, test.scores["ensemble"][TRAINED], groups, self.bootstrap)
+
+    def _shortcuts(self, test: ZeroShotResult | None, index: ImageIndex) -> Shortcuts | None:
+        groups = self._groups(test, index) if "shortcuts" in self.config.tasks else {}
+        if test is None or not groups:
+            return None
+        task, images = test.task, test.image_embeddings[TRAINED]
+        readable = readable_facts(images, groups, task.patient_ids, self.bootstrap)
+        scores = test.scores["ensemble"][TRAINED]
+        return Shortcuts({"readable": readable, "strata": stratified(task, scores, groups, self.bootstrap)})
+
+    @staticmethod
+    def _groups(test: ZeroShotResult | None, index: ImageIndex) -> dict[str, Strings]:
+        """Group of each of the task's images by sex, age decade and view, as far as the records tell."""
+        rows = test.task.rows if test else np.empty(0, int)
+        return groups_of({name: values[rows] for name, values in index.facts.items()})
 
     def _by_model(self, arrays: Sequence[Floats], rows: slice = slice(None)) -> ByModel:
         return {who: array[rows] for who, array in zip(self.embedders, arrays, strict=False)}

@@ -130,8 +130,8 @@ class DatasetResult:
     trust: TrustResult | None = None  # of zero_shot
     localization: LocalizationResult | None = None  # of a folder of boxes; then the only result
     cross_retrieval: Part | None = None
-    subgroups: Part | None = None
-    shortcuts: Part | None = None
+    subgroups: Part | None = None  # of zero_shot
+    shortcuts: Part | None = None  # of zero_shot
     leaks: Part | None = None
     fine_tune: Part | None = None
 
