@@ -2,9 +2,11 @@
 
     python -m medclip_keras.evaluate --workdir DIR
     python -m medclip_keras.evaluate --saved_model MODELS_DIR/N --records DIR …
+    python -m medclip_keras.evaluate --compare DIR_1 DIR_2 …
 
-Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV and
---prompts JSON the user's own images are evaluated too.
+The first two write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV
+and --prompts JSON the user's own images are evaluated too; --boxes DIR asks whether heat maps point at
+radiologists' boxes. The third sets evaluations beside each other, with paired differences.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from medclip_keras.evaluation.prompts import (
 )
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
+from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify, draw_columns
 from medclip_keras.image_files import read_square
@@ -55,6 +58,7 @@ from medclip_keras.training.run_json import read_run_json
 SPLITS = ("train", "valid", "test", "all")
 OF_ZERO_SHOT = ("trust", "subgroups", "shortcuts")
 TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
+_RESAMPLES = 1000  # of comparisons
 
 
 @dataclass(frozen=True)
@@ -311,6 +315,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.compare:
+        output = options.output or "comparison"
+        write_comparison(read_runs(options.compare), output, Bootstrap(_RESAMPLES, seed=0))
+        _say(Console(), f"Report: {epath.Path(output) / 'report.html'}")
+        return
     form = "given with --saved_model or a workdir of converted weights, unless --manifest names images"
     advice = "Name folders of image and report records; a SavedModel and converted weights have none."
     has_images = bool(options.records or options.manifest or options.boxes)
@@ -358,6 +367,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser("medclip_keras.evaluate", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="DIR", help="of a trained run")
+    model.add_argument("--compare", nargs="+", metavar="DIR", help="evaluations, or workdirs that hold one")
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")
     add = parser.add_argument
     add("--records", nargs="+", default=[], metavar="DIR", help="images and reports (default: the run's)")

@@ -69,34 +69,52 @@ def write(
     """Write all outputs into a folder, metrics.json last; return its content.
 
     scores.csv has a row an image and class of zero-shot classification: the trained model's ensemble score,
-    and the truth as 1, 0 or blank. Figures are figures/<folder_names>/<name>.png. metrics.json holds
-    `made_from`, the run, seed and other inputs in JSON types, under "data_sets" those of each data set, and
-    under "data" each data set's metrics. The page also shows `settings`, the run's configuration, and `more`
-    sections of a data set, such as those with pictures.
+    the truth as 1, 0 or blank, and the patient's number in the table. Figures are
+    figures/<folder_names>/<name>.png. metrics.json holds `made_from`, the run, seed and other inputs in JSON
+    types, under "data_sets" those of each data set, and under "data" each data set's metrics. The page also
+    shows `settings`, the run's configuration, and `more` sections of a data set, such as those with pictures.
     """
     directory = epath.Path(directory)
-    of_sets, folders = made_from.get("data_sets", {}), folder_names(results)
-    data_sets = []
+    of_sets, data_sets = made_from.get("data_sets", {}), []
+    folders = folder_names(results)
     for name, result in results.items():
-        folder = directory / "figures" / folders[name]
-        folder.mkdir(parents=True, exist_ok=True)
         sections = [*sections_of(result), *(more or {}).get(name, ())]
-        data_sets.append(_data_set(name, folder, result, sections, of_sets.get(name, {})))
-    page = fill_template(
-        "medclip_keras.evaluation",
-        "report.html",
-        title=f"Evaluation of {made_from.get('run', 'a model')}",
-        note=facts({k: v for k, v in made_from.items() if k in ("step", "checkpoint", "split", "seed")}),
-        data_sets=data_sets,
-        origin=_origin(made_from),
-        settings=json.dumps(settings, indent=1, ensure_ascii=False) if settings else "",
-    )
+        folder = directory / "figures" / folders[name]
+        data_sets.append(_data_set(name, folder, sections, result, of_sets.get(name, {})))
+    title = f"Evaluation of {made_from.get('run', 'a model')}"
+    note = facts({k: v for k, v in made_from.items() if k in ("step", "checkpoint", "split", "seed")})
+    page = _fill(title, note, data_sets, made_from, settings)
     (directory / "report.html").write_bytes(page.encode())
     _write_scores(results, directory / "scores.csv")
     metrics = {**made_from, "data": {name: result.metrics for name, result in results.items()}}
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     (directory / "metrics.json").write_bytes(text.encode())
     return metrics
+
+
+def page_of(
+    title: str,
+    note: str,
+    sections: Mapping[str, Sequence[Section]],
+    folder: epath.Path,
+    made_from: Mapping[str, Any],
+) -> Markup:
+    """A page of sections by chapter, without summaries; figures are written into `folder` too."""
+    folders = folder_names(sections)
+    chapters = [_chapter(name, folder / folders[name], found) for name, found in sections.items()]
+    return _fill(title, note, chapters, made_from, None)
+
+
+def _fill(
+    title: str,
+    note: str,
+    data_sets: Sequence[Json],
+    made_from: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> Markup:
+    shown = json.dumps(settings, indent=1, ensure_ascii=False) if settings else ""
+    names = {"title": title, "note": note, "data_sets": data_sets, "settings": shown}
+    return fill_template("medclip_keras.evaluation", "report.html", origin=_origin(made_from), **names)
 
 
 def folder_names(names: Iterable[str]) -> dict[str, str]:
@@ -121,6 +139,9 @@ def facts(values: Mapping[str, Any]) -> str:
 
 
 def _short(value: str | int | float) -> str:
+    """Four digits of a number, and the start of a checksum."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{20,}", value):
+        return f"{value[:12]}…"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -143,30 +164,37 @@ def _origin(made_from: Mapping[str, Any]) -> Markup:
 def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> None:
     with io.StringIO(newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("data_set", "image", "class", "score", "truth"))
+        table.writerow(("data_set", "image", "class", "score", "truth", "patient"))
         for data_set, result in results.items():
             if not result.zero_shot:
                 continue
             task, scores = result.zero_shot.task, result.zero_shot.scores["ensemble"][TRAINED]
-            for name, of_image, labels in zip(task.names, scores, task.labels, strict=True):
+            _, patients = np.unique(task.patient_ids, return_inverse=True)  # numbers, no identifiers
+            images = zip(task.names, scores, task.labels, patients, strict=True)
+            for name, of_image, labels, patient in images:
                 for finding, score, label in zip(task.classes, of_image, labels, strict=True):
                     truth = "" if np.isnan(label) else int(label)
-                    table.writerow((data_set, name, finding, f"{score:.6g}", truth))
+                    table.writerow((data_set, name, finding, f"{score:.6g}", truth, patient))
         path.write_bytes(file.getvalue().encode())
 
 
-def _data_set(
-    name: str, folder: epath.Path, result: DatasetResult, sections: Sequence[Section], made_from: Json
-) -> Json:
-    """One data set for the template; writes its figures into `folder`."""
+def _chapter(name: str, folder: epath.Path, sections: Sequence[Section]) -> Json:
+    """A chapter of the page without a summary; writes its figures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     anchor = folder.name.replace(" ", "-")
-    return {
-        "name": name,
-        "anchor": anchor,
-        "summary": _summary(anchor, folder, summarize(result, made_from)),
+    found = {"name": name, "anchor": anchor, "summary": None, "made_from": "", "sizes": ""}
+    return found | {"sections": [_section(anchor, folder, section) for section in sections]}
+
+
+def _data_set(
+    name: str, folder: epath.Path, sections: Sequence[Section], result: DatasetResult, made_from: Json
+) -> Json:
+    """The chapter of a data set."""
+    chapter = _chapter(name, folder, sections)
+    return chapter | {
+        "summary": _summary(chapter["anchor"], folder, summarize(result, made_from)),
         "made_from": facts(made_from),
-        "sizes": sizes(result),
-        "sections": [_section(anchor, folder, section) for section in sections],
+        "sizes": sizes(result) if result.tasks else "",
     }
 
 

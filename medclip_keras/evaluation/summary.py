@@ -5,8 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medclip_keras.evaluation.metrics import Estimate
-from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json, TaskResult
+from medclip_keras.evaluation.results import (
+    TRAINED,
+    UNTRAINED,
+    DatasetResult,
+    Json,
+    LocalizationResult,
+    TaskResult,
+)
 from medclip_keras.evaluation.table import TITLES, Row
+from medclip_keras.evaluation.where.pointing import ALL
 
 FEWEST_POSITIVE = 10  # images of a class, under which the summary warns
 WIDE = 0.15  # width of an interval, over which it warns
@@ -62,6 +70,10 @@ def _measured(result: DatasetResult, made_from: Json) -> str:
     counts: Json = {}
     for found in result.tasks.values():
         counts = found.counts | counts
+    if result.localization:
+        boxed = result.localization.metrics
+        patients = f"{boxed['num_images']:,} images of {boxed['num_patients']:,} patients"
+        return f"Measured on {boxed['num_boxes']:,} boxes that radiologists drew on {patients}."
     parts = [TITLES[task] for task in result.tasks] + (["trust"] if result.trust else [])
     of = []
     if "num_images" in counts:
@@ -92,9 +104,11 @@ def _cautions(result: DatasetResult, made_from: Json, main: Row | None) -> Itera
     if main:
         yield from _cautions_of_main(main)
     yield from _cautions_of_counts(result)
+    if result.localization:
+        yield from _cautions_of_maps(result.localization)
     if result.trust:
         yield from _cautions_of_trust(result.trust.metrics)
-    else:
+    elif result.zero_shot:
         yield "Calibration, negation and the wording of prompts were not measured: the task trust does."
 
 
@@ -134,6 +148,20 @@ def _cautions_of_trust(metrics: Json) -> Iterator[str]:
         low, high = wide[name]
         others = f" (and {len(wide) - 1} more)" if len(wide) > 1 else ""
         yield f"The wording decides: by prompt, {name}{others} has an AUROC from {low:.2f} to {high:.2f}."
+
+
+def _cautions_of_maps(result: LocalizationResult) -> Iterator[str]:
+    base = result.metrics["baseline"][ALL]
+    blind = max(base["pointing"], base["pointing_at_centre"])
+    for method, by_finding in result.estimates.items():
+        found = by_finding[ALL]["pointing"]
+        if not found.low > blind:
+            named = f"The maps of {method.replace('_', ' ')} point into the box in"
+            yield f"{named} {_percent(found)} of images; chance, or the middle, does in {100 * blind:.0f} %."
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -6,7 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medclip_keras.evaluation.figures.canvas import MODEL_COLOURS, legend_below, new_axes
+from medclip_keras.evaluation.figures.canvas import (
+    MODEL_COLOURS,
+    colour,
+    legend_below,
+    legend_label,
+    line,
+    new_axes,
+)
 from medclip_keras.evaluation.metrics import Estimate
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, ClassificationResult, RetrievalResult
 from medclip_keras.evaluation.table import Row, variant_name
@@ -71,6 +78,38 @@ def _bars(
     ax.set_xticks(positions, names)
     ax.set(ylim=(0, 1.02))
     legend_below(figure, ax, columns=3)
+
+
+def shares(curves: Mapping[str, Mapping[float, Sequence[float]]], metric: str) -> Figure:
+    """Values of each seed by share of the data, and a line through their means, one curve a kind."""
+    figure, ax = new_axes()
+    for k, (kind, by_share) in enumerate(curves.items()):
+        at = sorted(by_share)
+        ax.plot(at, [np.mean(by_share[x]) for x in at], label=legend_label(kind), **line(k))
+        x, y = np.array([(x, value) for x in at for value in by_share[x]]).T
+        ax.scatter(x, y, color=colour(k), s=18, alpha=0.7)
+    ticks = sorted({x for by_share in curves.values() for x in by_share})
+    ax.set(xscale="log", xlabel="share of the training patients", ylabel=metric)
+    ax.set_xticks(ticks, [f"{100 * x:g} %" for x in ticks])
+    ax.minorticks_off()
+    legend_below(figure, ax, columns=1)
+    return figure
+
+
+def differences(named: Sequence[tuple[str, Estimate]]) -> Figure:
+    """Differences with their intervals on one axis; full dots are those whose interval is without 0."""
+    figure, ax = new_axes(height=0.8 + 0.32 * len(named))
+    for at, (_, found) in enumerate(reversed(named)):
+        clear = found.low > 0 or found.high < 0
+        shade = MODEL_COLOURS[TRAINED] if clear else MODEL_COLOURS[UNTRAINED]
+        ax.plot((found.low, found.high), (at, at), color=shade, linewidth=4, alpha=0.5)
+        ax.scatter([found.value], [at], color=shade, s=36, zorder=3)
+    ax.axvline(0, color="#cf4a5c", linewidth=1.4)
+    ax.set_yticks(range(len(named)), [legend_label(name) for name, _ in reversed(named)])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set(ylim=(-0.6, len(named) - 0.4), xlabel="difference")
+    return figure
 
 
 def overview(rows: Sequence[Row]) -> Figure:

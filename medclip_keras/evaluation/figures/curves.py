@@ -66,7 +66,7 @@ def reliability_curves(result: TrustResult) -> Figure:
     colours = (WARM, *MODEL_COLOURS.values())
     for (when, found), shade in zip(result.reliability.items(), (colours[0], colours[-1]), strict=False):
         label = f"{when} calibration, error {found.error:.3f}"
-        ax.plot(found.confidence, found.accuracy, color=shade, linewidth=1.2, label=label)
+        ax.plot(found.confidence, found.accuracy, color=shade, linewidth=1, alpha=0.6, label=label)
         ax.scatter(found.confidence, found.accuracy, s=150 * found.counts / found.counts.sum(), color=shade)
     guide(ax, (0, 1), (0, 1), "calibrated")
     ax.set(xlabel="probability", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1), aspect="equal")
