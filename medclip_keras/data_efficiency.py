@@ -153,8 +153,7 @@ def _section(data_set: str, points: Sequence[Json]) -> Section:
             (
                 f"{metric}, {kind}, {100 * share:g} %",
                 f"{np.mean(values):.3f}",
-                _spread(values),
-                str(len(values)),
+                *_spread(values),
             )
             for kind, by_share in curves.items()
             for share, values in by_share.items()
