@@ -250,6 +250,11 @@ class TrainConfig:
     log_every: PositiveCount = 20  # steps
 
 
+EvaluationTask = Literal[
+    "zero_shot", "retrieval", "probe", "trust", "subgroups", "shortcuts", "leaks", "fine_tune"
+]
+
+
 @_section("evaluation")
 class EvaluationConfig:
     """Evaluation on the test split at the end of a run."""
@@ -267,12 +272,15 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
-    # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
-    tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
-        "zero_shot",
-        "retrieval",
-        "trust",
-    )
+    # Random draws of the prompts, `num_prompts` a finding, or half of them if there are no more; 0: none.
+    prompt_draws: Annotated[int, Field(ge=0)] = 5
+    # What is subtracted from a finding's score in multi_label: that of the normal prompts, or of its own
+    # negative prompts ("no Edema" in the file of prompts, else shipped sentences).
+    contrast: Literal["normal", "negated"] = "normal"
+    # Of zero_shot, which they need: trust (calibration, operating points, conformal sets, negation, prompts),
+    # subgroups (by sex, age and view), shortcuts (what else the embeddings tell). leaks: test images that
+    # stand among the training images.
+    tasks: tuple[EvaluationTask, ...] = ("zero_shot", "retrieval", "trust", "subgroups", "shortcuts", "leaks")
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals

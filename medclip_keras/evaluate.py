@@ -10,11 +10,12 @@ radiologists' boxes. The third sets evaluations beside each other, with paired d
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +24,25 @@ from rich.console import Console
 
 from medclip_keras.board import write_board
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.config import RunConfig, override, to_dict
+from medclip_keras.config import DataConfig, RunConfig, override, to_dict
 from medclip_keras.errors import require
+from medclip_keras.evaluation.arrays import Batch
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, prompts_made_from
+from medclip_keras.evaluation.prompts import (
+    ABNORMAL,
+    ClassPrompts,
+    finding_prompts,
+    prompts_made_from,
+    with_denials,
+)
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
 from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
-from medclip_keras.evaluation.zero_shot import classify
+from medclip_keras.evaluation.zero_shot import classify, draw_columns
 from medclip_keras.image_files import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.localize import measure_boxes, methods_of, picture_sections
@@ -49,8 +57,9 @@ from medclip_keras.training.restore import LoadedModel, load_model, load_untrain
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
+OF_ZERO_SHOT = ("trust", "subgroups", "shortcuts")
+TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
 _RESAMPLES = 1000  # of comparisons
-TASKS = ("zero_shot", "retrieval", "probe", "trust")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ class Subject:
     embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
     model: MedCLIP | None = None  # the trained one, if it is in this process
     origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
+    seen: tuple[str, ...] = ()  # concepts that the training had positives of; of a SavedModel, all concepts
+    trained_on: DataConfig | None = None
+
+    def unseen(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The classes that the training had no positive image or sentence of, as far as is known."""
+        return tuple(name for name in classes if name not in (*self.seen, ABNORMAL))
 
     def with_config(self, section: str, **changes: Any) -> "Subject":
         """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
@@ -92,7 +107,27 @@ def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = Non
     models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
     origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
-    return Subject(loaded.config, loaded.table, embedders, loaded.model, origin)
+    seen = _seen(loaded.config, loaded.table.names)
+    return Subject(
+        loaded.config, loaded.table, embedders, loaded.model, origin, seen, trained_on=loaded.config.data
+    )
+
+
+def _seen(config: RunConfig, concept_names: Sequence[str]) -> tuple[str, ...]:
+    """Concepts with a positive training image or sentence; all of them if the records are gone."""
+    try:
+        folders = [read_manifest(path) for path in (*config.data.images, *config.data.texts)]
+    except ValueError:
+        folders = []
+    counts = [
+        of.splits["train"].get(key, [])
+        for of in folders
+        for key in ("positives", "sentence_positives")
+        if of.num_findings == len(concept_names) and "train" in of.splits
+    ]
+    if not counts:
+        return tuple(concept_names)
+    return tuple(n for k, n in enumerate(concept_names) if any(of[k] for of in counts if of))
 
 
 def subject_of_saved_model(directory: epath.PathLike) -> Subject:
@@ -100,9 +135,8 @@ def subject_of_saved_model(directory: epath.PathLike) -> Subject:
     embedder, config, concepts = saved_model_embedder(directory)
     exported = json.loads((epath.Path(directory) / EXTRA / RUN_FILE).read_text())
     origin = {"saved_model": str(directory), "step": exported.get("step", "unknown")}
-    return Subject(config, concepts, {TRAINED: embedder}, origin=origin).with_config(
-        "data", images=(), texts=()
-    )
+    subject = Subject(config, concepts, {TRAINED: embedder}, origin=origin, seen=tuple(concepts.names))
+    return subject.with_config("data", images=(), texts=())
 
 
 def measure(
@@ -204,8 +238,8 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
-    needs_labelled = bool({"probe", "trust"} & {*tasks})
-    return evaluate(
+    needs_labelled = bool({"probe", "trust"} & {*tasks}) or config.evaluation.task == "multi_label"
+    results = evaluate(
         subject.embedders[TRAINED],
         {name: evaluation_images(run, split) for name, run in runs.items()},
         evaluation_sentences(config, split) if "retrieval" in tasks else (),
@@ -214,7 +248,26 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
         labelled={name: _labelled(run) for name, run in runs.items() if needs_labelled and split == "test"},
+        training=_training_images(subject) if "leaks" in tasks and split in ("valid", "test") else (),
     )
+    return {name: _marked(subject, result) for name, result in results.items()}
+
+
+def _training_images(subject: Subject) -> Iterable[Batch]:
+    """Images that the model was trained on; of a SavedModel, or if they are gone, those of the records."""
+    for data in filter(None, (subject.trained_on, subject.config.data)):
+        config = dataclasses.replace(subject.config, data=data)
+        with contextlib.suppress(ValueError):
+            return evaluation_images(config, "train")
+    return ()
+
+
+def _marked(subject: Subject, result: DatasetResult) -> DatasetResult:
+    """The result with its unseen classes marked as such."""
+    if not result.zero_shot:
+        return result
+    unseen = subject.unseen(result.zero_shot.task.classes)
+    return dataclasses.replace(result, zero_shot=dataclasses.replace(result.zero_shot, unseen=unseen))
 
 
 def _labelled(config: RunConfig) -> Labelled:
@@ -228,7 +281,9 @@ def _labelled(config: RunConfig) -> Labelled:
 
 
 def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetResult:
-    prompts, embedders = ClassPrompts.of(manifest.prompts), subject.embedders
+    config, embedders = subject.config.evaluation, subject.embedders
+    negated = config.contrast == "negated" and not manifest.task.is_single
+    prompts = ClassPrompts.of(with_denials(manifest.prompts) if negated else manifest.prompts)
     bootstrap = _bootstrap(subject.config)
     read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
@@ -238,8 +293,11 @@ def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetRes
         {who: embed_all_texts(embedder, prompts.texts) for who, embedder in embedders.items()},
         logit_scales={who: embedder.logit_scale for who, embedder in embedders.items()},
         bootstrap=bootstrap,
+        draws=draw_columns(prompts, len(prompts.texts), config.prompt_draws, subject.config.seed),
+        negated=negated,
     )
-    trusted = "trust" in subject.config.evaluation.tasks
+    result = dataclasses.replace(result, unseen=subject.unseen(manifest.task.classes))
+    trusted = "trust" in config.tasks
     trust = trust_of(result, embedders[TRAINED], bootstrap, None) if trusted else None
     return DatasetResult(zero_shot=result, trust=trust)
 
@@ -297,8 +355,9 @@ def _run(options: argparse.Namespace) -> None:
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
     resolved = subject.config.evaluation.tasks
-    form = "with zero_shot beside trust, which is about its scores"
-    require("trust" not in resolved or "zero_shot" in resolved, "--tasks", form, resolved)
+    needing = [task for task in OF_ZERO_SHOT if task in resolved]
+    form = f"with zero_shot, of whose scores are {', '.join(needing)}"
+    require(not needing or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:

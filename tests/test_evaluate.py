@@ -324,7 +324,8 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
     [
         (
             ["--workdir", "{workdir}", "--tasks", "zero_shot,linear_probe"],
-            "`--tasks` must be a list of zero_shot, retrieval, probe, trust. Received: 'linear_probe'.",
+            "`--tasks` must be a list of zero_shot, retrieval, probe, trust, subgroups, shortcuts, leaks,"
+            " fine_tune. Received: 'linear_probe'.",
         ),
         (
             ["--workdir", "{workdir}", "--split", "all", "--tasks", "zero_shot,probe"],
@@ -332,7 +333,7 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
         ),
         (
             ["--workdir", "{workdir}", "--tasks", "trust"],
-            "`--tasks` must be with zero_shot beside trust, which is about its scores. Received: ('trust',).",
+            "`--tasks` must be with zero_shot, of whose scores are trust. Received: ('trust',).",
         ),
         (["--workdir", "{workdir}", "--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),

@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import ByModel, Floats, Ints, Strings
-from medclip_keras.evaluation.classification import estimate_scores
+from medclip_keras.evaluation.classification import estimate_scores, f1_thresholds
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.results import ClassificationResult
 from medclip_keras.evaluation.tasks import Task, first_of_each_class
@@ -95,16 +95,31 @@ def probe(
         "num_training_images": {variant: len(rows) for variant, rows in rows_of.items()},
         "num_validation_images": max((len(v.keys) for v in validation.values()), default=0),
     }
-    result = ClassificationResult(task, counts, task.baseline, {}, {})
+    result = ClassificationResult(task, counts, dict(task.baseline), {}, {})
     for variant, rows in rows_of.items():
         probes = {who: fit(training[who].at(rows), validation.get(who), task.name) for who in features}
         scores = {who: fitted.scores(features[who]) for who, fitted in probes.items()}
         result.scores[variant] = scores
+        result.thresholds[variant] = thresholds = _thresholds(task, probes, validation)
         result.estimates[variant] = {
-            who: dataclasses.replace(estimate_scores(task, scores[who], bootstrap), strength=fitted.strength)
+            who: dataclasses.replace(
+                estimate_scores(task, scores[who], bootstrap, thresholds.get(who)), strength=fitted.strength
+            )
             for who, fitted in probes.items()
         }
+        result.baseline.update(task.baseline_of_thresholds if thresholds else {})
     return result
+
+
+def _thresholds(task: Task, probes: Mapping[str, "Probe"], validation: Mapping[str, Examples]) -> ByModel:
+    """Thresholds of F1 by model, chosen on the validation images; {} in single_finding or without any."""
+    if task.is_single:
+        return {}
+    return {
+        who: f1_thresholds(fitted.scores(validation[who].features), validation[who].labels)
+        for who, fitted in probes.items()
+        if who in validation
+    }
 
 
 def share_of(examples: Examples, share: float, task_name: str) -> Ints:

@@ -13,7 +13,9 @@ from etils import epath
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
 from medclip_keras.evaluation.figures import bars, canvas
+from medclip_keras.evaluation.leaks import leaks_section
 from medclip_keras.evaluation.parts import (
     probe_section,
     retrieval_section,
@@ -22,6 +24,8 @@ from medclip_keras.evaluation.parts import (
 )
 from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
 from medclip_keras.evaluation.sections import Picture, Section
+from medclip_keras.evaluation.shortcuts import shortcuts_section
+from medclip_keras.evaluation.subgroups import subgroups_section
 from medclip_keras.evaluation.summary import Summary, summarize
 from medclip_keras.evaluation.table import Row, sizes, value_text
 from medclip_keras.evaluation.trust.tables import trust_section
@@ -34,8 +38,12 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("retrieval", retrieval_section),
     ("probe", probe_section),
     ("supervised", supervised_section),
+    ("cross_retrieval", cross_retrieval_section),
     ("trust", trust_section),
     ("localization", localization_section),
+    ("subgroups", subgroups_section),
+    ("shortcuts", shortcuts_section),
+    ("leaks", leaks_section),
 )
 
 

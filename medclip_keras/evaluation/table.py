@@ -1,7 +1,7 @@
 """Rows of estimates, the same for the terminal table and the HTML report."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich import box
@@ -149,3 +149,9 @@ def with_interval(estimate: Estimate) -> str:
     """The value with its interval, if any."""
     interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
     return value_text(estimate) + interval
+
+
+def estimate_of(values: Mapping[str, float | None]) -> Estimate:
+    """The estimate of its JSON form."""
+    value, low, high = (math.nan if (v := values[key]) is None else v for key in ("value", "low", "high"))
+    return Estimate(value, low, high)

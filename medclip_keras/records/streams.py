@@ -114,8 +114,8 @@ def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, ke
     def make_pass(seed: tf.Tensor) -> tf.data.Dataset:
         records = shuffled_records(folders, split, fold_in(seed, 0), keep)
         if data.balance:
-            records = _draw_copies(blocks(records), factors, fold_in(seed, 1))
-            records = records.map(lambda item: item["record"])
+            copies = _draw_copies(blocks(records), factors, fold_in(seed, 1))
+            records = copies.map(lambda block: block["record"]).unbatch()
         return shuffle(records, data.shuffle_buffer, fold_in(seed, 2))
 
     return make_pass
@@ -138,9 +138,7 @@ def sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str,
         sentences = blocks(shuffled_records(folders, split, fold_in(seed, 0), keep))
         if data.balance:
             sentences = _draw_copies(sentences, factors, fold_in(seed, 1))
-        else:
-            sentences = sentences.unbatch()
-        return shuffle(sentences, _SENTENCES_PER_RECORD * data.shuffle_buffer, fold_in(seed, 2))
+        return shuffle(sentences.unbatch(), _SENTENCES_PER_RECORD * data.shuffle_buffer, fold_in(seed, 2))
 
     return make_pass
 
@@ -214,7 +212,7 @@ def _draw_copies(
         copies = num_copies(block["label_states"], factors, fold_in(seed, number))
         return {name: tf.repeat(value, copies, axis=0) for name, value in block.items()}
 
-    return blocks.enumerate().map(repeat).unbatch()
+    return blocks.enumerate().map(repeat)
 
 
 def stream_seed(run_seed: int, stream: int) -> tf.Tensor:

@@ -10,9 +10,8 @@ import numpy as np
 
 from medclip_keras.evaluation.arrays import Floats
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate, Statistic, auroc, weighted_mean
+from medclip_keras.evaluation.prompts import denials
 from medclip_keras.evaluation.tasks import Task
-
-STATED, DENIED = "There is {}.", "There is no {}."
 
 
 def negation_texts(name: str) -> tuple[str, str]:
@@ -21,8 +20,8 @@ def negation_texts(name: str) -> tuple[str, str]:
     >>> negation_texts("Pleural Effusion")
     ('There is pleural effusion.', 'There is no pleural effusion.')
     """
-    words = " ".join(word if word.isupper() else word.lower() for word in name.split())  # COVID stays
-    return STATED.format(words), DENIED.format(words)
+    denied = denials(name)[0]
+    return denied.replace(" no ", " ", 1), denied
 
 
 def negation(

@@ -6,8 +6,7 @@ from medclip_keras.evaluation.figures.curves import reliability_curves
 from medclip_keras.evaluation.figures.embeddings import pair_distributions
 from medclip_keras.evaluation.results import Json, TrustResult
 from medclip_keras.evaluation.sections import Picture, Section, Table
-from medclip_keras.evaluation.table import Cells, with_interval
-from medclip_keras.evaluation.trust.measure import estimate_of
+from medclip_keras.evaluation.table import Cells, estimate_of, with_interval
 
 
 def trust_section(result: TrustResult) -> Section:

@@ -36,6 +36,7 @@ def clean_rows(kind: str, num_findings: int, size: int = SIZE, seed: int = 0) ->
                 level = int(rng.integers(40, 120))
                 row["image"] = rng.integers(level, level + 90, (size, size, 1)).astype(np.uint8)
                 row["view"] = str(rng.choice(["frontal", "lateral"], p=(0.8, 0.2)))
+                row |= {"view_position": "PA", "sex": "MF"[number % 2], "age": int(level) - 41}
             rows.append(row)
     return rows
 
