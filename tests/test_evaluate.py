@@ -292,7 +292,7 @@ def test_a_single_image_is_scored(run, own_images, tmp_path):
     scores = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[1:3] for row in scores[1:]] == [["0.png", "Edema"], ["0.png", "Cardiomegaly"]]
     drawn = {path.stem for path in (tmp_path / "out" / "figures" / "one").iterdir()}
-    assert {"roc", "precision_recall", "confusion", "similarity", "reliability"} <= drawn
+    assert {"roc", "precision_recall", "confusion", "similarity"} <= drawn
     assert "embedding" not in drawn
 
 
