@@ -362,7 +362,8 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
-    home = workdir or (options.records or [options.boxes or epath.Path(options.manifest).parent])[0]
+    beside = epath.Path(options.manifest).parent if options.manifest else "."  # not among the boxes
+    home = workdir or (options.records or [beside])[0]
     output = options.output or epath.Path(home) / "evaluation"
     asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
     if workdir and not options.output:

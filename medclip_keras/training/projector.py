@@ -49,7 +49,8 @@ def write_projector(
                 found = [name for name, value in zip(names, row, strict=True) if value > 0]
                 one = found[0] if len(found) == 1 else "several" if found else "none"
                 labels.append(f"{kind}\t{one}\t{', '.join(found) or 'none'}")
-        pictures += [_thumbnails(batch["images"]), np.full_like(_thumbnails(batch["images"]), _BLANK)]
+        pictures.append(_thumbnails(batch["images"]))
+        pictures.append(np.full_like(pictures[-1], _BLANK))
     rows = ("\t".join(f"{x:.5f}" for x in row) for row in np.concatenate(embeddings))
     (directory / "embeddings.tsv").write_text("\n".join(rows) + "\n")
     (directory / "labels.tsv").write_text("\n".join(labels) + "\n")
