@@ -108,6 +108,7 @@ class DataConfig:
     # own report, if any. label_overlap: own_report; an image without a report gets a sentence that shares a
     # finding, as in MedCLIP's released code. pairs: skip images without a report. auto: by objective.
     pairing: Literal["auto", "independent", "own_report", "label_overlap", "pairs"] = "auto"
+    patient_share: PositiveShare = 1.0  # share of the training patients to learn from, chosen by hash
     paired_share: PositiveShare = 1.0  # share of the paired studies to train on, chosen by hash
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"

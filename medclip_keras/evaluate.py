@@ -2,9 +2,11 @@
 
     python -m medclip_keras.evaluate --workdir DIR
     python -m medclip_keras.evaluate --saved_model MODELS_DIR/N --records DIR …
+    python -m medclip_keras.evaluate --compare DIR_1 DIR_2 …
 
-Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV and
---prompts JSON the user's own images are evaluated too.
+The first two write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV
+and --prompts JSON the user's own images are evaluated too; --boxes DIR asks whether heat maps point at
+radiologists' boxes. The third sets evaluations beside each other, with paired differences.
 """
 
 import argparse
@@ -37,23 +39,27 @@ from medclip_keras.evaluation.prompts import (
 )
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
+from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify, draw_columns
 from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.image_files import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.localize import measure_boxes, methods_of, picture_sections
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
 from medclip_keras.serving.signatures import EXTRA, RUN_FILE
+from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import LoadedModel, load_model, load_untrained
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
 OF_ZERO_SHOT = ("trust", "subgroups", "shortcuts")
 TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
+_RESAMPLES = 1000  # of comparisons
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Subject:
     config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
     concepts: ConceptTable  # of the records
     embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
+    model: MedCLIP | None = None  # the trained one, if it is in this process
     origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
     seen: tuple[str, ...] = ()  # concepts that the training had positives of; of a SavedModel, all concepts
     trained_on: DataConfig | None = None
@@ -93,7 +100,9 @@ def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = Non
     embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
     origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
     seen = _seen(loaded.config, loaded.table.names)
-    return Subject(loaded.config, loaded.table, embedders, origin, seen, loaded.config.data)
+    return Subject(
+        loaded.config, loaded.table, embedders, loaded.model, origin, seen, trained_on=loaded.config.data
+    )
 
 
 def _seen(config: RunConfig, concept_names: Sequence[str]) -> tuple[str, ...]:
@@ -118,7 +127,7 @@ def subject_of_saved_model(directory: epath.PathLike) -> Subject:
     embedder, config, concepts = saved_model_embedder(directory)
     exported = json.loads((epath.Path(directory) / EXTRA / RUN_FILE).read_text())
     origin = {"saved_model": str(directory), "step": exported.get("step", "unknown")}
-    subject = Subject(config, concepts, {TRAINED: embedder}, origin, tuple(concepts.names))
+    subject = Subject(config, concepts, {TRAINED: embedder}, origin=origin, seen=tuple(concepts.names))
     return subject.with_config("data", images=(), texts=())
 
 
@@ -128,11 +137,14 @@ def measure(
     *,
     split: str = "test",
     own_images: ImageManifest | None = None,
+    boxes: str = "",
+    show_data: bool = False,
     console: Console | None = None,
 ) -> Json:
     """Evaluate a model on the test split of its records and on the user's own images; return the metrics.
 
-    `output` receives metrics.json, figures/ and report.html.
+    `output` receives metrics.json, figures/ and report.html. `boxes` is a folder of radiologists' boxes. The
+    page shows pictures of drawn images; of real ones only with `show_data`.
 
     Raises:
         ValueError: records that do not fit the model, nothing to evaluate, an image that cannot be decoded.
@@ -148,6 +160,9 @@ def measure(
     if "fine_tune" in config.evaluation.tasks:
         results = _with_fine_tuning(subject, split, results, console)
     made_from = _made_from(subject, split, list(results))
+    trained = subject.embedders[TRAINED]
+    maps = methods_of(trained, subject.model)
+    pictures = picture_sections(config, split, results, next(iter(maps.values())), show_data)
     for name, result in results.items():
         if "probe" in config.evaluation.tasks and not result.probe:
             needs = "labelled training images of two classes" if split == "test" else "--split test"
@@ -156,11 +171,19 @@ def measure(
         name = own_images.name_beside(results)
         results[name] = _measure_own_images(subject, own_images)
         made_from["data_sets"][name] = own_images.made_from
-    metrics = write(results, output, made_from)
+    if boxes:
+        name, found = measure_boxes(boxes, trained, maps, config.data.stored_image_size, _bootstrap(config))
+        results[name] = found
+        made_from["data_sets"][name] = {"boxes": boxes}
+    metrics = write(results, output, made_from, to_dict(config), pictures)
     for name, result in results.items():
         console.print(terminal_table(name, result))
     _say(console, f"Report: {epath.Path(output) / 'report.html'}")
     return metrics
+
+
+def _bootstrap(config: RunConfig) -> Bootstrap:
+    return Bootstrap(config.evaluation.bootstrap, config.seed)
 
 
 def _say(console: Console, text: str) -> None:
@@ -193,11 +216,16 @@ def _made_from(subject: Subject, split: str, names: Sequence[str]) -> Json:
         "evaluation": to_dict(config)["evaluation"],
         "records": {p: read_manifest(p).fingerprint for p in folders},
         "data_sets": {
-            name: {"images": path, "fingerprint": read_manifest(path).fingerprint, "split": split, **prompts}
+            name: _made_from_folder(path) | {"split": split, **prompts}
             for name, data in data_sets(config.data, split).items()
             for path in data.images
         },
     }
+
+
+def _made_from_folder(path: str) -> Json:
+    manifest = read_manifest(path)
+    return {"source": manifest.source, "images": path, "fingerprint": manifest.fingerprint}
 
 
 def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
@@ -266,7 +294,7 @@ def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetRes
     config, embedders = subject.config.evaluation, subject.embedders
     negated = config.contrast == "negated" and not manifest.task.is_single
     prompts = ClassPrompts.of(with_denials(manifest.prompts) if negated else manifest.prompts)
-    bootstrap = Bootstrap(config.bootstrap, subject.config.seed)
+    bootstrap = _bootstrap(subject.config)
     read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
         manifest.task,
@@ -306,9 +334,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.compare:
+        output = options.output or "comparison"
+        write_comparison(read_runs(options.compare), output, Bootstrap(_RESAMPLES, seed=0))
+        _say(Console(), f"Report: {epath.Path(output) / 'report.html'}")
+        return
     form = "given with --saved_model or a workdir of converted weights, unless --manifest names images"
     advice = "Name folders of image and report records; a SavedModel and converted weights have none."
-    has_images = bool(options.records or options.manifest)
+    has_images = bool(options.records or options.manifest or options.boxes)
     has_images = has_images or bool(options.workdir and read_run_json(options.workdir).data.images)
     require(has_images, "--records", form, options.records, advice)
     tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
@@ -339,9 +372,10 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
-    home = workdir or (options.records or [epath.Path(options.manifest).parent])[0]
+    home = workdir or (options.records or [options.boxes or epath.Path(options.manifest).parent])[0]
     output = options.output or epath.Path(home) / "evaluation"
-    measure(subject, output, split=options.split, own_images=own_images)
+    asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
+    measure(subject, output, split=options.split, **asked)
 
 
 def _listed(names: str) -> tuple[str, ...]:
@@ -352,6 +386,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser("medclip_keras.evaluate", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="DIR", help="of a trained run")
+    model.add_argument("--compare", nargs="+", metavar="DIR", help="evaluations, or workdirs that hold one")
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")
     add = parser.add_argument
     add("--records", nargs="+", default=[], metavar="DIR", help="images and reports (default: the run's)")
@@ -377,6 +412,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         dest="assignments",
         help="settings of the evaluation, as evaluation.probe_fractions=[0.01,0.1,1]",
     )
+    add(
+        "--boxes",
+        default="",
+        metavar="DIR",
+        help="NIH ChestX-ray14 or RSNA with boxes: the pointing game",
+    )
+    add("--show_data", action="store_true", help="show real pictures on the page; drawn ones always are")
     add("--output", default="", metavar="DIR", help="default: evaluation/ in the first folder named above")
     return parser.parse_args(argv)
 

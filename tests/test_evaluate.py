@@ -284,14 +284,16 @@ def test_own_images_are_evaluated_where_the_records_have_none_of_the_findings(
 
 
 def test_a_single_image_is_scored(run, own_images, tmp_path):
-    """No metric is defined, and every figure is drawn."""
+    """No metric is defined, and every figure is drawn but the map, which takes five images."""
     table = own_images.folder / "one.csv"
     table.write_text("path,Edema,Cardiomegaly\n0.png,1,0\n")
     arguments = ["--manifest", str(table), "--output", str(tmp_path / "out")]
     assert main(["--saved_model", str(run.saved_model), *arguments]) == 0
     scores = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[1:3] for row in scores[1:]] == [["0.png", "Edema"], ["0.png", "Cardiomegaly"]]
-    assert (tmp_path / "out" / "figures" / "one" / "embedding.png").exists()
+    drawn = {path.stem for path in (tmp_path / "out" / "figures" / "one").iterdir()}
+    assert {"roc", "precision_recall", "confusion", "similarity", "reliability"} <= drawn
+    assert "embedding" not in drawn
 
 
 def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):

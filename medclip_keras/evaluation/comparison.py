@@ -90,17 +90,19 @@ def paired_differences(
     for data_set, result in results.items():
         for task, of_task in result.tasks.items():
             ours, theirs = (_statistics(of_task, who) for who in (first, second))
-            differences = {name: _difference(ours[name], theirs[name]) for name in ours}
+            differences = {name: difference(ours[name], theirs[name]) for name in ours}
             estimates = bootstrap.estimate(differences, of_task.task.patient_ids)
             found |= {f"{data_set}.{task}.{name}": estimate for name, estimate in estimates.items()}
     return found
 
 
-def _difference(first: Statistic, second: Statistic) -> Statistic:
-    def difference(weights: Floats) -> Floats:
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """The statistic of the first less the second, on the same resample."""
+
+    def subtract(weights: Floats) -> Floats:
         return first(weights) - second(weights)
 
-    return difference
+    return subtract
 
 
 def _statistics(result: TaskResult, who: str) -> dict[str, Statistic]:

@@ -49,7 +49,7 @@ from medclip_keras.evaluation.shortcuts import (
 from medclip_keras.evaluation.subgroups import Subgroups, groups_of, subgroups
 from medclip_keras.evaluation.tasks import Task, check_findings, make_task, single_finding_task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust, negatable
-from medclip_keras.evaluation.trust.negation import negation_texts
+from medclip_keras.evaluation.trust.negation import negation_texts, pair_statistics, pairs
 from medclip_keras.evaluation.zero_shot import Embedded, classify, draw_columns
 
 Labelled = tuple[Iterable[Batch], Iterable[Batch]]  # batches of the training and the validation split
@@ -134,12 +134,16 @@ def trust_of(
     images = test.image_embeddings[TRAINED]
     names = negatable(test.task.classes)
     texts = [text for name in names for text in negation_texts(name)]
-    margins = {}
+    margins, cosines = {}, {}
     if names:
         stated, denied = np.reshape(embed_all_texts(embedder, texts), (len(names), 2, -1)).swapaxes(0, 1)
         margins = dict(zip(names, (images @ (stated - denied).T).T, strict=True))
+        by_text = (dict(zip(names, (images @ of_text.T).T, strict=True)) for of_text in (stated, denied))
+        cosines = pairs(test.task, *by_text)
     valid = scored(*validation) if validation else None
-    return measure_trust(scored(test.task, images), valid, test.prompts, margins, bootstrap)
+    result = measure_trust(scored(test.task, images), valid, test.prompts, margins, bootstrap)
+    result.metrics["pairs"] = pair_statistics(cosines)
+    return dataclasses.replace(result, pairs=cosines)
 
 
 class _Evaluator:

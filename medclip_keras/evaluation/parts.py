@@ -1,24 +1,54 @@
 """The sections of zero-shot classification, retrieval, linear probe and supervised training."""
 
-from medclip_keras.evaluation import plots
-from medclip_keras.evaluation.results import ClassificationResult, RetrievalResult, TaskResult, ZeroShotResult
+from medclip_keras.evaluation import papers
+from medclip_keras.evaluation.figures import bars, curves, embeddings, matrices
+from medclip_keras.evaluation.results import (
+    TRAINED,
+    UNTRAINED,
+    ClassificationResult,
+    RetrievalResult,
+    TaskResult,
+    ZeroShotResult,
+)
 from medclip_keras.evaluation.sections import Picture, Section, Table
-from medclip_keras.evaluation.table import COLUMNS, class_table, task_rows
+from medclip_keras.evaluation.table import COLUMNS, TITLES, class_table, task_rows
 
 
 def zero_shot_section(result: ZeroShotResult) -> Section:
     """Figures of classification by prompts."""
-    similar = plots.comparable_classes(result)
-    figures = (Picture("similarity", _SIMILARITY, plots.similarity(result)),) if similar else ()
     return Section(
         "zero-shot",
         "Zero-shot classification",
-        "Each image takes the finding whose prompts are nearest; no label was used in training.",
+        "Each image takes the finding whose sentences (prompts) are nearest. “Single” takes the best"
+        " sentence, “ensemble” the mean of all of them.",
         _tables(result, "zero_shot"),
-        figures
-        + _classification_figures(result, "ensemble", "ROC, trained, prompt ensemble")
-        + (Picture("embedding", _EMBEDDING, plots.embedding(result)),),
+        (*_classification_figures(result, "ensemble"), *_similarities(result), *_maps(result)),
+        published=papers.ZERO_SHOT,
     )
+
+
+def _similarities(result: ZeroShotResult) -> list[Picture]:
+    """Mean cosines after and before training, of the classes that have both images and prompts."""
+    similar, models = matrices.comparable_classes(result), result.image_embeddings
+    return [
+        Picture(name, f"{_SIMILARITY} {sentence}", matrices.class_similarity(result, who))
+        for name, who, sentence in (
+            ("similarity", TRAINED, "Trained: a good model is bright on the diagonal alone."),
+            ("similarity_untrained", UNTRAINED, "The same before training."),
+        )
+        if similar and who in models
+    ]
+
+
+def _maps(result: ZeroShotResult) -> list[Picture]:
+    return [
+        Picture(name, f"{_MAP} {sentence}", embeddings.embedding_map(result, who))
+        for name, who, sentence in (
+            ("embedding", TRAINED, "Trained: classes that the model tells apart form groups."),
+            ("embedding_untrained", UNTRAINED, "The same before training."),
+        )
+        if embeddings.has_map(result) and who in result.image_embeddings
+    ]
 
 
 def retrieval_section(result: RetrievalResult) -> Section:
@@ -26,12 +56,14 @@ def retrieval_section(result: RetrievalResult) -> Section:
     return Section(
         "retrieval",
         "Retrieval, image to text",
-        "Whether the held-out sentences nearest to an image state the image's finding.",
+        "Whether the held-out sentences nearest to an image state the image's finding. Precision@K is the"
+        " share of such sentences among the K nearest.",
         _tables(result, "retrieval"),
         (
-            Picture("retrieval", _PRECISION, plots.precision_bars(result)),
-            Picture("retrieval_similarity", _SORTED, plots.retrieval_similarity(result)),
+            Picture("retrieval", _PRECISION, bars.precision_bars(result)),
+            Picture("retrieval_similarity", _SORTED, matrices.pair_similarity(result)),
         ),
+        published=papers.RETRIEVAL,
     )
 
 
@@ -42,7 +74,8 @@ def probe_section(result: ClassificationResult) -> Section:
         "Linear probe",
         "A linear classifier on the frozen image features: how much of the findings the features hold.",
         _tables(result, "probe"),
-        (Picture("probe", _PROBE, plots.probe_bars(result)),),
+        (Picture("probe", _PROBE, bars.probe_bars(result)),),
+        published=papers.PROBE,
     )
 
 
@@ -54,26 +87,37 @@ def supervised_section(result: ClassificationResult) -> Section:
         "Supervised classification",
         "A classifier trained on the labels of the training images.",
         _tables(result, "supervised"),
-        _classification_figures(result, share, "ROC, trained on labels"),
+        _classification_figures(result, share),
     )
 
 
 def _tables(result: TaskResult, task: str) -> tuple[Table, ...]:
-    main = Table("", COLUMNS, tuple(row.cells() for row in task_rows(task, result)))
+    """The task's own tables; the section's title stands for the task in the names of the rows."""
+    rows = (row.cells() for row in task_rows(task, result))
+    short = ((_without(name, TITLES[task]), *cells) for name, *cells in rows)
+    main = Table("", COLUMNS, tuple(short))
     return main, *(Table("", *found) for found in class_table(task, result))
 
 
-def _classification_figures(result: ClassificationResult, variant: str, title: str) -> tuple[Picture, ...]:
-    curves = (Picture("roc", _ROC, plots.roc_curves(result, variant, title)),)
+def _without(name: str, title: str) -> str:
+    return name.replace(f"{title} ", "").replace(f", {title}", "").strip()
+
+
+def _classification_figures(result: ClassificationResult, variant: str) -> tuple[Picture, ...]:
+    found = (
+        Picture("roc", _ROC, curves.roc_curves(result, variant)),
+        Picture("precision_recall", _RECALL, curves.precision_recall_curves(result, variant)),
+    )
     if not result.task.is_single:
-        return curves
-    return (Picture("confusion", _CONFUSION, plots.confusion_matrices(result)), *curves)
+        return found
+    return (*found, Picture("confusion", _CONFUSION, matrices.confusion_matrix(result, variant)))
 
 
-_SIMILARITY = "Mean cosine between images and prompts of each class."
-_CONFUSION = "True against predicted finding."
-_ROC = "ROC curves, one class against the rest."
-_EMBEDDING = "The two main directions among the image embeddings."
-_PRECISION = "Image to text Precision@K; whiskers are 95 % intervals over patients."
-_SORTED = "Cosines of query images and candidate sentences, sorted by finding."
-_PROBE = "Linear probe on frozen features; whiskers are 95 % intervals over patients."
+_SIMILARITY = "Mean cosine between the images and the prompts of each class, similar classes side by side."
+_CONFUSION = "True against predicted finding, in images; errors stand beside the diagonal."
+_ROC = "ROC: the share of images with a finding that are found, against the share of false alarms."
+_RECALL = "Precision and recall: how many of the images called positive are so, against how many are found."
+_MAP = "Each dot is an image; t-SNE puts images beside each other whose embeddings are alike."
+_PRECISION = "Precision@K; whiskers are 95 % intervals over patients."
+_SORTED = "Cosines of images and sentences, sorted by finding: bright squares on the diagonal are right."
+_PROBE = "The probe before and after training; whiskers are 95 % intervals over patients."

@@ -104,6 +104,15 @@ class TrustResult:
 
     metrics: Json  # table → row → values, in JSON types
     reliability: Mapping[str, Any]  # "before", "after" → `trust.calibration.Reliability`
+    pairs: Mapping[str, Floats] = field(default_factory=dict)  # kind → cosines, of `trust.negation.pairs`
+
+
+@dataclass(frozen=True)
+class LocalizationResult:
+    """Whether the trained model's heat maps point at the boxes of radiologists."""
+
+    metrics: Json
+    estimates: dict[str, dict[str, dict[str, Estimate]]]  # method → finding → metric → estimate
 
 
 class Part(Protocol):
@@ -123,6 +132,7 @@ class DatasetResult:
     probe: ClassificationResult | None = None
     supervised: ClassificationResult | None = None  # of a classifier trained end to end; then the only result
     trust: TrustResult | None = None  # of zero_shot
+    localization: LocalizationResult | None = None  # of a folder of boxes; then the only result
     cross_retrieval: Part | None = None
     subgroups: Part | None = None  # of zero_shot
     shortcuts: Part | None = None  # of zero_shot

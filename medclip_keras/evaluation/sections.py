@@ -27,6 +27,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A picture of a strip."""
+
+    url: str  # holds the picture itself, as data:image/png;base64,…
+    caption: str
+    right: bool | None = None  # whether it belongs to the strip's class; None: not asked
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures beside each other."""
+
+    title: str
+    pictures: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One part of an evaluation on one data set, such as zero-shot classification."""
 
@@ -36,3 +53,5 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()  # what limits the figures
+    strips: tuple[Strip, ...] = ()
+    published: tuple[Table, ...] = ()  # the papers' figures, on their data

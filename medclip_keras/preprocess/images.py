@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from medclip_keras.config import IMAGE_STATISTICS, AugmentConfig
 from medclip_keras.preprocess.orientation import names_orientation, orientation_of, upright
+from medclip_keras.preprocess.warp import change_colours, warp
 from medclip_keras.sources.rows import MAX_PIXELS, MAX_SIDE
 
 (MEAN,), (STANDARD_DEVIATION,) = IMAGE_STATISTICS["medclip"]
+_NORMALISATION = 1.0 / (255.0 * STANDARD_DEVIATION), -MEAN / STANDARD_DEVIATION  # scale and offset
 BLURRED_SIDE = 224  # `AugmentConfig.blur_sigma` is in pixels of this side; other sides in proportion
 MAX_SQUARE = 8192  # side of the largest square that a picture is padded to: MAX_PIXELS again
 # Of files that a server decodes; the first is half of MAX_PIXELS in 16 bits, not compressed.
@@ -159,32 +161,27 @@ def augment(images: tf.Tensor, image_size: int, config: AugmentConfig, seeds: tf
     images = _resize(images, side)  # (B, side, side, 1)
     draws = dict(zip(_DRAWS, tf.unstack(_uniform_per_image(seeds, len(_DRAWS)), axis=1), strict=True))
     transforms = _crop_transforms(draws, side, image_size, config)  # (B, 8)
-    images = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transforms,
-        output_shape=[image_size, image_size],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )  # (B, image_size, image_size, 1)
+    images = warp(images, transforms, image_size)  # (B, image_size, image_size, 1)
     shift = 255.0 * config.brightness * (2.0 * draws["brightness"] - 1.0)
     factor = 1.0 + config.contrast * (2.0 * draws["contrast"] - 1.0)
-    images = _change_colours(images, shift, factor)
-    if max(config.blur_sigma) > 0:
-        lowest, highest = (sigma * image_size / BLURRED_SIDE for sigma in config.blur_sigma)
-        images = _blur(images, lowest + (highest - lowest) * draws["blur"], highest)
-    return normalise(images)
+    summand = (1.0 - factor) * tf.reduce_mean(images, axis=(1, 2, 3)) + shift  # (B,)
+    if max(config.blur_sigma) == 0:
+        return change_colours(images, factor, summand, *_NORMALISATION)
+    images = change_colours(images, factor, summand)
+    lowest, highest = (sigma * image_size / BLURRED_SIDE for sigma in config.blur_sigma)
+    return normalise(_blur(images, lowest + (highest - lowest) * draws["blur"], highest))
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
     """Map uint8 or float32 in [0, 255], of any shape, to float32 `(x / 255 - mean) / standard deviation`."""
-    scale = 1.0 / (255.0 * STANDARD_DEVIATION)
-    return tf.cast(images, tf.float32) * scale - MEAN / STANDARD_DEVIATION
+    scale, offset = _NORMALISATION
+    return tf.cast(images, tf.float32) * scale + offset
 
 
 def _resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Stored images at another side, float32; as they are at their own."""
     if images.shape[1] == image_size and images.shape[2] == image_size:
-        return tf.cast(images, tf.float32)
+        return images
     resized = tf.image.resize(images, (image_size, image_size), method="bicubic", antialias=True)
     return tf.clip_by_value(resized, 0.0, 255.0)  # bicubic overshoots at edges
 
@@ -228,12 +225,6 @@ def _crop_transforms(
         tf.zeros_like(angle),
     ]
     return tf.stack(rows, axis=1)  # (B, 8)
-
-
-def _change_colours(images: tf.Tensor, shift: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)  # (B, 1, 1, 1)
-    shift, factor = shift[:, None, None, None], factor[:, None, None, None]
-    return tf.clip_by_value(factor * images + ((1.0 - factor) * mean + shift), 0.0, 255.0)
 
 
 def _blur(images: tf.Tensor, sigmas: tf.Tensor, highest: float) -> tf.Tensor:

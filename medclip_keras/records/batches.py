@@ -3,6 +3,7 @@
     images     shards → shuffled records → copies of rare ones ─┐ skip to the step → augment ──┐
     sentences  shards → shuffled records → sentences → copies ──┘ skip to the step → tokens ───┴─ batch
 
+Records hold decoded pixels at the stored side: Beam decodes each source picture once, training decodes none.
 Batch k is a pure function of (seed, k): a run resumes without a saved pipeline. Memory is the shuffle buffers
 and a few batches, whatever the size of the data.
 """

@@ -61,7 +61,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     directory = epath.Path(path)
     advice = "Download it from https://nihcc.app.box.com/v/ChestXray-NIHCC."
     table = require_file(directory, [TABLE, FIRST_TABLE], advice)
-    folder_of, split_of = _folders(directory), _official_split(directory)
+    folder_of, split_of = folders(directory), _official_split(directory)
     rows = []
     for row in read_table(table, ("Image Index", "Finding Labels", "Patient ID")):
         name = row["Image Index"]
@@ -102,7 +102,7 @@ def _states(finding_labels: str) -> Labels:
     }
 
 
-def _folders(directory: epath.Path) -> dict[str, str]:
+def folders(directory: epath.Path) -> dict[str, str]:
     """File name → folder, if the images lie in the twelve published parts."""
     parts = sorted(directory.glob("images_*/images"))
     return {file.name: str(part) for part in parts for file in part.iterdir()}

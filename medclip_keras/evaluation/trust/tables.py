@@ -2,25 +2,26 @@
 
 from collections.abc import Callable
 
-from medclip_keras.evaluation.plots import reliability_curves
+from medclip_keras.evaluation.figures.curves import reliability_curves
+from medclip_keras.evaluation.figures.embeddings import pair_distributions
 from medclip_keras.evaluation.results import Json, TrustResult
 from medclip_keras.evaluation.sections import Picture, Section, Table
 from medclip_keras.evaluation.table import Cells, estimate_of, with_interval
 
 
 def trust_section(result: TrustResult) -> Section:
-    """Tables of the questions that were measured, and the picture of calibration."""
-    missing = missing_validation(result)
+    """Tables of the questions that were measured, and the pictures of calibration and negation."""
+    missing, tables = missing_validation(result), _TABLES.items()
+    figures = [Picture("reliability", _RELIABILITY, reliability_curves(result))]
+    if result.pairs:
+        figures.append(Picture("pairs", _PAIRS, pair_distributions(result.pairs)))
     return Section(
         "trust",
         "May one trust it?",
-        "Of the trained model, zero-shot with the ensemble of the prompts.",
-        tuple(
-            _table(*question, result.metrics[name])
-            for name, question in _TABLES.items()
-            if result.metrics[name]
-        ),
-        (Picture("reliability", _RELIABILITY, reliability_curves(result)),),
+        "Whether the scores are probabilities, whether the model reads “no”, how much the wording decides; of"
+        " the trained model, zero-shot with the ensemble of the prompts.",
+        tuple(_table(*asked, found) for name, asked in tables if (found := result.metrics.get(name))),
+        tuple(figures),
         (missing,) if missing else (),
     )
 
@@ -78,7 +79,14 @@ def _value(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-_RELIABILITY = "Share of right answers by probability, before and after calibration; best is the diagonal."
+_RELIABILITY = (
+    "Calibration: the share of right answers by probability. On the diagonal an answer of 80 % is right in"
+    " 80 % of the images."
+)
+_PAIRS = (
+    "Similarity of pairs, after MedCLIP's figure 5: images with a finding and “There is X” (matched), images"
+    " without it (unmatched), and images with it beside “There is no X” (contradicting). Apart is good."
+)
 _TABLES: dict[str, tuple[str, str, Cells, Callable[[str, Json], list[Cells]]]] = {
     "calibration": (
         "Calibration",
