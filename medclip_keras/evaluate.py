@@ -43,6 +43,7 @@ from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, 
 from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify, draw_columns
+from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.image_files import read_square
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.localize import measure_boxes, methods_of, picture_sections
@@ -165,6 +166,8 @@ def measure(
         if not own_images:
             raise
         _say(console, f"The records are not evaluated: {error}")
+    if "fine_tune" in config.evaluation.tasks:
+        results = _with_fine_tuning(subject, split, results, console)
     made_from = _made_from(subject, split, list(results))
     trained = subject.embedders[TRAINED]
     maps = methods_of(trained, subject.model)
@@ -251,6 +254,22 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         training=_training_images(subject) if "leaks" in tasks and split in ("valid", "test") else (),
     )
     return {name: _marked(subject, result) for name, result in results.items()}
+
+
+def _with_fine_tuning(
+    subject: Subject, split: str, results: dict[str, DatasetResult], console: Console
+) -> dict[str, DatasetResult]:
+    """The results with those of fine-tuning on each data set's labels; as they are for a SavedModel."""
+    if "workdir" not in subject.origin or split != "test":
+        _say(console, "No fine-tuning: it needs --workdir and --split test.")
+        return results
+    data_of, workdir = data_sets(subject.config.data, split), subject.origin["workdir"]
+    return {
+        name: dataclasses.replace(
+            result, fine_tune=fine_tune(subject.config, data_of[name], workdir, console)
+        )
+        for name, result in results.items()
+    }
 
 
 def _training_images(subject: Subject) -> Iterable[Batch]:
