@@ -21,12 +21,13 @@ from medclip_keras.config import (
     Threshold,
     override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main, subject_of_workdir
+from medclip_keras.evaluate import evaluate_workdir, find_records, main
 from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
+from medclip_keras.subject import subject_of_workdir
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import load_model
