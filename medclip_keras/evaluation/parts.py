@@ -22,13 +22,7 @@ def zero_shot_section(result: ZeroShotResult) -> Section:
         "Each image takes the finding whose sentences (prompts) are nearest. “Single” takes the best"
         " sentence, “ensemble” the mean of all of them.",
         _tables(result, "zero_shot"),
-        # In pairs, as a wide screen has them beside each other.
-        (
-            *_curves(result, "ensemble"),
-            *_similarities(result),
-            *_maps(result),
-            *_confusion(result, "ensemble"),
-        ),
+        _in_pairs(result),
         published=papers.ZERO_SHOT,
     )
 
