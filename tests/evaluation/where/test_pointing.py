@@ -37,7 +37,8 @@ def test_overlap_is_intersection_over_union_above_the_middle_of_the_range():
     heat[:, 48:] = 1  # a quarter of the picture, all of it in the right half
     assert pointing.overlap(heat, RIGHT_HALF) == 0.5
     assert pointing.overlap(1 - heat, RIGHT_HALF) == pytest.approx(0.25 / 1.0)
-    assert pointing.overlap(5 * heat - 3, RIGHT_HALF) == 0.5  # no unit
+    for factor, offset in ((5, -3), (0.1, 0), (0.1, 7)):  # no unit
+        assert pointing.overlap(factor * heat + offset, RIGHT_HALF) == 0.5
     assert pointing.overlap(np.zeros((8, 8)), RIGHT_HALF) == 0
 
 
