@@ -283,6 +283,8 @@ class EvaluationConfig:
     tasks: tuple[EvaluationTask, ...] = ("zero_shot", "retrieval", "trust", "subgroups", "shortcuts", "leaks")
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
+    probe_seeds: PositiveCount = 5  # draws of a share of the labels, and for fine_tune seeds of each training
+    fine_tune_steps: PositiveCount = 500  # of each training of fine_tune; the rest is the run's `train`
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
 

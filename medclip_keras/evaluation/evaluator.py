@@ -310,8 +310,15 @@ class _Evaluator:
     ) -> ClassificationResult | None:
         if not training:
             return None
-        shares = self.config.probe_fractions
-        return probe(task, features, training, validation, shares=shares, bootstrap=self.bootstrap)
+        return probe(
+            task,
+            features,
+            training,
+            validation,
+            shares=self.config.probe_fractions,
+            bootstrap=self.bootstrap,
+            num_seeds=self.config.probe_seeds,
+        )
 
     def _examples(self, labelled: Labelled | None) -> tuple[ExamplesByModel, ExamplesByModel]:
         """Training and validation images by model; both empty if no probe can be trained."""

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
 from medclip_keras.evaluation.figures import bars, canvas
+from medclip_keras.evaluation.fine_tuned import fine_tune_section
 from medclip_keras.evaluation.leaks import leaks_section
 from medclip_keras.evaluation.parts import (
     probe_section,
@@ -37,6 +38,7 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("zero_shot", zero_shot_section),
     ("retrieval", retrieval_section),
     ("probe", probe_section),
+    ("fine_tune", fine_tune_section),
     ("supervised", supervised_section),
     ("cross_retrieval", cross_retrieval_section),
     ("trust", trust_section),

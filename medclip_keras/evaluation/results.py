@@ -21,12 +21,16 @@ class Estimates:
     overall: dict[str, Estimate]  # metric → estimate
     by_class: dict[str, dict[str, Estimate]] = field(default_factory=dict)  # class → metric → estimate
     strength: float | None = None  # C of a linear probe
+    seeds: Mapping[str, Json] = field(
+        default_factory=dict
+    )  # metric → mean and deviation over draws of labels
 
     def to_dict(self) -> Json:
         """{metric: estimate, …, "by_class": {class: {metric: estimate}}, "strength"} in JSON types."""
         found: Json = {metric: estimate.to_dict() for metric, estimate in self.overall.items()}
         if self.by_class:
             found["by_class"] = {name: Estimates(own).to_dict() for name, own in self.by_class.items()}
+        found |= {"seeds": dict(self.seeds)} if self.seeds else {}
         return found if self.strength is None else found | {"strength": self.strength}
 
 

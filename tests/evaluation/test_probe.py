@@ -232,3 +232,19 @@ def test_no_probe_without_training_images_of_two_classes(world, probe_config, co
         run(world, probe_config, labelled={"world": ((), ())})
     both = dataclasses.replace(config, tasks=("zero_shot", "probe"))
     assert set(run(world, both, labelled={}).metrics) == {"zero_shot"}
+
+
+def test_further_draws_of_a_share_are_other_images_and_their_spread_is_given(world, probe_config):
+    examples = Examples(np.zeros((40, 1)), np.eye(2)[np.arange(40) % 2], np.arange(40).astype(str))
+    drawn = [tuple(share_of(examples, 0.25, "single_finding", seed)) for seed in range(4)]
+    assert len(set(drawn)) == 4
+    for of_seed in drawn:
+        assert np.bincount(np.array(of_seed) % 2).tolist() == [5, 5]
+    config = dataclasses.replace(probe_config, probe_seeds=3, bootstrap=20)
+    found = run(world, config).metrics["probe"]["trained"]
+    assert "seeds" not in found["1"]  # all images are one draw
+    spread = found["0.1"]["seeds"]
+    assert set(spread) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc"}
+    assert spread["accuracy"]["number"] == 3
+    one = run(world, dataclasses.replace(config, probe_seeds=1)).metrics["probe"]["trained"]
+    assert one["0.1"] == {name: of for name, of in found["0.1"].items() if name != "seeds"}

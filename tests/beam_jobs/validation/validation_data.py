@@ -201,6 +201,6 @@ EDITS = {
     "a missing field": (lambda feature: feature.pop("patient_id"), {("missing_feature", "patient_id")}),
     "a field of another type": (labels_as_text, {("wrong_type", "label_states")}),
     "a field that nobody knows": (
-        lambda feature: feature["age"].int64_list.value.append(50), {("new_feature", "age")},
+        lambda feature: feature["height"].int64_list.value.append(50), {("new_feature", "height")},
     ),
 }  # fmt: skip
