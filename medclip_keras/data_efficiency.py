@@ -28,6 +28,7 @@ from medclip_keras.evaluation.figures import bars, canvas
 from medclip_keras.evaluation.report import page_of
 from medclip_keras.evaluation.results import TRAINED, Json
 from medclip_keras.evaluation.sections import Picture, Section, Table
+from medclip_keras.evaluation.table import metric_name
 from medclip_keras.files import write_whole
 from medclip_keras.runs import get_run
 
@@ -146,9 +147,9 @@ def _section(data_set: str, points: Sequence[Json]) -> Section:
                 by_share.setdefault(point["share"], []).append(value)
         if curves:
             with canvas.style():
-                drawn = bars.shares(curves, {"auroc": "AUROC"}.get(metric, metric))
-            caption = f"{metric} by the share of the training patients, beside supervised training."
-            figures.append(Picture(metric, caption.replace("auroc", "AUROC"), drawn))
+                drawn = bars.shares(curves, metric_name(metric))
+            caption = f"{metric_name(metric)} by share of the training patients, beside supervised training."
+            figures.append(Picture(metric, caption, drawn))
         rows += [
             (
                 f"{metric}, {kind}, {100 * share:g} %",

@@ -13,17 +13,16 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.board import write_board
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.config import DataConfig, RunConfig, override, to_dict
+from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Batch
 from medclip_keras.evaluation.embedder import embed_all_texts
@@ -31,7 +30,6 @@ from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import (
-    ABNORMAL,
     ClassPrompts,
     finding_prompts,
     prompts_made_from,
@@ -44,16 +42,12 @@ from medclip_keras.evaluation.table import terminal_table
 from medclip_keras.evaluation.zero_shot import classify, draw_columns
 from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.image_files import read_square
-from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.localize import measure_boxes, methods_of, picture_sections
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
-from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
-from medclip_keras.serving.signatures import EXTRA, RUN_FILE
-from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.restore import LoadedModel, load_model, load_untrained
+from medclip_keras.subject import Subject, subject_of_saved_model, subject_of_workdir
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
@@ -62,73 +56,21 @@ TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
 _RESAMPLES = 1000  # of comparisons
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to evaluate, from a workdir or a SavedModel."""
-
-    config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
-    concepts: ConceptTable  # of the records
-    embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
-    model: MedCLIP | None = None  # the trained one, if it is in this process
-    origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
-    seen: tuple[str, ...] = ()  # concepts that the training had positives of; of a SavedModel, all concepts
-    trained_on: DataConfig | None = None
-
-    def unseen(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """The classes that the training had no positive image or sentence of, as far as is known."""
-        return tuple(name for name in classes if name not in (*self.seen, ABNORMAL))
-
-    def with_config(self, section: str, **changes: Any) -> "Subject":
-        """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
-        changed = dataclasses.replace(getattr(self.config, section), **changes)
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, **{section: changed}))
-
-
 def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None) -> Json:
     """Evaluate a trained run on its test split, into workdir/evaluation; return the content of metrics.json.
 
     Raises:
         ValueError: no trained model, or records that do not fit it.
     """
-    return measure(subject_of_workdir(workdir), epath.Path(workdir) / "evaluation", console=console)
+    return _measure_workdir(workdir, subject_of_workdir(workdir), console=console)
 
 
-def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = None) -> Subject:
-    """The trained model of a workdir, and the same model before its training."""
-    loaded = loaded or load_model(workdir)
-    models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
-    embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
-    origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
-    seen = _seen(loaded.config, loaded.table.names)
-    return Subject(
-        loaded.config, loaded.table, embedders, loaded.model, origin, seen, trained_on=loaded.config.data
-    )
-
-
-def _seen(config: RunConfig, concept_names: Sequence[str]) -> tuple[str, ...]:
-    """Concepts with a positive training image or sentence; all of them if the records are gone."""
-    try:
-        folders = [read_manifest(path) for path in (*config.data.images, *config.data.texts)]
-    except ValueError:
-        folders = []
-    counts = [
-        of.splits["train"].get(key, [])
-        for of in folders
-        for key in ("positives", "sentence_positives")
-        if of.num_findings == len(concept_names) and "train" in of.splits
-    ]
-    if not counts:
-        return tuple(concept_names)
-    return tuple(n for k, n in enumerate(concept_names) if any(of[k] for of in counts if of))
-
-
-def subject_of_saved_model(directory: epath.PathLike) -> Subject:
-    """An exported model without records; it has no untrained counterpart."""
-    embedder, config, concepts = saved_model_embedder(directory)
-    exported = json.loads((epath.Path(directory) / EXTRA / RUN_FILE).read_text())
-    origin = {"saved_model": str(directory), "step": exported.get("step", "unknown")}
-    subject = Subject(config, concepts, {TRAINED: embedder}, origin=origin, seen=tuple(concepts.names))
-    return subject.with_config("data", images=(), texts=())
+def _measure_workdir(workdir: epath.PathLike, subject: Subject, **options: Any) -> Json:
+    """Evaluate into the workdir's own folder, and show the result in its TensorBoard too."""
+    output = epath.Path(workdir) / "evaluation"
+    metrics = measure(subject, output, **options)
+    write_board(workdir, subject.config, metrics, output / "figures")
+    return metrics
 
 
 def measure(
@@ -372,10 +314,14 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
-    home = workdir or (options.records or [options.boxes or epath.Path(options.manifest).parent])[0]
+    beside = epath.Path(options.manifest).parent if options.manifest else "."  # not among the boxes
+    home = workdir or (options.records or [beside])[0]
     output = options.output or epath.Path(home) / "evaluation"
     asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
-    measure(subject, output, split=options.split, **asked)
+    if workdir and not options.output:
+        _measure_workdir(workdir, subject, split=options.split, **asked)
+    else:
+        measure(subject, output, split=options.split, **asked)
 
 
 def _listed(names: str) -> tuple[str, ...]:

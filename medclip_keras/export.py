@@ -29,7 +29,7 @@ from rich.console import Console
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import EvaluationConfig, ExportConfig, override
 from medclip_keras.errors import refusal, require, require_no_pattern
-from medclip_keras.evaluate import Subject, find_records, measure_records
+from medclip_keras.evaluate import find_records, measure_records
 from medclip_keras.evaluation.comparison import named_estimates, paired_differences
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, Json
@@ -47,6 +47,7 @@ from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.serving.validate import TOLERANCE, Validation, validate
 from medclip_keras.serving.versions import MODEL, push, remove_older, roll_back, served, staging
 from medclip_keras.serving.warmup import write_warmup
+from medclip_keras.subject import Subject
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import LoadedModel, load_model
 from medclip_keras.training.run_json import read_run_json

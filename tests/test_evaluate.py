@@ -21,12 +21,13 @@ from medclip_keras.config import (
     Threshold,
     override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main, subject_of_workdir
+from medclip_keras.evaluate import evaluate_workdir, find_records, main
 from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
+from medclip_keras.subject import subject_of_workdir
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import load_model
@@ -295,7 +296,7 @@ def test_a_single_image_is_scored(run, own_images, tmp_path):
     scores = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[1:3] for row in scores[1:]] == [["0.png", "Edema"], ["0.png", "Cardiomegaly"]]
     drawn = {path.stem for path in (tmp_path / "out" / "figures" / "one").iterdir()}
-    assert {"roc", "precision_recall", "confusion", "similarity", "reliability"} <= drawn
+    assert {"roc", "precision_recall", "confusion", "similarity"} <= drawn
     assert "embedding" not in drawn
 
 

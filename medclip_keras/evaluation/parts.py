@@ -23,10 +23,16 @@ def zero_shot_section(result: ZeroShotResult) -> Section:
         "Each image takes the finding whose sentences (prompts) are nearest. “Single” takes the best"
         " sentence, “ensemble” the mean of all of them.",
         (*_tables(result, "zero_shot"), *draws_tables(result)),
-        (*_classification_figures(result, "ensemble"), *_similarities(result), *_maps(result)),
+        _in_pairs(result),
         notes=notes_of(result),
         published=papers.ZERO_SHOT,
     )
+
+
+def _in_pairs(result: ZeroShotResult) -> tuple[Picture, ...]:
+    """All figures, in the pairs that a wide screen has beside each other."""
+    of_scores = _curves(result, "ensemble"), _confusion(result, "ensemble")
+    return (*of_scores[0], *_similarities(result), *_maps(result), *of_scores[1])
 
 
 def _similarities(result: ZeroShotResult) -> list[Picture]:
@@ -89,7 +95,7 @@ def supervised_section(result: ClassificationResult) -> Section:
         "Supervised classification",
         "A classifier trained on the labels of the training images.",
         _tables(result, "supervised"),
-        _classification_figures(result, share),
+        (*_curves(result, share), *_confusion(result, share)),
     )
 
 
@@ -105,14 +111,17 @@ def _without(name: str, title: str) -> str:
     return name.replace(f"{title} ", "").replace(f", {title}", "").strip()
 
 
-def _classification_figures(result: ClassificationResult, variant: str) -> tuple[Picture, ...]:
-    found = (
+def _curves(result: ClassificationResult, variant: str) -> tuple[Picture, ...]:
+    return (
         Picture("roc", _ROC, curves.roc_curves(result, variant)),
         Picture("precision_recall", _RECALL, curves.precision_recall_curves(result, variant)),
     )
+
+
+def _confusion(result: ClassificationResult, variant: str) -> tuple[Picture, ...]:
     if not result.task.is_single:
-        return found
-    return (*found, Picture("confusion", _CONFUSION, matrices.confusion_matrix(result, variant)))
+        return ()
+    return (Picture("confusion", _CONFUSION, matrices.confusion_matrix(result, variant)),)
 
 
 _SIMILARITY = "Mean cosine between the images and the prompts of each class, similar classes side by side."

@@ -27,7 +27,7 @@ from medclip_keras.evaluation.metrics import Bootstrap, Estimate
 from medclip_keras.evaluation.report import page_of
 from medclip_keras.evaluation.results import Json
 from medclip_keras.evaluation.sections import Picture, Section, Table
-from medclip_keras.evaluation.table import value_text, with_interval
+from medclip_keras.evaluation.table import metric_name, value_text, with_interval
 from medclip_keras.evaluation.tasks import Task
 
 COMPARISON_FILE = "comparison.json"
@@ -176,7 +176,7 @@ def _section(runs: Sequence[str], paired: Json) -> Section:
     for name, found in paired["metrics"].items():
         values = [with_interval(_estimate(value)) for value in found["values"]]
         estimates = [_estimate(value) for value in found["differences"]]
-        label = name.removeprefix("by_class.").replace(".", " ").replace("_", " ")
+        label = _label(name.removeprefix("by_class."))
         rows.append((label, *values, *(_signed(e) for e in estimates)))
         drawn += [
             (label if len(runs) == 2 else f"{label}: {run}", e)
@@ -197,7 +197,7 @@ def _section(runs: Sequence[str], paired: Json) -> Section:
 
 def _values(found: Json) -> Section:
     rows = tuple(
-        (name.replace(".", " "), *(value_text(value and _estimate(value)) for value in values))
+        (_label(name), *(value_text(value and _estimate(value)) for value in values))
         for name, values in found["metrics"].items()
     )
     return Section(
@@ -206,6 +206,12 @@ def _values(found: Json) -> Section:
         "As each run's own evaluation has them, on its own images.",
         (Table("", ("", *found["runs"]), rows),),
     )
+
+
+def _label(name: str) -> str:
+    """A metric's name for a table, as "Edema AUROC"."""
+    *path, metric = name.split(".")
+    return " ".join([*path, metric_name(metric)])
 
 
 def _estimate(values: Mapping[str, float | None]) -> Estimate:

@@ -13,7 +13,7 @@ from medclip_keras.evaluation.results import (
     LocalizationResult,
     TaskResult,
 )
-from medclip_keras.evaluation.table import TITLES, Row
+from medclip_keras.evaluation.table import TITLES, Row, metric_name
 from medclip_keras.evaluation.where.pointing import ALL
 
 FEWEST_POSITIVE = 10  # images of a class, under which the summary warns
@@ -57,13 +57,8 @@ def _main_rows(task: str, result: TaskResult) -> Iterator[Row]:
     for metric in metrics:
         if metric in by_model[TRAINED].overall and metric in result.baseline:
             untrained = by_model[UNTRAINED].overall[metric] if UNTRAINED in by_model else None
-            name = f"{_metric_name(metric)}, {TITLES[task]}"
+            name = f"{metric_name(metric)}, {TITLES[task]}"
             yield Row(name, by_model[TRAINED].overall[metric], untrained, result.baseline[metric])
-
-
-def _metric_name(metric: str) -> str:
-    named = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
-    return named.get(metric, metric.replace("precision_at_", "precision@"))
 
 
 def _measured(result: DatasetResult, made_from: Json) -> str:

@@ -59,20 +59,34 @@ def task_rows(task: str, result: TaskResult) -> Iterator[Row]:
             )
 
 
+def metric_name(metric: str) -> str:
+    """A metric as tables and figures print it.
+
+    >>> [metric_name(name) for name in ("auroc", "macro_f1", "precision_at_5", "balanced_accuracy")]
+    ['AUROC', 'macro F1', 'precision@5', 'balanced accuracy']
+    """
+    named = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1"}
+    return named.get(metric, metric.replace("_at_", "@").replace("_", " "))
+
+
 def _metric_name(metric: str, result: TaskResult) -> str:
     """As in the table; a macro mean over some of the classes says over how many."""
-    name = metric.replace("precision_at_", "precision@").replace("balanced_", "balanced ")
-    if metric != "auroc":
-        return name
+    if metric not in ("auroc", "auprc"):
+        return metric_name(metric)
     averaged, wanted = len(result.task.averaged_classes), len(result.task.macro_classes)
-    return "macro AUROC" if averaged == wanted else f"macro AUROC of {averaged} of {wanted} classes"
+    some = "" if averaged == wanted else f" of {averaged} of {wanted} classes"
+    return f"macro {metric_name(metric)}{some}"
 
 
 def class_table(task: str, result: TaskResult) -> list[tuple[Cells, tuple[Cells, ...]]]:
     """Header and rows of the trained model's metrics by class, of the last variant; [] without classes."""
     variant, by_model = list(result.estimates.items())[-1]
     metrics = ["accuracy", "auroc"] if result.task.is_single else ["auroc"]
-    header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
+    header: Cells = (
+        f"by class, {TITLES[task]}, {variant_name(variant)}",
+        "positive",
+        *map(metric_name, metrics),
+    )
     body = tuple(
         (
             name,

@@ -28,7 +28,7 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
-from medclip_keras.training.projector import write_projector
+from medclip_keras.training.projector import PHANTOM, write_projector
 from medclip_keras.training.replicas import make_strategy, own_workdir, shared_by_workers
 from medclip_keras.training.restore import LoadedModel
 from medclip_keras.training.run_json import RUN_FILE, mark_diverged, require_same_run, write_run_json
@@ -265,7 +265,8 @@ def _train(
     batches = draw(config, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config))
     outcome = trainer.fit(batches, held_out, callbacks)
     if held_out.batches and outcome.finished:
-        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD)
+        drawn = all(read_manifest(path).source == PHANTOM for path in config.data.images)
+        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD, thumbnails=drawn)
     return outcome
 
 

@@ -1,12 +1,13 @@
 """Every figure of the evaluation on real radiographs, beside principal components of the pixels.
 
-Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real_evaluation.py --workdir DIR [--output DIR] [--fine_tune]
+Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real_evaluation.py --workdir DIR [--output DIR]
+    [--fine_tune]
 
-DIR is a run that was trained on `nih_chestxray14` and `kermany_pneumonia`, such as `real_unpaired_64px`. Its
-own test patients of both are evaluated, and patients of `nih_chestxray14_256px` that are in no training:
-zero-shot with both contrasts, the linear probe at 1, 10 and 100 % of the labels (five draws), trust, subgroups,
-shortcuts and leaks; with --fine_tune each training of the task fine_tune too. The shortcut table is that of the
-256 px folder, in which AP views are commoner among normals.
+DIR is a run that was trained on `nih_chestxray14` and `kermany_pneumonia`, such as `real_unpaired_64px`.
+Its own test patients of both are evaluated, and patients of `nih_chestxray14_256px` that are in no training:
+zero-shot with both contrasts, the linear probe at 1, 10 and 100 % of the labels (five draws), trust,
+subgroups, shortcuts and leaks; with --fine_tune each training of the task fine_tune too. The shortcut table
+is that of the 256 px folder, in which AP views are commoner among normals.
 """
 
 import argparse
