@@ -11,6 +11,7 @@ from medclip_keras.evaluation.results import (
     ZeroShotResult,
 )
 from medclip_keras.evaluation.sections import Picture, Section, Table
+from medclip_keras.evaluation.spread import draws_tables, notes_of, seeds_tables
 from medclip_keras.evaluation.table import COLUMNS, TITLES, class_table, task_rows
 
 
@@ -21,8 +22,9 @@ def zero_shot_section(result: ZeroShotResult) -> Section:
         "Zero-shot classification",
         "Each image takes the finding whose sentences (prompts) are nearest. “Single” takes the best"
         " sentence, “ensemble” the mean of all of them.",
-        _tables(result, "zero_shot"),
+        (*_tables(result, "zero_shot"), *draws_tables(result)),
         _in_pairs(result),
+        notes=notes_of(result),
         published=papers.ZERO_SHOT,
     )
 
@@ -79,7 +81,7 @@ def probe_section(result: ClassificationResult) -> Section:
         "probe",
         "Linear probe",
         "A linear classifier on the frozen image features: how much of the findings the features hold.",
-        _tables(result, "probe"),
+        (*_tables(result, "probe"), *seeds_tables(result)),
         (Picture("probe", _PROBE, bars.probe_bars(result)),),
         published=papers.PROBE,
     )

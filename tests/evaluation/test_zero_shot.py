@@ -17,6 +17,7 @@ from medclip_keras.evaluation.embedder import ImageIndex
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.prompts import ClassPrompts
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
+from medclip_keras.evaluation.spread import draws_tables, notes_of
 from medclip_keras.evaluation.table import rows, sizes
 from medclip_keras.evaluation.tasks import Task, first_of_each_class, make_task, single_finding_task
 from medclip_keras.evaluation.zero_shot import class_scores, classify, draw_columns
@@ -256,3 +257,21 @@ def test_the_spread_of_draws_is_that_of_evaluations_by_each_draw_alone():
     mean, std = pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1))
     assert spread == {"number": 3, "mean": mean, "std": std}
     assert spread["std"] > 0
+
+
+def test_the_page_shows_draws_and_marks_unseen_classes():
+    labels, patients = np.eye(2)[[0, 1, 0, 1]], np.array(list("abcd"))
+    task = Task("single_finding", ("Edema", "COVID-19"), np.arange(4), labels, patients, patients)
+    prompts = ClassPrompts.of({"Edema": ["a", "b"], "COVID-19": ["c", "d"]})
+    rng = np.random.default_rng(0)
+    images, texts = ({"trained": rng.normal(size=(4, 5))} for _ in range(2))
+    options = {"logit_scales": {"trained": 1.0}, "bootstrap": Bootstrap(0, 0)}
+    found = classify(task, prompts, images, texts, draws=draw_columns(prompts, 10, 5, 0), **options)
+    found = dataclasses.replace(found, unseen=("COVID-19",))
+    assert found.metrics["unseen"] == ["COVID-19"]
+    (table,) = draws_tables(found)
+    assert table.rows[0][0] == "single accuracy"
+    assert " ± " in table.rows[0][1]
+    assert notes_of(found)[0] == "Unseen in training, in images and sentences: COVID-19."
+    assert "fine_tune" in notes_of(dataclasses.replace(found, unseen=()))[0]
+    assert draws_tables(classify(task, prompts, images, texts, **options)) == ()
