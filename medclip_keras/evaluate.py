@@ -39,6 +39,7 @@ from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
 from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
+from medclip_keras.evaluation.where.section import pointing_lines
 from medclip_keras.evaluation.zero_shot import classify, draw_columns
 from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.image_files import read_square
@@ -119,7 +120,10 @@ def measure(
         made_from["data_sets"][name] = {"boxes": boxes}
     metrics = write(results, output, made_from, to_dict(config), pictures)
     for name, result in results.items():
-        console.print(terminal_table(name, result))
+        if result.tasks:
+            console.print(terminal_table(name, result))
+        for line in pointing_lines(result.localization) if result.localization else ():
+            _say(console, f"{name}: {line}")
     _say(console, f"Report: {epath.Path(output) / 'report.html'}")
     return metrics
 

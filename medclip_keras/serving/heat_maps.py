@@ -70,7 +70,6 @@ def _grad_cam(encoder: ImageEncoder) -> Callable[[tf.Tensor, tf.Tensor], tf.Tens
     def compute(images: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
         inputs = encoder.prepare(images)
         with tf.GradientTape() as tape:
-            tape.watch(inputs)  # frozen weights alone would record nothing
             features, last = tower(inputs, training=False)
             embeddings = tf.cast(encoder.embed_map(last)[0], tf.float32)
             cosine = tf.reduce_sum(tf.math.l2_normalize(embeddings, -1) * texts)

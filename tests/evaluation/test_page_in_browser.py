@@ -12,7 +12,9 @@ CONTRAST = """() => {
         .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
     const page = light(parse(getComputedStyle(document.body).backgroundColor));
-    const letters = [...document.querySelectorAll("figure svg g[style*='--text'], main p, main td")];
+    const letters = [...document.querySelectorAll(
+        "figure svg [id*='tick'] [id*='text_'] > g, figure svg [id*='legend'] [id*='text_'] > g," +
+        "main p, main td")];
     return Math.min(...letters.map(e => {
         const style = getComputedStyle(e);
         const own = light(parse(e.closest("svg") ? style.fill : style.color));
@@ -58,7 +60,11 @@ def test_page_opens_alone_and_fits(browser, page_file, width, scheme):
     assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("figure svg [id*='tick'] [id*='text_'] > g").count() > 20
     assert page.evaluate(CONTRAST) > 4.5
+    frame = "getComputedStyle(document.querySelector(\"figure svg [id*='patch_3'] path\")).stroke"
+    shade = {"light": "rgb(196, 206, 215)", "dark": "rgb(67, 82, 95)"}[scheme]
+    assert page.evaluate(frame) == shade
     assert page.evaluate(SMALLEST) > 0.95  # letters of 9 to 10 points have at least as many pixels
     broken = "[...document.images].filter(i => !i.naturalWidth).length"
     assert page.evaluate(broken) == 0

@@ -1,6 +1,6 @@
 """The section of the pointing game."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -49,6 +49,18 @@ def localization_section(result: LocalizationResult) -> Section:
         tuple(_table(method, result) for method in result.estimates),
         notes=("A map shows where the answer depends on the pixels; it proves no more than that.",),
     )
+
+
+def pointing_lines(result: LocalizationResult) -> Iterator[str]:
+    """The figures of all findings, a line a method, for the terminal."""
+    base = result.metrics["baseline"][ALL]
+    for method, by_finding in result.estimates.items():
+        found = by_finding[ALL]
+        at_random = f"at random {base['pointing']:.3f}, at the centre {base['pointing_at_centre']:.3f}"
+        figures = (
+            f"pointing {with_interval(found['pointing'])} ({at_random}), IoU {with_interval(found['iou'])}"
+        )
+        yield f"{result.metrics['num_images']} images, {method.replace('_', ' ')}: {figures}"
 
 
 def _table(method: str, result: LocalizationResult) -> Table:

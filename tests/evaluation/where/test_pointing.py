@@ -9,7 +9,7 @@ from medclip_keras.evaluation.results import DatasetResult
 from medclip_keras.evaluation.summary import summarize
 from medclip_keras.evaluation.where import pointing
 from medclip_keras.evaluation.where.pointing import ALL, Boxed
-from medclip_keras.evaluation.where.section import localize
+from medclip_keras.evaluation.where.section import localize, pointing_lines
 
 RIGHT_HALF = np.array([[0.5, 0.0, 1.0, 1.0]])
 TOP_LEFT = np.array([[0.0, 0.0, 0.5, 0.25]])
@@ -77,6 +77,9 @@ def test_planted_maps_give_their_figures_beside_chance():
     (table,) = section.tables
     assert [row[0] for row in table.rows] == [ALL, "Mass", "Nodule"]
     assert table.rows[1][2] == "1.000 [1.000, 1.000]"
+    (said,) = pointing_lines(result)
+    assert said.startswith("40 images, grad cam: pointing 0.750 [")
+    assert "(at random 0.016, at the centre" in said
 
 
 def test_the_summary_warns_of_maps_that_point_no_better_than_chance():
