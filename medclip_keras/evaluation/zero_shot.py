@@ -12,10 +12,11 @@ With `evaluation.contrast` "negated" the prompts that deny the finding take the 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from medclip_keras.evaluation.arrays import ByModel, Floats, Ints
+from medclip_keras.evaluation.arrays import ByModel, Ints
 from medclip_keras.evaluation.class_scores import MODES, class_scores
 from medclip_keras.evaluation.classification import estimate_scores, f1_thresholds, score_statistics
 from medclip_keras.evaluation.metrics import Bootstrap, mean_and_std
@@ -53,23 +54,9 @@ def classify(
         negated: whether a finding's own negative prompts take the place of the normal ones.
     """
     first, *drawn = draws or [np.arange(len(prompts.texts))]
-
-    def scores_of(images: ByModel, mode: str, columns: Ints = first) -> ByModel:
-        def scored(who: str, scale: float) -> Floats:
-            logits = scale * images[who] @ prompt_embeddings[who][columns].T  # (num_images, num_columns)
-            options = {"contrast": not task.is_single, "negated": negated}
-            return class_scores(logits, prompts.at(columns), task.classes, mode, **options)
-
-        return {who: scored(who, scale) for who, scale in logit_scales.items()}
-
-    scores = {mode: scores_of(image_embeddings, mode) for mode in MODES}
-    thresholds: dict[str, ByModel] = {}
-    if validation and not task.is_single:
-        labels = validation[0].labels
-        thresholds = {
-            mode: {w: f1_thresholds(of, labels) for w, of in scores_of(validation[1], mode).items()}
-            for mode in MODES
-        }
+    score = _Scorer(task, prompts, prompt_embeddings, logit_scales, negated)
+    scores = {mode: score(image_embeddings, mode, first) for mode in MODES}
+    thresholds = _thresholds(score, validation, first) if validation and not task.is_single else {}
     estimates = {
         mode: {
             who: estimate_scores(task, of_model, bootstrap, thresholds.get(mode, {}).get(who))
@@ -78,24 +65,43 @@ def classify(
         for mode, by_model in scores.items()
     }
     spread = {
-        mode: spread_of_draws(task, [scores_of(image_embeddings, mode, columns) for columns in drawn])
+        mode: spread_of_draws(task, [score(image_embeddings, mode, columns) for columns in drawn])
         for mode in (MODES if drawn else ())
     }
     used = {who: of[first] for who, of in prompt_embeddings.items()}
     baseline = task.baseline | (task.baseline_of_thresholds if thresholds else {})
-    return ZeroShotResult(
-        task,
-        task.counts(),
-        baseline,
-        estimates,
-        scores,
-        prompts.at(first),
-        image_embeddings,
-        used,
-        thresholds=thresholds,
-        draws=spread,
-        negated=negated,
-    )
+    shared = (task, task.counts(), baseline, estimates, scores, prompts.at(first), image_embeddings, used)
+    return ZeroShotResult(*shared, thresholds=thresholds, draws=spread, negated=negated)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Class scores by model, of images and some of the prompts."""
+
+    task: Task
+    prompts: ClassPrompts
+    prompt_embeddings: ByModel  # (num_prompts, D)
+    logit_scales: Mapping[str, float]
+    negated: bool
+
+    def __call__(self, images: ByModel, mode: str, columns: Ints) -> ByModel:
+        """Embeddings (num_images, D) by model to scores (num_images, num_classes)."""
+        prompts, contrast = self.prompts.at(columns), not self.task.is_single
+        scores = {}
+        for who, scale in self.logit_scales.items():
+            logits = scale * images[who] @ self.prompt_embeddings[who][columns].T  # (num_images, num_columns)
+            options = {"contrast": contrast, "negated": self.negated}
+            scores[who] = class_scores(logits, prompts, self.task.classes, mode, **options)
+        return scores
+
+
+def _thresholds(score: _Scorer, validation: Embedded, columns: Ints) -> dict[str, ByModel]:
+    """mode → model → threshold of each class, chosen on validation images."""
+    task, images = validation
+    return {
+        mode: {who: f1_thresholds(of, task.labels) for who, of in score(images, mode, columns).items()}
+        for mode in MODES
+    }
 
 
 def draw_columns(prompts: ClassPrompts, num_prompts: int, num_draws: int, seed: int) -> list[Ints]:

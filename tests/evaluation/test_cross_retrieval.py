@@ -61,6 +61,7 @@ def test_images_of_the_own_patient_are_no_candidates():
     found = image_to_image(task(classes, patients), {"trained": twins}, BOOTSTRAP)
     # Every other pair of twins is a tie of one relevant and one other image: an even K has exactly a half.
     assert found["trained"]["precision_at_10"]["value"] == 0.5
+    assert found["baseline"]["precision_at_10"] == 0.5  # 7 of 14, not of 15
     assert found["num_candidates"] == 16
     assert "precision_at_50" not in found["baseline"]
 
