@@ -152,7 +152,7 @@ def _section(data_set: str, points: Sequence[Json]) -> Section:
             figures.append(Picture(metric, caption, drawn))
         rows += [
             (
-                f"{metric}, {kind}, {100 * share:g} %",
+                f"{metric_name(metric)}, {kind}, {100 * share:g} %",
                 f"{np.mean(values):.3f}",
                 *_spread(values),
             )
