@@ -32,7 +32,7 @@ from medclip_keras.training.run_json import read_run_json
 
 FINDINGS = {
     "nih_64px": (ABNORMAL, "Pleural Effusion", "Cardiomegaly", "Infiltration", "Atelectasis"),
-    "kermany": (ABNORMAL,),
+    "kermany": (ABNORMAL, "Pneumonia"),
     "nih_256px": (ABNORMAL, "Pneumonia", "Pleural Effusion", "Infiltration", "Atelectasis", "Edema"),
 }
 CODES = {LabelState.POSITIVE: "1", LabelState.NEGATIVE: "0", None: ""}
