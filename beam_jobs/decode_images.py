@@ -46,7 +46,7 @@ from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_tabl
 from medclip_keras.knowledge.states import LabelState, StateVector
 from medclip_keras.preprocess import images, orientation
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
-from medclip_keras.records.schema import is_nearly_black, parse_report
+from medclip_keras.records.schema import OPTIONAL, is_nearly_black, parse_report
 from medclip_keras.sources import codestreams, dicom, dicom_jpeg, dicom_picture, get_source
 from medclip_keras.sources.rows import BadRowError, ImageContent, ImageRow
 
@@ -118,6 +118,7 @@ class DecodeImage:
         record = {
             **keyed.keys,
             "view": keyed.row.view,
+            **{name: getattr(keyed.row, name) for name in OPTIONAL},
             "image": image.numpy(),
             "label_states": states,
             "sentences": sentences,

@@ -108,6 +108,7 @@ class DataConfig:
     # own report, if any. label_overlap: own_report; an image without a report gets a sentence that shares a
     # finding, as in MedCLIP's released code. pairs: skip images without a report. auto: by objective.
     pairing: Literal["auto", "independent", "own_report", "label_overlap", "pairs"] = "auto"
+    patient_share: PositiveShare = 1.0  # share of the training patients to learn from, chosen by hash
     paired_share: PositiveShare = 1.0  # share of the paired studies to train on, chosen by hash
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"
@@ -249,6 +250,11 @@ class TrainConfig:
     log_every: PositiveCount = 20  # steps
 
 
+EvaluationTask = Literal[
+    "zero_shot", "retrieval", "probe", "trust", "subgroups", "shortcuts", "leaks", "fine_tune"
+]
+
+
 @_section("evaluation")
 class EvaluationConfig:
     """Evaluation on the test split at the end of a run."""
@@ -266,14 +272,19 @@ class EvaluationConfig:
     per_class: PositiveCount = 200  # maximum images per class; single_finding only
     prompts: str = ""  # JSON file {finding: [prompt, …]}; empty: the shipped ones
     num_prompts: PositiveCount = 10  # maximum prompts per finding
-    # trust: calibration, operating points, conformal sets, negation and prompts of zero_shot, which it needs
-    tasks: tuple[Literal["zero_shot", "retrieval", "probe", "trust"], ...] = (
-        "zero_shot",
-        "retrieval",
-        "trust",
-    )
+    # Random draws of the prompts, `num_prompts` a finding, or half of them if there are no more; 0: none.
+    prompt_draws: Annotated[int, Field(ge=0)] = 5
+    # What is subtracted from a finding's score in multi_label: that of the normal prompts, or of its own
+    # negative prompts ("no Edema" in the file of prompts, else shipped sentences).
+    contrast: Literal["normal", "negated"] = "normal"
+    # Of zero_shot, which they need: trust (calibration, operating points, conformal sets, negation, prompts),
+    # subgroups (by sex, age and view), shortcuts (what else the embeddings tell). leaks: test images that
+    # stand among the training images.
+    tasks: tuple[EvaluationTask, ...] = ("zero_shot", "retrieval", "trust", "subgroups", "shortcuts", "leaks")
     # Shares of the training images that linear probes learn from.
     probe_fractions: Annotated[tuple[PositiveShare, ...], Field(min_length=1)] = (1.0,)
+    probe_seeds: PositiveCount = 5  # draws of a share of the labels, and for fine_tune seeds of each training
+    fine_tune_steps: PositiveCount = 500  # of each training of fine_tune; the rest is the run's `train`
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
 

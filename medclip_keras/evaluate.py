@@ -2,63 +2,59 @@
 
     python -m medclip_keras.evaluate --workdir DIR
     python -m medclip_keras.evaluate --saved_model MODELS_DIR/N --records DIR …
+    python -m medclip_keras.evaluate --compare DIR_1 DIR_2 …
 
-Both write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV and
---prompts JSON the user's own images are evaluated too.
+The first two write equal metrics to DIR/evaluation (metrics.json, report.html, figures/). With --manifest CSV
+and --prompts JSON the user's own images are evaluated too; --boxes DIR asks whether heat maps point at
+radiologists' boxes. The third sets evaluations beside each other, with paired differences.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from etils import epath
 from rich.console import Console
 
+from medclip_keras.board import write_board
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
+from medclip_keras.evaluation.arrays import Batch
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
 from medclip_keras.evaluation.image_manifest import ImageManifest, embed_files, read_image_manifest
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, prompts_made_from
+from medclip_keras.evaluation.prompts import (
+    ClassPrompts,
+    finding_prompts,
+    prompts_made_from,
+    with_denials,
+)
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, DatasetResult, Json
+from medclip_keras.evaluation.side_by_side import read_runs, write_comparison
 from medclip_keras.evaluation.table import terminal_table
-from medclip_keras.evaluation.zero_shot import classify
+from medclip_keras.evaluation.where.section import pointing_lines
+from medclip_keras.evaluation.zero_shot import classify, draw_columns
+from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.image_files import read_square
-from medclip_keras.knowledge.concepts import ConceptTable
+from medclip_keras.localize import measure_boxes, methods_of, picture_sections
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
-from medclip_keras.serving.embedders import GraphEmbedder, model_embedder, saved_model_embedder
-from medclip_keras.serving.signatures import EXTRA, RUN_FILE
-from medclip_keras.training.restore import LoadedModel, load_model, load_untrained
+from medclip_keras.subject import Subject, subject_of_saved_model, subject_of_workdir
 from medclip_keras.training.run_json import read_run_json
 
 SPLITS = ("train", "valid", "test", "all")
-TASKS = ("zero_shot", "retrieval", "probe", "trust")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to evaluate, from a workdir or a SavedModel."""
-
-    config: RunConfig  # `data` names the records, `evaluation` the tasks and their options
-    concepts: ConceptTable  # of the records
-    embedders: dict[str, GraphEmbedder]  # "trained", for a workdir also "untrained"
-    origin: Json = dataclasses.field(default_factory=dict)  # the workdir or SavedModel, and the step
-
-    def with_config(self, section: str, **changes: Any) -> "Subject":
-        """The same model with changes of a section of its configuration, as "data" or "evaluation"."""
-        changed = dataclasses.replace(getattr(self.config, section), **changes)
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, **{section: changed}))
+OF_ZERO_SHOT = ("trust", "subgroups", "shortcuts")
+TASKS = ("zero_shot", "retrieval", "probe", *OF_ZERO_SHOT, "leaks", "fine_tune")
+_RESAMPLES = 1000  # of comparisons
 
 
 def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None) -> Json:
@@ -67,24 +63,15 @@ def evaluate_workdir(workdir: epath.PathLike, *, console: Console | None = None)
     Raises:
         ValueError: no trained model, or records that do not fit it.
     """
-    return measure(subject_of_workdir(workdir), epath.Path(workdir) / "evaluation", console=console)
+    return _measure_workdir(workdir, subject_of_workdir(workdir), console=console)
 
 
-def subject_of_workdir(workdir: epath.PathLike, loaded: LoadedModel | None = None) -> Subject:
-    """The trained model of a workdir, and the same model before its training."""
-    loaded = loaded or load_model(workdir)
-    models = {TRAINED: loaded.model, UNTRAINED: load_untrained(workdir, loaded)}
-    embedders = {who: model_embedder(model, loaded.tokenizer) for who, model in models.items()}
-    origin = {"workdir": str(workdir), "checkpoint": loaded.checkpoint, "step": loaded.step}
-    return Subject(loaded.config, loaded.table, embedders, origin)
-
-
-def subject_of_saved_model(directory: epath.PathLike) -> Subject:
-    """An exported model without records; it has no untrained counterpart."""
-    embedder, config, concepts = saved_model_embedder(directory)
-    exported = json.loads((epath.Path(directory) / EXTRA / RUN_FILE).read_text())
-    origin = {"saved_model": str(directory), "step": exported.get("step", "unknown")}
-    return Subject(config, concepts, {TRAINED: embedder}, origin).with_config("data", images=(), texts=())
+def _measure_workdir(workdir: epath.PathLike, subject: Subject, **options: Any) -> Json:
+    """Evaluate into the workdir's own folder, and show the result in its TensorBoard too."""
+    output = epath.Path(workdir) / "evaluation"
+    metrics = measure(subject, output, **options)
+    write_board(workdir, subject.config, metrics, output / "figures")
+    return metrics
 
 
 def measure(
@@ -93,11 +80,14 @@ def measure(
     *,
     split: str = "test",
     own_images: ImageManifest | None = None,
+    boxes: str = "",
+    show_data: bool = False,
     console: Console | None = None,
 ) -> Json:
     """Evaluate a model on the test split of its records and on the user's own images; return the metrics.
 
-    `output` receives metrics.json, figures/ and report.html.
+    `output` receives metrics.json, figures/ and report.html. `boxes` is a folder of radiologists' boxes. The
+    page shows pictures of drawn images; of real ones only with `show_data`.
 
     Raises:
         ValueError: records that do not fit the model, nothing to evaluate, an image that cannot be decoded.
@@ -110,7 +100,12 @@ def measure(
         if not own_images:
             raise
         _say(console, f"The records are not evaluated: {error}")
+    if "fine_tune" in config.evaluation.tasks:
+        results = _with_fine_tuning(subject, split, results, console)
     made_from = _made_from(subject, split, list(results))
+    trained = subject.embedders[TRAINED]
+    maps = methods_of(trained, subject.model)
+    pictures = picture_sections(config, split, results, next(iter(maps.values())), show_data)
     for name, result in results.items():
         if "probe" in config.evaluation.tasks and not result.probe:
             needs = "labelled training images of two classes" if split == "test" else "--split test"
@@ -119,11 +114,22 @@ def measure(
         name = own_images.name_beside(results)
         results[name] = _measure_own_images(subject, own_images)
         made_from["data_sets"][name] = own_images.made_from
-    metrics = write(results, output, made_from)
+    if boxes:
+        name, found = measure_boxes(boxes, trained, maps, config.data.stored_image_size, _bootstrap(config))
+        results[name] = found
+        made_from["data_sets"][name] = {"boxes": boxes}
+    metrics = write(results, output, made_from, to_dict(config), pictures)
     for name, result in results.items():
-        console.print(terminal_table(name, result))
+        if result.tasks:
+            console.print(terminal_table(name, result))
+        for line in pointing_lines(result.localization) if result.localization else ():
+            _say(console, f"{name}: {line}")
     _say(console, f"Report: {epath.Path(output) / 'report.html'}")
     return metrics
+
+
+def _bootstrap(config: RunConfig) -> Bootstrap:
+    return Bootstrap(config.evaluation.bootstrap, config.seed)
 
 
 def _say(console: Console, text: str) -> None:
@@ -156,19 +162,24 @@ def _made_from(subject: Subject, split: str, names: Sequence[str]) -> Json:
         "evaluation": to_dict(config)["evaluation"],
         "records": {p: read_manifest(p).fingerprint for p in folders},
         "data_sets": {
-            name: {"images": path, "fingerprint": read_manifest(path).fingerprint, "split": split, **prompts}
+            name: _made_from_folder(path) | {"split": split, **prompts}
             for name, data in data_sets(config.data, split).items()
             for path in data.images
         },
     }
 
 
+def _made_from_folder(path: str) -> Json:
+    manifest = read_manifest(path)
+    return {"source": manifest.source, "images": path, "fingerprint": manifest.fingerprint}
+
+
 def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
     config, tasks = subject.config, subject.config.evaluation.tasks
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
-    needs_labelled = bool({"probe", "trust"} & {*tasks})
-    return evaluate(
+    needs_labelled = bool({"probe", "trust"} & {*tasks}) or config.evaluation.task == "multi_label"
+    results = evaluate(
         subject.embedders[TRAINED],
         {name: evaluation_images(run, split) for name, run in runs.items()},
         evaluation_sentences(config, split) if "retrieval" in tasks else (),
@@ -177,7 +188,42 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
         seed=config.seed,
         untrained=subject.embedders.get(UNTRAINED),
         labelled={name: _labelled(run) for name, run in runs.items() if needs_labelled and split == "test"},
+        training=_training_images(subject) if "leaks" in tasks and split in ("valid", "test") else (),
     )
+    return {name: _marked(subject, result) for name, result in results.items()}
+
+
+def _with_fine_tuning(
+    subject: Subject, split: str, results: dict[str, DatasetResult], console: Console
+) -> dict[str, DatasetResult]:
+    """The results with those of fine-tuning on each data set's labels; as they are for a SavedModel."""
+    if "workdir" not in subject.origin or split != "test":
+        _say(console, "No fine-tuning: it needs --workdir and --split test.")
+        return results
+    data_of, workdir = data_sets(subject.config.data, split), subject.origin["workdir"]
+    return {
+        name: dataclasses.replace(
+            result, fine_tune=fine_tune(subject.config, data_of[name], workdir, console)
+        )
+        for name, result in results.items()
+    }
+
+
+def _training_images(subject: Subject) -> Iterable[Batch]:
+    """Images that the model was trained on; of a SavedModel, or if they are gone, those of the records."""
+    for data in filter(None, (subject.trained_on, subject.config.data)):
+        config = dataclasses.replace(subject.config, data=data)
+        with contextlib.suppress(ValueError):
+            return evaluation_images(config, "train")
+    return ()
+
+
+def _marked(subject: Subject, result: DatasetResult) -> DatasetResult:
+    """The result with its unseen classes marked as such."""
+    if not result.zero_shot:
+        return result
+    unseen = subject.unseen(result.zero_shot.task.classes)
+    return dataclasses.replace(result, zero_shot=dataclasses.replace(result.zero_shot, unseen=unseen))
 
 
 def _labelled(config: RunConfig) -> Labelled:
@@ -191,8 +237,10 @@ def _labelled(config: RunConfig) -> Labelled:
 
 
 def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetResult:
-    prompts, embedders = ClassPrompts.of(manifest.prompts), subject.embedders
-    bootstrap = Bootstrap(subject.config.evaluation.bootstrap, subject.config.seed)
+    config, embedders = subject.config.evaluation, subject.embedders
+    negated = config.contrast == "negated" and not manifest.task.is_single
+    prompts = ClassPrompts.of(with_denials(manifest.prompts) if negated else manifest.prompts)
+    bootstrap = _bootstrap(subject.config)
     read = functools.partial(read_square, size=subject.config.data.stored_image_size)
     result = classify(
         manifest.task,
@@ -201,8 +249,11 @@ def _measure_own_images(subject: Subject, manifest: ImageManifest) -> DatasetRes
         {who: embed_all_texts(embedder, prompts.texts) for who, embedder in embedders.items()},
         logit_scales={who: embedder.logit_scale for who, embedder in embedders.items()},
         bootstrap=bootstrap,
+        draws=draw_columns(prompts, len(prompts.texts), config.prompt_draws, subject.config.seed),
+        negated=negated,
     )
-    trusted = "trust" in subject.config.evaluation.tasks
+    result = dataclasses.replace(result, unseen=subject.unseen(manifest.task.classes))
+    trusted = "trust" in config.tasks
     trust = trust_of(result, embedders[TRAINED], bootstrap, None) if trusted else None
     return DatasetResult(zero_shot=result, trust=trust)
 
@@ -229,9 +280,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.compare:
+        output = options.output or "comparison"
+        write_comparison(read_runs(options.compare), output, Bootstrap(_RESAMPLES, seed=0))
+        _say(Console(), f"Report: {epath.Path(output) / 'report.html'}")
+        return
     form = "given with --saved_model or a workdir of converted weights, unless --manifest names images"
     advice = "Name folders of image and report records; a SavedModel and converted weights have none."
-    has_images = bool(options.records or options.manifest)
+    has_images = bool(options.records or options.manifest or options.boxes)
     has_images = has_images or bool(options.workdir and read_run_json(options.workdir).data.images)
     require(has_images, "--records", form, options.records, advice)
     tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
@@ -255,15 +311,21 @@ def _run(options: argparse.Namespace) -> None:
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
     resolved = subject.config.evaluation.tasks
-    form = "with zero_shot beside trust, which is about its scores"
-    require("trust" not in resolved or "zero_shot" in resolved, "--tasks", form, resolved)
+    needing = [task for task in OF_ZERO_SHOT if task in resolved]
+    form = f"with zero_shot, of whose scores are {', '.join(needing)}"
+    require(not needing or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
-    home = workdir or (options.records or [epath.Path(options.manifest).parent])[0]
+    beside = epath.Path(options.manifest).parent if options.manifest else "."  # not among the boxes
+    home = workdir or (options.records or [beside])[0]
     output = options.output or epath.Path(home) / "evaluation"
-    measure(subject, output, split=options.split, own_images=own_images)
+    asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
+    if workdir and not options.output:
+        _measure_workdir(workdir, subject, split=options.split, **asked)
+    else:
+        measure(subject, output, split=options.split, **asked)
 
 
 def _listed(names: str) -> tuple[str, ...]:
@@ -274,6 +336,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser("medclip_keras.evaluate", __doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="DIR", help="of a trained run")
+    model.add_argument("--compare", nargs="+", metavar="DIR", help="evaluations, or workdirs that hold one")
     model.add_argument("--saved_model", metavar="MODELS_DIR/N", help="an exported version")
     add = parser.add_argument
     add("--records", nargs="+", default=[], metavar="DIR", help="images and reports (default: the run's)")
@@ -299,6 +362,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         dest="assignments",
         help="settings of the evaluation, as evaluation.probe_fractions=[0.01,0.1,1]",
     )
+    add(
+        "--boxes",
+        default="",
+        metavar="DIR",
+        help="NIH ChestX-ray14 or RSNA with boxes: the pointing game",
+    )
+    add("--show_data", action="store_true", help="show real pictures on the page; drawn ones always are")
     add("--output", default="", metavar="DIR", help="default: evaluation/ in the first folder named above")
     return parser.parse_args(argv)
 

@@ -29,14 +29,16 @@ from rich.console import Console
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import EvaluationConfig, ExportConfig, override
 from medclip_keras.errors import refusal, require, require_no_pattern
-from medclip_keras.evaluate import Subject, find_records, measure_records
+from medclip_keras.evaluate import find_records, measure_records
 from medclip_keras.evaluation.comparison import named_estimates, paired_differences
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate
 from medclip_keras.evaluation.results import TRAINED, UNTRAINED, Json
 from medclip_keras.provenance import versions
 from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
 from medclip_keras.serving.blessing import Blessing, bless, find_metrics
+from medclip_keras.serving.calibration import find_calibration
 from medclip_keras.serving.embedders import model_embedder, saved_model_embedder
+from medclip_keras.serving.folding import fold, foldable
 from medclip_keras.serving.layout import EXTRA, MODEL_CARD, RUN_FILE, TOKENS_ONLY
 from medclip_keras.serving.manifest import write_manifest
 from medclip_keras.serving.model_card import model_card
@@ -45,6 +47,8 @@ from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.serving.validate import TOLERANCE, Validation, validate
 from medclip_keras.serving.versions import MODEL, push, remove_older, roll_back, served, staging
 from medclip_keras.serving.warmup import write_warmup
+from medclip_keras.subject import Subject
+from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import LoadedModel, load_model
 from medclip_keras.training.run_json import read_run_json
 
@@ -205,11 +209,15 @@ def _write(
     Raises:
         ValueError: as `validate`, or an answer that takes longer than allowed.
     """
-    run = json.loads((workdir / RUN_FILE).read_text()) | {"step": loaded.step}
-    endpoints, found = Endpoints(loaded.model, loaded.tokenizer), []
+    of_weights = metrics if metrics and _is_of(metrics, loaded) else None
+    calibration = find_calibration(of_weights, loaded.config.evaluation) if of_weights else None
+    calibrated = {"calibration": dataclasses.asdict(calibration) if calibration else None}
+    run = json.loads((workdir / RUN_FILE).read_text()) | {"step": loaded.step} | calibrated
+    endpoints, found = Endpoints(loaded.model, loaded.tokenizer, calibration=calibration), []
+    served = Endpoints(_served_model(workdir, loaded), loaded.tokenizer, calibration=calibration)
     folders = {TOKENS_ONLY: False, MODEL: True}
     for name, text_operations in folders.items():
-        export_model(endpoints, loaded.table, str(staged / name), run, text_operations=text_operations)
+        export_model(served, loaded.table, str(staged / name), run, text_operations=text_operations)
         found.append(validate(str(staged / name), endpoints, text_operations=text_operations))
     validation = Validation(max(one.difference for one in found), found[-1].milliseconds)
     _require_speed(validation, settings.max_latency_ms)
@@ -221,14 +229,23 @@ def _write(
         "export": json.loads(json.dumps(dataclasses.asdict(settings))),
         "blessing": blessing.to_dict(),
         "validation": validation._asdict(),
+        **calibrated,
     }
-    of_weights = metrics if metrics and _is_of(metrics, loaded) else None
     card = _card(run | exported, loaded, settings, of_weights, blessing, validation)
     for name, text_operations in folders.items():
         (staged / name / EXTRA / MODEL_CARD).write_text(card)
         write_warmup(staged / name, _warmup_requests(endpoints, text_operations))
         write_manifest(staged / name, made_from)
     return validation
+
+
+def _served_model(workdir: epath.Path, loaded: LoadedModel) -> MedCLIP:
+    """The model to export: a second copy with folded batch normalisations, or the same without any."""
+    if not foldable(loaded.model):
+        return loaded.model
+    model = load_model(workdir, loaded.checkpoint).model
+    fold(model)
+    return model
 
 
 def _require_speed(validation: Validation, limit: float) -> None:

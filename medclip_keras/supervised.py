@@ -23,7 +23,7 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras.command import INTERRUPTED, new_parser, run_command
-from medclip_keras.config import RunConfig, override
+from medclip_keras.config import RunConfig, override, to_dict
 from medclip_keras.errors import require
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import DatasetResult
@@ -171,7 +171,7 @@ def _evaluate(
         "records": {path: read_manifest(path).fingerprint for path in config.data.images},
         "versions": versions(),
     }
-    metrics = write(results, output, made_from)
+    metrics = write(results, output, made_from, to_dict(config))
     for name, result in results.items():
         console.print(terminal_table(name, result))
     console.print(f"Report: {output / 'report.html'}", highlight=False, soft_wrap=True)

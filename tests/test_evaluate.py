@@ -21,12 +21,13 @@ from medclip_keras.config import (
     Threshold,
     override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main, subject_of_workdir
+from medclip_keras.evaluate import evaluate_workdir, find_records, main
 from medclip_keras.export import export_workdir
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.sources.phantom import write_phantom
+from medclip_keras.subject import subject_of_workdir
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.restore import load_model
@@ -81,7 +82,10 @@ def values(node, path=()):
 
 
 def test_workdir_has_metrics_of_all_tasks_beside_a_baseline_and_the_untrained_model(run):
-    zero_shot, retrieval, probe = run.metrics["data"]["phantom"].values()
+    found = run.metrics["data"]["phantom"]
+    zero_shot, retrieval, probe = (found[task] for task in ("zero_shot", "retrieval", "probe"))
+    assert found["cross_retrieval"]["pair_image_to_text"]["num_queries"] > 10
+    assert found["cross_retrieval"]["pair_image_to_text"]["num_candidates"] > 10
     assert zero_shot["num_images"] >= 10
     positive = zero_shot["num_positive"].values()
     assert zero_shot["baseline"]["accuracy"] == pytest.approx(max(positive) / sum(positive))
@@ -284,14 +288,16 @@ def test_own_images_are_evaluated_where_the_records_have_none_of_the_findings(
 
 
 def test_a_single_image_is_scored(run, own_images, tmp_path):
-    """No metric is defined, and every figure is drawn."""
+    """No metric is defined, and every figure is drawn but the map, which takes five images."""
     table = own_images.folder / "one.csv"
     table.write_text("path,Edema,Cardiomegaly\n0.png,1,0\n")
     arguments = ["--manifest", str(table), "--output", str(tmp_path / "out")]
     assert main(["--saved_model", str(run.saved_model), *arguments]) == 0
     scores = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     assert [row.split(",")[1:3] for row in scores[1:]] == [["0.png", "Edema"], ["0.png", "Cardiomegaly"]]
-    assert (tmp_path / "out" / "figures" / "one" / "embedding.png").exists()
+    drawn = {path.stem for path in (tmp_path / "out" / "figures" / "one").iterdir()}
+    assert {"roc", "precision_recall", "confusion", "similarity"} <= drawn
+    assert "embedding" not in drawn
 
 
 def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
@@ -322,7 +328,8 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
     [
         (
             ["--workdir", "{workdir}", "--tasks", "zero_shot,linear_probe"],
-            "`--tasks` must be a list of zero_shot, retrieval, probe, trust. Received: 'linear_probe'.",
+            "`--tasks` must be a list of zero_shot, retrieval, probe, trust, subgroups, shortcuts, leaks,"
+            " fine_tune. Received: 'linear_probe'.",
         ),
         (
             ["--workdir", "{workdir}", "--split", "all", "--tasks", "zero_shot,probe"],
@@ -330,7 +337,7 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
         ),
         (
             ["--workdir", "{workdir}", "--tasks", "trust"],
-            "`--tasks` must be with zero_shot beside trust, which is about its scores. Received: ('trust',).",
+            "`--tasks` must be with zero_shot, of whose scores are trust. Received: ('trust',).",
         ),
         (["--workdir", "{workdir}", "--records", "/nowhere"], "`directory` must be a folder of records"),
         (["--workdir", "{workdir}", "--manifest", "/nowhere.csv"], "`manifest` must be a CSV file"),

@@ -35,7 +35,8 @@ def workdir(tmp_path, monkeypatch):
     endpoints = types.SimpleNamespace(functions=lambda text: ["encode_image", *["encode_text"] * text])
     requests = {"encode_image": {"image_bytes": [b"file"]}, "encode_text": {"texts": [b"Edema."]}}
     monkeypatch.setattr(export_module, "export_model", write)
-    monkeypatch.setattr(export_module, "Endpoints", lambda *_: endpoints)
+    monkeypatch.setattr(export_module, "Endpoints", lambda *_, **__: endpoints)
+    monkeypatch.setattr(export_module, "foldable", lambda _: [])
     monkeypatch.setattr(export_module, "warmup_requests", lambda _: requests)
     monkeypatch.setattr(export_module, "validate", lambda *_, **__: Validation(0.0, {"encode_image": 2.5}))
     monkeypatch.setattr(export_module, "load_model", lambda _: Loaded)
@@ -73,7 +74,7 @@ def test_next_version_is_the_largest_plus_one(workdir, tmp_path):
     (models / "notes").mkdir()
     version = export_workdir(workdir, models, loaded=Loaded)
     assert version == models / "11"
-    written = {"config": {"name": "r"}, "step": 12}
+    written = {"config": {"name": "r"}, "step": 12, "calibration": None}
     assert json.loads((version / "saved_model.pb").read_text()) == {**written, "text": True}
     twin = models / "tokens_only" / "11" / "saved_model.pb"
     assert json.loads(twin.read_text()) == {**written, "text": False}
@@ -311,3 +312,29 @@ def test_keep_and_rollback_from_the_command_line(workdir, tmp_path, capsys):
     ):
         assert main([*models, *wrong]) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_normalisations_are_folded_in_a_second_copy_of_the_weights(workdir, tmp_path, monkeypatch):
+    """The first copy stays as it was trained, for the validation."""
+    second, folded, exported = types.SimpleNamespace(), [], []
+    loaded = types.SimpleNamespace(
+        config=Loaded.config, model=Loaded.model, tokenizer=None, table=None, step=12, checkpoint="best"
+    )
+    monkeypatch.setattr(export_module, "foldable", lambda model: [model] * (model is Loaded.model))
+    monkeypatch.setattr(export_module, "fold", folded.append)
+    monkeypatch.setattr(
+        export_module, "load_model", lambda _, which: types.SimpleNamespace(model=second, which=which)
+    )
+    monkeypatch.setattr(
+        export_module, "Endpoints", lambda model, *_, **__: types.SimpleNamespace(model=model)
+    )
+    monkeypatch.setattr(export_module, "_warmup_requests", lambda *_: {})
+    monkeypatch.setattr(export_module, "write_warmup", lambda *_: None)
+    monkeypatch.setattr(
+        export_module,
+        "validate",
+        lambda _, endpoints, **__: exported.append(endpoints.model) or Validation(0, {}),
+    )
+    export_workdir(workdir, tmp_path / "models", loaded=loaded)
+    assert folded == [second]
+    assert exported == [Loaded.model] * 2

@@ -18,6 +18,21 @@ def test_notebook_runs_and_draws(path, fitted, monkeypatch, tmp_path):
     assert len(pictures) >= 3
 
 
+@pytest.mark.parametrize("name", ["03_zero_shot", "04_retrieval"])
+def test_notebook_finds_the_demo_run_from_its_own_folder(name, fitted, monkeypatch, tmp_path):
+    """As `make demo` and then `make notebook` leave it: the run is beside the folder of the notebooks."""
+    monkeypatch.delenv("MEDCLIP_WORKDIR", raising=False)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "workdir").mkdir()
+    (tmp_path / "workdir" / "phantom_tiny").symlink_to(fitted.workdir)
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = notebook.cells[:4]
+    where = {"metadata": {"path": str(tmp_path / "notebooks")}}
+    NotebookClient(notebook, timeout=300, resources=where).execute()
+    assert not (tmp_path / "notebooks" / "workdir").exists()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_stored_without_outputs(path):
     for cell in nbformat.read(path, as_version=4).cells:

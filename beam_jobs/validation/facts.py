@@ -15,6 +15,7 @@ from medclip_keras.knowledge.states import LabelState
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.schema import WIDE, is_nearly_black, states_of
 from medclip_keras.records.shards import salted_hash
+from medclip_keras.sources.rows import UNKNOWN_AGE
 
 STATES = tuple(state.name.lower() for state in LabelState)
 BRIGHTNESS, WORDS, NUMBER = "image/brightness", "sentences/words", "sentences/number"
@@ -32,7 +33,13 @@ _SHARED_FIELDS: dict[str, tuple[str, int | None]] = {
     "sentences/section": ("bytes_list", None),
     "sentences/label_states": ("int64_list", None),
 }
-_IMAGE_FIELDS: dict[str, tuple[str, int | None]] = {"view": ("bytes_list", 1), "image": ("bytes_list", 1)}
+_IMAGE_FIELDS: dict[str, tuple[str, int | None]] = {
+    "view": ("bytes_list", 1),
+    "view_position": ("bytes_list", 1),
+    "sex": ("bytes_list", 1),
+    "age": ("int64_list", 1),
+    "image": ("bytes_list", 1),
+}
 
 Sighting = tuple[str, bytes]  # field, and the digest of its value: must not recur in another split
 
@@ -54,7 +61,8 @@ class Tally:
     totals: Counter[str] = field(default_factory=Counter)
     # field → number of its values in a record (of the image: bytes) → records
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
-    # split, view, section, `label_states/CONCEPT`, `sentences/label_states/CONCEPT` → value → count
+    # split, view, view_position, sex, section, `label_states/CONCEPT`, `sentences/label_states/CONCEPT`:
+    # value → count
     categories: dict[str, Counter[str]] = field(default_factory=dict)
     # mean gray value of an image, words of a sentence, sentences of a record → value → count
     numbers: dict[str, Counter[float]] = field(default_factory=dict)
@@ -148,11 +156,11 @@ def _has_its_form(
     own: Sequence[Any],
     manifest: Manifest,
 ) -> bool:
-    """Count a field's values (an empty text is a missing one), and check its type and their number."""
+    """Count a field's values, and check its type and their number; "" and an unknown age are missing."""
     fields = fields_of(manifest.kind, manifest.num_findings)
     expected_type, num_values = fields.get(name, (value_type, None))
-    empty_text = num_values == 1 and value_type == "bytes_list" and name != "image" and list(own) == [b""]
-    if len(own) and not empty_text:
+    is_empty = num_values == 1 and name != "image" and list(own) in ([b""], [UNKNOWN_AGE])
+    if len(own) and not is_empty:
         facts.tally.lengths[name] = Counter([len(own)])
         if name == "image" and value_type == expected_type:
             facts.tally.lengths[name] = Counter([len(own[0])])
@@ -171,7 +179,7 @@ def _describe_texts(facts: RecordFacts, values: Mapping[str, Any]) -> None:
     for name in ("record_key", "patient_id"):
         if text := _first(values, name):
             facts.add_sighting(name, text)
-    for name in ("split", "view"):
+    for name in ("split", "view", "view_position", "sex"):
         if text := _first(values, name):
             facts.tally.categories[name] = Counter([_shown_word(text)])
     if "split" in values and _first(values, "split") not in (b"", facts.split.encode()):

@@ -58,6 +58,8 @@ def infer_schema(manifest: Manifest, concepts: Sequence[str], statistics: Statis
     special = {
         "split": Rule(values=SPLITS),
         "view": Rule(values=VIEWS, max_skew=VIEW_SKEW_THRESHOLD, max_drift=DEFAULT_THRESHOLD),
+        "view_position": Rule(values=("AP", "PA", "LATERAL")),
+        "sex": Rule(values=("F", "M")),
         "image": Rule(shape=(side, side, 1) if side else ()),
         "label_states": Rule(shape=(manifest.num_findings,), min_count=1),
         "sentences/section": compared,

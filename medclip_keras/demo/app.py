@@ -6,7 +6,7 @@
 | GET /setting | | findings' prompts, examples, the index's kind, limits |
 | GET /examples/N.png | | a phantom: a drawn picture, of nobody |
 | POST /answer | {"sentences", "without"} and a picture | cosines, shares, nearest rows, the decoded picture |
-| POST /regions | {"sentences": [one]} and a picture | the map of `regions` |
+| POST /regions | {"sentences": [one]} and a picture | the map of `evaluation.where.occlusion` |
 
 The body of a request is a line of JSON, then the file's bytes, of the type `application/octet-stream`. A
 form would be written to a temporary file when it is large; here an upload is in memory alone, until its
@@ -39,10 +39,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from medclip_keras.demo.regions import region_map
 from medclip_keras.errors import refusal, require
 from medclip_keras.evaluation.arrays import Array
 from medclip_keras.evaluation.prompts import shipped_prompts
+from medclip_keras.evaluation.where.occlusion import region_map
 from medclip_keras.inference import InferenceModel, read_square
 from medclip_keras.knowledge.concepts import NO_FINDING
 from medclip_keras.search import SearchIndex, ask
@@ -151,7 +151,7 @@ class Demo:
         square = self._square(question)
         with self.lock:
             text = self.model.encode_texts(question.sentences[0])[0]
-            found = region_map(self.model, square, text)
+            found = region_map(self.model.encode_stored_images, square, text)
         return {"sentence": question.sentences[0], "regions": np.round(found.astype(float), 4).tolist()}
 
     def _square(self, question: Question) -> Array:

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from medclip_keras.evaluation.arrays import Floats
-from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts
+from medclip_keras.evaluation.prompts import ABNORMAL, DENIED, ClassPrompts
 from medclip_keras.knowledge.concepts import NO_FINDING
 
 MODES = ("single", "ensemble")
 
 
 def class_scores(
-    logits: Floats, prompts: ClassPrompts, classes: Sequence[str], mode: str, *, contrast: bool = True
+    logits: Floats,
+    prompts: ClassPrompts,
+    classes: Sequence[str],
+    mode: str,
+    *,
+    contrast: bool = True,
+    negated: bool = False,
 ) -> Floats:
     """One score a class from the logits of the prompts, minus that of the normal prompts, if any.
 
@@ -26,6 +32,7 @@ def class_scores(
         classes: of the result, in order; "Abnormal" takes the prompts of all findings together.
         mode: "single" (maximum) or "ensemble" (mean).
         contrast: whether the normal prompts' score is subtracted.
+        negated: whether the score of a finding's own negative prompts takes their place.
 
     Returns:
         float (num_images, num_classes).
@@ -39,5 +46,10 @@ def class_scores(
     scores = np.stack([aggregate(name) for name in classes], axis=1)
     if not contrast or NO_FINDING not in prompts.classes or len(prompts.classes) == 1:
         return scores
-    baselines = [aggregate(ABNORMAL if name == NO_FINDING else NO_FINDING) for name in classes]
-    return scores - np.stack(baselines, axis=1)
+
+    def opposite(name: str) -> str:
+        if name == NO_FINDING:
+            return ABNORMAL
+        return DENIED + name if negated and name != ABNORMAL else NO_FINDING
+
+    return scores - np.stack([aggregate(opposite(name)) for name in classes], axis=1)

@@ -62,7 +62,9 @@ def check_thresholds(config: RunConfig) -> None:
 
 def _future_names(config: EvaluationConfig) -> list[str]:
     """Names, without a data set, of the metrics that an evaluation gives if the records suffice."""
-    metrics = ("accuracy", "auroc") if config.task == "single_finding" else ("auroc",)
+    single = config.task == "single_finding"
+    of_class = (*(("accuracy",) if single else ()), "f1", "auroc", "auprc")
+    overall = (*(("accuracy", "balanced_accuracy") if single else ()), "macro_f1", "auroc", "auprc")
     groups = ["", *(f"by_class.{finding}." for finding in config.findings)]
     variants = {"zero_shot": MODES, "probe": [f"{share:g}" for share in config.probe_fractions]}
     found = [
@@ -70,7 +72,7 @@ def _future_names(config: EvaluationConfig) -> list[str]:
         for task in config.tasks
         for variant in variants.get(task, ())
         for group in groups
-        for metric in (*metrics, *(["balanced_accuracy"] if "accuracy" in metrics and not group else []))
+        for metric in (of_class if group else overall)
     ]
     return found + [f"retrieval.precision_at_{k}" for k in TOP if "retrieval" in config.tasks]
 
@@ -88,26 +90,31 @@ def paired_differences(
     for data_set, result in results.items():
         for task, of_task in result.tasks.items():
             ours, theirs = (_statistics(of_task, who) for who in (first, second))
-            differences = {name: _difference(ours[name], theirs[name]) for name in ours}
+            differences = {name: difference(ours[name], theirs[name]) for name in ours}
             estimates = bootstrap.estimate(differences, of_task.task.patient_ids)
             found |= {f"{data_set}.{task}.{name}": estimate for name, estimate in estimates.items()}
     return found
 
 
-def _difference(first: Statistic, second: Statistic) -> Statistic:
-    def difference(weights: Floats) -> Floats:
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """The statistic of the first less the second, on the same resample."""
+
+    def subtract(weights: Floats) -> Floats:
         return first(weights) - second(weights)
 
-    return difference
+    return subtract
 
 
 def _statistics(result: TaskResult, who: str) -> dict[str, Statistic]:
     """Name within the task → statistic of a model."""
     if isinstance(result, RetrievalResult):
         return precision_statistics(result.task, result.candidate_classes, result.similarities[who])
+    if not isinstance(result, ClassificationResult):
+        return {}
     found: dict[str, Statistic] = {}
-    for variant, by_model in result.scores.items() if isinstance(result, ClassificationResult) else ():
-        for (name, metric), statistic in score_statistics(result.task, by_model[who]).items():
+    for variant, by_model in result.scores.items():
+        thresholds = result.thresholds_of(variant, who)
+        for (name, metric), statistic in score_statistics(result.task, by_model[who], thresholds).items():
             of_class = f"by_class.{name}." if name else ""
             found[f"{variant}.{of_class}{metric}"] = statistic
     return found

@@ -1,7 +1,7 @@
 """Embedders of stored images and sentences, and the passes over a data set that use them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from medclip_keras.errors import refusal
 from medclip_keras.evaluation.arrays import Array, Batch, Bools, Floats, Ints, Strings
 
+FACTS = ("study_id", "view_position", "sex", "age")  # what a batch may tell of each image
 _TEXTS_AT_ONCE = 256
 
 
@@ -44,6 +45,8 @@ class ImageIndex:
     record_keys: Strings  # (num_images,)
     patient_ids: Strings  # (num_images,)
     label_states: Ints  # int8 (num_images, num_findings), of LabelState
+    # of `FACTS`, as far as batches have them → (num_images,) as text, "" if unknown
+    facts: Mapping[str, Strings] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.record_keys)
@@ -53,11 +56,17 @@ def read_index(batches: Iterable[Batch], num_findings: int) -> ImageIndex:
     """Read keys, patients and label states of batches {"record_key", "patient_id", "label_states", …}."""
     keys, patients = [np.empty(0, np.str_)], [np.empty(0, np.str_)]
     states = [np.empty((0, num_findings), np.int8)]
+    facts: dict[str, list[Strings]] = {}
     for batch in batches:
         keys.append(strings(batch["record_key"]))
         patients.append(strings(batch["patient_id"]))
         states.append(np.asarray(batch["label_states"]))
-    return ImageIndex(np.concatenate(keys), np.concatenate(patients), np.concatenate(states))
+        for name in FACTS:
+            if name in batch:
+                texts = strings(batch[name])
+                facts.setdefault(name, []).append(np.where(texts == "-1", "", texts))  # an unknown age
+    known = {name: np.concatenate(parts) for name, parts in facts.items()}
+    return ImageIndex(np.concatenate(keys), np.concatenate(patients), np.concatenate(states), known)
 
 
 def embed_rows(

@@ -11,7 +11,7 @@ from etils import epath
 
 from medclip_keras.errors import near_names, require
 from medclip_keras.evaluation.arrays import Array, ByModel, Floats
-from medclip_keras.evaluation.prompts import Prompts, prompts_made_from, read_prompts, shipped_prompts
+from medclip_keras.evaluation.prompts import DENIED, Prompts, prompts_made_from, read_prompts, shipped_prompts
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.knowledge.concepts import NO_FINDING
 from medclip_keras.sources.tables import TableRow, plain_code, read_table
@@ -142,8 +142,10 @@ def _prompts(classes: Sequence[str], prompts_path: str) -> Prompts:
             prompts_path,
             advice,
         )
-    extra = [name for name in prompts if name not in classes and name != NO_FINDING]
+    denied = [DENIED + name for name in classes if DENIED + name in prompts and DENIED + name not in classes]
+    extra = [name for name in prompts if name not in (*classes, *denied, NO_FINDING)]
     form = f"a file of the manifest's classes ({', '.join(classes)}) and optionally {NO_FINDING!r}"
     require(not extra or not prompts_path, "prompts", form, extra)
-    wanted = [*classes, *([NO_FINDING] if NO_FINDING in prompts and NO_FINDING not in classes else [])]
+    normal = [NO_FINDING] if NO_FINDING in prompts and NO_FINDING not in classes else []
+    wanted = [*classes, *normal, *denied]
     return {name: prompts[name] for name in wanted}

@@ -64,15 +64,7 @@ def auroc(scores: Floats, labels: Floats | Ints, weights: Floats) -> Floats:
     Raises:
         ValueError: a score that is NaN.
     """
-    require(not np.isnan(scores).any(), "scores", "numbers", "NaN", "Exclude these samples.")
-    known = ~np.isnan(labels.astype(np.float64))
-    scores, labels, weights = scores[known], labels[known], weights[:, known]
-    if not len(scores):
-        return np.full(len(weights), np.nan)
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # (num_distinct,)
-    positives = np.add.reduceat(weights[:, order] * (labels[order] == 1), starts, axis=1)
-    negatives = np.add.reduceat(weights[:, order] * (labels[order] != 1), starts, axis=1)
+    positives, negatives = _by_score(scores, labels, weights)
     negatives_below = np.cumsum(negatives, axis=1) - negatives
     wins = (positives * (negatives_below + negatives / 2)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -80,24 +72,103 @@ def auroc(scores: Floats, labels: Floats | Ints, weights: Floats) -> Floats:
     return area
 
 
-def precision_at_k(similarities: Floats, relevant: Bools, k: int) -> Floats:
-    """Share of relevant candidates among the k most similar ones; ties keep the candidates' order.
+def auprc(scores: Floats, labels: Floats | Ints, weights: Floats) -> Floats:
+    """Area under the precision-recall curve as average precision, the sum over thresholds of
 
-    >>> similarities = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.1]])
-    >>> precision_at_k(similarities, np.array([[True, True, False], [False, True, False]]), k=2).tolist()
-    [0.5, 0.5]
+        (recall at the threshold - recall at the next higher threshold) precision at the threshold
+
+    Equal scores share a threshold. Without a look at the images it is the share of positives.
+
+    >>> auprc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 1, 0, 1]), np.ones((1, 4))).round(3).tolist()
+    [0.833]
 
     Args:
-        similarities: float (num_queries, num_candidates).
-        relevant: bool (num_queries, num_candidates).
-        k: at most num_candidates.
+        scores: float (num_samples,).
+        labels: (num_samples,) of 0 and 1; a NaN excludes its sample.
+        weights: (num_resamples, num_samples), how often each sample counts.
 
     Returns:
-        float (num_queries,).
+        float (num_resamples,); NaN without a positive.
+
+    Raises:
+        ValueError: a score that is NaN.
     """
-    top = np.argsort(-similarities, axis=1, kind="stable")[:, :k]  # (num_queries, k)
-    precision: Floats = np.take_along_axis(relevant, top, axis=1).mean(axis=1)
-    return precision
+    positives, negatives = _by_score(scores, labels, weights)
+    above = np.cumsum(positives[:, ::-1], axis=1)  # true positives, from the highest threshold down
+    called = above + np.cumsum(negatives[:, ::-1], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(called > 0, above / called, 0.0)
+        area: Floats = (positives[:, ::-1] * precision).sum(axis=1) / positives.sum(axis=1)
+    return area
+
+
+def _by_score(scores: Floats, labels: Floats | Ints, weights: Floats) -> tuple[Floats, Floats]:
+    """Weights of positives and negatives of each distinct score, ascending: (num_resamples, num_distinct)."""
+    require(not np.isnan(scores).any(), "scores", "numbers", "NaN", "Exclude these samples.")
+    known = ~np.isnan(labels.astype(np.float64))
+    scores, labels, weights = scores[known], labels[known], weights[:, known]
+    if not len(scores):
+        return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order]
+    starts = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))  # (num_distinct,)
+    positives = np.add.reduceat(weights[:, order] * (labels[order] == 1), starts, axis=1)
+    negatives = np.add.reduceat(weights[:, order] * (labels[order] != 1), starts, axis=1)
+    return positives, negatives
+
+
+def f1(predicted: Bools, labels: Floats | Ints, weights: Floats) -> Floats:
+    """F1 score of a class, 2 TP / (2 TP + FP + FN).
+
+    >>> f1(np.array([True, True, False]), np.array([1, 0, 1]), np.ones((1, 3))).tolist()
+    [0.5]
+
+    Args:
+        predicted: bool (num_samples,).
+        labels: (num_samples,) of 0 and 1; a NaN excludes its sample.
+        weights: (num_resamples, num_samples), how often each sample counts.
+
+    Returns:
+        float (num_resamples,); NaN if the class is neither predicted nor true.
+    """
+    positive = labels == 1
+    true_positives = 2 * weights @ (predicted & positive)
+    errors = weights @ ((predicted & (labels == 0)) | (~predicted & positive))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score: Floats = true_positives / (true_positives + errors)
+    return score
+
+
+def best_f1_threshold(scores: Floats, labels: Floats) -> float:
+    """The score from which on a sample is called positive such that F1 is highest; NaN without a positive.
+
+    It lies halfway between the lowest score called positive and the next one. Of equal F1 the highest.
+
+    >>> best_f1_threshold(np.array([0.1, 0.2, 0.6, 0.9]), np.array([0, 0, 1, 1]))
+    0.4
+    """
+    positives, negatives = _by_score(scores, labels, np.ones((1, len(scores))))
+    if not positives.sum():
+        return float("nan")
+    above, called = (np.cumsum(counts[0, ::-1]) for counts in (positives, positives + negatives))
+    best = int(np.argmax(2 * above / (called + positives.sum())))
+    distinct = np.unique(scores[~np.isnan(labels)])[::-1]
+    return float(distinct[best : best + 2].mean())
+
+
+def mean_and_std(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Number, mean and standard deviation of a sample in JSON types; None where undefined.
+
+    >>> mean_and_std([0.25, 0.5, 0.75])
+    {'number': 3, 'mean': 0.5, 'std': 0.25}
+    """
+    array = np.array(values)
+    defined = len(array) > 0 and not np.isnan(array).any()
+    return {
+        "number": len(array),
+        "mean": float(array.mean()) if defined else None,
+        "std": float(array.std(ddof=1)) if defined and len(array) > 1 else None,
+    }
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:

@@ -9,7 +9,8 @@ In `single_finding` the loss is the cross-entropy of the softmax; in `multi_labe
 finding, the cross-entropy of the sigmoid over the images in which the finding is known. C is the member of
 `STRENGTHS` with the smallest class-balanced cross-entropy on the validation images, one for all findings; the
 test images are classified once, with it. A share of the labels is the training images with the smallest
-record keys, so smaller shares are subsets of larger ones. The validation images are all used, whatever the
+record keys, so smaller shares are subsets of larger ones; further draws of a share say how much depends on
+which images have labels. The validation images are all used, whatever the
 share.
 
 Follows: Radford et al., ICML 2021 (CLIP), section 3.2, for the logistic regression and the features; Zhang et
@@ -20,6 +21,7 @@ Departs: MedCLIP's released code trains the same weights with Adam (20 epochs of
 """
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +33,8 @@ from sklearn.preprocessing import StandardScaler
 
 from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import ByModel, Floats, Ints, Strings
-from medclip_keras.evaluation.classification import estimate_scores
-from medclip_keras.evaluation.metrics import Bootstrap
+from medclip_keras.evaluation.classification import estimate_scores, f1_thresholds, score_statistics
+from medclip_keras.evaluation.metrics import Bootstrap, mean_and_std
 from medclip_keras.evaluation.results import ClassificationResult
 from medclip_keras.evaluation.tasks import Task, first_of_each_class
 
@@ -78,6 +80,7 @@ def probe(
     *,
     shares: Sequence[float],
     bootstrap: Bootstrap,
+    num_seeds: int = 1,
 ) -> ClassificationResult:
     """Fit a probe for each model and each share of the labels, and classify the test images.
 
@@ -88,6 +91,7 @@ def probe(
         validation: model → images to choose the strength on; empty if there are none.
         shares: of the training images, in (0, 1].
         bootstrap: of the intervals.
+        num_seeds: draws of each share; the intervals are of the first, the spread is over all.
     """
     examples = next(iter(training.values()))
     rows_of = {f"{share:g}": share_of(examples, share, task.name) for share in sorted(set(shares))}
@@ -95,20 +99,62 @@ def probe(
         "num_training_images": {variant: len(rows) for variant, rows in rows_of.items()},
         "num_validation_images": max((len(v.keys) for v in validation.values()), default=0),
     }
-    result = ClassificationResult(task, counts, task.baseline, {}, {})
+    result = ClassificationResult(task, counts, dict(task.baseline), {}, {})
     for variant, rows in rows_of.items():
         probes = {who: fit(training[who].at(rows), validation.get(who), task.name) for who in features}
         scores = {who: fitted.scores(features[who]) for who, fitted in probes.items()}
         result.scores[variant] = scores
+        result.thresholds[variant] = thresholds = _thresholds(task, probes, validation)
         result.estimates[variant] = {
-            who: dataclasses.replace(estimate_scores(task, scores[who], bootstrap), strength=fitted.strength)
+            who: dataclasses.replace(
+                estimate_scores(task, scores[who], bootstrap, thresholds.get(who)), strength=fitted.strength
+            )
             for who, fitted in probes.items()
         }
+        result.baseline.update(task.baseline_of_thresholds if thresholds else {})
+        draws = [share_of(examples, float(variant), task.name, seed) for seed in range(1, num_seeds)]
+        for who in features if float(variant) < 1 and draws else ():
+            spread = _spread(task, features[who], training[who], validation.get(who), draws)
+            first = result.estimates[variant][who]
+            result.estimates[variant][who] = dataclasses.replace(
+                first, seeds={m: mean_and_std([first.overall[m].value, *of]) for m, of in spread.items()}
+            )
     return result
 
 
-def share_of(examples: Examples, share: float, task_name: str) -> Ints:
-    """Rows of a share of the examples, those with the smallest keys; in single_finding, of each class.
+def _spread(
+    task: Task, features: Floats, training: Examples, validation: Examples | None, draws: Sequence[Ints]
+) -> dict[str, list[float]]:
+    """Metric → its value by the probe of each draw of the training images (rows)."""
+    found: dict[str, list[float]] = {}
+    for rows in draws:
+        fitted = fit(training.at(rows), validation, task.name)
+        thresholds = None
+        if validation and not task.is_single:
+            thresholds = f1_thresholds(fitted.scores(validation.features), validation.labels)
+        statistics = score_statistics(task, fitted.scores(features), thresholds)
+        once = Bootstrap(0, 0).estimate(statistics, task.patient_ids)
+        for (name, metric), estimate in once.items():
+            if name is None:
+                found.setdefault(metric, []).append(estimate.value)
+    return found
+
+
+def _thresholds(task: Task, probes: Mapping[str, "Probe"], validation: Mapping[str, Examples]) -> ByModel:
+    """Thresholds of F1 by model, chosen on the validation images; {} in single_finding or without any."""
+    if task.is_single:
+        return {}
+    return {
+        who: f1_thresholds(fitted.scores(validation[who].features), validation[who].labels)
+        for who, fitted in probes.items()
+        if who in validation
+    }
+
+
+def share_of(examples: Examples, share: float, task_name: str, seed: int = 0) -> Ints:
+    """Rows of a share of the examples; in single_finding, of each class.
+
+    They are those with the smallest keys, which are hashes; another seed hashes the keys again.
 
     >>> labels = np.eye(2)[[0, 0, 0, 1, 1]]
     >>> examples = Examples(np.zeros((5, 3)), labels, np.array(["e", "c", "a", "b", "d"]))
@@ -121,7 +167,10 @@ def share_of(examples: Examples, share: float, task_name: str) -> Ints:
     single = task_name == "single_finding"
     group = examples.labels.argmax(axis=1) if single else np.zeros(len(examples.keys), int)
     per_group = np.ceil(share * np.bincount(group) - 1e-9).astype(int)
-    return np.sort(first_of_each_class(group, examples.keys, per_group))
+    keys = examples.keys
+    if seed:
+        keys = np.array([hashlib.sha256(f"{seed} {key}".encode()).hexdigest() for key in keys])
+    return np.sort(first_of_each_class(group, keys, per_group))
 
 
 def can_be_learned(labels: Floats, task_name: str) -> bool:

@@ -1,67 +1,122 @@
-"""Outputs of an evaluation: metrics.json, scores.csv, plots as PNG, and one self-contained report.html."""
+"""Outputs of an evaluation: metrics.json, scores.csv, figures as PNG, and one self-contained report.html."""
 
-import base64
 import csv
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from medclip_keras.evaluation.plots import draw
+from medclip_keras.evaluation.cross_retrieval import cross_retrieval_section
+from medclip_keras.evaluation.figures import bars, canvas
+from medclip_keras.evaluation.fine_tuned import fine_tune_section
+from medclip_keras.evaluation.leaks import leaks_section
+from medclip_keras.evaluation.parts import (
+    probe_section,
+    retrieval_section,
+    supervised_section,
+    zero_shot_section,
+)
 from medclip_keras.evaluation.results import TRAINED, DatasetResult, Json
-from medclip_keras.evaluation.table import COLUMNS, by_class, rows, sizes
-from medclip_keras.evaluation.trust.tables import missing_validation, trust_tables
+from medclip_keras.evaluation.sections import Picture, Section
+from medclip_keras.evaluation.shortcuts import shortcuts_section
+from medclip_keras.evaluation.subgroups import subgroups_section
+from medclip_keras.evaluation.summary import Summary, summarize
+from medclip_keras.evaluation.table import Row, sizes, value_text
+from medclip_keras.evaluation.trust.tables import trust_section
+from medclip_keras.evaluation.where.section import localization_section
 from medclip_keras.pages import fill_template, html_table
 
-_CAPTIONS = {
-    "similarity": "Mean cosine between images and prompts of each class.",
-    "confusion": "True against predicted finding.",
-    "roc": "ROC curves, one class against the rest.",
-    "embedding": "The two main directions among the image embeddings.",
-    "retrieval": "Image to text Precision@K; whiskers are 95 % intervals over patients.",
-    "retrieval_similarity": "Cosines of query images and candidate sentences, sorted by finding.",
-    "reliability": "Share of right answers against probability, before and after calibration; on the diagonal"
-    " they are equal.",
-    "probe": "Linear probe on frozen features; whiskers are 95 % intervals over patients.",
-}
+# Part of a `DatasetResult` and its section, in the order of the page.
+PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
+    ("zero_shot", zero_shot_section),
+    ("retrieval", retrieval_section),
+    ("probe", probe_section),
+    ("fine_tune", fine_tune_section),
+    ("supervised", supervised_section),
+    ("cross_retrieval", cross_retrieval_section),
+    ("trust", trust_section),
+    ("localization", localization_section),
+    ("subgroups", subgroups_section),
+    ("shortcuts", shortcuts_section),
+    ("leaks", leaks_section),
+)
+
+
+def sections_of(result: DatasetResult) -> list[Section]:
+    """The sections of the parts that were measured; names of classes are drawn as they are."""
+    found = ((getattr(result, name), section_of) for name, section_of in PARTS)
+    with canvas.style():
+        return [section_of(part) for part, section_of in found if part is not None]
+
+
+def figures_of(result: DatasetResult) -> dict[str, Figure]:
+    """All figures of one data set: name → figure."""
+    return {picture.name: picture.figure for section in sections_of(result) for picture in section.figures}
 
 
 def write(
-    results: Mapping[str, DatasetResult], directory: epath.PathLike, made_from: Mapping[str, Any]
+    results: Mapping[str, DatasetResult],
+    directory: epath.PathLike,
+    made_from: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    more: Mapping[str, Sequence[Section]] | None = None,
 ) -> Json:
     """Write all outputs into a folder, metrics.json last; return its content.
 
     scores.csv has a row an image and class of zero-shot classification: the trained model's ensemble score,
-    and the truth as 1, 0 or blank. Plots are figures/<folder_names>/<plot>.png. metrics.json holds
-    `made_from`, the run, seed and other inputs in JSON types, under "data_sets" those of each data set, and
-    under "data" each data set's metrics.
+    the truth as 1, 0 or blank, and the patient's number in the table. Figures are
+    figures/<folder_names>/<name>.png. metrics.json holds `made_from`, the run, seed and other inputs in JSON
+    types, under "data_sets" those of each data set, and under "data" each data set's metrics. The page also
+    shows `settings`, the run's configuration, and `more` sections of a data set, such as those with pictures.
     """
     directory = epath.Path(directory)
-    sections, folders = [], folder_names(results)
+    of_sets, data_sets = made_from.get("data_sets", {}), []
+    folders = folder_names(results)
     for name, result in results.items():
-        plots = {stem: _png(figure) for stem, figure in draw(result).items()}
+        sections = [*sections_of(result), *(more or {}).get(name, ())]
         folder = directory / "figures" / folders[name]
-        folder.mkdir(parents=True, exist_ok=True)
-        for stem, png in plots.items():
-            (folder / f"{stem}.png").write_bytes(png)
-        of = made_from.get("data_sets", {}).get(name, {})
-        sections.append(_section(name, folders[name], result, plots, _facts(of)))
+        data_sets.append(_data_set(name, folder, sections, result, of_sets.get(name, {})))
     title = f"Evaluation of {made_from.get('run', 'a model')}"
-    note = _facts({k: v for k, v in made_from.items() if k != "run"})
-    page = fill_template("medclip_keras.evaluation", "report.html", title=title, note=note, sections=sections)
+    note = facts({k: v for k, v in made_from.items() if k in ("step", "checkpoint", "split", "seed")})
+    page = _fill(title, note, data_sets, made_from, settings)
     (directory / "report.html").write_bytes(page.encode())
     _write_scores(results, directory / "scores.csv")
     metrics = {**made_from, "data": {name: result.metrics for name, result in results.items()}}
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     (directory / "metrics.json").write_bytes(text.encode())
     return metrics
+
+
+def page_of(
+    title: str,
+    note: str,
+    sections: Mapping[str, Sequence[Section]],
+    folder: epath.Path,
+    made_from: Mapping[str, Any],
+) -> Markup:
+    """A page of sections by chapter, without summaries; figures are written into `folder` too."""
+    folders = folder_names(sections)
+    chapters = [_chapter(name, folder / folders[name], found) for name, found in sections.items()]
+    return _fill(title, note, chapters, made_from, None)
+
+
+def _fill(
+    title: str,
+    note: str,
+    data_sets: Sequence[Json],
+    made_from: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> Markup:
+    shown = json.dumps(settings, indent=1, ensure_ascii=False) if settings else ""
+    names = {"title": title, "note": note, "data_sets": data_sets, "settings": shown}
+    return fill_template("medclip_keras.evaluation", "report.html", origin=_origin(made_from), **names)
 
 
 def folder_names(names: Iterable[str]) -> dict[str, str]:
@@ -79,47 +134,121 @@ def folder_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _facts(values: Mapping[str, Any]) -> str:
+def facts(values: Mapping[str, Any]) -> str:
     """Names and values in one line, numbers with four digits; lists and nested values are left out."""
     shown = {k: v for k, v in values.items() if isinstance(v, str | int | float) and v != ""}
-    texts = ((k, f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items())
-    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in texts)
+    return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in shown.items())
+
+
+def _short(value: str | int | float) -> str:
+    """Four digits of a number, and the start of a checksum."""
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{20,}", value):
+        return f"{value[:12]}…"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _origin(made_from: Mapping[str, Any]) -> Markup:
+    """A table of what the figures were made from, nested values named by their path."""
+    rows: list[tuple[str, str]] = []
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, child in value.items():
+                visit(f"{prefix}{' › ' if prefix else ''}{str(name).replace('_', ' ')}", child)
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else _short(value)
+            rows.append((prefix, text or "–"))
+
+    visit("", made_from)
+    return html_table(("", "value"), rows)
 
 
 def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> None:
     with io.StringIO(newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("data_set", "image", "class", "score", "truth"))
+        table.writerow(("data_set", "image", "class", "score", "truth", "patient"))
         for data_set, result in results.items():
             if not result.zero_shot:
                 continue
             task, scores = result.zero_shot.task, result.zero_shot.scores["ensemble"][TRAINED]
-            for name, of_image, labels in zip(task.names, scores, task.labels, strict=True):
+            _, patients = np.unique(task.patient_ids, return_inverse=True)  # numbers, no identifiers
+            images = zip(task.names, scores, task.labels, patients, strict=True)
+            for name, of_image, labels, patient in images:
                 for finding, score, label in zip(task.classes, of_image, labels, strict=True):
                     truth = "" if np.isnan(label) else int(label)
-                    table.writerow((data_set, name, finding, f"{score:.6g}", truth))
+                    table.writerow((data_set, name, finding, f"{score:.6g}", truth, patient))
         path.write_bytes(file.getvalue().encode())
 
 
-def _section(
-    name: str, folder: str, result: DatasetResult, plots: Mapping[str, bytes], made_from: str
+def _chapter(name: str, folder: epath.Path, sections: Sequence[Section]) -> Json:
+    """A chapter of the page without a summary; writes its figures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    anchor = folder.name.replace(" ", "-")
+    found = {"name": name, "anchor": anchor, "summary": None, "made_from": "", "sizes": ""}
+    return found | {"sections": [_section(anchor, folder, section) for section in sections]}
+
+
+def _data_set(
+    name: str, folder: epath.Path, sections: Sequence[Section], result: DatasetResult, made_from: Json
 ) -> Json:
-    tables = [(COLUMNS, [row.cells() for row in rows(result)]), *by_class(result)]
-    trusted = trust_tables(result.trust) if result.trust else []
-    return {
-        "name": name,
-        "anchor": folder.replace(" ", "-"),
-        "trust": [(title, sentence, html_table(header, body)) for title, sentence, header, body in trusted],
-        "trust_note": missing_validation(result.trust) if result.trust else "",
-        "made_from": made_from,
-        "sizes": sizes(result),
-        "tables": [html_table(header, body) for header, body in tables],
-        "plots": [(_CAPTIONS[stem], base64.b64encode(png).decode()) for stem, png in plots.items()],
+    """The chapter of a data set."""
+    chapter = _chapter(name, folder, sections)
+    return chapter | {
+        "summary": _summary(chapter["anchor"], folder, summarize(result, made_from)),
+        "made_from": facts(made_from),
+        "sizes": sizes(result) if result.tasks else "",
     }
 
 
-@matplotlib.rc_context({"text.parse_math": False})
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+def _summary(prefix: str, folder: epath.Path, summary: Summary) -> Json:
+    shown = [row for row in summary.rows if not np.isnan(row.trained.value)]
+    picture = ""
+    if shown:
+        with canvas.style():
+            overview = Picture("overview", _OVERVIEW, bars.overview(shown))
+        picture = _drawn(prefix, folder, overview)
+    return {
+        "measured": summary.measured,
+        "meaning": summary.meaning,
+        "cautions": summary.cautions,
+        "overview": picture,
+        "overview_caption": _OVERVIEW,
+        "main": _main(summary.main) if summary.main else None,
+    }
+
+
+def _main(row: Row) -> Json:
+    low, high = row.trained.low, row.trained.high
+    return {
+        "name": row.name,
+        "value": value_text(row.trained),
+        "interval": "" if np.isnan(low) else f"{low:.3f} to {high:.3f}",
+        "baseline": f"{row.baseline:.3f}",
+        "untrained": value_text(row.untrained) if row.untrained else "",
+    }
+
+
+def _section(prefix: str, folder: epath.Path, section: Section) -> Json:
+    tables, published = (
+        [(t.title, t.caption, html_table(t.header, t.rows)) for t in found]
+        for found in (section.tables, section.published)
+    )
+    return {
+        "title": section.title,
+        "anchor": f"{prefix}-{section.anchor}",
+        "sentence": section.sentence,
+        "notes": section.notes,
+        "tables": tables,
+        "published": published,
+        "strips": section.strips,
+        "figures": [(p.caption, _drawn(prefix, folder, p)) for p in section.figures],
+    }
+
+
+def _drawn(prefix: str, folder: epath.Path, picture: Picture) -> Markup:
+    """The figure as SVG, and a PNG of it in the folder."""
+    (folder / f"{picture.name}.png").write_bytes(canvas.as_png(picture.figure))
+    return Markup(canvas.as_svg(picture.figure, f"{prefix}-{picture.name}", picture.caption))
+
+
+_OVERVIEW = "Main figures: dot and band are the trained model and its 95 % interval over patients."

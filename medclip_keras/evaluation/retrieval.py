@@ -12,7 +12,8 @@ import numpy as np
 
 from medclip_keras.evaluation.arrays import Batch, Bools, ByModel, Floats, Ints
 from medclip_keras.evaluation.embedder import strings
-from medclip_keras.evaluation.metrics import Bootstrap, Statistic, precision_at_k, weighted_mean
+from medclip_keras.evaluation.metrics import Bootstrap, Statistic, weighted_mean
+from medclip_keras.evaluation.nearest import precision_at_k
 from medclip_keras.evaluation.results import Estimates, RetrievalResult
 from medclip_keras.evaluation.tasks import Task, first_of_each_class, only_finding
 from medclip_keras.knowledge.states import LabelState

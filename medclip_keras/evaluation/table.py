@@ -1,7 +1,7 @@
 """Rows of estimates, the same for the terminal table and the HTML report."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich import box
@@ -38,10 +38,12 @@ class Row:
 
 def rows(result: DatasetResult) -> list[Row]:
     """All rows of one data set."""
-    return [row for task, found in result.tasks.items() for row in _task_rows(TITLES[task], found)]
+    return [row for task, found in result.tasks.items() for row in task_rows(task, found)]
 
 
-def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
+def task_rows(task: str, result: TaskResult) -> Iterator[Row]:
+    """The rows of one task, a key of `TITLES`."""
+    title = TITLES[task]
     for variant, by_model in result.estimates.items():
         suffix = f", {variant_name(variant)}" if variant not in ("", "1") else ""
         trained, untrained = by_model[TRAINED], by_model.get(UNTRAINED)
@@ -57,32 +59,43 @@ def _task_rows(title: str, result: TaskResult) -> Iterator[Row]:
             )
 
 
+def metric_name(metric: str) -> str:
+    """A metric as tables and figures print it.
+
+    >>> [metric_name(name) for name in ("auroc", "macro_f1", "precision_at_5", "balanced_accuracy")]
+    ['AUROC', 'macro F1', 'precision@5', 'balanced accuracy']
+    """
+    named = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "macro_f1": "macro F1"}
+    return named.get(metric, metric.replace("_at_", "@").replace("_", " "))
+
+
 def _metric_name(metric: str, result: TaskResult) -> str:
     """As in the table; a macro mean over some of the classes says over how many."""
-    name = metric.replace("precision_at_", "precision@").replace("balanced_", "balanced ")
-    if metric != "auroc":
-        return name
+    if metric not in ("auroc", "auprc"):
+        return metric_name(metric)
     averaged, wanted = len(result.task.averaged_classes), len(result.task.macro_classes)
-    return "macro AUROC" if averaged == wanted else f"macro AUROC of {averaged} of {wanted} classes"
+    some = "" if averaged == wanted else f" of {averaged} of {wanted} classes"
+    return f"macro {metric_name(metric)}{some}"
 
 
-def by_class(result: DatasetResult) -> list[tuple[Cells, list[Cells]]]:
-    """Tables (header, rows) of the trained model's metrics by class, each of its task's last variant."""
-    tables: list[tuple[Cells, list[Cells]]] = []
-    for task, found in result.tasks.items():
-        variant, by_model = list(found.estimates.items())[-1]
-        metrics = ["accuracy", "auroc"] if found.task.is_single else ["auroc"]
-        header: Cells = (f"by class, {TITLES[task]}, {variant_name(variant)}", "positive", *metrics)
-        body: list[Cells] = [
-            (
-                name,
-                str(found.counts["num_positive"][name]),
-                *(value_text(of_class[metric]) for metric in metrics),
-            )
-            for name, of_class in by_model[TRAINED].by_class.items()
-        ]
-        tables += [(header, body)] if body else []
-    return tables
+def class_table(task: str, result: TaskResult) -> list[tuple[Cells, tuple[Cells, ...]]]:
+    """Header and rows of the trained model's metrics by class, of the last variant; [] without classes."""
+    variant, by_model = list(result.estimates.items())[-1]
+    metrics = ["accuracy", "auroc"] if result.task.is_single else ["auroc"]
+    header: Cells = (
+        f"by class, {TITLES[task]}, {variant_name(variant)}",
+        "positive",
+        *map(metric_name, metrics),
+    )
+    body = tuple(
+        (
+            name,
+            str(result.counts["num_positive"][name]),
+            *(value_text(of_class[metric]) for metric in metrics),
+        )
+        for name, of_class in by_model[TRAINED].by_class.items()
+    )
+    return [(header, body)] if body else []
 
 
 def terminal_table(name: str, result: DatasetResult) -> Table:
@@ -150,3 +163,9 @@ def with_interval(estimate: Estimate) -> str:
     """The value with its interval, if any."""
     interval = "" if math.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
     return value_text(estimate) + interval
+
+
+def estimate_of(values: Mapping[str, float | None]) -> Estimate:
+    """The estimate of its JSON form."""
+    value, low, high = (math.nan if (v := values[key]) is None else v for key in ("value", "low", "high"))
+    return Estimate(value, low, high)

@@ -107,13 +107,28 @@ class Task:
     def baseline(self) -> dict[str, float]:
         """Metric → its value for a classifier that does not look at the images.
 
-        Accuracy: the majority class. Balanced accuracy: 1 / the number of classes with images. AUROC: .5.
+        Accuracy and F1: the majority class. Balanced accuracy: 1 / the number of classes with images. AUROC:
+        .5. AUPRC: the share of positives, in the mean of the averaged classes.
         """
+        shares = self._shares(self.averaged_classes)
+        areas = {"auroc": 0.5, "auprc": float(shares.mean()) if len(shares) else math.nan}
         if not self.is_single:
-            return {"auroc": 0.5}
+            return areas
         majority = float(self.labels.mean(axis=0).max()) if len(self.labels) else math.nan
         choices = max(int(self.has_images.sum()), 1)
-        return {"accuracy": majority, "balanced_accuracy": 1 / choices, "auroc": 0.5}
+        guessed = {"accuracy": majority, "balanced_accuracy": 1 / choices}
+        return guessed | {"macro_f1": 2 * majority / (1 + majority) / choices} | areas
+
+    @property
+    def baseline_of_thresholds(self) -> dict[str, float]:
+        """Macro-F1 in multi_label of calling every image positive, which needs no look at the images."""
+        shares = self._shares(self.averaged_classes)
+        return {"macro_f1": float(np.mean(2 * shares / (1 + shares))) if len(shares) else math.nan}
+
+    def _shares(self, names: Sequence[str]) -> Floats:
+        """Share of positives among the images in which each class is known."""
+        columns = [self.labels[:, self.classes.index(name)] for name in names]
+        return np.array([np.nanmean(column) for column in columns])
 
 
 def only_finding(label_states: Ints, columns: Sequence[int]) -> Ints:

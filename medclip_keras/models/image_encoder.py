@@ -211,18 +211,25 @@ class ImageEncoder(keras.Model):
             images: float (B, S, S, 1), normalised grey values.
             training: whether to use batch statistics and dropout.
         """
-        if self.upsampled_size:
-            side = (self.upsampled_size, self.upsampled_size)
-            images = ops.image.resize(images, side, interpolation="bilinear")
-        images = renormalise(images, self.statistics)  # (B, S, S, 3)
-        maps = self.backbone(images, training=training and self.backbone.trainable)
+        maps = self.backbone(self.prepare(images), training=training and self.backbone.trainable)
         last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
-        pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))  # (B, C)
-        embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))
+        embeddings, pooled = self.embed_map(last)
         if region_map is None:
             return ImageFeatures(embeddings, pooled)
         places = ops.reshape(region_map, (-1, math.prod(region_map.shape[1:-1]), region_map.shape[-1]))
         return ImageFeatures(embeddings, pooled, self.region_projection(places))
+
+    def prepare(self, images):
+        """The backbone's input (B, S', S', 3) of normalised images (B, S, S, 1)."""
+        if self.upsampled_size:
+            side = (self.upsampled_size, self.upsampled_size)
+            images = ops.image.resize(images, side, interpolation="bilinear")
+        return renormalise(images, self.statistics)
+
+    def embed_map(self, last):
+        """Embeddings (B, D), not normalised, and spatial means (B, C) of maps (B, h, w, C) or (B, N, C)."""
+        pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
+        return self.projection(pooled if self.hidden is None else self.hidden(pooled)), pooled
 
 
 def hidden_layer(width: int) -> layers.Dense:

@@ -23,7 +23,7 @@ from medclip_keras.records import streams
 from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import RecordFolder, image_folders, read_records, sentence_folders
-from medclip_keras.records.schema import parse_batch
+from medclip_keras.records.schema import OPTIONAL, parse_batch
 from medclip_keras.records.streams import Features, Pass, fold_in, stream_seed
 
 _CANDIDATES = 16  # sentences drawn per image for the pairing "label_overlap"
@@ -89,15 +89,15 @@ def evaluation_images(config: RunConfig, split: str, batch_size: int = 64) -> tf
     """Stored images with their label states, in the order of the shards.
 
     Returns:
-        A dataset of dicts: record_key, study_id, patient_id (B,) string, images (B, S, S, 1) uint8,
-        label_states (B, num_findings) int8.
+        A dataset of dicts: record_key, study_id, patient_id, view_position, sex (B,) string, age (B,) int64,
+        images (B, S, S, 1) uint8, label_states (B, num_findings) int8.
 
     Raises:
         ValueError: folders that cannot be used together, an empty split, a missing shard.
     """
     folders = image_folders(config.data, split)
     features = folders[0].manifest.features
-    fields = ("record_key", "study_id", "patient_id", "image", "label_states")
+    fields = ("record_key", "study_id", "patient_id", *OPTIONAL, "image", "label_states")
 
     def parse(serialized: tf.Tensor) -> Features:
         batch = parse_batch(features, serialized, fields)

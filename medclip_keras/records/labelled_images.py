@@ -31,6 +31,7 @@ class Classes:
     one_each: bool
     # of the training images; by hash of the record key, so that a smaller share is part of a larger one
     share: float = 1.0
+    share_seed: int = 0  # draws other images for a share
 
 
 def labelled_images(
@@ -91,7 +92,8 @@ def kept(data: DataConfig, classes: Classes, split: str) -> Keep | None:
 
     def keep(serialized: tf.Tensor) -> tf.Tensor:
         records = parse_batch(folder.manifest.features, serialized, ("record_key", "label_states"))
-        bucket = tf.strings.to_hash_bucket_strong(records["record_key"], _BUCKETS, _SHARE_KEY)
+        key = (_SHARE_KEY[0], _SHARE_KEY[1] + classes.share_seed)
+        bucket = tf.strings.to_hash_bucket_strong(records["record_key"], _BUCKETS, key)
         inside = bucket < round(share * _BUCKETS)
         positive = tf.gather(records["label_states"], columns, axis=1) == LabelState.POSITIVE
         one_each = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1) == 1

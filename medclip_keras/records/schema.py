@@ -5,6 +5,8 @@
 | record_key, study_id, patient_id | text; salted hashes unless the job kept the identifiers | the same |
 | split | "train", "valid" or "test" | the same |
 | view | "frontal", "lateral" or "" | – |
+| view_position, sex | "AP", "PA", "LATERAL"; "F", "M"; or "" | – |
+| age | years, 90 of the older, -1 unknown | – |
 | image | uint8 (S, S, 1) in [0, 255], gray, black 0 | – |
 | label_states | int8 (num_findings,), `LabelState` | the same |
 | sentences | its study's, in order, possibly none: {text, section, label_states} | the report's |
@@ -29,6 +31,9 @@ from medclip_keras.errors import require
 WIDE = 512  # concepts; label vectors of wider tables are compressed
 NEARLY_BLACK = 64  # of 255: a picture of 14 bits in 16 is no brighter
 
+# Fields of an image record that records of earlier versions lack, with their values where nothing is known.
+OPTIONAL: dict[str, Any] = {"view_position": "", "sex": "", "age": -1}
+
 
 def is_nearly_black(pixels: npt.NDArray[np.uint8]) -> bool:
     """Whether no pixel of a stored image is brighter than a quarter of white."""
@@ -39,7 +44,14 @@ def image_features(image_size: int, num_findings: int) -> tfds.features.Features
     """Features of an image record, stored at a side of `image_size` pixels."""
     image = tfds.features.Tensor(shape=(image_size, image_size, 1), dtype=np.uint8, encoding="bytes")
     return tfds.features.FeaturesDict(
-        {**_shared_features(num_findings), "view": tfds.features.Text(), "image": image}
+        {
+            **_shared_features(num_findings),
+            "view": tfds.features.Text(),
+            "view_position": tfds.features.Text(),
+            "sex": tfds.features.Text(),
+            "age": tfds.features.Scalar(np.int64),
+            "image": image,
+        }
     )
 
 
@@ -61,7 +73,7 @@ def encode(features: tfds.features.FeaturesDict, row: dict[str, Any]) -> bytes:
 
     Args:
         features: of `image_features` or `report_features`.
-        row: a value for each field; sentences are a list of dicts.
+        row: a value for each field but those of `OPTIONAL`; sentences are a list of dicts.
 
     Raises:
         KeyError: a field is missing.
@@ -75,8 +87,11 @@ def encode(features: tfds.features.FeaturesDict, row: dict[str, Any]) -> bytes:
             fields[name] = _states([_of_shape(name, row[name], features[name].shape)], *features[name].shape)
         elif name == "image":
             fields[name] = _strings([_of_shape(name, row[name], features[name].shape).tobytes()])
+        elif name == "age":
+            fields[name] = _integers([row.get(name, OPTIONAL[name])])
         else:
-            fields[name] = _strings([row[name].encode()])
+            text = row.get(name, OPTIONAL[name]) if name in OPTIONAL else row[name]
+            fields[name] = _strings([text.encode()])
     example = tf.train.Example(features=tf.train.Features(feature=fields))
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
@@ -106,6 +121,10 @@ def _states(vectors: list[npt.NDArray[Any]], num_findings: int) -> tf.train.Feat
     if num_findings > WIDE:
         return _strings([zlib.compress(vector.astype(np.int8).tobytes()) for vector in vectors])
     values = [state for vector in vectors for state in vector.tolist()]
+    return _integers(values)
+
+
+def _integers(values: list[int]) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
@@ -167,7 +186,8 @@ def parse_batch(
             shape = () if num_findings > WIDE else (num_findings,)
             wanted[name] = tf.io.FixedLenFeature(shape, stored)
         else:
-            wanted[name] = tf.io.FixedLenFeature((), tf.string)
+            dtype = tf.int64 if name == "age" else tf.string
+            wanted[name] = tf.io.FixedLenFeature((), dtype, OPTIONAL.get(name))
     batch: dict[str, Any] = tf.io.parse_example(serialized, wanted)
     if "label_states" in batch:
         batch["label_states"] = _decode_states(batch["label_states"], num_findings)

@@ -68,26 +68,33 @@ def in_parallel(
 
 
 def kept_images(config: RunConfig, split: str, num_findings: int) -> Keep | None:
-    """Filter of the image records that a run learns from; None keeps all.
+    """Filter of the image and report records that a run learns from; None keeps all.
 
+    Training keeps the patients whose hash is under `data.patient_share`, with all that is theirs.
     A run on pairs leaves out images without a usable sentence of their own. Of the images with a report,
     training keeps those whose study's hash is under `data.paired_share`: a smaller share is part of a larger
     one, and the studies depend on nothing else.
     """
-    data, share = config.data, config.data.paired_share if split == "train" else 1.0
-    if config.pairing != "pairs" and share == 1:
+    data = config.data
+    share, patients = (data.paired_share, data.patient_share) if split == "train" else (1.0, 1.0)
+    if config.pairing != "pairs" and share == 1 and patients == 1:
         return None
     features = report_features(num_findings)  # image records carry the same fields
 
     def keep(serialized: tf.Tensor) -> tf.Tensor:
-        records = parse_batch(features, serialized, ("study_id", "sentences"))
+        records = parse_batch(features, serialized, ("patient_id", "study_id", "sentences"))
         texts = records["sentences"]["text"]
         has_text = tf.reduce_any(texts.with_values(has_words(texts.values, data.min_words)), axis=1)
-        bucket = tf.strings.to_hash_bucket_strong(records["study_id"], _SHARES, _SHARE_KEY)
-        inside = bucket < round(share * _SHARES)
-        return has_text & inside if config.pairing == "pairs" else inside | ~has_text
+        inside = _is_under(records["study_id"], share)
+        wanted = has_text & inside if config.pairing == "pairs" else inside | ~has_text
+        return wanted & _is_under(records["patient_id"], patients)
 
     return keep
+
+
+def _is_under(names: tf.Tensor, share: float) -> tf.Tensor:
+    """Whether the hash of each name is under a share: a smaller share is part of a larger one."""
+    return tf.strings.to_hash_bucket_strong(names, _SHARES, _SHARE_KEY) < round(share * _SHARES)
 
 
 def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:

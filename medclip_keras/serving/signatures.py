@@ -7,7 +7,7 @@
 | encode_tokens | token_ids, padding_mask int32 (B, T), T at most max_tokens | text_embeddings (B, D) |
 | encode_stored_images | stored_images uint8 (B, S, S, 1) | image_embeddings (B, D), image_features (B, F) |
 | encode_pixels | pixels float32 (B, I, I, 1), 0 black, 255 white | image_embeddings, image_features |
-| zero_shot | image_bytes | classes string (B, C), scores (B, C), decoded |
+| zero_shot | image_bytes | classes string (B, C), scores (B, C), probabilities (B, C), decoded |
 | zero_shot_prompts | image_bytes, prompts, prompt_class (B, P) | logits_single, _ensemble (B, P), decoded |
 | similarity | image_bytes, texts string (B, N) | similarities (B, N), decoded |
 | retrieve | image_bytes | sentences string, positions int32, similarities (B, K), decoded |
@@ -16,7 +16,7 @@
 
 B is free, 0 too. Stored images are those of records, of S pixels a side; the encoder sees I. Embeddings are
 float32 of unit length; features are the image tower's output before projection, for a linear probe.
-`encode_pixels` neither decodes nor resizes. Its conversion to ONNX was not tried.
+`encode_pixels` neither decodes nor resizes, so that it converts to ONNX (this folder's README.md).
 
 A row of an answer depends on the same row of the request alone, so a server may join requests. (Except in
 encode_text with weights of the pooling "padded_mean", which see the longest text of the batch.)
@@ -27,10 +27,11 @@ infinity). EXIF orientations are applied, and colour, CMYK too, becomes luminanc
 `serving.bounds` refuses fails the call with INVALID_ARGUMENT.
 
 `zero_shot` scores the classes of the run's evaluation with prompts that were embedded at the export:
-`evaluation.zero_shot`'s "ensemble". They are not calibrated. In `zero_shot_prompts`, prompt p of an image
-belongs to class prompt_class[p] < P; logits are logit_scale times the maximum (single) or the mean (ensemble)
-of a class's cosines, and a class without a prompt has the least float32. `retrieve` returns the K nearest of
-the sentences that were embedded at the export, by cosine.
+`evaluation.zero_shot`'s "ensemble". It has `probabilities` only if `evaluate` fitted a calibration on
+validation images for the same weights, classes and prompts. In `zero_shot_prompts`, prompt p of an image
+belongs to class prompt_class[p] < P; logits are logit_scale times the maximum (single) or the mean
+(ensemble) of a class's cosines, and a class without a prompt has the least float32. `retrieve` returns the K
+nearest of the sentences that were embedded at the export, by cosine.
 
 A server loads a SavedModel only if it knows every operation in it, and three endpoints need tensorflow-text.
 A second SavedModel in `TOKENS_ONLY`, for servers without it, has `TOKEN_ENDPOINTS` alone: its clients cut
@@ -61,6 +62,7 @@ from medclip_keras.serving.bounds import (
     refuse_unless,
     within,
 )
+from medclip_keras.serving.calibration import Calibration
 from medclip_keras.serving.layout import CONCEPTS_FILE, EXTRA, RUN_FILE
 from medclip_keras.training.model import MedCLIP
 
@@ -87,6 +89,7 @@ class Endpoints:
         tokenizer: of its texts.
         prompts: {class: [prompt, …]} of zero_shot; None: those of the run's evaluation.
         sentences: of retrieve; None: all shipped prompts.
+        calibration: of the scores of zero_shot; None: no probabilities.
 
     Raises:
         ValueError: no sentence, or more than `MAX_SENTENCES`.
@@ -99,11 +102,13 @@ class Endpoints:
         *,
         prompts: Mapping[str, Sequence[str]] | None = None,
         sentences: Sequence[str] | None = None,
+        calibration: Calibration | None = None,
     ):
         form = f"a list of 1 to {MAX_SENTENCES:,} sentences"
         fits = sentences is None or 1 <= len(sentences) <= MAX_SENTENCES
         require(fits, "sentences", form, len(sentences or ()), "A larger index is searched outside.")
         self.model, self.tokenizer, self._prompts, self._sentences = model, tokenizer, prompts, sentences
+        self.calibration = calibration
         self.image_size = model.run.model.image.image_size
         self.stored_image_size = model.run.data.stored_image_size
         for name, inputs in self._inputs().items():
@@ -112,7 +117,13 @@ class Endpoints:
 
     def untraced(self) -> "Endpoints":
         """The same endpoints, which will be traced anew."""
-        return Endpoints(self.model, self.tokenizer, prompts=self._prompts, sentences=self._sentences)
+        return Endpoints(
+            self.model,
+            self.tokenizer,
+            prompts=self._prompts,
+            sentences=self._sentences,
+            calibration=self.calibration,
+        )
 
     def encode_image(self, image_bytes: tf.Tensor) -> Answer:
         """Image files (B,) to embeddings."""
@@ -156,8 +167,10 @@ class Endpoints:
         """Image files (B,) to scores of the classes that were described at the export."""
         classes, vectors = self._class_vectors
         images = self.encode_image(image_bytes)
-        scores = tf.matmul(images["image_embeddings"], vectors)  # (B, C)
-        return self._with_status(images, scores=scores) | {"classes": names_of(classes, images["decoded"])}
+        scores = {"scores": tf.matmul(images["image_embeddings"], vectors)}  # (B, C)
+        if self.calibration:
+            scores["probabilities"] = self.calibration(scores["scores"])
+        return self._with_status(images, **scores) | {"classes": names_of(classes, images["decoded"])}
 
     def zero_shot_prompts(
         self, image_bytes: tf.Tensor, prompts: tf.Tensor, prompt_class: tf.Tensor

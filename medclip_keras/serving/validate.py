@@ -39,13 +39,13 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
     requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
     warmup = {f"{TIMED}{name}": r for name, r in warmup_requests(endpoints).items() if name in functions}
     answers = _call_in_clean_process(saved_model, requests | warmup, text_operations)
-    largest, scale = 0.0, float(endpoints.model.logit_scale())
+    largest, units = 0.0, _units(endpoints)
     for endpoint, function in functions.items():
         with tf.device("CPU:0"):  # as in the clean process
             answer = function(**{name: tf.constant(value) for name, value in requests[endpoint].items()})
         expected = {output: value.numpy() for output, value in answer.items()}
         for output in expected:
-            name, unit = f"{endpoint}/{output}", scale if output.startswith(("logits", "scores")) else 1.0
+            name, unit = f"{endpoint}/{output}", units.get(output, 1.0)
             free = _may_change_places(expected["similarities"]) if output in _RANKED else False
             difference = _difference(expected[output], answers[name], unit, free)
             form = f"equal to the trained model's within {TOLERANCE}, and finite"
@@ -53,6 +53,14 @@ def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = 
             largest = max(largest, difference)
     times = {name.removeprefix(TIMED): float(answers[f"{name}/milliseconds"]) for name in warmup}
     return Validation(largest, times)
+
+
+def _units(endpoints: Endpoints) -> dict[str, float]:
+    """Output → how much it changes with a cosine; others are 1."""
+    scale = float(endpoints.model.logit_scale())
+    slopes = endpoints.calibration.slopes if endpoints.calibration else ()
+    units = dict.fromkeys(("logits_single", "logits_ensemble", "scores"), scale)
+    return units | {"probabilities": max(1.0, *(abs(slope) * scale for slope in slopes))} if slopes else units
 
 
 def _call_in_clean_process(

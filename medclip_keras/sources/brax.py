@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from medclip_keras.sources import dicom, tables
-from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.rows import ImageRow, age_of, position_of, sex_of
 
 CITATION = "Reis et al., BRAX, Brazilian labeled chest X-ray dataset, Scientific Data 9, 2022"
 LICENCE = "PhysioNet Credentialed Health Data License"
@@ -57,6 +57,9 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             path=f"{root}/{row[file]}",
             view=dicom.view_of_position(row["ViewPosition"]),
             labels=tables.states_in(row, _CONCEPT_OF_LABEL),
+            view_position=position_of(row["ViewPosition"]),
+            sex=sex_of(row.get("PatientSex", "")),
+            age=age_of(row.get("PatientAge", "")),
         )
         rows.append(image)
     tables.require_distinct((row.image_id for row in rows), file, table)

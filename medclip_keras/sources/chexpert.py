@@ -32,7 +32,7 @@ from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.sources import dicom, tables
-from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.rows import ImageRow, age_of, position_of, sex_of
 
 CITATION = (
     "Irvin et al., CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison, "
@@ -49,6 +49,7 @@ TABLES = {  # split → names of its table
 }
 _CONCEPT_OF_LABEL = tables.concepts_of("chexpert")
 _VIEW_COLUMN = "Frontal/Lateral"
+_LATERAL = {"lateral": "LATERAL"}
 _VIEWS = {"Frontal": "frontal", "Lateral": "lateral", "": ""}
 _PATH = re.compile(
     r"(?:.*/)?(?P<image>(?P<split>train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)/"
@@ -121,4 +122,7 @@ def _image_row(
         view=view or dicom.view_of_position(row.get("AP/PA", "")) or match["view"],
         labels=tables.states_in(row, _CONCEPT_OF_LABEL),
         split=split,
+        view_position=position_of(row.get("AP/PA", "")) or _LATERAL.get(view, ""),
+        sex=sex_of(row.get("Sex", "")),
+        age=age_of(row.get("Age", "") if row.get("Age") != "0" else ""),
     )

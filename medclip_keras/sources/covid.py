@@ -53,13 +53,14 @@ line; a file that is named twice.
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from etils import epath
 
 from medclip_keras.errors import require
 from medclip_keras.sources import dicom
 from medclip_keras.sources.files import image_files
-from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.rows import ImageRow, age_of, position_of, sex_of
 from medclip_keras.sources.tables import read_lines, read_table, require_distinct, states_of
 
 CITATION = (
@@ -157,8 +158,12 @@ def _table_rows(root: epath.Path) -> Iterator[ImageRow]:
     files = {f.stem: f for name in ("png", "images") for f in image_files(root / name)}
     for row in rows:
         name, view = row["image_id"], _VIEWS.get(row["projection"].strip().lower(), "")
-        yield _row(
-            name, files.get(name, root / "png" / f"{name}.png"), "COVID-19", row["patient_id"], view=view
+        file = files.get(name, root / "png" / f"{name}.png")
+        yield replace(
+            _row(name, file, "COVID-19", row["patient_id"], view=view),
+            view_position=position_of(row["projection"]),
+            sex=sex_of(row.get("sex", "")),
+            age=age_of(row.get("age", "")),
         )
 
 

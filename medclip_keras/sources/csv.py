@@ -21,6 +21,8 @@ study_id     joins a report with the images of its study, within one patient: nu
 split        train, valid (or val, validation) or test; blank: that of the patient's other rows; blank in all
              of them or no column: by patient. Give images and reports the same splits.
 view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a .dcm file's header, if any.
+sex, age     M or F, and years, of the patient at the examination; anything else is unknown. They are used for
+             figures by group alone.
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not known.
              The job prints the other columns that have filled cells: they are not used.
 
@@ -45,7 +47,7 @@ from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom, files, nih_chestxray14, tables
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow
+from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, age_of, position_of, sex_of
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
@@ -54,7 +56,7 @@ PRIVATE = True  # keys need a salt of the owner's; a blank label is not known
 read_image = dicom.read_image  # JPEG, PNG or DICOM files
 
 CHEST21 = tuple(dict.fromkeys((*tables.CHEXPERT_OBSERVATIONS, *nih_chestxray14.CONCEPT_OF_LABEL.values())))
-OWN_COLUMNS = ("path", "patient_id", "study_id", "split", "view", "report")
+OWN_COLUMNS = ("path", "patient_id", "study_id", "split", "view", "sex", "age", "report")
 _SPLITS = {name: name for name in ("", "train", "valid", "test")}
 _SPLITS |= dict.fromkeys(("val", "validation", "validate"), "valid")
 _VIEWS = (
@@ -82,6 +84,9 @@ def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Ima
                 labels=shared.setdefault(tuple(labels.items()), labels),
                 split=split,
                 number=row.number,
+                view_position=position_of(row.get("view", "")),
+                sex=sex_of(row.get("sex", "")),
+                age=age_of(row.get("age", "")),
             )
             rows.append(image)
     _refuse_contradictions(rows, path)

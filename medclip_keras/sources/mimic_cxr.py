@@ -45,7 +45,7 @@ from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.files import report_text
-from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow
+from medclip_keras.sources.rows import ImageContent, ImageRow, ReportRow, position_of
 from medclip_keras.sources.tables import (
     Labels,
     concepts_of,
@@ -81,8 +81,8 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     images = []  # tuples, as 377,110 rows of all columns need too much memory
     for row in read_table(metadata, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
         patient, study = sys.intern(row["subject_id"]), sys.intern(row["study_id"])
-        view, split = dicom.view_of_position(row["ViewPosition"]), _split_of(splits, patient, row.place)
-        images.append((row["dicom_id"], study, patient, view, split))
+        position, split = sys.intern(row["ViewPosition"]), _split_of(splits, patient, row.place)
+        images.append((row["dicom_id"], study, patient, position, split))
     require_distinct((image_id for image_id, *_ in images), "dicom_id", metadata)
     images.reverse()
     joined = any(study in labels_of for _, study, *_ in images)
@@ -90,9 +90,11 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     require(joined, "input", requirement, str(root), f"Take all tables of one release. {_ADVICE}")
     folder = f"{root}/files"
     while images:  # frees each row as it is yielded
-        image_id, study, patient, view, split = images.pop()
+        image_id, study, patient, position, split = images.pop()
+        view, labels = dicom.view_of_position(position), _states(labels_of.get(study, b""))
         path = f"{folder}/p{patient[:2]}/p{patient}/s{study}/{image_id}.jpg"
-        yield ImageRow(image_id, study, patient, path, view, _states(labels_of.get(study, b"")), split)
+        position = position_of(position)
+        yield ImageRow(image_id, study, patient, path, view, labels, split, view_position=position)
 
 
 def read_image(row: ImageRow) -> ImageContent:

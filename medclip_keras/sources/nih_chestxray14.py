@@ -13,7 +13,8 @@ Counts of the release: 112,120 images of 1024x1024 pixels, 30,805 patients; trai
 Labels: `Finding Labels` names the findings, joined by "|", or says "No Finding". A name of the fourteen that
 is not listed is negative. `Effusion` is Pleural Effusion and `Pleural_Thickening` Pleural Thickening here;
 Infiltration, Mass, Nodule, Emphysema, Fibrosis, Pleural Thickening and Hernia are chest21's further names.
-Nothing is uncertain. An image counts as a study of its own, for the release says nothing else.
+Nothing is uncertain. View position, sex and age are the table's, where it has them; an age over 120 is an
+error of the release, and unknown. An image counts as a study of its own, for the release says nothing else.
 
 train_val is the split "train" here; the release has no validation split. Without the lists, or with one of
 them, the split is by patient. With both, each image of the table stands in one of them.
@@ -31,7 +32,7 @@ from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom
 from medclip_keras.sources.files import read_lines
-from medclip_keras.sources.rows import ImageRow
+from medclip_keras.sources.rows import ImageRow, age_of, position_of, sex_of
 from medclip_keras.sources.tables import (
     Labels,
     TableRow,
@@ -60,7 +61,7 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
     directory = epath.Path(path)
     advice = "Download it from https://nihcc.app.box.com/v/ChestXray-NIHCC."
     table = require_file(directory, [TABLE, FIRST_TABLE], advice)
-    folder_of, split_of = _folders(directory), _official_split(directory)
+    folder_of, split_of = folders(directory), _official_split(directory)
     rows = []
     for row in read_table(table, ("Image Index", "Finding Labels", "Patient ID")):
         name = row["Image Index"]
@@ -75,6 +76,9 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             view="frontal",
             labels=_states_in(row),
             split=split_of.get(name, ""),
+            view_position=position_of(row.get("View Position", "")),
+            sex=sex_of(row.get("Patient Gender") or row.get("Patient Sex", "")),
+            age=age_of(row.get("Patient Age", "")),
         )
         rows.append(image)
     require_distinct((row.image_id for row in rows), "Image Index", table)
@@ -98,7 +102,7 @@ def _states(finding_labels: str) -> Labels:
     }
 
 
-def _folders(directory: epath.Path) -> dict[str, str]:
+def folders(directory: epath.Path) -> dict[str, str]:
     """File name → folder, if the images lie in the twelve published parts."""
     parts = sorted(directory.glob("images_*/images"))
     return {file.name: str(part) for part in parts for file in part.iterdir()}

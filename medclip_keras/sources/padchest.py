@@ -46,7 +46,7 @@ from medclip_keras.knowledge.label_names import concepts_above, labels_of
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom, sectioned_reports, tables
-from medclip_keras.sources.rows import ImageRow, ReportRow
+from medclip_keras.sources.rows import ImageRow, ReportRow, age_of, position_of, sex_of
 
 CITATION = (
     "Bustos et al., PadChest: a large chest x-ray image dataset with multi-label annotated reports, Medical "
@@ -75,15 +75,14 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
         table, ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Labels")
     ):
         study, patient = _ids(row, patient_of)
-        view = _VIEWS.get(row["Projection"], "")
-        images.append(
-            (row["ImageID"], row["ImageDir"].removesuffix(".0"), study, patient, view, _listed(row))
-        )
+        archive, told = row["ImageDir"].removesuffix(".0"), (_listed(row), _person(row))
+        images.append((row["ImageID"], archive, study, patient, row["Projection"], *told))
     tables.require_distinct((image_id for image_id, *_ in images), "ImageID", table)
     folder_of = functools.cache(functools.partial(_folder_of, root))
-    for image_id, archive, study, patient, view, labels in images:
-        file = f"{folder_of(archive)}/{image_id}"
-        yield ImageRow(image_id, study, patient, file, view, _states(labels))
+    for image_id, archive, study, patient, projection, listed, (sex, age) in images:
+        file, view = f"{folder_of(archive)}/{image_id}", _VIEWS.get(projection, "")
+        position, labels = position_of(projection), _states(listed)
+        yield ImageRow(image_id, study, patient, file, view, labels, view_position=position, sex=sex, age=age)
 
 
 def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
@@ -120,6 +119,13 @@ def _ids(row: tables.TableRow, patient_of: dict[str, str]) -> tuple[str, str]:
     if patient_of.setdefault(study, patient) != patient:
         row.refuse("PatientID", "the same for all images of a study")
     return study, patient
+
+
+def _person(row: tables.TableRow) -> tuple[str, int]:
+    """Sex and age of a row, from PatientSex_DICOM and the years of birth and study, where it has them."""
+    born, studied = (row.get(column, "")[:4] for column in ("PatientBirth", "StudyDate_DICOM"))
+    years = str(int(studied) - int(born)) if born.isdigit() and studied.isdigit() else ""
+    return sex_of(row.get("PatientSex_DICOM", "")), age_of(years)
 
 
 def _listed(row: tables.TableRow) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The rows of every source: an image or a report by name, before its file is read."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +12,44 @@ MAX_PIXELS = (
     2**26
 )  # of an image: film of 14 x 17 inches at 50 µm has 61 million, a detector at most 30 million
 MAX_SIDE = 65535  # pixels: the longest that JPEG and DICOM can say
+UNKNOWN_AGE, OLDEST, _LONGEST_LIFE = -1, 90, 120  # years
+_POSITIONS = {"ap": "AP", "aphorizontal": "AP", "apsupine": "AP", "pa": "PA"} | dict.fromkeys(
+    ("lateral", "ll", "rl", "l", "leftlateral"), "LATERAL"
+)
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "w": "F"}
+_AGE = re.compile(r"0*(\d{1,3})(?:\.\d*)?\s*([YMWD]?)", re.IGNORECASE)
 ImageContent = bytes | np.ndarray  # a JPEG or PNG file, or (rows, columns) uint16 pixels, 65535 white
+
+
+def position_of(text: str) -> str:
+    """The view position that an archive's code names; "" for others.
+
+    >>> position_of("AP_horizontal"), position_of("LL"), position_of("oblique")
+    ('AP', 'LATERAL', '')
+    """
+    return _POSITIONS.get(re.sub(r"[\s_-]", "", text.lower()), "")
+
+
+def sex_of(text: str) -> str:
+    """The sex that an archive's code names; "" for others.
+
+    >>> sex_of("Female"), sex_of("m"), sex_of("Unknown")
+    ('F', 'M', '')
+    """
+    return _SEXES.get(text.strip().lower(), "")
+
+
+def age_of(text: str) -> int:
+    """Whole years of an age, 90 for all above, as no single old person may be told; -1 if it is none.
+
+    >>> [age_of(text) for text in ("57", "058Y", "11M", "94", "414", "", "old")]
+    [57, 58, 0, 90, -1, -1, -1]
+    """
+    match = _AGE.fullmatch(text.strip())
+    if not match:
+        return UNKNOWN_AGE
+    years = int(match[1]) if match[2].upper() in ("", "Y") else 0  # months, weeks, days
+    return min(years, OLDEST) if years <= _LONGEST_LIFE else UNKNOWN_AGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +65,9 @@ class ImageRow:
         labels: state of each concept that the archive labels, by concept name.
         split: "train", "valid" or "test" where the archive publishes a split, else "".
         number: of the row in the user's own table, 0 elsewhere; names a bad row to its owner.
+        view_position: "AP", "PA", "LATERAL" or "", of `position_of`.
+        sex: "F", "M" or "" where the archive does not say, of `sex_of`.
+        age: of the patient in years, of `age_of`; -1 where the archive does not say.
     """
 
     image_id: str
@@ -37,6 +78,9 @@ class ImageRow:
     labels: Mapping[str, LabelState] = field(default_factory=dict)
     split: str = ""
     number: int = field(default=0, repr=False)  # not part of the order of equal rows
+    view_position: str = field(default="", repr=False)
+    sex: str = field(default="", repr=False)
+    age: int = field(default=UNKNOWN_AGE, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

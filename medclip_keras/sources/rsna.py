@@ -43,7 +43,14 @@ from etils import epath
 from medclip_keras.errors import refusal, require
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import ImageRow
-from medclip_keras.sources.tables import first_file, read_table, require_distinct, require_file, states_of
+from medclip_keras.sources.tables import (
+    TableRow,
+    first_file,
+    read_table,
+    require_distinct,
+    require_file,
+    states_of,
+)
 
 CITATION = (
     "Shih et al., Augmenting the National Institutes of Health chest radiograph dataset with expert "
@@ -86,6 +93,13 @@ def image_rows(path: epath.PathLike) -> Iterator[ImageRow]:
             view="frontal",
             labels=_STATES[target, classes[image_id]],
         )
+
+
+def read_box_table(directory: epath.Path) -> tuple[list[TableRow], str]:
+    """The rows of the table of boxes, and the folder of its images."""
+    table = require_file(directory, _names(TABLE), "Name a folder with boxes, of NIH ChestX-ray14 or RSNA.")
+    rows = list(read_table(table, ("patientId", "x", "y", "width", "height", "Target")))
+    return rows, f"{directory}/{IMAGES}"
 
 
 def _names(table: str) -> list[str]:

@@ -44,6 +44,8 @@ STANDS_FOR = {  # a column's plain name → the column of `csv` that it stands f
     **dict.fromkeys(("patientid", "subjectid", "patient"), "patient_id"),
     **dict.fromkeys(("studyid", "study", "accessionnumber"), "study_id"),
     "viewposition": "view",
+    **dict.fromkeys(("patientsex", "gender", "patientgender"), "sex"),
+    "patientage": "age",
     **dict.fromkeys(("text", "reporttext"), "report"),
 }
 _CODES = {"present": "1", "absent": "0", "uncertain": "-1", "unlabeled": ""}

@@ -1,38 +1,86 @@
 """TensorBoard's embedding projector: held-out images and sentences with their findings."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import PIL.Image
 import tensorflow as tf
 from etils import epath
 from tensorboard.plugins import projector
 
+from medclip_keras.config import IMAGE_STATISTICS
 from medclip_keras.training.model import MedCLIP
+
+PHANTOM = "phantom"  # source of drawn images, of nobody
+THUMBNAIL = 32  # pixels a side
+_LARGEST = 8192 // THUMBNAIL  # thumbnails a side of their picture that TensorBoard takes
+_BLANK = 160  # gray of a sentence's place
 
 
 def write_projector(
-    model: MedCLIP, batches: Sequence[dict], names: Sequence[str], directory: epath.PathLike
+    model: MedCLIP,
+    batches: Sequence[dict],
+    names: Sequence[str],
+    directory: epath.PathLike,
+    *,
+    thumbnails: bool = False,
 ) -> None:
     """Write held-out embeddings and their findings for `tensorboard --logdir`; no text, no identifier.
 
-    Batches are those of `records.batches.training_batches`, `names` the findings in the order of the label
-    vectors.
+    The column "finding" has few values, so that TensorBoard offers it for colours: the one finding, "none" or
+    "several"; "findings" names all.
+
+    Args:
+        model: with weights.
+        batches: those of `records.batches.training_batches`.
+        names: of the findings, in the order of the label vectors.
+        directory: receives the files.
+        thumbnails: show the images; only for drawn ones.
     """
     directory = epath.Path(directory)
     embed = tf.function(lambda batch: model(batch, training=False))
-    embeddings, labels = [], ["kind\tfindings"]
+    embeddings, labels, pictures = [], ["kind\tfinding\tfindings"], []
     for batch in batches:
         embedded = embed(batch)
         for kind in ("image", "text"):
             embeddings.append(embedded[f"{kind}_embeddings"].numpy())
             for row in np.asarray(batch[f"{kind}_labels"]):
                 found = [name for name, value in zip(names, row, strict=True) if value > 0]
-                labels.append(f"{kind}\t{', '.join(found) or 'none'}")
+                one = found[0] if len(found) == 1 else "several" if found else "none"
+                labels.append(f"{kind}\t{one}\t{', '.join(found) or 'none'}")
+        pictures.append(_thumbnails(batch["images"]))
+        pictures.append(np.full_like(pictures[-1], _BLANK))
     rows = ("\t".join(f"{x:.5f}" for x in row) for row in np.concatenate(embeddings))
     (directory / "embeddings.tsv").write_text("\n".join(rows) + "\n")
     (directory / "labels.tsv").write_text("\n".join(labels) + "\n")
     config = projector.ProjectorConfig()
-    config.embeddings.add(
+    described = config.embeddings.add(
         tensor_name="held-out images and sentences", tensor_path="embeddings.tsv", metadata_path="labels.tsv"
     )
+    if thumbnails and len(labels) - 1 <= _LARGEST**2:
+        with (directory / "thumbnails.png").open("wb") as file:
+            PIL.Image.fromarray(tiled(np.concatenate(pictures))).save(file, "PNG")
+        described.sprite.image_path = "thumbnails.png"
+        described.sprite.single_image_dim.extend([THUMBNAIL, THUMBNAIL])
     projector.visualize_embeddings(str(directory), config)
+
+
+def _thumbnails(images: tf.Tensor) -> np.ndarray:
+    """Normalised images float (B, S, S, 1) as gray uint8 (B, THUMBNAIL, THUMBNAIL)."""
+    (mean,), (deviation,) = IMAGE_STATISTICS["medclip"]
+    small = tf.image.resize(tf.cast(images, tf.float32), (THUMBNAIL, THUMBNAIL), antialias=True)
+    return np.clip(255 * (small.numpy()[..., 0] * deviation + mean), 0, 255).astype(np.uint8)
+
+
+def tiled(pictures: Iterable[np.ndarray]) -> np.ndarray:
+    """Pictures (N, s, s) in the rows of a square, from the top left, as TensorBoard reads them.
+
+    >>> tiled(np.arange(3).reshape(3, 1, 1)).tolist()
+    [[0, 1], [2, 0]]
+    """
+    pictures = np.asarray(pictures)
+    number, side = len(pictures), math.ceil(math.sqrt(len(pictures)))
+    blank = np.zeros((side * side - number, *pictures.shape[1:]), pictures.dtype)
+    grid = np.concatenate([pictures, blank]).reshape(side, side, *pictures.shape[1:])
+    return np.block([list(row) for row in grid])

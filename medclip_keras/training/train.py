@@ -29,7 +29,7 @@ from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.concept_kernel import label_kernel
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
-from medclip_keras.training.projector import write_projector
+from medclip_keras.training.projector import PHANTOM, write_projector
 from medclip_keras.training.replicas import (
     is_follower,
     lost_workers_named,
@@ -274,7 +274,8 @@ def _train(
     batches = draw(config, start_step=trainer.start_step, steps_per_epoch=steps_per_epoch(config))
     outcome = trainer.fit(batches, held_out, callbacks)
     if held_out.batches and outcome.finished:
-        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD)
+        drawn = all(read_manifest(path).source == PHANTOM for path in config.data.images)
+        write_projector(trainer.model, held_out.batches, table.names, workdir / BOARD, thumbnails=drawn)
     return outcome
 
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from medclip_keras.evaluation.figures.canvas import similar_together
 from medclip_keras.training.callbacks import StepCallback, StopOnSignal
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.run_log import RunLog
@@ -158,8 +159,9 @@ def stopped_early(checkpoints: Checkpoints, patience: int) -> bool:
 
 
 def _matrices(outcome) -> np.ndarray:
-    """Draw logits beside label similarities in one image, uint8 (1, H, W, 4)."""
-    order = np.argsort(-outcome.similarity.numpy().sum(1), kind="stable")[:64]
+    """Draw logits beside label similarities, like labels side by side, in one image uint8 (1, H, W, 4)."""
+    similarity = outcome.similarity.numpy()[:64, :64]
+    rows, columns = similar_together(similarity), similar_together(similarity.T)
     figure = Figure(figsize=(8, 4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for axes, values, title in zip(
@@ -168,7 +170,7 @@ def _matrices(outcome) -> np.ndarray:
         ("logits", "label similarity"),
         strict=True,
     ):
-        shown = axes.imshow(values.numpy()[order][:, :64], aspect="auto")
+        shown = axes.imshow(values.numpy()[np.ix_(rows, columns)], aspect="auto")
         axes.set(title=title, xlabel="sentences", ylabel="images")
         figure.colorbar(shown, ax=axes)
     canvas.draw()

@@ -43,7 +43,7 @@ def zero_shot_on_validation(model: MedCLIP, tokenizer: Tokenizer, concept_names:
     """
     config = model.run
     embedder = functools.cache(lambda: model_embedder(model, tokenizer))
-    settings = dataclasses.replace(config.evaluation, tasks=("zero_shot",), bootstrap=_FEWEST)
+    settings = dataclasses.replace(config.evaluation, tasks=("zero_shot",), bootstrap=_FEWEST, prompt_draws=0)
 
     def measure(is_stopped: Callable[[], bool]) -> dict[str, float] | None:
         images = {

@@ -209,6 +209,7 @@ def prepare(folder: pathlib.Path) -> None:
     from medclip_keras.config import RunConfig, to_dict
     from medclip_keras.knowledge.concepts import load_table
     from medclip_keras.preprocess.text import Tokenizer
+    from medclip_keras.serving.folding import fold
     from medclip_keras.serving.signatures import Endpoints, export_model
     from medclip_keras.training.model import MedCLIP
 
@@ -222,6 +223,7 @@ def prepare(folder: pathlib.Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     config = RunConfig("serving")
     model = MedCLIP(config, len(vocabulary)).build_towers()
+    fold(model)  # as an export does
     endpoints = Endpoints(model, Tokenizer(vocabulary, lower_case=True, max_tokens=config.data.max_tokens))
     export_model(endpoints, load_table("chest21"), folder / "model", {"config": to_dict(config)})
 

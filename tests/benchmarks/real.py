@@ -28,7 +28,6 @@ from shared import fit_components, new_parser, pixels_and_states
 
 from beam_jobs import decode_images, label_reports
 from medclip_keras.config import RunConfig, override
-from medclip_keras.evaluate import subject_of_workdir
 from medclip_keras.evaluation import zero_shot
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
@@ -40,6 +39,7 @@ from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired_64px
 from medclip_keras.sources import nih_chestxray14
+from medclip_keras.subject import subject_of_workdir
 from medclip_keras.supervised import classes_of, encoder_maker
 from medclip_keras.training.classifier import train_classifier
 from medclip_keras.training.restore import load_model

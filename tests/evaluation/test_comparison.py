@@ -36,7 +36,7 @@ def test_a_paired_difference_is_that_of_the_values_and_its_interval_that_of_the_
     assert set(found) == {
         f"own.probe.1.{group}{metric}"
         for group in ("", "by_class.Edema.", "by_class.Mass.")
-        for metric in ("accuracy", "auroc")
+        for metric in ("accuracy", "auroc", "auprc", "f1" if group else "macro_f1")
     } | {"own.probe.1.balanced_accuracy"}
     accuracy = found["own.probe.1.accuracy"]
     assert accuracy.value == pytest.approx(5 / 6 - 2 / 6)

@@ -26,6 +26,9 @@ def test_a_blind_model_scores_chance_within_its_interval(measured, mode):
     metrics = measured.metrics["zero_shot"]
     for key, chance in metrics["baseline"].items():
         found = metrics["untrained"][mode][key]
+        if key == "macro_f1":  # of always the same class, which a guess beats
+            assert chance < found["low"]
+            continue
         assert found["low"] < chance < found["high"]
         assert found["high"] - found["low"] < 0.4
 
@@ -77,7 +80,7 @@ def test_multi_label_measures_abnormal_against_normal_prompts(config, world, tmp
     metrics = world.evaluate(config).metrics
     zero_shot = metrics["zero_shot"]
     assert zero_shot["num_images"] == 240
-    assert zero_shot["baseline"] == {"auroc": 0.5}
+    assert set(zero_shot["baseline"]) == {"auroc", "auprc"}  # no thresholds of F1 without validation images
     for mode in ("single", "ensemble"):
         by_class = zero_shot["trained"][mode]["by_class"]
         # "Abnormal" includes images with Cardiomegaly or an effusion, which have no prompt here.
@@ -95,7 +98,9 @@ def test_data_sets_are_measured_separately(config, world):
 
 @pytest.mark.parametrize("tasks", [("zero_shot",), ("retrieval",)])
 def test_only_the_requested_tasks_run(config, tasks, world):
-    assert tuple(world.evaluate(dataclasses.replace(config, tasks=tasks)).metrics) == tasks
+    found = world.evaluate(dataclasses.replace(config, tasks=tasks)).metrics
+    assert {*found} - {"cross_retrieval"} == {*tasks}
+    assert ("cross_retrieval" in found) == ("retrieval" in tasks)
 
 
 def test_without_sentences_there_is_no_retrieval(config, world):

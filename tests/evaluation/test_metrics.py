@@ -4,9 +4,11 @@ from sklearn import metrics as sklearn_metrics
 
 from medclip_keras.evaluation.metrics import (
     Bootstrap,
+    auprc,
     auroc,
+    best_f1_threshold,
+    f1,
     mean_of,
-    precision_at_k,
     resample_weights,
     weighted_mean,
 )
@@ -69,24 +71,6 @@ def test_weighted_mean_ignores_nan():
     assert weighted_mean(np.array([1.0, np.nan, 0.0]), np.array([[3.0, 9.0, 1.0]]))[0] == 0.75
 
 
-def test_precision_at_k_counts_the_relevant_among_the_nearest():
-    similarities = np.array([[0.3, 0.9, 0.1, 0.8], [0.0, 0.1, 0.2, 0.3]])
-    relevant = np.array([[True, True, False, False], [True, False, False, True]])
-    assert precision_at_k(similarities, relevant, 1).tolist() == [1.0, 1.0]
-    assert precision_at_k(similarities, relevant, 2).tolist() == [0.5, 0.5]
-    np.testing.assert_allclose(precision_at_k(similarities, relevant, 3), [2 / 3, 1 / 3])
-
-
-def test_precision_at_k_does_not_depend_on_the_order_of_candidates():
-    rng = np.random.default_rng(3)
-    similarities, relevant = rng.normal(size=(5, 30)), rng.random((5, 30)) < 0.3
-    order = rng.permutation(30)
-    np.testing.assert_array_equal(
-        precision_at_k(similarities, relevant, 10),
-        precision_at_k(similarities[:, order], relevant[:, order], 10),
-    )
-
-
 def test_resamples_draw_every_sample_of_a_patient_and_keep_the_number_of_patients():
     patients = ["b", "a", "b", "c", "b"]
     weights = resample_weights(patients, 200, np.random.default_rng(0))
@@ -137,3 +121,57 @@ def test_without_resamples_there_is_no_interval():
 def test_macro_mean_ignores_undefined_statistics():
     macro = mean_of([lambda w: np.array([0.5, np.nan]), lambda w: np.array([1.0, 0.25])])
     assert macro(np.ones((2, 1))).tolist() == [0.75, 0.25]
+
+
+DEGENERATE = {
+    "random": (np.random.default_rng(7).normal(size=50), np.random.default_rng(8).integers(0, 2, 50)),
+    "ties": (np.random.default_rng(9).integers(0, 4, 60) / 4, np.random.default_rng(10).integers(0, 2, 60)),
+    "constant scores": (np.full(9, 0.3), np.array([0, 1, 0, 0, 1, 0, 0, 0, 0])),
+    "one positive, the lowest": (np.arange(6.0), np.eye(6)[0].astype(int)),
+    "all positive": (np.arange(5.0), np.ones(5, int)),
+    "huge scores": (np.array([-1e300, 0.0, 0.0, 1e300]), np.array([0, 1, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_auprc_equals_average_precision_of_scikit_learn(case):
+    scores, labels = DEGENERATE[case]
+    weights = np.random.default_rng(0).integers(0, 4, (5, len(scores))).astype(float)
+    weights[:, np.argmax(labels)] += 1  # a positive in each resample
+    expected = [sklearn_metrics.average_precision_score(labels, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(auprc(scores, labels, weights), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_f1_equals_scikit_learn(case):
+    scores, labels = DEGENERATE[case]
+    weights = np.random.default_rng(1).integers(0, 4, (5, len(scores))).astype(float)
+    weights[:, np.argmax(labels)] += 1
+    for threshold in np.unique(scores):
+        called = scores >= threshold
+        expected = [sklearn_metrics.f1_score(labels, called, sample_weight=w) for w in weights]
+        np.testing.assert_allclose(f1(called, labels, weights), expected, atol=1e-12)
+
+
+def test_areas_without_a_positive_are_undefined_and_nan_scores_refused():
+    labels, once = np.zeros(3), unweighted(3)
+    assert np.isnan([area(np.arange(3.0), labels, once)[0] for area in (auroc, auprc)]).all()
+    assert np.isnan(f1(np.zeros(3, bool), labels, once)[0])
+    for area in (auroc, auprc):
+        with pytest.raises(ValueError, match="must be numbers"):
+            area(np.array([0.1, np.nan, 0.3]), np.array([0, 1, 1]), once)
+
+
+def test_an_unknown_label_counts_in_no_metric():
+    scores, labels = np.array([0.9, 0.8, 0.1]), np.array([1, np.nan, 0])
+    assert auprc(scores, labels, unweighted(3))[0] == 1.0
+    assert f1(scores > 0.5, labels, unweighted(3))[0] == 1.0
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_the_best_threshold_of_f1_is_the_best_of_all_scores(case):
+    scores, labels = DEGENERATE[case]
+    best = max(f1(scores >= t, labels, unweighted(len(scores)))[0] for t in scores)
+    found = best_f1_threshold(scores, labels.astype(float))
+    assert f1(scores >= found, labels, unweighted(len(scores)))[0] == best
+    assert np.isnan(best_f1_threshold(scores, np.zeros(len(scores))))

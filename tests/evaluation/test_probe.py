@@ -7,9 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from medclip_keras.evaluation import probe as module
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.probe import STRENGTHS, Examples, fit, probe, share_of
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.table import rows
 from medclip_keras.evaluation.tasks import Task
 
@@ -205,7 +204,7 @@ def test_probe_has_rows_a_table_by_class_and_a_plot(world, config, tmp_path):
     few, all_labels = (found[f"linear probe accuracy{share}"] for share in (", 10 % of labels", ""))
     assert all_labels.trained.value == 1.0
     assert few.untrained.value == result.metrics["probe"]["untrained"]["0.1"]["accuracy"]["value"]
-    assert "probe" in draw(result)
+    assert "probe" in figures_of(result)
     write({"world": result}, tmp_path, {"run": "test run"})
     assert "by class, linear probe, all labels" in (tmp_path / "report.html").read_text()
 
@@ -214,7 +213,8 @@ def test_multi_label_probe_has_the_class_abnormal(world, probe_config):
     findings = ("Abnormal", "Mass", "Edema")
     config = dataclasses.replace(probe_config, task="multi_label", findings=findings)
     metrics = run(world, config).metrics["probe"]
-    assert metrics["baseline"] == {"auroc": 0.5}
+    assert set(metrics["baseline"]) == {"auroc", "auprc", "macro_f1"}
+    assert metrics["trained"]["1"]["macro_f1"]["value"] == 1.0  # at thresholds of validation images
     by_class = metrics["trained"]["1"]["by_class"]
     assert {k: v["auroc"]["value"] for k, v in by_class.items()} == dict.fromkeys(findings, 1.0)
     assert metrics["num_training_images"] == {"1": 240, "0.1": 24}
@@ -232,3 +232,19 @@ def test_no_probe_without_training_images_of_two_classes(world, probe_config, co
         run(world, probe_config, labelled={"world": ((), ())})
     both = dataclasses.replace(config, tasks=("zero_shot", "probe"))
     assert set(run(world, both, labelled={}).metrics) == {"zero_shot"}
+
+
+def test_further_draws_of_a_share_are_other_images_and_their_spread_is_given(world, probe_config):
+    examples = Examples(np.zeros((40, 1)), np.eye(2)[np.arange(40) % 2], np.arange(40).astype(str))
+    drawn = [tuple(share_of(examples, 0.25, "single_finding", seed)) for seed in range(4)]
+    assert len(set(drawn)) == 4
+    for of_seed in drawn:
+        assert np.bincount(np.array(of_seed) % 2).tolist() == [5, 5]
+    config = dataclasses.replace(probe_config, probe_seeds=3, bootstrap=20)
+    found = run(world, config).metrics["probe"]["trained"]
+    assert "seeds" not in found["1"]  # all images are one draw
+    spread = found["0.1"]["seeds"]
+    assert set(spread) == {"accuracy", "balanced_accuracy", "macro_f1", "auroc", "auprc"}
+    assert spread["accuracy"]["number"] == 3
+    one = run(world, dataclasses.replace(config, probe_seeds=1)).metrics["probe"]["trained"]
+    assert one["0.1"] == {name: of for name, of in found["0.1"].items() if name != "seeds"}

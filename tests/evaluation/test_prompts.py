@@ -103,3 +103,44 @@ def test_prompts_state_their_own_finding_and_no_other_of_the_default_five():
             if name == NO_FINDING:
                 assert not (states[1:] == LabelState.POSITIVE).any()
     assert sum(stated) >= 0.9 * len(stated)
+
+
+def test_shipped_combinations_are_many_and_their_first_ones_are_of_all_kinds():
+    for name, classes in (
+        ("chexpert5", ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")),
+        ("covid", ("COVID-19", "Pneumonia", "Viral Pneumonia", "Lung Opacity")),
+        ("rsna", ("Pneumonia", "Lung Opacity")),
+    ):
+        prompts = read_prompts(name)
+        assert tuple(prompts) == (*classes, NO_FINDING)
+        for texts in prompts.values():
+            assert len(set(texts)) == len(texts) >= 36
+            assert len({text.split()[0] for text in texts[:10]}) > 2
+    concepts = {name: {*load_table(name).names} for name in ("chest21", "thorax")}
+    assert {*read_prompts("rsna")} <= concepts["chest21"]
+    assert {*read_prompts("covid")} <= concepts["thorax"]
+
+
+def test_combinations_are_every_choice_of_one_word_a_list(tmp_path):
+    path = tmp_path / "prompts.json"
+    words = {"severity": ["", "mild"], "subtype": ["edema", "congestion"], "location": ["at the base"]}
+    path.write_text(json.dumps({"Edema": words}))
+    expected = {f"{s}{t} at the base" for s in ("", "mild ") for t in ("edema", "congestion")}
+    assert set(read_prompts(str(path))["Edema"]) == expected
+    path.write_text(json.dumps({"Edema": {"severity": []}}))
+    with pytest.raises(ValueError, match=r"prompts\['Edema'\]\['severity'\].*at least one string"):
+        read_prompts(str(path))
+
+
+def test_negated_contrast_adds_own_negative_prompts_or_shipped_ones(tmp_path):
+    path = tmp_path / "prompts.json"
+    own = {"Edema": ["wet lung"], "no Edema": ["dry lung"], "Mass": ["a lump"], "No Finding": ["normal"]}
+    path.write_text(json.dumps(own))
+    config = EvaluationConfig(
+        task="multi_label", findings=("Abnormal", "Edema", "Mass"), prompts=str(path), contrast="negated"
+    )
+    found = finding_prompts(config)
+    assert found["no Edema"] == ("dry lung",)
+    assert found["no Mass"][0] == "There is no mass."
+    flat = ClassPrompts.of(found)
+    assert [flat.texts[column] for column in flat.columns("Abnormal")] == ["wet lung", "a lump"]

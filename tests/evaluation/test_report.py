@@ -10,20 +10,26 @@ from rich.console import Console
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.evaluator import evaluate
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.plots import draw
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
 from medclip_keras.evaluation.table import rows, terminal_table
 from medclip_keras.evaluation.tasks import Task
+
+# Figures of zero-shot classification of single findings and of retrieval, with an untrained model.
+DRAWN = (
+    "roc", "precision_recall", "confusion", "similarity", "similarity_untrained", "embedding",
+    "embedding_untrained", "retrieval", "retrieval_similarity",
+)  # fmt: skip
 
 
 def test_report_embeds_every_plot(measured, tmp_path):
     write({"phantom": measured}, tmp_path, {"run": "test run", "seed": 3})
     names = {path.stem for path in (tmp_path / "figures" / "phantom").glob("*.png")}
-    assert names == {"similarity", "confusion", "roc", "embedding", "retrieval", "retrieval_similarity"}
+    assert names == {"overview", *DRAWN}
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == len(names)
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("<svg role=") == len(names)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert not re.search(r"url\((?!#)|@import", page)
     assert "Evaluation of test run" in page
     assert "1.000 [1.000, 1.000]" in page
 
@@ -80,7 +86,7 @@ def test_terminal_table_loses_no_figure_and_no_name_on_narrow_terminals(measured
 
 def test_plots_are_drawn_without_an_untrained_model(world, config):
     result = world.evaluate(config)
-    assert len(draw(result)) == 6
+    assert set(figures_of(result)) == {name for name in DRAWN if "untrained" not in name}
     assert all(row.untrained is None for row in rows(result))
 
 
@@ -115,19 +121,20 @@ def test_odd_names_are_shown_as_they_are(tmp_path, width):
     assert not [cell for cell in figures if cell not in text]
     write({"../x": result}, tmp_path / "out", {"run": "<x>"})
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["_x"]
-    (legend,) = [ax.get_legend() for ax in draw(result)["roc"].axes]
+    (legend,) = figures_of(result)["roc"].legends
     assert len(legend.get_texts()) == len(ODD) + 1
 
 
-def test_with_fifteen_classes_the_legend_covers_no_curve():
-    (ax,) = draw(odd_result([f"finding number {n}" for n in range(15)]))["roc"].axes
-    figure = ax.get_figure()
+@pytest.mark.parametrize("name", ["roc", "precision_recall"])
+def test_with_fifteen_classes_the_legend_covers_no_curve(name):
+    figure = figures_of(odd_result([f"finding number {n}" for n in range(15)]))[name]
+    (ax,), (drawn,) = figure.axes, figure.legends
     figure.draw_without_rendering()
-    legend = ax.get_legend().get_window_extent()
-    assert not legend.overlaps(ax.get_window_extent())
+    legend = drawn.get_window_extent()
+    assert not legend.overlaps(ax.get_tightbbox())
     assert figure.bbox.contains(legend.x0, legend.y0)
     assert figure.bbox.contains(legend.x1, legend.y1)
-    styles = {(tuple(line.get_color()), line.get_linestyle()) for line in ax.get_lines()}
+    styles = {(line.get_color(), line.get_linestyle()) for line in ax.get_lines()}
     assert len(styles) == 16
 
 
@@ -140,7 +147,8 @@ def test_the_page_says_what_its_figures_are_of(measured, tmp_path):
     }
     write({"world": measured}, tmp_path, made_from)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "step 7, logit scale 11.61" in page
+    assert "step 7" in page
+    assert "<td>logit scale</td><td>11.61</td>" in page
     assert "11.610" not in page
     assert "images records/w, fingerprint abc, split test" in page
 
@@ -150,9 +158,14 @@ def test_data_sets_whose_names_differ_little_keep_their_own_plots_and_links(meas
     folders = {path.name for path in (tmp_path / "figures").iterdir()}
     assert folders == {"a_b", "a_b 2", "A_B 3"}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    links = re.findall(r'href="#([^"]+)"', page)
-    anchors = re.findall(r'<h2 id="([^"]+)"', page)
-    assert links == anchors == ["a_b", "a_b-2", "A_B-3"]
+    links = set(re.findall(r'<a href="#([^"]+)"', page))
+    anchors = re.findall(r'<h[23] id="([^"]+)"', page)
+    assert len(set(anchors)) == len(anchors)
+    assert links == set(anchors)
+    assert {"a_b", "a_b-2", "A_B-3", "made-from"} <= links
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+    assert {name for name in re.findall(r'(?:href="#|url\(#)([^")]+)', page)} <= set(ids)
 
 
 def test_numbers_of_a_matrix_of_fifteen_classes_do_not_touch():
@@ -163,8 +176,8 @@ def test_numbers_of_a_matrix_of_fifteen_classes_do_not_touch():
     estimates = {"1": {"trained": estimate_scores(task, labels, Bootstrap(0, seed=0))}}
     counts = task.counts() | {"num_training_images": {"1": 9}}
     single = ClassificationResult(task, counts, task.baseline, estimates, {"1": {"trained": labels}})
-    (ax,) = draw(DatasetResult(supervised=single))["confusion"].axes
+    (ax,) = figures_of(DatasetResult(supervised=single))["confusion"].axes
     figure = ax.get_figure()
     figure.draw_without_rendering()
-    cell = ax.get_window_extent().width / 15 * 72 / figure.dpi  # points; a number has letters of 7 points
+    cell = ax.get_window_extent().width / 15 * 72 / figure.dpi  # points; a number has letters of 6.5 points
     assert cell > 14

@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from medclip_keras.evaluation.plots import draw
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.supervised import measure_classifier
 from medclip_keras.evaluation.table import rows, sizes
 
@@ -54,7 +53,8 @@ def test_a_classifiers_report_has_rows_and_plots(world, config, tmp_path, task):
     config = dataclasses.replace(config, task=task)
     result = measured_with(world, config, world.names, share=0.1)
     write({"world": result}, tmp_path, {"run": "peer"})
-    assert set(draw(result)) == ({"roc", "confusion"} if task == "single_finding" else {"roc"})
+    curves = {"roc", "precision_recall"}
+    assert set(figures_of(result)) == (curves | {"confusion"} if task == "single_finding" else curves)
     found = {row.name: row for row in rows(result)}
     assert found["supervised macro AUROC, 10 % of labels"].trained.value == 1.0
     assert found["supervised macro AUROC, 10 % of labels"].untrained is None

@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from medclip_keras.demo import __main__, app, regions
+from medclip_keras.demo import __main__, app
+from medclip_keras.evaluation.where import occlusion as regions
 from medclip_keras.inference import read_square
 from medclip_keras.search import SearchIndex, ask
 from medclip_keras.search.index import Rows, build
@@ -95,7 +96,7 @@ def test_regions_are_the_loss_of_the_cosine_when_a_window_is_gray():
     """White in 20 x 20 of 40 x 40 pixels: the mean is 64, and a hidden white pixel costs 191 / 255."""
     square = np.zeros((40, 40, 1), np.uint8)
     square[:20, :20] = 255
-    found = regions.region_map(Corner(), square, np.float32([1, 0]))
+    found = regions.region_map(Corner().encode_stored_images, square, np.float32([1, 0]))
     assert found.shape == (8, 8)
     loss = 191 / 255 / 400
     # Cell 2 is centred at 12.5 pixels, its window of 14 from 5.5 (even: 6) to 19.5 (20): 14 x 14 pixels.
@@ -110,7 +111,7 @@ def test_the_regions_of_a_sentence_are_sent(client, model, files):
     picture = (files / "colour.png").read_bytes()
     answer = send(client, "/regions", picture, sentences=[SENTENCES[1]]).json()
     square = read_square(picture, 40)
-    expected = regions.region_map(model, square, model.encode_texts(SENTENCES[1])[0])
+    expected = regions.region_map(model.encode_stored_images, square, model.encode_texts(SENTENCES[1])[0])
     np.testing.assert_allclose(answer["regions"], expected, atol=1e-3)
 
 

@@ -19,14 +19,16 @@ def record(sentences, **more):
 
 def image_record(sentences):
     image = np.random.default_rng(5).integers(0, 256, (16, 16, 1), np.uint8)
-    return record(sentences, view="lateral", image=image)
+    told = {"view": "lateral", "view_position": "LATERAL", "sex": "F", "age": 63}
+    return record(sentences, **told, image=image)
 
 
 def assert_same(parsed, row):
     parsed = tfds.as_numpy(parsed)
     assert parsed.keys() == row.keys()
-    for name in row.keys() - {"image", "label_states", "sentences"}:
+    for name in row.keys() - {"image", "label_states", "sentences", "age"}:
         assert parsed[name].decode() == row[name]
+    assert parsed.get("age") == row.get("age")
     for name in row.keys() & {"image", "label_states"}:
         assert parsed[name].dtype == row[name].dtype
         np.testing.assert_array_equal(parsed[name], row[name])
@@ -96,3 +98,22 @@ def test_encode_refuses_other_shapes():
         encode(report_features(3), record([{**SENTENCES[0], "label_states": np.zeros(2, np.int8)}]))
     with pytest.raises(ValueError, match=r"`image` must be of shape \(32, 32, 1\)"):
         encode(image_features(32, 3), image_record([]))
+
+
+def test_records_of_earlier_versions_tell_no_view_position_sex_or_age():
+    """Of an image record with these fields and one without, in one batch."""
+    features, row = image_features(16, 3), image_record([])
+    old = tf.train.Example.FromString(encode(features, row))
+    for name in schema.OPTIONAL:
+        del old.features.feature[name]
+    records = [encode(features, row), old.SerializeToString()]
+    batch = parse_batch(features, records, ("record_key", *schema.OPTIONAL))
+    found = {name: values.numpy().tolist() for name, values in batch.items()}
+    assert found["view_position"] == [b"LATERAL", b""]
+    assert (found["sex"], found["age"]) == ([b"F", b""], [63, -1])
+
+
+def test_a_record_may_leave_them_out():
+    features, row = image_features(16, 3), image_record([])
+    known = {name: value for name, value in row.items() if name not in schema.OPTIONAL}
+    assert_same(features.deserialize_example(encode(features, known)), {**known, **schema.OPTIONAL})

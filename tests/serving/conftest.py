@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -17,6 +18,7 @@ from medclip_keras.config import (
 )
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.serving.calibration import Calibration
 from medclip_keras.serving.signatures import Endpoints, export_model
 from medclip_keras.training.model import MedCLIP
 
@@ -47,10 +49,14 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def saved_model(tiny, tmp_path_factory):
-    """The SavedModel of `tiny`; beside it, in tokens_only/1, the one without text operations."""
+    """The SavedModel of `tiny`; beside it, in tokens_only/1, a calibrated one without text operations."""
     models, run = tmp_path_factory.mktemp("models"), {"config": to_dict(tiny.config)}
     export_model(tiny.endpoints, tiny.table, models / "1", run)
-    export_model(tiny.endpoints, tiny.table, models / "tokens_only" / "1", run, text_operations=False)
+    count = len(tiny.config.evaluation.findings)
+    calibration = Calibration("phantom", True, (2.0,) * count, (0.0,) * count)
+    calibrated = Endpoints(tiny.model, tiny.tokenizer, calibration=calibration)
+    run["calibration"] = dataclasses.asdict(calibration)
+    export_model(calibrated, tiny.table, models / "tokens_only" / "1", run, text_operations=False)
     return models / "1"
 
 

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 import requests
 import tensorflow as tf
+from scipy.special import softmax
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 import medclip_keras
@@ -134,13 +135,16 @@ def test_many_images_and_texts_are_sent_in_bounded_requests(served, tiny, monkey
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_zero_shot_scores_the_classes_of_the_export(served, tiny, scheme):
+def test_zero_shot_scores_the_classes_of_the_export(served, server, tiny, scheme):
     files = [picture(0), b"no picture", picture(1)]
     answer = tiny.endpoints.zero_shot(tf.constant(files))
     found = served[scheme].zero_shot(files)
     assert list(found.classes) == [name.decode() for name in answer["classes"][0].numpy()]
     assert found.decoded.tolist() == [True, False, True]
     np.testing.assert_allclose(found.scores, answer["scores"].numpy()[[0, 2]], atol=1e-4)
+    assert found.probabilities is None
+    calibrated = connect(server.model(scheme, "tokens_only")).zero_shot(files).probabilities
+    np.testing.assert_allclose(calibrated, softmax(2 * found.scores, axis=1), atol=1e-4)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 
 from medclip_keras.knowledge.states import LabelState
@@ -57,6 +58,21 @@ def test_rows_carry_labels_study_and_patient(archive):
     assert rows[0].path == str(archive / "images" / "00000001_000.png")
     assert {row.view for row in rows} == {"frontal"}
     assert {row.split for row in rows} == {""}
+
+
+def test_view_position_sex_and_age_are_the_tables(medclip_data):
+    rows = list(nih_chestxray14.image_rows(medclip_data / "nih_chestxray14_256px"))
+    assert {row.view_position for row in rows} == {"AP", "PA"}
+    assert {row.sex for row in rows} == {"M", "F"}
+    ages = [row.age for row in rows]
+    assert min(ages) >= -1
+    assert 40 < np.mean(ages) < 60
+    assert max(ages) <= 90
+    # The trap of this folder: AP is commoner among normals than among pneumonias.
+    is_ap = np.array([row.view_position == "AP" for row in rows])
+    normal = np.array([row.labels["No Finding"] == LabelState.POSITIVE for row in rows])
+    of_normal, of_others = is_ap[normal].mean(), is_ap[~normal].mean()
+    assert of_normal > of_others + 0.1
 
 
 def test_images_are_found_in_the_twelve_parts(archive):

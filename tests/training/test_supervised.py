@@ -6,15 +6,19 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+from rich.console import Console
 
 from medclip_keras.config import override
+from medclip_keras.evaluation.fine_tuned import fine_tune_section
+from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.locks import sole_writer
 from medclip_keras.models.image_encoder import resnet_sizes
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
-from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
+from medclip_keras.records.labelled_images import Classes, count_labelled, kept, labelled_images
 from medclip_keras.records.manifest import load_concepts, read_manifest, write_manifest
+from medclip_keras.records.reading import image_folders, read_records
 from medclip_keras.supervised import Start, classes_of, encoder_maker, fit_supervised, main
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
@@ -264,3 +268,43 @@ def test_a_workdir_of_another_tower_is_refused(config, pretrained):
     other = override(config, ["model.image.width=16"])
     with pytest.raises(ValueError, match=r"`--start` must be a workdir whose image tower is the run's"):
         encoder_maker(other, str(pretrained[0]))
+
+
+def test_fine_tuning_learns_from_each_start_share_and_seed_and_leaves_the_run_as_it_is(config, pretrained):
+    workdir, _ = pretrained
+    evaluation = dataclasses.replace(
+        config.evaluation, fine_tune_steps=2, probe_fractions=(0.5, 1.0), probe_seeds=1
+    )
+    run = dataclasses.replace(config, evaluation=evaluation)
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    console = Console(record=True, width=200)
+    found = fine_tune(run, run.data, workdir, console)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+    assert list(found.metrics["starts"]) == ["trained", "random"]
+    for by_share in found.metrics["starts"].values():
+        (half,), (whole,) = (by_share[share]["num_training_images"] for share in ("0.5", "1"))
+        assert half < whole == count_labelled(config, classes_of(config), "train")
+        accuracy = by_share["1"]["seeds"]["accuracy"]
+        assert accuracy["number"] == 1
+        assert accuracy["mean"] == by_share["1"]["first_seed"]["accuracy"]["value"]
+    assert console.export_text().count("Fine-tuning: ") == 4
+    section = fine_tune_section(found)
+    assert [row[0] for row in section.tables[0].rows[::2]] == [
+        "trained, 50 % of labels", "trained, all labels", "random, 50 % of labels", "random, all labels",
+    ]  # fmt: skip
+
+
+def test_another_seed_learns_from_other_images_of_a_share(config):
+    def keys(seed):
+        classes = dataclasses.replace(classes_of(config, 0.5), share_seed=seed)
+        return count_labelled(config, classes, "train"), kept_keys(config, classes)
+
+    (_, first), (_, again), (number, second) = (keys(seed) for seed in (0, 0, 1))
+    assert first == again != second
+    assert number == len(second)
+
+
+def kept_keys(config, classes):
+    keep = kept(config.data, classes, "train")
+    records = read_records(image_folders(config.data, "train"), "train", keep)
+    return sorted(record.numpy() for record in records)

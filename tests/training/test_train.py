@@ -79,14 +79,15 @@ def test_the_projector_has_a_label_for_every_embedding_and_no_identifier(unbroke
     board = unbroken[0] / "tensorboard" / "training"
     embeddings = np.loadtxt(board / "embeddings.tsv")
     header, *labels = (board / "labels.tsv").read_text().splitlines()
-    assert header == "kind\tfindings"
+    assert header == "kind\tfinding\tfindings"
     assert len(labels) == len(embeddings)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
     names = {*load_table("chest21").names, "none"}
     for label in labels:
-        kind, findings = label.split("\t")
+        kind, finding, findings = label.split("\t")
         assert kind in ("image", "text")
         assert set(findings.split(", ")) <= names
+        assert finding == findings or (finding == "several" and ", " in findings)
     assert 'tensor_path: "embeddings.tsv"' in (board / "projector_config.pbtxt").read_text()
 
 

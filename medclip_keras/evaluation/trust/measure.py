@@ -5,7 +5,6 @@ patients; what needs none (negation, the spread of the prompts, calibration as i
 """
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from scipy.special import expit
 
 from medclip_keras.evaluation.arrays import Floats
 from medclip_keras.evaluation.classification import ranked_scores
-from medclip_keras.evaluation.metrics import Bootstrap, Estimate, Statistic, weighted_mean
+from medclip_keras.evaluation.metrics import Bootstrap, Statistic, weighted_mean
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts
 from medclip_keras.evaluation.results import Json, TrustResult
 from medclip_keras.evaluation.tasks import Task
@@ -196,9 +195,3 @@ def _prompt_spread(test: Scored, valid: Scored | None, prompts: ClassPrompts) ->
 def _number(value: float) -> float | None:
     """JSON types: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
-
-
-def estimate_of(values: Mapping[str, float | None]) -> Estimate:
-    """The estimate of its JSON form."""
-    value, low, high = (math.nan if (v := values[key]) is None else v for key in ("value", "low", "high"))
-    return Estimate(value, low, high)

@@ -1,24 +1,36 @@
-"""The tables of trust for the page, each with a sentence that says how to read it."""
+"""The section of trust: tables, each with a sentence that says how to read it."""
 
 from collections.abc import Callable
 
+from medclip_keras.evaluation.figures.curves import reliability_curves
+from medclip_keras.evaluation.figures.embeddings import pair_distributions
 from medclip_keras.evaluation.results import Json, TrustResult
-from medclip_keras.evaluation.table import Cells, with_interval
-from medclip_keras.evaluation.trust.measure import estimate_of
-
-Table = tuple[str, str, Cells, list[Cells]]  # title, sentence, header, rows
+from medclip_keras.evaluation.sections import Picture, Section, Table
+from medclip_keras.evaluation.table import Cells, estimate_of, with_interval
 
 
-def trust_tables(result: TrustResult) -> list[Table]:
-    """Tables of the questions that were measured, in the order of the page."""
-    found = result.metrics
-    tables = []
-    for name, (title, sentence, header, cells) in _TABLES.items():
-        if found[name]:
-            tables.append(
-                (title, sentence, header, [row for item in found[name].items() for row in cells(*item)])
-            )
-    return tables
+def trust_section(result: TrustResult) -> Section:
+    """Tables of the questions that were measured, and the pictures of calibration and negation."""
+    missing, tables = missing_validation(result), _TABLES.items()
+    figures = [Picture("reliability", _RELIABILITY, reliability_curves(result))]
+    if result.pairs:
+        figures.append(Picture("pairs", _PAIRS, pair_distributions(result.pairs)))
+    return Section(
+        "trust",
+        "May one trust it?",
+        "Whether the scores are probabilities, whether the model reads “no”, how much the wording decides; of"
+        " the trained model, zero-shot with the ensemble of the prompts.",
+        tuple(_table(*asked, found) for name, asked in tables if (found := result.metrics.get(name))),
+        tuple(figures),
+        (missing,) if missing else (),
+    )
+
+
+def _table(
+    title: str, sentence: str, header: Cells, cells: Callable[[str, Json], list[Cells]], found: Json
+) -> Table:
+    rows = tuple(row for item in found.items() for row in cells(*item))
+    return Table(sentence, header, rows, title)
 
 
 def missing_validation(result: TrustResult) -> str:
@@ -67,6 +79,14 @@ def _value(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+_RELIABILITY = (
+    "Calibration: the share of right answers by probability. On the diagonal an answer of 80 % is right in"
+    " 80 % of the images."
+)
+_PAIRS = (
+    "Similarity of pairs, after MedCLIP's figure 5: images with a finding and “There is X” (matched), images"
+    " without it (unmatched), and images with it beside “There is no X” (contradicting). Apart is good."
+)
 _TABLES: dict[str, tuple[str, str, Cells, Callable[[str, Json], list[Cells]]]] = {
     "calibration": (
         "Calibration",

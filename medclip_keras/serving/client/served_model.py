@@ -53,11 +53,13 @@ class Scores:
         classes: names that were baked in at the export.
         scores: float32 (num_decoded, num_classes).
         decoded: bool (num_files,), False where the server could not read a file.
+        probabilities: float32 (num_decoded, num_classes), or None of a version without a calibration.
     """
 
     classes: tuple[str, ...]
     scores: Floats
     decoded: Bools
+    probabilities: Floats | None = None
 
 
 class ServedModel:
@@ -72,6 +74,7 @@ class ServedModel:
             embeddings of two versions must not be compared. A label is followed wherever it moves.
         config: of the run.
         logit_scale: factor from cosines to logits.
+        is_calibrated: whether `zero_shot` answers with probabilities.
     """
 
     def __init__(self, address: Address, transport: Transport, attempts: int = ATTEMPTS):
@@ -86,6 +89,7 @@ class ServedModel:
         )
         self.version: int | str = self._retrying(self._choose_version)
         run = self._describe()
+        self.is_calibrated = bool(run.get("calibration"))
         try:
             self.config: RunConfig = from_dict(run["config"])
             self.logit_scale = float(run["logit_scale"])
@@ -133,17 +137,23 @@ class ServedModel:
         """
         require(bool(files), "files", "at least one file", "none")
         outputs = {"classes": np.object_, "scores": np.float32, "decoded": np.bool_}
+        if self.is_calibrated:
+            outputs["probabilities"] = np.float32
         parts = [
             self.predict("zero_shot", {"image_bytes": part}, outputs)
             for part in _chunks(files, FILES_AT_ONCE)
         ]
         decoded = np.concatenate([part["decoded"] for part in parts])
-        scores = np.concatenate([part["scores"][part["decoded"]] for part in parts])
+        scores, *probabilities = (
+            np.concatenate([part[name][part["decoded"]] for part in parts])
+            for name in ("scores", "probabilities")
+            if name in outputs
+        )
         classes = tuple(name.decode() for name in parts[0]["classes"][0])
-        same = scores.ndim == 2 and scores.shape[1] == len(classes)
+        same = all(found.ndim == 2 and found.shape[1] == len(classes) for found in (scores, *probabilities))
         if not same:
             raise BadAnswer.of("answer", "a score for each class", (scores.shape, len(classes)))
-        return Scores(classes, scores, decoded)
+        return Scores(classes, scores, decoded, *probabilities)
 
     def predict(
         self, signature: str, inputs: Mapping[str, Sequence[bytes] | Array], outputs: Mapping[str, Any]

@@ -36,6 +36,7 @@ def clean_rows(kind: str, num_findings: int, size: int = SIZE, seed: int = 0) ->
                 level = int(rng.integers(40, 120))
                 row["image"] = rng.integers(level, level + 90, (size, size, 1)).astype(np.uint8)
                 row["view"] = str(rng.choice(["frontal", "lateral"], p=(0.8, 0.2)))
+                row |= {"view_position": "PA", "sex": "MF"[number % 2], "age": int(level) - 41}
             rows.append(row)
     return rows
 
@@ -200,6 +201,6 @@ EDITS = {
     "a missing field": (lambda feature: feature.pop("patient_id"), {("missing_feature", "patient_id")}),
     "a field of another type": (labels_as_text, {("wrong_type", "label_states")}),
     "a field that nobody knows": (
-        lambda feature: feature["age"].int64_list.value.append(50), {("new_feature", "age")},
+        lambda feature: feature["height"].int64_list.value.append(50), {("new_feature", "height")},
     ),
 }  # fmt: skip

@@ -8,9 +8,8 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from medclip_keras.evaluation.metrics import Bootstrap
-from medclip_keras.evaluation.plots import draw
 from medclip_keras.evaluation.prompts import ClassPrompts
-from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.tasks import Task
 from medclip_keras.evaluation.trust.measure import Scored, measure_trust
 from medclip_keras.evaluation.trust.negation import negation, negation_texts
@@ -147,11 +146,11 @@ def test_an_evaluation_has_every_table_and_its_page_shows_them(world, config, tm
     assert points["specificity"]["value"] >= 0.9
     conformal = found["conformal"]["all classes" if task == "single_finding" else "Edema"]
     assert conformal["coverage"] > 0.8
-    assert "reliability" in draw(result)
+    assert "reliability" in figures_of(result)
     write({"world": result}, tmp_path, {"run": "r"})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for title in ("Calibration", "Operating points", "Conformal sets", "Negation", "Choice of the prompt"):
-        assert f"<h3>{title}</h3>" in page
+        assert f"<h4>{title}</h4>" in page
     assert "Edema, 90 % specificity" in page
     assert "Without labelled validation images" not in page
 

@@ -18,28 +18,21 @@ findings), the largest cell was on the right side in .92 to 1.00. Filling by blu
 .75, .75 and .88 at worst.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
 from medclip_keras.evaluation.arrays import Array, Floats
-from medclip_keras.inference import IMAGES_AT_ONCE
 
+IMAGES_AT_ONCE = 32
 GRID, WINDOW = 8, 0.35  # cells a side; side of a window in sides of the picture
 
 
-class StoredImageEncoder(Protocol):
-    """What `medclip_keras.load` returns."""
-
-    def encode_stored_images(self, images: Array) -> Floats:
-        """Embed stored images uint8 (B, S, S, 1): float32 (B, D)."""
-
-
-def region_map(model: StoredImageEncoder, square: Array, text_embedding: Floats) -> Floats:
+def region_map(embed: Callable[[Array], Floats], square: Array, text_embedding: Floats) -> Floats:
     """Occlude a picture cell by cell.
 
     Args:
-        model: embeds pictures.
+        embed: stored images uint8 (B, S, S, 1) to float32 (B, D).
         square: stored image uint8 (S, S, 1).
         text_embedding: float32 (D,), of unit length.
 
@@ -48,9 +41,7 @@ def region_map(model: StoredImageEncoder, square: Array, text_embedding: Floats)
     """
     pictures = np.concatenate([square[None], occluded(square)])  # (1 + GRID ** 2, S, S, 1)
     starts = range(0, len(pictures), IMAGES_AT_ONCE)
-    cosines = np.concatenate(
-        [model.encode_stored_images(pictures[i : i + IMAGES_AT_ONCE]) @ text_embedding for i in starts]
-    )
+    cosines = np.concatenate([embed(pictures[i : i + IMAGES_AT_ONCE]) @ text_embedding for i in starts])
     return np.asarray(cosines[0] - cosines[1:], np.float32).reshape(GRID, GRID)
 
 
