@@ -90,7 +90,7 @@ def kept(data: DataConfig, classes: Classes, split: str) -> Keep | None:
     folder = image_folders(data, split)[0]
     columns = _columns(folder, classes.names)
 
-    def keep(serialized: tf.Tensor) -> tf.Tensor:
+    def keep(serialized: tf.Tensor, of_images: tf.Tensor) -> tf.Tensor:
         records = parse_batch(folder.manifest.features, serialized, ("record_key", "label_states"))
         key = (_SHARE_KEY[0], _SHARE_KEY[1] + classes.share_seed)
         bucket = tf.strings.to_hash_bucket_strong(records["record_key"], _BUCKETS, key)

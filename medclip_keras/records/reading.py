@@ -10,7 +10,8 @@ from medclip_keras.config import DataConfig
 from medclip_keras.errors import require
 from medclip_keras.records.manifest import Manifest, find_damaged_shard, read_manifest
 
-Keep = Callable[[tf.Tensor], tf.Tensor]  # serialized records (B,) → bool (B,)
+# Serialized records (B,), and whether they are of images rather than of reports, bool () → bool (B,)
+Keep = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _KEPT_AT_ONCE = 32  # records of a shard that are filtered together
 _PARALLEL_SHARDS = 16  # shards that are read in turn, so that a buffer holds records of many shards
@@ -97,7 +98,7 @@ def shuffled_records(
     """One pass over the serialized records: shards in random order, interleaved sixteen at a time.
 
     Follow it by `shuffle`, which mixes the records themselves. `seed` (2,) int32 alone decides the order.
-    `keep` filters image records; all report records are kept.
+    `keep` filters the records.
     """
     files, of_images = _files_and_kinds(folders, split)
     order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed)
@@ -131,7 +132,7 @@ def shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.d
 
 
 def _reader(keep: Keep | None) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """(path, whether it holds images) → its records, of images only those that are kept."""
+    """(path, whether it holds images) → those of its records that are kept."""
 
     def read(path: tf.Tensor, of_images: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(path)
@@ -139,7 +140,7 @@ def _reader(keep: Keep | None) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Datas
             return records
 
         def kept(some: tf.Tensor) -> tf.Tensor:
-            return tf.cond(of_images, lambda: tf.boolean_mask(some, keep(some)), lambda: some)
+            return tf.boolean_mask(some, keep(some, of_images))
 
         return records.batch(_KEPT_AT_ONCE).map(kept).unbatch()
 

@@ -81,13 +81,15 @@ def kept_images(config: RunConfig, split: str, num_findings: int) -> Keep | None
         return None
     features = report_features(num_findings)  # image records carry the same fields
 
-    def keep(serialized: tf.Tensor) -> tf.Tensor:
+    def keep(serialized: tf.Tensor, of_images: tf.Tensor) -> tf.Tensor:
         records = parse_batch(features, serialized, ("patient_id", "study_id", "sentences"))
+        return _is_under(records["patient_id"], patients) & (~of_images | is_wanted_image(records))
+
+    def is_wanted_image(records: Features) -> tf.Tensor:
         texts = records["sentences"]["text"]
         has_text = tf.reduce_any(texts.with_values(has_words(texts.values, data.min_words)), axis=1)
         inside = _is_under(records["study_id"], share)
-        wanted = has_text & inside if config.pairing == "pairs" else inside | ~has_text
-        return wanted & _is_under(records["patient_id"], patients)
+        return has_text & inside if config.pairing == "pairs" else inside | ~has_text
 
     return keep
 
