@@ -123,11 +123,11 @@ def any_worker(flag: bool, strategy: tf.distribute.Strategy) -> bool:
 @functools.cache
 def _num_flags(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], float]:
     def all_reduce(flag: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flag)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(flag))
 
     @tf.function
     def everywhere(flag: tf.Tensor) -> tf.Tensor:
-        return strategy.run(all_reduce, args=(tf.identity(flag),))
+        return strategy.run(all_reduce, args=(flag,))
 
     return lambda flag: float(strategy.experimental_local_results(everywhere(flag))[0])
 
