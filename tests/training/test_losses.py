@@ -116,7 +116,7 @@ def stop_after(step):
 
     class Stop(callbacks.StopOnSignal):
         def on_step(self, number, logs):
-            self.interrupted = number == step
+            self._requested = number == step
             super().on_step(number, logs)
 
     return Stop
