@@ -110,6 +110,9 @@ def measure(
         if "probe" in config.evaluation.tasks and not result.probe:
             needs = "labelled training images of two classes" if split == "test" else "--split test"
             _say(console, f"{name}: no linear probe: it needs {needs}.")
+        if "leaks" in config.evaluation.tasks and not result.leaks:
+            needs = "the images of the training, and --split test or valid"
+            _say(console, f"{name}: no search for leaks: it needs {needs}.")
     if own_images:
         name = own_images.name_beside(results)
         results[name] = _measure_own_images(subject, own_images)
@@ -285,12 +288,34 @@ def _run(options: argparse.Namespace) -> None:
         write_comparison(read_runs(options.compare), output, Bootstrap(_RESAMPLES, seed=0))
         _say(Console(), f"Report: {epath.Path(output) / 'report.html'}")
         return
+    tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
+    _check(options, tasks)
+    own_images = None
+    if options.manifest:
+        own_images = read_image_manifest(options.manifest, options.prompts, classes)
+    images, texts = find_records(options.records)
+    workdir, saved_model = options.workdir, options.saved_model
+    subject = subject_of_workdir(workdir) if workdir else subject_of_saved_model(saved_model)
+    subject = _adjusted(subject, options, tasks, findings)
+    if options.records:
+        subject = subject.with_config("data", images=tuple(images), texts=tuple(texts))
+    beside = epath.Path(options.manifest).parent if options.manifest else "."  # not among the boxes
+    home = workdir or (options.records or [beside])[0]
+    output = options.output or epath.Path(home) / "evaluation"
+    asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
+    if workdir and not options.output:
+        _measure_workdir(workdir, subject, split=options.split, **asked)
+    else:
+        measure(subject, output, split=options.split, **asked)
+
+
+def _check(options: argparse.Namespace, tasks: Sequence[str]) -> None:
+    """Refuse options that do not fit each other, before a model is loaded."""
     form = "given with --saved_model or a workdir of converted weights, unless --manifest names images"
     advice = "Name folders of image and report records; a SavedModel and converted weights have none."
     has_images = bool(options.records or options.manifest or options.boxes)
     has_images = has_images or bool(options.workdir and read_run_json(options.workdir).data.images)
     require(has_images, "--records", form, options.records, advice)
-    tasks, findings, classes = map(_listed, (options.tasks, options.findings, options.classes))
     for task in tasks:
         require(task in TASKS, "--tasks", f"a list of {', '.join(TASKS)}", task)
     for assignment in options.assignments:
@@ -299,15 +324,13 @@ def _run(options: argparse.Namespace) -> None:
         require(own, "--set", "of the form evaluation.NAME=VALUE", assignment, advice)
     probed = "probe" in tasks and options.split != "test"
     require(not probed, "--tasks", f"without probe for --split {options.split}", options.tasks)
-    own_images = None
-    if options.manifest:
-        own_images = read_image_manifest(options.manifest, options.prompts, classes)
-    images, texts = find_records(options.records)
-    workdir, saved_model = options.workdir, options.saved_model
-    subject = subject_of_workdir(workdir) if workdir else subject_of_saved_model(saved_model)
+
+
+def _adjusted(
+    subject: Subject, options: argparse.Namespace, tasks: tuple[str, ...], findings: tuple[str, ...]
+) -> Subject:
+    """The model with the settings of its evaluation that the options change."""
     subject = dataclasses.replace(subject, config=override(subject.config, options.assignments))
-    if options.records:
-        subject = subject.with_config("data", images=tuple(images), texts=tuple(texts))
     if tasks:
         subject = subject.with_config("evaluation", tasks=tasks)
     resolved = subject.config.evaluation.tasks
@@ -318,14 +341,7 @@ def _run(options: argparse.Namespace) -> None:
         subject = subject.with_config("evaluation", findings=findings, task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
-    beside = epath.Path(options.manifest).parent if options.manifest else "."  # not among the boxes
-    home = workdir or (options.records or [beside])[0]
-    output = options.output or epath.Path(home) / "evaluation"
-    asked = {"own_images": own_images, "boxes": options.boxes, "show_data": options.show_data}
-    if workdir and not options.output:
-        _measure_workdir(workdir, subject, split=options.split, **asked)
-    else:
-        measure(subject, output, split=options.split, **asked)
+    return subject
 
 
 def _listed(names: str) -> tuple[str, ...]:

@@ -307,6 +307,15 @@ def test_a_broken_image_file_is_refused_by_its_line(run, own_images, capsys):
     assert "cannot be read in row 2 (it is not a whole JPEG, PNG or DICOM file)" in capsys.readouterr().err
 
 
+def test_leaks_that_cannot_be_looked_for_are_named(run, tmp_path, capsys):
+    arguments = ["--workdir", str(run.workdir), "--tasks", "zero_shot,leaks", "--output", str(tmp_path)]
+    for split, is_searched in (("test", True), ("all", False)):
+        assert main([*arguments, "--split", split]) == 0
+        found = json.loads((tmp_path / "metrics.json").read_text())["data"]["phantom"]
+        said = "phantom: no search for leaks: it needs the images of the training" in capsys.readouterr().out
+        assert (said, "leaks" in found) == (not is_searched, is_searched)
+
+
 def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
     """Equal prompts for both findings leave nothing to tell them apart; no probe, and the reason."""
     same = tmp_path / "prompts.json"
