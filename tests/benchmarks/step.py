@@ -65,6 +65,7 @@ def our_step(options: argparse.Namespace):
     )
     model = MedCLIP(run, PIECES).build_towers()
     model.compile(optimizer=build_optimizer(run, 1000), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # as `train` does, else the step is traced twice
     model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(make_batch(options.batch)).repeat())
 
