@@ -10,7 +10,7 @@ from keras import ops
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer with its training step of images (B, H, W, C) as one operation."""
+    """Keras's layer, with one fused operation for images (B, H, W, C) in training."""
 
     def call(self, inputs, training=None, mask=None):
         """Normalise, as the base class; in training move the averages by the biased variance, as it does."""
@@ -32,7 +32,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def prepare_batch_normalization(model: keras.Model) -> None:
-    """Fuse every batch normalisation, or with several replicas let it take the global batch's statistics."""
+    """Fuse batch normalisation on one device; use the global batch's statistics on several."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.BatchNormalization:
