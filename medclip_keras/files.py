@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, forced to the disk, renamed."""
+"""Atomic writes: a file is written under a temporary name, forced to the disk, then renamed."""
 
 import os
 
@@ -8,10 +8,13 @@ WRITING = ".writing"  # suffix of a file or folder that is being written
 
 
 def write_whole(path: epath.PathLike, text: str) -> None:
-    """Write a text file; a reader, or a process killed on the way, never leaves or sees a part of it."""
+    """Write a text file in UTF-8; readers see the earlier text until the new one is complete.
+
+    A process that is killed, or a full disk, leaves the earlier text.
+    """
     path = epath.Path(path)
     beside = path.with_name(f".{path.name}{WRITING}")
-    beside.write_text(text)
+    beside.write_bytes(text.encode())
     sync(beside)
     beside.replace(path)
 
