@@ -1,5 +1,6 @@
 """Atomic writes: a file is written under a temporary name, forced to the disk, then renamed."""
 
+import contextlib
 import os
 
 from etils import epath
@@ -14,9 +15,14 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     """
     path = epath.Path(path)
     beside = path.with_name(f".{path.name}{WRITING}")
-    beside.write_bytes(text.encode())
-    sync(beside)
-    beside.replace(path)
+    try:
+        beside.write_bytes(text.encode())
+        sync(beside)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def sync(*paths: epath.Path) -> None:

@@ -12,7 +12,7 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
-from medclip_keras.training.batch_normalization import prepare_batch_normalization
+from medclip_keras.training.batch_normalization import prepare_batch_normalization, require_compilable
 from medclip_keras.training.replicas import (
     gather,
     has_several_workers,
@@ -137,6 +137,7 @@ class MedCLIP(GlobalStep, DualEncoder):
         )
         prepare_batch_normalization(self)
         self._keep_locked(config.train.lock)
+        require_compilable(self, config.train.jit_compile)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
