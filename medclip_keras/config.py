@@ -242,7 +242,8 @@ class TrainConfig:
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
     # Weights that are not trained, as in LiT: of a tower, or of its backbone alone; its projections learn.
     lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
-    jit_compile: bool = False  # compile the towers with XLA
+    # Compile the towers with XLA; on several devices only those without batch normalisation.
+    jit_compile: bool = False
     validate_every: PositiveCount = 500  # steps
     evaluate_every: Count = 0  # steps between zero-shot evaluations on the validation split; 0: none
     checkpoint_every: PositiveCount = 500  # steps
