@@ -53,7 +53,7 @@ def _can_be_written(path: epath.PathLike) -> bool:
 
 
 def _not_writable(argument: str, output: epath.PathLike, reason: str) -> ValueError:
-    advice = f"{reason}. Make room or the folder writable, or name another."
+    advice = f"{reason}. Free disk space, make the folder writable, or name another one."
     return refusal(argument, "a path that this process can write", str(output), advice)
 
 
