@@ -60,7 +60,7 @@ def test_a_read_only_output_is_refused_before_the_work_and_keeps_no_lock(tmp_pat
     output = tmp_path / "run"
     output.mkdir()
     said = f"`--workdir` must be a path that this process can write. Received: '{output}'. "
-    advice = ". Make room or the folder writable, or name another."
+    advice = ". Free disk space, make the folder writable, or name another one."
     for closed, reason in (
         ([output], "It is read-only"), ([output, tmp_path], "Read-only file system"),
     ):  # fmt: skip
