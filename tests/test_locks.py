@@ -88,7 +88,7 @@ def test_a_full_disk_under_the_lock_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("builtins.open", refuse)
     with (
-        pytest.raises(ValueError, match=r"No space left on device\. Make room"),
+        pytest.raises(ValueError, match=r"No space left on device\. Free disk space"),
         sole_writer(tmp_path / "run"),
     ):
         pass
