@@ -158,6 +158,8 @@ class ImageEncoderConfig:
     preset: str = ""
     image_size: ImageSide = 224  # side of the encoder's input
     upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
+    pooling: Literal["mean", "mean_max"] = "mean"  # of the feature map over space, before the projection
+    frozen_stages: Count = 0  # of the backbone, from the input: levels of its feature pyramid
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
     # Statistics of the backbone's input, of IMAGE_STATISTICS. auto: those that the weights of an installed
     # package were trained with; for every other backbone medclip, as in MedCLIP's released code.
@@ -244,13 +246,29 @@ class TrainConfig:
     # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = "auto"
     # Weights that are not trained, as in LiT: of a tower, or of its backbone alone; its projections learn.
+    # Features are computed at each step, of augmented images.
     lock: Literal["none", "image", "text", "image_backbone", "text_backbone"] = "none"
+    # Backbones that are not trained, and whose features are computed once, of images that are not augmented:
+    # the projections alone learn, in minutes. See training.frozen.
+    frozen: Literal["none", "image", "text", "both"] = "none"
+    feature_cache: str = ""  # folder of those features, which runs can share; empty: features/ of the workdir
+    # Factor of the learning rate of each stage (layer of BERT) of a backbone, to that of the stage above it.
+    layer_decay: PositiveShare = 1.0
     jit_compile: bool = False  # compile the towers with XLA
     validate_every: PositiveCount = 500  # steps
     evaluate_every: Count = 0  # steps between zero-shot evaluations on the validation split; 0: none
     checkpoint_every: PositiveCount = 500  # steps
     keep_checkpoints: PositiveCount = 2  # number of the last checkpoints, beside the best
     log_every: PositiveCount = 20  # steps
+
+
+def frozen_towers(config: TrainConfig) -> tuple[str, ...]:
+    """Names of the towers whose backbones are frozen.
+
+    >>> frozen_towers(TrainConfig(frozen="both")), frozen_towers(TrainConfig())
+    (('image', 'text'), ())
+    """
+    return {"none": (), "both": ("image", "text")}.get(config.frozen, (config.frozen,))
 
 
 EvaluationTask = Literal[
@@ -355,6 +373,12 @@ class RunConfig:
             "objective.tile_size",
             "0 for the objective gloria, which has no tiled form",
             self.objective.tile_size,
+        )
+        require(
+            self.train.frozen == "none" or (self.train.lock == "none" and self.objective.name != "gloria"),
+            "train.frozen",
+            "none with train.lock, which computes features at each step, and for gloria, which needs regions",
+            self.train.frozen,
         )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(

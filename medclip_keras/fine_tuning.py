@@ -82,6 +82,7 @@ def _train(config: RunConfig) -> TrainConfig:
         evaluate_every=0,
         start_from="",
         lock="none",
+        frozen="none",
         patience=0,
     )
 

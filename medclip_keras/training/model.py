@@ -7,12 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from medclip_keras.config import RunConfig
+from medclip_keras.config import RunConfig, frozen_towers
 from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
 from medclip_keras.training.batch_normalization import prepare_batch_normalization
+from medclip_keras.training.layer_rates import AdamWByLayer, layer_rates
 from medclip_keras.training.replicas import (
     gather,
     has_several_workers,
@@ -137,6 +138,8 @@ class MedCLIP(GlobalStep, DualEncoder):
         )
         prepare_batch_normalization(self)
         self._keep_locked(config.train.lock)
+        for tower in frozen_towers(config.train):
+            self._keep_locked(f"{tower}_backbone")
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
@@ -159,7 +162,7 @@ class MedCLIP(GlobalStep, DualEncoder):
         """Embed a batch, as `DualEncoder.call`; in training by XLA with `train.jit_compile`."""
         if not (training and self.run.train.jit_compile):
             return self(batch, training=training)
-        names = ("images", "token_ids", "padding_mask", "word_ids")
+        names = ("images", "image_features", "token_ids", "padding_mask", "word_ids", "text_features")
         return self._compiled({name: batch[name] for name in names if name in batch})
 
     @functools.cached_property
@@ -172,8 +175,9 @@ class MedCLIP(GlobalStep, DualEncoder):
 
         Args:
             batch: as `records.batches.training_batches` makes them: "images" (B, S, S, 1), "token_ids",
-                "padding_mask" (B, T), "image_labels", "image_known", "text_labels", "text_known"
-                (B, num_findings), and the objective's further parameters, such as "image_study" (B,).
+                "padding_mask" (B, T), or features of frozen backbones in their place, "image_labels",
+                "image_known", "text_labels", "text_known" (B, num_findings), and the objective's further
+                parameters, such as "image_study" (B,).
             outputs: of `encode`.
         """
         name = self.run.objective.name
@@ -197,14 +201,18 @@ def _without_padding(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch | {name: batch[name][:, :longest] for name in ("words", "word_mask")}
 
 
-def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: RunConfig, total_steps: int, model: keras.Model | None = None
+) -> keras.optimizers.Optimizer:
     """AdamW with linear warm-up, then a cosine to zero; no decay on biases, norms and the logit scale.
 
     Follows: the recipe of MedCLIP's released code. With `train.schedule` "plateau" the rate is constant until
-    `callbacks.Validation` halves it, as in ConVIRT (Zhang et al., MLHC 2022, appendix A).
+    `callbacks.Validation` halves it, as in ConVIRT (Zhang et al., MLHC 2022, appendix A). With
+    `train.layer_decay` under 1 the backbones of `model` learn at rates of their own (`layer_rates`).
     """
+    rates = layer_rates(model, config.train.layer_decay) if model else {}
     if config.train.schedule == "plateau":
-        return _adamw(config, config.train.learning_rate)
+        return _adamw(config, config.train.learning_rate, rates)
     warmup_steps = round(config.train.warmup_fraction * total_steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else config.train.learning_rate,
@@ -212,12 +220,12 @@ def build_optimizer(config: RunConfig, total_steps: int) -> keras.optimizers.Opt
         warmup_target=config.train.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
-    return _adamw(config, schedule)
+    return _adamw(config, schedule, rates)
 
 
-def _adamw(config: RunConfig, learning_rate) -> keras.optimizers.Optimizer:
+def _adamw(config: RunConfig, learning_rate, rates: dict[int, float]) -> keras.optimizers.Optimizer:
     decay, ema = config.train.weight_decay, config.train.ema
     average = {"use_ema": True, "ema_momentum": ema} if ema else {}
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=decay, **average)
+    optimizer = AdamWByLayer(rates, learning_rate, weight_decay=decay, **average)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_logit_scale"])
     return optimizer

@@ -49,8 +49,9 @@ def write_projector(
                 found = [name for name, value in zip(names, row, strict=True) if value > 0]
                 one = found[0] if len(found) == 1 else "several" if found else "none"
                 labels.append(f"{kind}\t{one}\t{', '.join(found) or 'none'}")
-        pictures.append(_thumbnails(batch["images"]))
-        pictures.append(np.full_like(pictures[-1], _BLANK))
+        if "images" in batch:  # else features of a frozen backbone
+            pictures.append(_thumbnails(batch["images"]))
+            pictures.append(np.full_like(pictures[-1], _BLANK))
     rows = ("\t".join(f"{x:.5f}" for x in row) for row in np.concatenate(embeddings))
     (directory / "embeddings.tsv").write_text("\n".join(rows) + "\n")
     (directory / "labels.tsv").write_text("\n".join(labels) + "\n")
@@ -58,7 +59,7 @@ def write_projector(
     described = config.embeddings.add(
         tensor_name="held-out images and sentences", tensor_path="embeddings.tsv", metadata_path="labels.tsv"
     )
-    if thumbnails and len(labels) - 1 <= _LARGEST**2:
+    if thumbnails and pictures and len(labels) - 1 <= _LARGEST**2:
         with (directory / "thumbnails.png").open("wb") as file:
             PIL.Image.fromarray(tiled(np.concatenate(pictures))).save(file, "PNG")
         described.sprite.image_path = "thumbnails.png"

@@ -19,7 +19,7 @@ RUN_FILE = "run.json"
 _FREE_FIELDS = (
     "train.strategy", "train.jit_compile", "objective.tile_size", "train.log_every", "train.checkpoint_every",
     "train.keep_checkpoints", "train.evaluate_every", "train.patience", "data.allow_anomalies", "data.images",
-    "data.texts", "data.raw", "data.concepts",
+    "data.texts", "data.raw", "data.concepts", "train.feature_cache",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
 

@@ -14,7 +14,7 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras import signals
-from medclip_keras.config import AugmentConfig, RunConfig
+from medclip_keras.config import AugmentConfig, RunConfig, frozen_towers
 from medclip_keras.errors import Interrupted, NotSavedError, is_of_the_system, require
 from medclip_keras.files import write_whole
 from medclip_keras.knowledge.concepts import ConceptTable
@@ -27,6 +27,7 @@ from medclip_keras.records.reading import image_folders, sentence_folders
 from medclip_keras.training.callbacks import Clock, ProgressBar, ScalarLog, StopOnNaN, StopOnSignal
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.concept_kernel import label_kernel
+from medclip_keras.training.frozen import frozen_features
 from medclip_keras.training.model import MedCLIP, build_optimizer
 from medclip_keras.training.presets import check_presets, downloading, with_architectures, write_architectures
 from medclip_keras.training.projector import PHANTOM, write_projector
@@ -185,7 +186,7 @@ def prepare(
     with strategy.scope():
         with downloading(config.model):
             model = make_model()
-        model.compile(optimizer=build_optimizer(config, total_steps), jit_compile=False)
+        model.compile(optimizer=build_optimizer(config, total_steps, model), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(workdir / "checkpoints", model, say=say)
         start_step = checkpoints.restore_last()
@@ -267,7 +268,8 @@ def _train(
     trainer = prepare(make_model, config, strategy, workdir, console)
     _complete_workdir(trainer, tokenizer, table)
     _announce(trainer, config, source)
-    draw = functools.partial(training_batches, tokenizer=tokenizer)
+    features = frozen_features(trainer.model, config, tokenizer, workdir, console)
+    draw = functools.partial(training_batches, tokenizer=tokenizer, features=features)
     held_out = _held_out(config, draw, trainer, tokenizer, table)
     if outcome := trainer.outcome(held_out):
         return outcome
@@ -369,6 +371,10 @@ def _announce(trainer: Trainer, config: RunConfig, source: LoadedModel | None) -
             continue
         start = tower.preset or f"random weights (model.{name}.preset names pretrained ones)"
         lines.append(f"The {name} encoder starts from {start}.")
+    for name in frozen_towers(config.train):
+        lines.append(
+            f"The backbone of the {name} encoder is frozen: its projection learns from its features."
+        )
     if trainer.start_step:
         lines.append(f"Resuming after step {trainer.start_step}.")
     for line in lines:
