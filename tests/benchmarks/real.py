@@ -1,7 +1,7 @@
 """Ablations on real radiographs: what makes zero-shot classification work, beside supervised learning.
 
 Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real.py [--workdir DIR] [--cells NAME …] [--seeds N]
-    [--list] [--budget SECONDS]
+    [--run WORKDIR] [--list] [--budget SECONDS]
 
 Patients of NIH ChestX-ray14 in two folders, 649 images of 256 px and 723 of 64 px, fall into five folds; a
 patient of both is in one fold. For each fold a model learns from the other four of both folders, from the
@@ -17,6 +17,9 @@ Nothing is chosen but on these folds: not on the images that were kept back. An 
 fold only. Intervals and differences are of a bootstrap over patients, the same resamples for all cells,
 seeds averaged. Each training is saved, so a killed benchmark goes on where it stopped. `real_runs.py` trains
 the run `real_unpaired_64px` from random weights.
+
+`--run` takes images, sentences and features from a trained run `real_unpaired`: those of its training and
+validation patients, four fifths of all, and no towers but its own.
 """
 
 import dataclasses
@@ -137,10 +140,14 @@ def _under(names: np.ndarray, what: str, seed: int, share: float) -> np.ndarray:
 class Benchmark:
     """The data, and the scores of each setting, fold and seed."""
 
-    def __init__(self, data: pathlib.Path, workdir: pathlib.Path):
+    def __init__(self, workdir: pathlib.Path, run: pathlib.Path | None = None):
         self.workdir, self.table = workdir, load_table(CONCEPTS)
-        self.images = {name: real_data.read_images(name, data, workdir) for name in real_data.IMAGES}
-        self.sentences = real_data.read_sentences(data, workdir)
+        if run:
+            self.images, self.sentences = real_data.read_run(run)
+        else:
+            data = pathlib.Path(os.environ["MEDCLIP_DATA"])
+            self.images = {name: real_data.read_images(name, data, workdir) for name in real_data.IMAGES}
+            self.sentences = real_data.read_sentences(data, workdir)
         every = tuple(dict.fromkeys(name for of in CLASSES.values() for name in of))
         settings = EvaluationConfig(task="multi_label", findings=every, contrast="negated", num_prompts=10)
         self.prompts = ClassPrompts.of(finding_prompts(settings))
@@ -173,7 +180,16 @@ class Benchmark:
         return own + ([self.sentences.fingerprint] if setting.method == "heads" else [])
 
     def _features(self, name: str, setting: Setting) -> np.ndarray:
-        return real_data.image_features(self.images[name], setting.image, self.workdir)
+        images = self.images[name]
+        if images.features is not None:
+            return images.features
+        return real_data.image_features(images, setting.image, self.workdir)
+
+    def has(self, setting: Setting) -> bool:
+        """Whether the archives and the towers of a setting are there."""
+        from_run = self.sentences.features is not None
+        towers = (setting.image, setting.text) == (Setting.image, Setting.text)
+        return set(setting.archives) <= self.images.keys() and (towers or not from_run)
 
     def _rows(self, name: str, setting: Setting, fold: int, seed: int) -> np.ndarray:
         """Whether an image of an archive is learned from."""
@@ -190,7 +206,9 @@ class Benchmark:
         states = np.concatenate([self.images[name].states[kept] for name, kept in rows.items()])
         images = Side(features, states)
         said = _under(self.sentences.reports, "report", seed, setting.report_share)
-        texts = Side(self._text_features(self.sentences.texts, setting)[said], self.sentences.states[said])
+        spoken = self.sentences.features
+        spoken = self._text_features(self.sentences.texts, setting) if spoken is None else spoken
+        texts = Side(spoken[said], self.sentences.states[said])
         prompts = Side(self._text_features(self.prompts.texts, setting), texts.states[:0])
         data = DataConfig(
             known_concepts=setting.known,
@@ -236,7 +254,9 @@ class Benchmark:
         from shared import fit_components
 
         def pixels(name, setting):
-            images = self.images[name].pixels[..., 0].reshape(-1, 56, 4, 56, 4).mean(axis=(2, 4))
+            pixels = self.images[name].pixels[..., 0]
+            side = pixels.shape[1] // 4
+            images = pixels.reshape(-1, side, 4, side, 4).mean(axis=(2, 4))
             return images.reshape(len(images), -1).astype(np.float32)
 
         return self._supervised(setting, fold, seed, pixels, fit_components)
@@ -318,6 +338,7 @@ def main() -> None:
     parser.add_argument("--workdir", default="workdir/benchmark_real", type=pathlib.Path)
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--run", type=pathlib.Path)
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument(
         "--budget", type=float, default=float("inf"), help="seconds after which no cell starts"
@@ -328,10 +349,12 @@ def main() -> None:
         print("\n".join(CELLS))
         return
     began = time.monotonic()
-    benchmark = Benchmark(pathlib.Path(os.environ["MEDCLIP_DATA"]), arguments.workdir)
+    arguments.workdir.mkdir(parents=True, exist_ok=True)
+    benchmark = Benchmark(arguments.workdir, arguments.run)
+    cells = [name for name in arguments.cells if benchmark.has(CELLS[name].setting)]
     measured, num_seeds = {}, {}
     for seeds in range(1, arguments.seeds + 1):  # all cells once before any twice
-        for name in arguments.cells:
+        for name in cells:
             if time.monotonic() - began > arguments.budget:
                 break
             is_drawn = CELLS[name].setting.method == "heads" or CELLS[name].setting.image_share < 1
@@ -341,7 +364,7 @@ def main() -> None:
             measured[name], num_seeds[name] = benchmark.measure(CELLS[name], seeds, resamples), seeds
             macros = (f"{measured[name][folder][0, -1]:.3f}" for folder in CLASSES)
             print(name, *macros, f"{measured[name]['seconds']:.0f} s", flush=True)
-    table = summarise({name: measured[name] for name in arguments.cells if name in measured}, num_seeds)
+    table = summarise({name: measured[name] for name in cells if name in measured}, num_seeds)
     (arguments.workdir / "real.json").write_text(json.dumps(table, indent=1) + "\n")
     (arguments.workdir / "real.md").write_text(markdown(table))
     print(markdown(table))

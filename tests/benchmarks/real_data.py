@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from beam_jobs import decode_images, label_reports
 from medclip_keras.config import DataConfig, RunConfig
@@ -14,8 +15,12 @@ from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.provenance import sha256_of
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
+from medclip_keras.records.features import FeatureTable, content_hash, read_features
 from medclip_keras.records.manifest import read_manifest
+from medclip_keras.records.reading import image_folders, read_records
+from medclip_keras.records.schema import parse_batch
 from medclip_keras.records.shards import salted_hash
+from medclip_keras.sources.tables import concepts_of
 
 CONCEPTS, SIDE, NUM_FOLDS, MAX_TOKENS = "chest21", 224, 5, 48
 IMAGES = {  # name → source and folder
@@ -45,6 +50,7 @@ class Images:
     states: np.ndarray  # (N, num_findings) int8, of LabelState
     patients: np.ndarray  # (N,) str
     fingerprint: str  # of the records
+    features: np.ndarray | None = None  # (N, width) float32, if a run computed them
 
     @functools.cached_property
     def folds(self) -> np.ndarray:
@@ -60,6 +66,7 @@ class Sentences:
     states: np.ndarray  # (N, num_findings) int8
     reports: np.ndarray  # (N,) str, record keys
     fingerprint: str
+    features: np.ndarray | None = None  # (N, width) float32, if a run computed them
 
 
 def _config(**data) -> RunConfig:
@@ -102,6 +109,51 @@ def read_sentences(data: pathlib.Path, workdir: pathlib.Path) -> Sentences:
     return Sentences(texts, states, keys.astype(str), read_manifest(output).fingerprint)
 
 
+def read_run(workdir: pathlib.Path) -> tuple[dict[str, Images], Sentences]:
+    """Images and sentences of a frozen run's training and validation splits, with their features."""
+    from medclip_keras.training.run_json import read_run_json
+
+    run = read_run_json(str(workdir))
+    known = {folder: name for name, (_, folder) in IMAGES.items()}
+    images = {}
+    for directory in run.data.images:
+        manifest = read_manifest(directory)
+        name = known[pathlib.Path(manifest.made_from["input"]).name]
+        images[name] = _images_of_run(run, directory, _table(workdir, "image"))
+    parts = [_sentences_of_run(run, split) for split in ("train", "valid")]
+    texts, states, keys = (np.concatenate(values) for values in zip(*parts, strict=True))
+    features = _table(workdir, "text").take(content_hash(tf.constant(texts)).numpy())
+    texts = tuple(text.decode() for text in texts)
+    return images, Sentences(texts, states, keys.astype(str), sha256_of(list(texts)), features)
+
+
+def _table(workdir: pathlib.Path, tower: str) -> FeatureTable:
+    return FeatureTable(
+        [read_features(folder) for folder in sorted((workdir / "features").glob(f"{tower}-*"))]
+    )
+
+
+def _sentences_of_run(run: RunConfig, split: str) -> list[np.ndarray]:
+    return _joined(evaluation_sentences(run, split), ("text", "label_states", "record_key"))
+
+
+def _images_of_run(run: RunConfig, directory: str, table: FeatureTable) -> Images:
+    data = dataclasses.replace(run.data, images=(directory,))
+    (folder,) = image_folders(data, "train")
+    fields = ("image", "label_states", "patient_id")
+    rows = []
+    for split in ("train", "valid"):
+        for records in read_records([folder], split).batch(64):
+            parsed = parse_batch(folder.manifest.features, records, fields)
+            rows.append(
+                [*(parsed[name].numpy() for name in fields), table.take(content_hash(records).numpy())]
+            )
+    pixels, states, patients, features = (np.concatenate(values) for values in zip(*rows, strict=True))
+    labelled = np.isin(NAMES, [*concepts_of(folder.manifest.source).values()])
+    states[:, ~labelled] = LabelState.UNLABELLED  # records of earlier versions do not tell
+    return Images(pixels, states, patients.astype(str), folder.manifest.fingerprint, features)
+
+
 def labels_of(images: Images, classes) -> np.ndarray:
     """(N, num_classes) bool: Abnormal is the complement of No Finding."""
     positive = images.states == LabelState.POSITIVE
@@ -139,8 +191,6 @@ def image_features(images: Images, preset: str, workdir: pathlib.Path) -> np.nda
 
     `preset` is "efficientnet_lite0", or "random": the same network with random weights.
     """
-    import tensorflow as tf
-
     from medclip_keras.models.image_encoder import renormalise
     from medclip_keras.preprocess.images import for_evaluation
 
@@ -187,7 +237,6 @@ def _text_tower(preset: str):
 
 def text_features(texts, preset: str, workdir: pathlib.Path) -> np.ndarray:
     """Mean over the tokens of a frozen tower's last state, (N, 384) float32; "minilm" or "random"."""
-    import tensorflow as tf
 
     def make() -> np.ndarray:
         tower, tokenizer = _text_tower(preset)
