@@ -34,7 +34,7 @@ from real_data import CLASSES, CONCEPTS, NAMES
 from real_metrics import Folds, interval
 from shared import new_parser
 
-from medclip_keras.config import DataConfig, EvaluationConfig
+from medclip_keras.config import IMAGE_STATISTICS, DataConfig, EvaluationConfig
 from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
 from medclip_keras.evaluation.supervised import finding_scores
@@ -112,6 +112,7 @@ def _cells() -> dict[str, Cell]:
         "without Kermany": but(archives=NIH),
         "with COVID": but(archives=(*NIH, "kermany", "covid")),
         "feature dropout 0.5": but(dropout=0.5),
+        "feature dropout 0.8": but(dropout=0.8),
         "weight decay 0.1": but(decay=0.1),
         "200 steps": but(steps=200),
         "2,000 steps": but(steps=2000),
@@ -121,7 +122,7 @@ def _cells() -> dict[str, Cell]:
         "probe, its own folder": probed(own=True),
         "probe of random features": probed(image="random"),
         **{f"probe, images {share:g}": probed(image_share=share) for share in shares},
-        "principal components": Cell(Setting("components", archives=NIH, own=True)),
+        "principal components": Cell(Setting("components", archives=NIH, own=True, strength=1.0)),
     }
 
 
@@ -257,7 +258,8 @@ class Benchmark:
             pixels = self.images[name].pixels[..., 0]
             side = pixels.shape[1] // 4
             images = pixels.reshape(-1, side, 4, side, 4).mean(axis=(2, 4))
-            return images.reshape(len(images), -1).astype(np.float32)
+            (mean,), (deviation,) = IMAGE_STATISTICS["medclip"]
+            return ((images / 255 - mean) / deviation).reshape(len(images), -1).astype(np.float32)
 
         return self._supervised(setting, fold, seed, pixels, fit_components)
 
