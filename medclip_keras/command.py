@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import importlib.abc
 import importlib.util
 import logging
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from medclip_keras import signals
-from medclip_keras.errors import NotSavedError, WorkerLostError, is_of_the_system, system_message
+from medclip_keras.errors import NotSavedError, WorkerLostError, is_of_the_system, system_sentence
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -36,13 +35,13 @@ def start_quietly() -> None:
 
 
 def _says_nothing_of_optional_packages(record: logging.LogRecord) -> bool:
-    """Drop what Beam says without clients of BigQuery and without PyTorch, which no job here uses."""
+    """Drop Beam's log lines about missing clients of BigQuery and a missing PyTorch, which no job uses."""
     said = record.getMessage()
     return "bigquery client" not in said and "Resource module is not available" not in said
 
 
 class _QuietTensorFlow(importlib.abc.MetaPathFinder):
-    """Imports TensorFlow without what its libraries log before its log level is in force."""
+    """Imports TensorFlow without the lines that its libraries log before its log level applies."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "tensorflow":
@@ -57,7 +56,7 @@ class _QuietTensorFlow(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _held_stderr() -> Iterator[None]:
-    """Hold back what is written to stderr, and write it only after an error."""
+    """Hold back the output to stderr; write it only after an error."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
@@ -107,7 +106,7 @@ def run_command(module: str, work: Callable[[], int | None]) -> int:
     except KeyboardInterrupt as stop:  # `errors.Interrupted` says after which step
         return _end_interrupted(module, str(stop))
     except Exception as error:
-        if signals.STATE.received is not None:  # of work that was broken off
+        if signals.STATE.received is not None:  # the broken off work failed
             return _end_interrupted(module)
         return _fail(module, error)
 
@@ -128,11 +127,6 @@ def _fail(module: str, error: Exception) -> int:
         return 0
     if not isinstance(error, ValueError) and not is_of_the_system(error):
         raise error
-    said = str(error)
-    full = os.strerror(errno.ENOSPC)
-    if not isinstance(error, ValueError) and full in said:
-        said = f"{full}. Make room, and start the same command again."
-    elif not isinstance(error, ValueError) and not getattr(error, "errno", None):  # TensorFlow's own
-        said = f"{system_message(error)}."
+    said = str(error) if isinstance(error, ValueError) else system_sentence(error)
     print(f"{module}: {said}", file=sys.stderr)
     return FAILED

@@ -254,7 +254,8 @@ class TrainConfig:
     feature_cache: str = ""  # folder of those features, which runs can share; empty: features/ of the workdir
     # Factor of the learning rate of each stage (layer of BERT) of a backbone, to that of the stage above it.
     layer_decay: PositiveShare = 1.0
-    jit_compile: bool = False  # compile the towers with XLA
+    # Compile the towers with XLA; on several devices only those without batch normalisation.
+    jit_compile: bool = False
     validate_every: PositiveCount = 500  # steps
     evaluate_every: Count = 0  # steps between zero-shot evaluations on the validation split; 0: none
     checkpoint_every: PositiveCount = 500  # steps

@@ -6,8 +6,17 @@ from collections.abc import Iterable
 from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from typing import Any
 
-# Messages of the system for files that cannot be written or read; TensorFlow's own errors contain them.
-_SYSTEM_MESSAGES = tuple(os.strerror(number) for number in (ENOSPC, EFBIG, EDQUOT, EROFS, EACCES, EIO))
+# Messages of the system for files that cannot be written or read, each with what to do about it.
+# TensorFlow's own errors contain them.
+_ADVICE = {
+    os.strerror(number): advice
+    for numbers, advice in (
+        ((ENOSPC, EFBIG, EDQUOT), "Make room"),
+        ((EROFS, EACCES), "Allow this user to read and write there"),
+        ((EIO,), "Look after the disk"),
+    )
+    for number in numbers
+}
 
 
 class NotSavedError(OSError):
@@ -51,13 +60,26 @@ def system_message(error: BaseException) -> str:
     >>> system_message(RuntimeError("write failed; No space left on device [Op:Save]"))
     'No space left on device'
     """
-    found = [message for message in _SYSTEM_MESSAGES if message in str(error)]
+    found = [message for message in _ADVICE if message in str(error)]
     return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def system_sentence(error: BaseException) -> str:
+    """Say what a failed file operation needs: the system's message, the file if known, the next step.
+
+    >>> system_sentence(OSError(28, "No space left on device", "run/raw"))
+    "No space left on device: 'run/raw'. Make room, then start the same command again."
+    """
+    message, path = system_message(error), getattr(error, "filename", None)
+    if message not in _ADVICE:
+        return str(error) if getattr(error, "errno", None) else f"{message}."
+    place = f": {str(path)!r}" if path else ""
+    return f"{message}{place}. {_ADVICE[message]}, then start the same command again."
 
 
 def is_of_the_system(error: BaseException) -> bool:
     """Whether an error is that of a full disk or of a file that cannot be opened, by whichever library."""
-    return bool(getattr(error, "errno", None)) or any(message in str(error) for message in _SYSTEM_MESSAGES)
+    return bool(getattr(error, "errno", None)) or any(message in str(error) for message in _ADVICE)
 
 
 def refusal(argument: str, requirement: str, received: Any, advice: str = "") -> ValueError:

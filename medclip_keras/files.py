@@ -1,5 +1,6 @@
-"""Files that are whole or absent: written beside their place, forced to the disk, renamed."""
+"""Atomic writes: a file is written under a temporary name, forced to the disk, then renamed."""
 
+import contextlib
 import os
 
 from etils import epath
@@ -8,12 +9,20 @@ WRITING = ".writing"  # suffix of a file or folder that is being written
 
 
 def write_whole(path: epath.PathLike, text: str) -> None:
-    """Write a text file; a reader, or a process killed on the way, never leaves or sees a part of it."""
+    """Write a text file in UTF-8; readers see the earlier text until the new one is complete.
+
+    A process that is killed, or a full disk, leaves the earlier text.
+    """
     path = epath.Path(path)
     beside = path.with_name(f".{path.name}{WRITING}")
-    beside.write_text(text)
-    sync(beside)
-    beside.replace(path)
+    try:
+        beside.write_bytes(text.encode())
+        sync(beside)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def sync(*paths: epath.Path) -> None:

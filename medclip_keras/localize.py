@@ -21,6 +21,7 @@ from medclip_keras.evaluation.tasks import Task
 from medclip_keras.evaluation.where.occlusion import region_map
 from medclip_keras.evaluation.where.pointing import Boxed
 from medclip_keras.evaluation.where.section import localize
+from medclip_keras.evaluation.where.sides import side_texts
 from medclip_keras.image_files import read_square
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.data_sets import data_sets
@@ -64,7 +65,17 @@ def measure_boxes(
         tuple(image.boxes for image in images),
     )
     heat = {method: list(maps_of(squares, wanted)) for method, maps_of in methods.items()}
-    return f"{name} boxes", DatasetResult(localization=localize(boxed, heat, bootstrap))
+    margins = _side_margins(boxed, embedder, squares)
+    return f"{name} boxes", DatasetResult(localization=localize(boxed, heat, bootstrap, margins))
+
+
+def _side_margins(boxed: Boxed, embedder: Embedder, squares: Array) -> Floats:
+    """Cosine of each image with its finding on the left, less that with it on the right, (num_images,)."""
+    names = np.unique(boxed.findings).tolist()
+    texts = embed_all_texts(embedder, [text for name in names for text in side_texts(name)])
+    left_less_right = dict(zip(names, texts[0::2] - texts[1::2], strict=True))
+    images = np.concatenate([embedder.embed_images(square[None]) for square in squares])
+    return np.sum(images * np.stack([left_less_right[name] for name in boxed.findings]), axis=1)
 
 
 def _texts_of(findings: list[str], embedder: Embedder) -> dict[str, Floats]:

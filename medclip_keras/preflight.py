@@ -1,4 +1,4 @@
-"""Refusals that need no trained model: said before the training, not after it."""
+"""Checks before training of what would fail only after it."""
 
 from medclip_keras.config import RunConfig
 from medclip_keras.errors import require
@@ -15,7 +15,7 @@ _FIELDS = ("record_key", "patient_id", "label_states")
 
 
 def require_evaluable(config: RunConfig, split: str = "test") -> None:
-    """Refuse records or an evaluation with which `evaluate` would fail on a split, whatever the model.
+    """Refuse records or settings that `evaluate` would refuse on a split for every model.
 
     Raises:
         ValueError: an empty split, a finding or a prompt that is missing, no image of any task.
@@ -44,7 +44,7 @@ def require_evaluable(config: RunConfig, split: str = "test") -> None:
 
 
 def require_validation_images(config: RunConfig) -> None:
-    """Refuse switches of training that need a validation split of which there is none.
+    """Refuse switches of training that need validation images if the records have none.
 
     Raises:
         ValueError: `train.patience` or `train.evaluate_every` without validation images.

@@ -187,7 +187,7 @@ def real_unpaired() -> RunConfig:
                 "Pneumonia",
             ),
             num_prompts=2,
-            tasks=("zero_shot", "probe"),
+            tasks=("zero_shot",),
         ),
     )
 

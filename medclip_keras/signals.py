@@ -22,10 +22,10 @@ SECONDS_TO_RAISE_AGAIN = 0.1  # of processor time: Python drops an exception rai
 
 
 class _State:
-    """Signals of this process, and knowledge of the work that the last sentence needs."""
+    """The signal received, and the description of the work for the last sentence."""
 
     is_command = False  # under `python -m`, which may end the process
-    stderr = 2  # of a command a duplicate: the imports of TensorFlow are silenced
+    stderr = 2  # a duplicate in a command: imports of TensorFlow silence the original
     received: int | None = None  # the first signal
     step_seconds = 0.0  # of the longest step, which must not be broken off
     describe: Callable[[], str] = staticmethod(lambda: "")
@@ -56,7 +56,7 @@ def handled() -> list[signal.Signals]:
 
 
 def end_at_once_before_the_work() -> None:
-    """Let a signal during the imports end the process with the sentence; there is nothing to save yet."""
+    """End the process with the sentence on a signal during the imports: nothing is to be saved yet."""
 
     def end(number: int, frame: object) -> None:
         module = dict(zip(sys.orig_argv, sys.orig_argv[1:], strict=False)).get("-m", "medclip_keras")
@@ -71,14 +71,14 @@ def end_at_once_before_the_work() -> None:
 
 @contextlib.contextmanager
 def listening(module: str) -> Iterator[None]:
-    """Raise KeyboardInterrupt on a signal, again and again until it has left the context.
+    """Raise KeyboardInterrupt on a signal, repeatedly until it leaves the context.
 
     Python drops an exception that is raised inside a finaliser or a weakref callback, such as TensorFlow's.
     While the interrupt is being handled, in a `finally` block for example, only Ctrl-C raises it once more.
     Threads that fail because the work under them ends do so without their tracebacks.
     """
     STATE.received, STATE.describe, STATE.step_seconds = None, lambda: "", 0.0
-    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+    if threading.current_thread() is not threading.main_thread():  # others must not set handlers
         yield
         return
 

@@ -1,4 +1,4 @@
-"""Stages of a pipeline: each leaves a file with the inputs that its output was made from."""
+"""Stages of a pipeline: each records its inputs in a file, and is skipped while they do not change."""
 
 import json
 import time
@@ -41,7 +41,7 @@ class Stage:
 
 
 class Stages:
-    """The files `stages/NAME.json` of a workdir.
+    """Run the stages of a workdir that are not up to date; keep a file `stages/NAME.json` for each.
 
     Attributes:
         ran: names of the stages that were run.
@@ -52,7 +52,7 @@ class Stages:
         self.ran: list[str] = []
 
     def is_up_to_date(self, stage: Stage) -> bool:
-        """Whether a stage ran on these inputs and its output is there."""
+        """Whether a stage ran on these inputs and its output exists."""
         file = self._file(stage)
         done = file.exists() and stage.output.exists()
         return done and json.loads(file.read_text())["inputs"] == _json(stage.inputs)

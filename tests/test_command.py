@@ -62,12 +62,24 @@ class ResourceExhaustedError(Exception):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "No space left on device. Make room"),
         (
-            ResourceExhaustedError("write failed; No space left on device"),
-            "No space left on device. Make room",
+            OSError(errno.ENOSPC, "No space left on device", "a/b"),
+            "No space left on device: 'a/b'. Make room, then start the same command again.",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "[Errno 13] Permission denied: 'a/b'"),
+        (
+            ResourceExhaustedError("write failed; No space left on device\n[[{{node Save}}]]"),
+            "No space left on device. Make room, then start the same command again.",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "a/b"),
+            "Read-only file system: 'a/b'. Allow this user to read and write there, then start the same "
+            "command again.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            "Permission denied: 'a/b'. Allow this user",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), "[Errno 2] No such file: 'a/b'"),
     ],
 )
 def test_an_error_of_the_system_is_one_line(error, said, capsys):

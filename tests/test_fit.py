@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from medclip_keras import fit
-from medclip_keras.config import RunConfig
+from medclip_keras.config import RunConfig, override
 from medclip_keras.pipeline import Pipeline
+from medclip_keras.runs import phantom_tiny
 from medclip_keras.training.run_json import read_run_json
 from medclip_keras.training.train import Outcome
 
@@ -122,12 +124,11 @@ def test_a_shard_with_one_bit_changed_is_refused_with_its_name(fitted, capsys, t
     assert f"`{shard.name}` must be of the manifest's SHA-256" in capsys.readouterr().err
 
 
-def interrupt(workdir, marker: str, seconds: float) -> tuple[int, str]:
-    """Starts the default command, sends its process group Ctrl-C once a line of its output has `marker`."""
-    command = [
-        sys.executable, "-m", "medclip_keras.fit", "--workdir", str(workdir), "--set", "train.steps=100000",
-        "data.phantom.num_paired=200", "data.phantom.num_image_only=50", "data.phantom.num_text_only=50",
-    ]  # fmt: skip
+def interrupt(
+    workdir, marker: str, seconds: float, number: signal.Signals, *arguments: str
+) -> tuple[int, str]:
+    """Starts a command, signals it once a line of its output has `marker`; returns its status and output."""
+    command = [sys.executable, "-m", "medclip_keras.fit", "--workdir", str(workdir), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
         said = ""
@@ -136,24 +137,124 @@ def interrupt(workdir, marker: str, seconds: float) -> tuple[int, str]:
             if marker in line:
                 break
         time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGINT)
+        # Ctrl-C reaches all processes of a terminal; an orchestrator's SIGTERM one of them.
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         sent = time.monotonic()
         output, _ = process.communicate(timeout=60)
         assert time.monotonic() - sent < 20, output
-        return process.returncode, said + output
+        assert "Traceback" not in said + output, (said + output)[-3000:]
+        assert process.returncode == 128 + number, (said + output)[-3000:]
+        return said + output
 
 
-def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_resumes(tmp_path):
-    stages = ("phantom ─", "label_reports-0 ─", "decode_images-0 ─", "validate_records-images-0 ─", "train ─")
-    tracing = ("encoder starts from random", 3)
-    for marker, seconds in (*((stage, 0.5) for stage in stages), tracing):
-        status, output = interrupt(tmp_path, marker, seconds)
-        assert (status, "Traceback" in output) == (130, False), output[-3000:]
-        assert output.count("medclip_keras.fit: interrupted. The same command resumes the work.") == 1, output
-    status, output = interrupt(tmp_path, "step ", 0)
-    assert (status, "Traceback" in output) == (130, False), output[-3000:]
+INTERRUPTED = "medclip_keras.fit: interrupted. The same command resumes the work."
+
+
+def test_a_signal_at_any_stage_is_one_line_and_the_same_command_resumes(tmp_path):
+    arguments = (
+        "--set", "train.steps=100000", "data.phantom.num_paired=200", "data.phantom.num_image_only=50",
+        "data.phantom.num_text_only=50",
+    )  # fmt: skip
+    for marker, seconds, number in (
+        ("phantom ─", 0.5, signal.SIGINT),
+        ("label_reports-0 ─", 0.5, signal.SIGTERM),
+        ("decode_images-0 ─", 0.5, signal.SIGINT),
+        ("validate_records-images-0 ─", 0.5, signal.SIGTERM),
+        ("train ─", 0.5, signal.SIGINT),
+        ("encoder starts from random", 3, signal.SIGTERM),
+    ):
+        output = interrupt(tmp_path, marker, seconds, number, *arguments)
+        assert output.count(INTERRUPTED) == 1, output
+    output = interrupt(tmp_path, "step ", 0, signal.SIGINT, *arguments)
     assert "the checkpoint is saved. The same command resumes the work." in output
     assert (tmp_path / "checkpoints" / "last").exists()
+
+
+def contents(folder) -> dict:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_sigterm_during_evaluation_and_export_leaves_the_earlier_outputs_and_the_next_start_goes_on(
+    fitted, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(fitted.workdir, workdir)
+    for file in (workdir / "stages").iterdir():  # the copy is not trained again for its other place
+        file.write_text(file.read_text().replace(str(fitted.workdir), str(workdir)))
+    settings = fitted.arguments[fitted.arguments.index("--set") :]
+    arguments = (*settings, "evaluation.bootstrap=50", "export.license=CC0")  # both stages are stale
+    before = {name: contents(workdir / name) for name in ("evaluation", "export", "checkpoints")}
+    output = interrupt(workdir, "evaluate ─", 1, signal.SIGTERM, *arguments)
+    assert "train: up to date" in output
+    assert output.count(INTERRUPTED) == 1, output
+    assert contents(workdir / "evaluation")["metrics.json"] == before["evaluation"]["metrics.json"]
+    output = interrupt(workdir, "export ─", 1, signal.SIGTERM, *arguments)
+    assert output.count(INTERRUPTED) == 1, output
+    assert contents(workdir / "export") == before["export"]
+    assert contents(workdir / "checkpoints") == before["checkpoints"]
+    config = override(read_run_json(workdir), arguments[1:])
+    assert Pipeline(config, workdir).run() == ["export"]
+    assert (workdir / "export" / "2" / "saved_model.pb").exists()
+
+
+HOLD = """
+import sys
+from medclip_keras.locks import sole_writer
+with sole_writer(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_fit_on_a_workdir_is_refused_before_any_work(fitted, tmp_path, capsys):
+    workdir, records = tmp_path / "run", fitted.workdir / "records"
+    given = ["--images", str(records / "images-0"), "--texts", str(records / "reports-0")]
+    command = [sys.executable, "-c", HOLD, str(workdir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        for arguments in ([], given):
+            assert fit.main([*arguments, "--workdir", str(workdir)]) == 1
+            assert capsys.readouterr().err == (
+                "medclip_keras.fit: `--workdir` must be one that no other process is writing. "
+                f"Received: '{workdir}'. Wait until it ends, or name another output.\n"
+            )
+        assert not workdir.exists()
+        first.kill()
+
+
+def test_a_read_only_workdir_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    monkeypatch.setattr("os.access", lambda path, *_: str(path) != str(workdir))
+    assert fit.main(["--workdir", str(workdir)]) == 1
+    said = capsys.readouterr().err
+    assert f"`--workdir` must be a path that this process can write. Received: '{workdir}'." in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.rglob("*")) == [workdir]
+
+
+def test_a_full_disk_while_records_are_made_is_one_sentence_and_the_next_start_goes_on(tmp_path, capsys):
+    arguments = [
+        "data.phantom.num_paired=60", "data.phantom.num_image_only=0", "data.phantom.num_text_only=0",
+    ]  # fmt: skip
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    config = override(phantom_tiny(), arguments)
+    # A largest file that a picture, then a shard of pictures does not fit into.
+    for largest, made in ((500, []), (100_000, ["phantom", "label_reports-0"])):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+        try:
+            assert fit.main(["--workdir", str(tmp_path), "--set", *arguments]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        said = capsys.readouterr().err
+        assert said.startswith("medclip_keras.fit: ")
+        assert "File too large" in said
+        assert "Make room" in said
+        assert said.count("\n") == 1
+        done = sorted(path.stem for path in (tmp_path / "stages").glob("*.json"))
+        assert done == sorted(made)
+    assert not (tmp_path / "records" / "images-0").exists()
+    assert Pipeline(config, tmp_path).run(until="decode_images") == ["decode_images-0"]
 
 
 def test_a_model_without_test_images_is_said_to_be_saved_but_not_evaluated(tmp_path, monkeypatch, capsys):

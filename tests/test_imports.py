@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "sources": ("errors", "knowledge.label_names", "knowledge.states", "knowledge.sections"),
     "preprocess": ("errors", "config", "sources.rows"),
     "models": ("errors", "config", "objectives"),
-    "evaluation": ("errors", "config", "knowledge", "pages", "sources.tables"),
+    "evaluation": ("errors", "config", "files", "knowledge", "pages", "sources.tables"),
 }
 # Commands of a room that read records, inside functions: their rooms stay free of TensorFlow.
 COMMANDS_ON_RECORDS = ("medclip_keras/knowledge/audit/__main__.py",)

@@ -1,5 +1,6 @@
 """Marks of records, by which folders are compared: digests of patient and picture, the picture reduced."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,9 @@ def mark_of(facts: RecordFacts) -> tuple[Any, ...]:
 def write_marks(path: epath.PathLike, parts: Sequence[bytes]) -> None:
     """Write the marks of all shards, in the order of the records' keys."""
     marks = np.concatenate([np.frombuffer(part, MARK) for part in parts] or [np.empty(0, MARK)])
-    with epath.Path(path).open("wb") as file:
-        np.savez_compressed(file, marks=marks[np.argsort(marks["key"], kind="stable")])
+    content = io.BytesIO()  # a zip file on a full disk would print a traceback when it is deleted
+    np.savez_compressed(content, marks=marks[np.argsort(marks["key"], kind="stable")])
+    epath.Path(path).write_bytes(content.getvalue())
 
 
 def read_marks(directory: str, manifest: Manifest, path: epath.PathLike) -> Marks:

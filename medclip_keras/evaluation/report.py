@@ -31,6 +31,7 @@ from medclip_keras.evaluation.summary import Summary, summarize
 from medclip_keras.evaluation.table import Row, sizes, value_text
 from medclip_keras.evaluation.trust.tables import trust_section
 from medclip_keras.evaluation.where.section import localization_section
+from medclip_keras.files import write_whole
 from medclip_keras.pages import fill_template, html_table
 
 # Part of a `DatasetResult` and its section, in the order of the page.
@@ -86,11 +87,11 @@ def write(
     title = f"Evaluation of {made_from.get('run', 'a model')}"
     note = facts({k: v for k, v in made_from.items() if k in ("step", "checkpoint", "split", "seed")})
     page = _fill(title, note, data_sets, made_from, settings)
-    (directory / "report.html").write_bytes(page.encode())
+    write_whole(directory / "report.html", page)
     _write_scores(results, directory / "scores.csv")
     metrics = {**made_from, "data": {name: result.metrics for name, result in results.items()}}
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-    (directory / "metrics.json").write_bytes(text.encode())
+    write_whole(directory / "metrics.json", text)
     return metrics
 
 
@@ -177,7 +178,7 @@ def _write_scores(results: Mapping[str, DatasetResult], path: epath.Path) -> Non
                 for finding, score, label in zip(task.classes, of_image, labels, strict=True):
                     truth = "" if np.isnan(label) else int(label)
                     table.writerow((data_set, name, finding, f"{score:.6g}", truth, patient))
-        path.write_bytes(file.getvalue().encode())
+        write_whole(path, file.getvalue())
 
 
 def _chapter(name: str, folder: epath.Path, sections: Sequence[Section]) -> Json:

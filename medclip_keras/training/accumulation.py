@@ -47,7 +47,7 @@ class AccumulatedStep:
         return {name: self._local(value)[0] for name, value in logs.items()}
 
     def gradients(self, batch: Arrays) -> tuple[Any, Any]:
-        """Loss and KL of the global batch; each replica's share of the gradients, times the loss scale."""
+        """Return loss and KL of the global batch, and each replica's share of the scaled gradients."""
         state = self._state()
         chunks = list(self._chunks(batch))
         outputs = [self._encode(batch, *chunk) for chunk in chunks]
@@ -58,7 +58,7 @@ class AccumulatedStep:
         return values, gradients
 
     def _chunks(self, batch: Arrays) -> Iterator[tuple[tf.Tensor, int]]:
-        """Start and size of each chunk of the largest share; smaller shares end in smaller chunks."""
+        """Yield start and size of each chunk of the largest share; smaller shares end in smaller chunks."""
         share = max(len(x) for x in self._local(next(iter(batch.values()))))
         for start in range(0, share, self._chunk_size):
             yield tf.constant(start), min(self._chunk_size, share - start)
@@ -74,14 +74,14 @@ class AccumulatedStep:
         return tf.function(on_replicas, autograph=False)
 
     def _read_state(self) -> list[tf.Tensor]:
-        """What a forward pass changes: seeds and moving averages, with the weights that are not trained."""
+        """Copy the variables that a forward pass changes: seeds and moving averages (and frozen weights)."""
         return [tf.identity(v) for v in _values(self._model.non_trainable_variables)]
 
     def _encode_chunk(self, batch: Arrays, start: tf.Tensor, size: int) -> Arrays:
         return self._model.encode(_part(batch, start, size), training=True)
 
     def _differentiate_loss(self, batch: Arrays, outputs: list[Arrays], state: list[tf.Tensor]) -> tuple:
-        """Restore `state`; the loss, its gradient by the outputs and by variables that enter it directly."""
+        """Restore `state`; return loss, KL, and the loss's gradients by the outputs and by the variables."""
         for variable, value in zip(self._model.non_trainable_variables, state, strict=True):
             variable.assign(value)
         whole = {name: tf.concat([chunk[name] for chunk in outputs], axis=0) for name in outputs[0]}
@@ -95,7 +95,7 @@ class AccumulatedStep:
     def _add_gradients(
         self, batch: Arrays, start: tf.Tensor, size: int, gradient: Arrays, sums: list[tf.Tensor]
     ) -> list[tf.Tensor]:
-        """`sums` and what the gradient by a chunk's outputs gives for the variables."""
+        """Add one chunk's gradients by the variables to `sums`, given the gradient by its outputs."""
         part = _part(batch, start, size)
         with tf.GradientTape() as tape:
             outputs = self._model.encode(part, training=True)
@@ -122,7 +122,7 @@ def _part(arrays: Arrays, start: tf.Tensor, size: int) -> Arrays:
 
 
 def in_chunks(encode: Callable[[Arrays], Arrays], batch: Arrays, chunk_size: int) -> Arrays:
-    """Outputs of a batch of known size, encoded `chunk_size` items at a time, in order; 0: at once."""
+    """Encode a batch of known size, `chunk_size` items at a time and in order; 0: all at once."""
     num_items = next(iter(batch.values())).shape[0]
     if not 0 < chunk_size < num_items:
         return encode(batch)

@@ -8,9 +8,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from medclip_keras.errors import require
+
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer with its training step of images (B, H, W, C) as one operation."""
+    """Keras's layer, with one fused operation for images (B, H, W, C) in training."""
 
     def call(self, inputs, training=None, mask=None):
         """Normalise, as the base class; in training move the averages by the biased variance, as it does."""
@@ -32,9 +34,27 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def prepare_batch_normalization(model: keras.Model) -> None:
-    """Fuse every batch normalisation, or with several replicas let it take the global batch's statistics."""
+    """Fuse batch normalisation on one device; use the global batch's statistics on several."""
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.BatchNormalization:
             layer.synchronized = several
             layer.__class__ = type(layer) if several else FusedBatchNormalization
+
+
+def require_compilable(model: keras.Model, jit_compile: bool) -> None:
+    """Refuse towers under XLA if their batch normalisation exchanges statistics between replicas.
+
+    Raises:
+        ValueError: `jit_compile`, several replicas, and batch normalisation that is trained.
+    """
+    exchanges = any(
+        isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized and layer.trainable
+        for layer in model._flatten_layers()
+    )
+    requirement = "false for batch normalisation on several devices"
+    advice = (
+        "XLA compiles no exchange between devices. Take a backbone without batch normalisation, such as "
+        "swin_tiny, or one device."
+    )
+    require(not (jit_compile and exchanges), "train.jit_compile", requirement, jit_compile, advice)

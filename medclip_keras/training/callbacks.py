@@ -19,7 +19,7 @@ from medclip_keras.training.run_log import RunLog
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Callback that counts the steps of the whole run, those of earlier processes (`start_step`) included."""
+    """Count the steps of the whole run: those of earlier processes, `start_step`, and this process's."""
 
     def __init__(self, start_step: int):
         super().__init__()
@@ -35,7 +35,7 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StopOnNaN(StepCallback):
-    """Stop before the result of a step that is not finite reaches a checkpoint. First of the callbacks.
+    """Stop at a loss that is not finite, before a checkpoint is saved; the first of the callbacks.
 
     Under mixed_float16 the optimizer skips a step whose scaled gradient overflows, and halves the scale: no
     failure, unless gradients overflow unscaled.
@@ -68,7 +68,7 @@ class StopOnSignal(StepCallback):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
-        if threading.current_thread() is threading.main_thread():  # no other thread may
+        if threading.current_thread() is threading.main_thread():  # others must not set handlers
             numbers = (*signals.handled(), signal.SIGVTALRM)
             self._before = {number: signal.signal(number, self._stop) for number in numbers}
         return self
@@ -81,7 +81,7 @@ class StopOnSignal(StepCallback):
 
     @property
     def interrupted(self) -> bool:
-        """Whether training must stop; of several workers, whether they agreed to."""
+        """Whether training must stop; with several workers, whether all have agreed."""
         return self._agreed or (self._requested and not has_several_workers(self._strategy))
 
     def _stop(self, number: int, frame: object) -> None:
@@ -90,12 +90,12 @@ class StopOnSignal(StepCallback):
         self._requested = True
         if not raised:
             signals.note(number)
-        if at_once:  # again and again, until `__exit__`
+        if at_once:  # repeated until `__exit__`
             signal.setitimer(signal.ITIMER_VIRTUAL, signals.SECONDS_TO_RAISE_AGAIN)
             raise KeyboardInterrupt
 
     def on_step(self, step: int, logs: dict) -> None:
-        """Ask Keras to stop, once a signal came."""
+        """Ask Keras to stop after a signal."""
         self._graceful = True
         self._agreed = any_worker(self._requested, self._strategy)
         if self._agreed:
@@ -103,9 +103,10 @@ class StopOnSignal(StepCallback):
 
 
 class Clock(StepCallback):
-    """Measure steps, without the first, which is traced and compiled; second of the callbacks.
+    """Measure the time of steps; the second of the callbacks.
 
-    Validation and saving are no part of `images_per_second`, but of the time that is left.
+    The first step is left out, because it is traced and compiled. Validation and saving count for
+    `seconds_left`, not for `images_per_second`.
     """
 
     NUM_RECENT, FEWEST = 50, 5  # steps that are averaged; steps before a time is estimated
@@ -121,7 +122,7 @@ class Clock(StepCallback):
         self._began = time.monotonic()
 
     def on_step(self, step: int, logs: dict) -> None:
-        """End the step's time; the result is there, for `StopOnNaN` read the loss."""
+        """End the step's time. The step is complete: `StopOnNaN` has read its loss."""
         now = time.monotonic()
         if step == self._first:
             self._measured_since = now
@@ -145,7 +146,7 @@ class Clock(StepCallback):
 
 
 class ProgressBar(StepCallback):
-    """Show loss, KL, temperature, images per second and time left: a bar, or lines if not a terminal."""
+    """Show loss, KL, temperature, rate and time left: a bar on a terminal, else lines."""
 
     SECONDS_BETWEEN_LINES = 15
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: each is written beside its place, renamed, and checked before it is read.
+"""Checkpoints on disk: each is written under a temporary name, renamed, and checked before it is read.
 
     last/step-400/     weights.index, weights.data-00000-of-00001, manifest.json
     last/ckpt-400.*    a checkpoint of version 0.4 or earlier, without a manifest
@@ -31,10 +31,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """One checkpoint of a folder; `fault` says whether it is whole."""
+    """One checkpoint; `fault` says whether it is whole."""
 
     step: int
-    folder: epath.Path  # that it lies in
+    folder: epath.Path  # that holds it
     has_manifest: bool
 
     @property
@@ -157,12 +157,12 @@ class CheckpointFolder:
         return place
 
     def _clear(self) -> None:
-        """Delete what a killed process left half written."""
+        """Delete half-written checkpoints of killed processes."""
         for path in self.folder.glob(f".step-*{WRITING}") if self.folder.exists() else ():
             path.rmtree()
 
     def _prune(self, step: int) -> None:
-        """Delete all but the newest `keep` up to `step`; a later one is of steps that are done again."""
+        """Delete all but the newest `keep` checkpoints up to `step`; the steps of later ones are repeated."""
         kept = [saved for saved in self.find() if saved.step <= step][: self.keep]
         for saved in self.find():
             if saved not in kept:

@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Counters of a run that a checkpoint holds beside its variables."""
+    """Counters that a checkpoint holds beside the variables."""
 
     best_kl: float = math.inf  # lowest validation KL so far
     best_step: int = 0  # of `best_kl`; 0: none
@@ -32,7 +32,7 @@ class Progress:
 
 
 class Checkpoints:
-    """The last checkpoints, to resume from, the best on the validation split, the weights before training.
+    """Save and restore the last checkpoints, the best on validation, and the weights before training.
 
     Model variables include the state of the dropout seeds. Batches need no state: batch k is a function of
     the seed and k. With `train.ema` the best weights are the averaged ones; the last hold both.
@@ -69,7 +69,7 @@ class Checkpoints:
         self._last, self._about = CheckpointFolder(last, keep, about), about
 
     def save_start(self) -> None:
-        """Save the weights before the first step, unless that was done."""
+        """Save the weights before the first step, once."""
         if self._newest(self._start) is None:
             self._start.write(0, self._weights.write)
 
@@ -98,7 +98,7 @@ class Checkpoints:
         return True
 
     def restore_last(self) -> int:
-        """Restore the newest whole checkpoint, else the weights before training; return the steps done.
+        """Restore the newest whole checkpoint, else the weights before training; return its step.
 
         Damaged checkpoints are named and moved to checkpoints/damaged.
 

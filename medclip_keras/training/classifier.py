@@ -53,7 +53,7 @@ class Classifier(GlobalStep, keras.Model):
         return {"logits": self(batch["images"], training=training)}
 
     def loss_of(self, batch: dict, outputs: dict) -> Loss:
-        """Cross-entropy on a global batch of `labelled_images`: softmax for one class each, else sigmoids."""
+        """Cross-entropy of a global batch: softmax for exclusive classes, else sigmoid."""
         logits, labels = gather(outputs["logits"]), gather(batch["labels"])
         if self.classes.one_each:
             loss = softmax_cross_entropy(logits, labels)
@@ -62,7 +62,7 @@ class Classifier(GlobalStep, keras.Model):
         return Loss(loss, loss, logits, labels)
 
     def logit_scale(self):
-        """1, for the log: a classifier has no temperature."""
+        """Return 1: a classifier has no temperature to log."""
         return 1.0
 
     def score_fn(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -12,7 +12,7 @@ from medclip_keras.models.dual_encoder import DualEncoder
 from medclip_keras.objectives.catalogue import OBJECTIVES, objective_function, parameters
 from medclip_keras.objectives.loss import Loss, Tensor
 from medclip_keras.training.accumulation import AccumulatedStep, in_chunks
-from medclip_keras.training.batch_normalization import prepare_batch_normalization
+from medclip_keras.training.batch_normalization import prepare_batch_normalization, require_compilable
 from medclip_keras.training.layer_rates import AdamWByLayer, layer_rates
 from medclip_keras.training.replicas import (
     gather,
@@ -71,7 +71,7 @@ class GlobalStep:
         """Build nothing: every weight is there. Keras would average a batch over the replicas."""
 
     def make_train_function(self, force: bool = False) -> None:
-        """Make Keras's train function, or the one that accumulates over chunks or is for several workers."""
+        """Make the train function: that of chunks, that of several workers, or Keras's."""
         if not self.chunk_size and not has_several_workers(self.distribute_strategy):
             keras.Model.make_train_function(self, force)
         elif self.train_function is None or force:
@@ -105,7 +105,7 @@ class GlobalStep:
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
-    """Factor of the loss, float32 scalar: a power of two that Keras adapts under mixed_float16, else 1."""
+    """Return the factor of the loss, float32: a power of two adapted by Keras under mixed_float16, else 1."""
     return tf.convert_to_tensor(optimizer.scale_loss(tf.ones(())))
 
 
@@ -140,6 +140,7 @@ class MedCLIP(GlobalStep, DualEncoder):
         self._keep_locked(config.train.lock)
         for tower in frozen_towers(config.train):
             self._keep_locked(f"{tower}_backbone")
+        require_compilable(self, config.train.jit_compile)
         self.run, self.concept_kernel = config, concept_kernel
         self.logit_bias = None
         if row.initial_logit_bias is not None:
@@ -149,7 +150,7 @@ class MedCLIP(GlobalStep, DualEncoder):
             )
 
     def _keep_locked(self, name: str) -> None:
-        """Freeze a tower, or its backbone, which then is in inference mode.
+        """Freeze a tower or its backbone, and keep it in inference mode.
 
         Follows: Zhai et al., CVPR 2022 (LiT). Departs: with "…_backbone" the projections still learn.
         """
@@ -194,7 +195,7 @@ class MedCLIP(GlobalStep, DualEncoder):
 
 
 def _without_padding(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Cut "words" and "word_mask", if given, at the longest text of the batch."""
+    """Cut "words" and "word_mask", if present, to the longest text of the batch."""
     if "words" not in batch:
         return batch
     longest = tf.cast(tf.reduce_max(tf.reduce_sum(batch["word_mask"], axis=1)), tf.int32)

@@ -1,4 +1,4 @@
-"""Presets of pretrained towers: wrong ones refused before any work, and a workdir that loads without them.
+"""Presets of pretrained towers: early refusals, and their architectures kept in the workdir.
 
 `train` saves the architecture of each pretrained tower as `architecture/image.json` or `text.json`, and the
 weights before the first step as `checkpoints/start`.
@@ -76,7 +76,7 @@ def _check_folder(folder: pathlib.Path, field: str) -> None:
 
 @contextlib.contextmanager
 def downloading(config: ModelConfig) -> Iterator[None]:
-    """Refuse presets whose download fails; requests' errors are OSErrors."""
+    """Refuse presets whose download fails inside the block; `requests` raises OSErrors."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def write_architectures(model: DualEncoder, workdir: epath.PathLike) -> None:
 
 
 def with_architectures(config: RunConfig, workdir: epath.PathLike) -> RunConfig:
-    """Name the architectures of the run in `workdir`, if any, in place of the same presets."""
+    """Replace presets by the architecture files of the run in `workdir`, if any."""
     if not (epath.Path(workdir) / RUN_FILE).exists():
         return config
     earlier = read_run_json(workdir).model

@@ -12,10 +12,10 @@ from tensorboard.plugins import projector
 from medclip_keras.config import IMAGE_STATISTICS
 from medclip_keras.training.model import MedCLIP
 
-PHANTOM = "phantom"  # source of drawn images, of nobody
+PHANTOM = "phantom"  # source of synthetic images, without patients
 THUMBNAIL = 32  # pixels a side
-_LARGEST = 8192 // THUMBNAIL  # thumbnails a side of their picture that TensorBoard takes
-_BLANK = 160  # gray of a sentence's place
+_LARGEST = 8192 // THUMBNAIL  # most thumbnails along a side of TensorBoard's sprite image
+_BLANK = 160  # gray level of a sentence's tile
 
 
 def write_projector(
@@ -75,7 +75,7 @@ def _thumbnails(images: tf.Tensor) -> np.ndarray:
 
 
 def tiled(pictures: Iterable[np.ndarray]) -> np.ndarray:
-    """Pictures (N, s, s) in the rows of a square, from the top left, as TensorBoard reads them.
+    """Tile pictures (N, s, s) row by row into a square, as TensorBoard reads them.
 
     >>> tiled(np.arange(3).reshape(3, 1, 1)).tolist()
     [[0, 1], [2, 0]]

@@ -77,7 +77,7 @@ def is_follower(config: TrainConfig) -> bool:
 
 @contextlib.contextmanager
 def own_workdir(config: TrainConfig, workdir: epath.Path) -> Iterator[epath.Path]:
-    """The folder that this process writes: the workdir, or a follower's copy, which is deleted at the end.
+    """Yield the folder that this process writes: the chief's workdir, or a follower's temporary copy.
 
     The chief writes only after every follower has made its copy.
     """
@@ -135,7 +135,7 @@ def _num_flags(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], float]
 def step_of_workers(
     train_step: Callable[[dict], dict], strategy: tf.distribute.Strategy
 ) -> Callable[[Iterator[dict]], dict]:
-    """A train function whose logs are those of this worker's first replica; all replicas have the same.
+    """Return a train function with the logs of this worker's first replica; all replicas have equal logs.
 
     Departs: Keras's takes the mean over an axis of each log, which a scalar does not have.
     """
@@ -153,7 +153,7 @@ def step_of_workers(
 
 @contextlib.contextmanager
 def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Say that another worker is gone, where TensorFlow's error is that of a connection.
+    """Turn TensorFlow's connection errors inside the block into `WorkerLostError`.
 
     Raises:
         WorkerLostError: the communication with another worker failed.
@@ -167,7 +167,7 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def shared_by_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
-    """Let each of several workers take its replicas' shares of every batch; each makes all of the batch."""
+    """Give each worker its replicas' shares of every batch; every worker makes the whole batch."""
     if not has_several_workers(strategy):
         return batches
     options = tf.data.Options()
@@ -185,7 +185,7 @@ def gather(x: tf.Tensor) -> tf.Tensor:
     """Concatenate every replica's `x` along the batch, (B, …) to (B * num_replicas, …); differentiable."""
     if num_replicas() == 1:
         return x
-    # An argument of a graph has no device yet, and workers look for it.
+    # Collectives of workers read a tensor's device, which an argument of a graph lacks.
     return tf.distribute.get_replica_context().all_gather(tf.identity(x), axis=0)
 
 

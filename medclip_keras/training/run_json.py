@@ -42,7 +42,7 @@ def read_run_json(workdir: epath.PathLike) -> RunConfig:
 
 
 def write_run_json(config: RunConfig, workdir: epath.PathLike, step: int = 0) -> Changes:
-    """Write run.json; in that of the same run, update the fields that may change.
+    """Write run.json, or update the fields of the same run that may change.
 
     Returns the fields that change the steps after `step`, each with its old and its new value; run.json keeps
     them under "continued".
@@ -104,7 +104,7 @@ def differences(config: RunConfig, workdir: epath.PathLike) -> list[str]:
 
 
 def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
-    """Fields of different values, without those that never change the weights."""
+    """Changed fields, without those that leave the weights as they are."""
     there, here = field_values(earlier), field_values(config)
     return {
         name: (there.get(name, "nothing"), here.get(name, "nothing"))
@@ -116,7 +116,7 @@ def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
 
 
 def _continued(config: RunConfig, earlier: RunConfig, run: Json) -> Changes:
-    """Changed fields with which a run continues: more steps; a lower rate once the loss was not finite."""
+    """Changed fields with which a run continues: more steps, or a lower rate after a diverged loss."""
     return {
         name: (there, here)
         for name, (there, here) in _changes(config, earlier).items()
@@ -127,7 +127,7 @@ def _continued(config: RunConfig, earlier: RunConfig, run: Json) -> Changes:
 
 @contextlib.contextmanager
 def mark_diverged(workdir: epath.PathLike) -> Iterator[None]:
-    """Note in run.json whether training ended with a loss that is not finite; a lower rate may continue."""
+    """Record in run.json a loss that is not finite; such a run may continue at a lower rate."""
     path, diverged = epath.Path(workdir) / RUN_FILE, False
     try:
         yield
@@ -141,7 +141,7 @@ def mark_diverged(workdir: epath.PathLike) -> Iterator[None]:
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of every local file or folder beside the records that decides a run's weights, by field."""
+    """SHA-256, by field, of every local input other than records that decides the weights."""
     text, image = config.model.text, config.model.image
     paths = {
         "model.text.vocabulary": text.vocabulary,
@@ -159,7 +159,7 @@ def _exists(path: str) -> bool:
 
 
 def _path_sha256(path: epath.Path) -> str:
-    """SHA-256 of a file; of a folder's names and the contents below them."""
+    """SHA-256 of a file, or of a folder's names and contents."""
     if not path.is_dir():
         return file_sha256(path)
     return sha256_of({child.name: _path_sha256(child) for child in path.iterdir()})

@@ -20,7 +20,7 @@ BOARD = "tensorboard/training"  # folder of the scalars; without a folder Tensor
 
 
 class RunLog:
-    """The log of the run in `workdir`, from `start_step` on: later points are deleted first.
+    """The log of the run in `workdir` from `start_step` on; opening it deletes later points.
 
     A context manager, which closes the files.
     """
@@ -68,7 +68,7 @@ def last_step(workdir: epath.PathLike) -> int:
 
 
 def read_lines(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The whole lines of training.jsonl; the last one may be cut where a process was killed."""
+    """Complete lines of training.jsonl; a killed process may have cut the last one."""
     path = epath.Path(path)
     found = []
     for text in path.read_text().splitlines() if path.exists() else ():
@@ -80,7 +80,7 @@ def read_lines(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def drop_later_lines(path: epath.Path, step: int) -> None:
-    """Delete the lines of later steps, and what a killed process left of a line."""
+    """Delete the lines of later steps, and a line that a killed process cut."""
     if path.exists():
         kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= step]
         if (text := "".join(kept)) != path.read_text():
@@ -88,7 +88,7 @@ def drop_later_lines(path: epath.Path, step: int) -> None:
 
 
 def drop_later_events(path: epath.Path, step: int) -> None:
-    """Delete the points of later steps from a file of TensorBoard, and the file if it holds no other."""
+    """Delete the points of later steps from an event file of TensorBoard, and the file if none is left."""
     events = list(_events(path))
     kept = [event for event in events if event.step <= step]
     if len(kept) == len(events):

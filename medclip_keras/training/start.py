@@ -19,7 +19,7 @@ _MAY_CHANGE = (
 
 
 def has_started(workdir: epath.PathLike) -> bool:
-    """Whether the workdir holds the weights of its own run, from before the first step or later."""
+    """Whether the workdir holds weights of its own run, initial or trained."""
     folders = (epath.Path(workdir) / "checkpoints" / which for which in ("start", "last"))
     return any(CheckpointFolder(folder).find() for folder in folders)
 

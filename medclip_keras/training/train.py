@@ -56,7 +56,7 @@ PLAIN = AugmentConfig(
     crop=False,
 )
 _VALIDATION_BATCHES = 8
-_LOCK = ".training.lock"  # beside that of the commands
+_LOCK = ".training.lock"  # the commands hold ".lock"
 _VOCABULARY = "vocabulary"
 _CONCEPTS = f"{_VOCABULARY}/concepts.jsonl"
 
@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of the training is left."""
+        """Whether training is complete: all steps are done, or it stopped early."""
         return not self.interrupted and (self.stopped_early or self.step >= self.total_steps)
 
 
@@ -89,7 +89,7 @@ class Trainer:
     console: Console  # prints the progress
 
     def outcome(self, held_out: HeldOut) -> Outcome | None:
-        """The outcome of a run of which nothing is left to do; else None."""
+        """Return the outcome of a complete run; None if steps or a validation are left."""
         early = stopped_early(self.checkpoints, self.model.run.train.patience)
         outcome = Outcome(self.start_step, self.total_steps, stopped_early=early)
         return outcome if outcome.finished and not self._validation(held_out).is_pending else None
@@ -145,7 +145,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _said_plainly(self, validation: Validation) -> Iterator[None]:
-        """Name the steps done and saved after an interruption, or a failure of the disk."""
+        """Say how many steps are done and saved after an interruption or a failure of the disk."""
 
         def describe() -> Interrupted:
             return Interrupted(validation.step, self.total_steps, validation.saved_step)
@@ -284,7 +284,7 @@ def _train(
 def _held_out(
     config: RunConfig, draw: Callable, trainer: Trainer, tokenizer: Tokenizer, table: ConceptTable
 ) -> HeldOut:
-    """Validation batches, and the zero-shot evaluation if the run asks for it."""
+    """Validation batches, and the zero-shot evaluation if `train.evaluate_every` is set."""
     batches = validation_batches(config, draw, num_images(config, "valid"))
     asked = config.train.evaluate_every > 0
     zero_shot = zero_shot_on_validation(trainer.model, tokenizer, table.names) if asked else None
@@ -310,14 +310,14 @@ def _check_records(config: RunConfig, console: Console) -> ConceptTable:
 
 
 def _open_vocabulary(config: RunConfig, workdir: epath.Path) -> Tokenizer:
-    """Load the tokenizer of an existing run, or make that of a new one."""
+    """Load the tokenizer of an existing run; make a new one for a new run."""
     if (workdir / RUN_FILE).exists() and (workdir / _CONCEPTS).exists():
         return load_tokenizer(workdir / _VOCABULARY)
     return make_tokenizer(config, evaluation_sentences(config, "train"))
 
 
 def _complete_workdir(trainer: Trainer, tokenizer: Tokenizer, table: ConceptTable) -> None:
-    """Write what the workdir of a new run needs, beside run.json and checkpoints, to load by itself."""
+    """Write the vocabulary, concepts and architectures of a new run, so that its workdir loads by itself."""
     if trainer.start_step:
         return
     has_preset = trainer.model.image_encoder.architecture or trainer.model.text_encoder.architecture
@@ -346,7 +346,7 @@ def num_images(config: RunConfig, split: str) -> int:
 def validation_batches(
     config: RunConfig, draw: Callable[..., tf.data.Dataset], num_validation_images: int
 ) -> list[dict]:
-    """Up to 8 batches of the validation split, drawn as in training but not augmented; [] for no images."""
+    """Draw up to 8 batches of the validation split, without augmentation; [] without images."""
     if not num_validation_images:
         return []
     plain = dataclasses.replace(config, augment=PLAIN)

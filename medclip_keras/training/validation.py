@@ -21,7 +21,7 @@ ZeroShot = Callable[[Callable[[], bool]], dict[str, float] | None]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What training is checked on."""
+    """Data and functions that training is checked with."""
 
     batches: Sequence[dict] = ()  # validation batches
     # Called with a function that says whether to break off; returns names and figures, or None if broken off.
@@ -29,7 +29,7 @@ class HeldOut:
 
 
 class Validation(StepCallback):
-    """Validate and evaluate on held-out data, if any, stop early, save checkpoints. Last of the callbacks.
+    """Validate, evaluate, stop early and save checkpoints; the last of the callbacks.
 
     A signal breaks a validation off. The checkpoint says so, and the resumed run catches up on it: a
     validation counts for the best weights, for the plateau schedule and for `train.patience`.
@@ -42,7 +42,9 @@ class Validation(StepCallback):
         self.total_steps, self.held_out = steps[1], held_out
         self.checkpoints, self.console, self.saved_step = checkpoints, console, steps[0]
         self.stop: StopOnSignal | None = None  # set by the trainer
-        self.listeners: Sequence[keras.callbacks.Callback] = ()  # hear of each validation, as of Keras' tests
+        self.listeners: Sequence[
+            keras.callbacks.Callback
+        ] = ()  # told of each validation by Keras's hooks of tests
         self._objective: Any = None
 
     def on_step(self, step: int, logs: dict) -> None:
@@ -51,14 +53,14 @@ class Validation(StepCallback):
         if self.stopped_early:
             self._say(f"no improvement for {self.model.run.train.patience} validations: training stops")
             self.model.stop_training = True
-        if self._is_interrupted():  # perhaps during the check, which must not be passed by
+        if self._is_interrupted():  # a signal may have come during the check
             self.model.stop_training = True
         every = self.model.run.train.checkpoint_every
         if step == self.total_steps or self.model.stop_training or step % every == 0:
             self._save(step)
 
     def catch_up(self) -> None:
-        """Do the validation that was due at the first step and broken off."""
+        """Repeat a validation of the first step that a signal broke off."""
         if self.is_pending:
             self._check(self.step)
             self._save(self.step)
@@ -70,7 +72,7 @@ class Validation(StepCallback):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether `train.patience` is at its end."""
+        """Whether `train.patience` stops the training."""
         return stopped_early(self.checkpoints, self.model.run.train.patience)
 
     def _validation_is_due(self, step: int) -> bool:
@@ -154,7 +156,7 @@ class Validation(StepCallback):
 
 
 def stopped_early(checkpoints: Checkpoints, patience: int) -> bool:
-    """Whether the validations without improvement are at the end of `train.patience`."""
+    """Whether `train.patience` validations in a row brought no improvement."""
     return 0 < patience <= checkpoints.progress.num_without_best
 
 

@@ -23,7 +23,7 @@ class _BrokenOffError(Exception):
 
 
 class _Stoppable:
-    """Batches that end with an error once `is_stopped` holds; they can be read again."""
+    """Batches, readable several times, that raise an error once `is_stopped()` is true."""
 
     def __init__(self, batches: Any, is_stopped: Callable[[], bool]):
         self._batches, self._is_stopped = batches, is_stopped

@@ -1,7 +1,7 @@
 """Every figure of the evaluation on real radiographs, beside principal components of the pixels.
 
 Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real_evaluation.py --workdir DIR [--output DIR]
-    [--fine_tune]
+    [--fine_tune] [--set evaluation.fine_tune_steps=200 …]
 
 DIR is a run that was trained on `nih_chestxray14` and `kermany_pneumonia`, such as `real_unpaired_64px`.
 Its own test patients of both are evaluated, and patients of `nih_chestxray14_256px` that are in no training:
@@ -91,12 +91,12 @@ def pixel_baseline(run, records: str, findings: tuple[str, ...]) -> dict[str, fl
     return found
 
 
-def measure(workdir: str, name: str, records: str, output: pathlib.Path, contrast: str, tasks) -> dict:
+def measure(options: argparse.Namespace, name: str, records: str, contrast: str, tasks) -> dict:
     """The metrics of one data set."""
-    folder = output / f"{name}-{contrast}"
-    arguments = ["--workdir", workdir, "--records", records, "--findings", ",".join(FINDINGS[name])]
-    arguments += ["--tasks", ",".join(tasks), "--output", str(folder)]
-    arguments += ["--set", f"evaluation.contrast={contrast}", "evaluation.probe_fractions=[0.01,0.1,1]"]
+    folder = options.output / f"{name}-{contrast}"
+    arguments = ["--workdir", options.workdir, "--records", records, "--findings", ",".join(FINDINGS[name])]
+    arguments += ["--tasks", ",".join(tasks), "--output", str(folder), "--set", *options.set]
+    arguments += [f"evaluation.contrast={contrast}", "evaluation.probe_fractions=[0.01,0.1,1]"]
     status = evaluate(arguments)
     if status:
         raise SystemExit(status)
@@ -115,14 +115,15 @@ def main() -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--output", default="workdir/benchmark_real_evaluation", type=pathlib.Path)
     parser.add_argument("--fine_tune", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[], metavar="evaluation.A=B")
     options = parser.parse_args()
     run, data = read_run_json(options.workdir), pathlib.Path(os.environ["MEDCLIP_DATA"])
     options.output.mkdir(parents=True, exist_ok=True)
     for name, records in records_of(run, data, options.output).items():
         pixels = pixel_baseline(run, records, FINDINGS[name])
         tasks = (*TASKS, *(["fine_tune"] if options.fine_tune else []))
-        found = measure(options.workdir, name, records, options.output, "normal", tasks)
-        negated = measure(options.workdir, name, records, options.output, "negated", ("zero_shot",))
+        found = measure(options, name, records, "normal", tasks)
+        negated = measure(options, name, records, "negated", ("zero_shot",))
         print(f"\n{name}: {found['zero_shot']['num_images']} test images")
         for finding in FINDINGS[name]:
             zero, other = (

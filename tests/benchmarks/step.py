@@ -2,14 +2,15 @@
 
     python tests/benchmarks/step.py [--images resnet50 swin_tiny] [--precisions float32 bfloat16]
         [--sides ours ours_xla torch torch_compiled] [--environment DIR] [--batch 8] [--steps 6] [--output
-        FILE]
+        FILE] [--kept]
 
 An image encoder with BERT-base, 224 px, 77 tokens, semantic matching, clipped AdamW. Each side runs in a
 process of its own, in turn; the figures are the median step after the first two, the first step, and the
 peak of resident memory. torch, torchvision and transformers are installed into an environment of their own
 on the first run, as for pretrained.py. On a GPU (`pip install medclip_keras[gpu]`, CUDA's torch in the
 environment) the same command with `--batch 64` measures the GPU: memory is then that of the device. With
-`--profile DIR` our side writes a trace of one step for TensorBoard's profiler.
+`--profile DIR` our side writes a trace of one step for TensorBoard's profiler. `--kept` prints, instead of
+times, the memory that each of our towers keeps for its backward pass, by operation.
 """
 
 import argparse
@@ -45,13 +46,12 @@ def make_batch(size: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def our_step(options: argparse.Namespace):
-    """The function of one step of `fit`."""
+def our_model(options: argparse.Namespace):
+    """The model and the run of our side."""
     import keras
-    import tensorflow as tf
 
     from medclip_keras.config import DataConfig, ImageEncoderConfig, ModelConfig, RunConfig, TrainConfig
-    from medclip_keras.training.model import MedCLIP, build_optimizer
+    from medclip_keras.training.model import MedCLIP
 
     precision = "mixed_bfloat16" if options.precisions[0] == "bfloat16" else "float32"
     keras.mixed_precision.set_global_policy(precision)
@@ -63,8 +63,18 @@ def our_step(options: argparse.Namespace):
             batch_size=options.batch, precision=precision, jit_compile=options.sides[0] == "ours_xla"
         ),
     )
-    model = MedCLIP(run, PIECES).build_towers()
+    return MedCLIP(run, PIECES).build_towers(), run
+
+
+def our_step(options: argparse.Namespace):
+    """The function of one step of `fit`."""
+    import tensorflow as tf
+
+    from medclip_keras.training.model import build_optimizer
+
+    model, run = our_model(options)
     model.compile(optimizer=build_optimizer(run, 1000), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # as `train` does, else the step is traced twice
     model.make_train_function()
     batches = iter(tf.data.Dataset.from_tensors(make_batch(options.batch)).repeat())
 
@@ -76,6 +86,30 @@ def our_step(options: argparse.Namespace):
             step()
 
     return step, profiled
+
+
+def print_kept(options: argparse.Namespace) -> None:
+    """Print the MiB that a tower keeps for its backward pass, by operation, the largest first."""
+    import collections
+
+    import tensorflow as tf
+
+    model, _ = our_model(options)
+    batch = {name: tf.constant(array) for name, array in make_batch(options.batch).items()}
+    texts = {name: batch[name] for name in ("token_ids", "padding_mask")}
+    towers = {
+        "image": lambda: model.image_encoder(batch["images"], training=True).embeddings_unnormalized,
+        "text": lambda: model.text_encoder(texts, training=True)[0],
+    }
+    for name, tower in towers.items():
+        functions = tf.function(tower, autograph=False).get_concrete_function()._delayed_rewrite_functions
+        functions.forward_backward()  # adds what the backward pass needs to the forward graph's outputs
+        kept = collections.Counter()
+        for tensor in {id(t): t for t in functions._func_graph.outputs}.values():
+            if tensor.dtype not in (tf.variant, tf.resource) and tensor.shape.is_fully_defined():
+                kept[tensor.op.type] += tensor.shape.num_elements() * tensor.dtype.size / 2**20
+        operations = ", ".join(f"{kind} {mib:.0f}" for kind, mib in kept.most_common(8))
+        print(f"{options.images[0]} {options.precisions[0]}, {name}: {kept.total():.0f} MiB: {operations}")
 
 
 def torch_step(options: argparse.Namespace):
@@ -180,10 +214,14 @@ def main() -> None:
     )
     parser.add_argument("--profile", type=pathlib.Path, help="folder for a trace of our side")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for the figures")
+    parser.add_argument("--kept", action="store_true", help="what our towers keep for the backward pass")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options)))
+        return
+    if options.kept:
+        print_kept(options)
         return
     theirs = options.environment / "bin" / "python"
     if not theirs.exists() and any(side.startswith("torch") for side in options.sides):

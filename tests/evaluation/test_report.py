@@ -48,6 +48,25 @@ def test_metrics_file_equals_the_result(measured, tmp_path):
     assert returned["seed"] == 3
 
 
+def test_a_full_disk_leaves_the_earlier_page_and_figures(tmp_path, monkeypatch):
+    write({}, tmp_path, {"run": "earlier"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"metrics.json", "report.html", "scores.csv"} <= before.keys()
+
+    def fill(beside, *_):
+        beside.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(beside))
+
+    monkeypatch.setattr("medclip_keras.files.sync", fill)
+    with pytest.raises(OSError, match="No space left"):
+        write({}, tmp_path, {"run": "later"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    write({}, tmp_path, {"run": "later"})
+    assert json.loads((tmp_path / "metrics.json").read_text())["run"] == "later"
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
+
+
 def test_names_of_runs_data_sets_and_classes_are_escaped(world, config, tmp_path):
     names = [f"<{name}>" for name in world.names]
     prompts = tmp_path / "prompts.json"

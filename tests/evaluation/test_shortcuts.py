@@ -1,11 +1,14 @@
 """Planted truth: a fact that is written into embeddings and pictures, and one that is not."""
 
 import dataclasses
+import itertools
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from medclip_keras.config import ImageEncoderConfig
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.shortcuts import (
     Shortcuts,
@@ -18,6 +21,9 @@ from medclip_keras.evaluation.shortcuts import (
 )
 from medclip_keras.evaluation.subgroups import Subgroups, groups_of, subgroups, subgroups_section
 from medclip_keras.evaluation.tasks import Task
+from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.sources.phantom.cohort import draw_studies
+from medclip_keras.sources.phantom.drawing import draw_radiograph
 
 BOOTSTRAP = Bootstrap(100, seed=0)
 
@@ -86,6 +92,43 @@ def test_the_archive_is_read_where_it_is_written_into_the_embeddings():
     marked = archive_readability({"a": (here, ids), "b": (there + 4 * np.eye(6)[0], ids)}, BOOTSTRAP)
     assert marked["auroc"]["value"] >= 0.95
     assert archive_readability({"a": (here, ids)}, BOOTSTRAP) is None
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    """Radiographs uint8 (240, 32, 32, 1), and their patients."""
+    rng = np.random.default_rng(6)
+    studies = list(itertools.islice(draw_studies(rng, 240, "x"), 240))
+    images = np.stack([draw_radiograph(study.findings, rng, 32) for study in studies])[..., None]
+    return images, np.array([study.patient_id for study in studies])
+
+
+def embed_pictures(images):
+    """Embeddings of a convolutional network with random weights."""
+    keras.utils.set_random_seed(0)
+    config = ImageEncoderConfig(backbone="small_resnet", width=32, image_size=32)
+    encoder = ImageEncoder(config, projection_dim=128)
+    return keras.ops.convert_to_numpy(encoder(images / 127.5 - 1).embeddings_unnormalized)
+
+
+def test_an_archive_written_into_pictures_is_read_and_after_shuffling_it_is_not(phantoms):
+    """One archive's images bear its marker: a bright plate of 6 x 9 pixels in the upper corner."""
+    images, patients = phantoms
+    rng = np.random.default_rng(7)
+    of_patient = dict(zip(np.unique(patients), rng.permutation(len({*patients})) % 2, strict=True))
+    second = np.array([of_patient[p] for p in patients]) == 1
+    marked = images.copy()
+    marked[second, 1:7, 1:10] = 255
+
+    def read(pictures, archive):
+        embeddings = embed_pictures(pictures)
+        sets = {str(k): (embeddings[archive == k], patients[archive == k]) for k in (False, True)}
+        return archive_readability(sets, BOOTSTRAP)["auroc"]
+
+    assert read(marked, second)["value"] >= 0.95
+    for pictures, archive in ((images, second), (marked, rng.permutation(second))):
+        absent = read(pictures, archive)
+        assert absent["low"] < 0.5 < absent["high"]
 
 
 def test_equal_strata_take_a_shortcut_away_and_leave_a_true_finding():

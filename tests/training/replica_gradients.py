@@ -1,6 +1,8 @@
 """Run as a process of its own: gradients of one global batch on as many logical CPU devices as asked.
 
-Usage: replica_gradients.py NUM_REPLICAS OUTPUT.npz CASE… (a case is BACKBONE/OBJECTIVE/CHUNK_SIZE)
+Usage: replica_gradients.py NUM_REPLICAS OUTPUT.npz CASE…
+
+A case is BACKBONE/OBJECTIVE/CHUNK_SIZE, or BACKBONE/OBJECTIVE/CHUNK_SIZE/xla with compiled towers.
 
 Of the last case the weights after two steps too.
 """
@@ -83,9 +85,9 @@ def make_batches() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(batch).batch(NUM_ITEMS)
 
 
-def make_model(strategy: tf.distribute.Strategy, backbone: str, objective: str, chunk_size: int) -> MedCLIP:
+def make_model(strategy: tf.distribute.Strategy, backbone: str, objective: str, **train) -> MedCLIP:
     keras.utils.set_random_seed(3)
-    run = make_run(backbone, objective, chunk_size=chunk_size)
+    run = make_run(backbone, objective, **train)
     with strategy.scope():
         model = MedCLIP(run, 40, RELATED if backbone == "tiny_resnet" else None).build_towers()
         model.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=False)
@@ -120,8 +122,10 @@ def main(num_replicas: int, output: str, cases: list[str]) -> None:
 
     found = {}
     for case in cases:
-        backbone, objective, chunk_size = case.split("/")
-        model = make_model(strategy, backbone, objective, int(chunk_size))
+        backbone, objective, chunk_size, *xla = case.split("/")
+        model = make_model(
+            strategy, backbone, objective, chunk_size=int(chunk_size), jit_compile=xla == ["xla"]
+        )
         loss, gradients = gradients_of(model, first)
         found[f"{backbone}/{objective}/loss"] = local(loss)
         for variable, gradient in zip(model.trainable_variables, gradients, strict=True):

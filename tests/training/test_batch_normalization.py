@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from medclip_keras.training.batch_normalization import FusedBatchNormalization, prepare_batch_normalization
+from medclip_keras.training.batch_normalization import (
+    FusedBatchNormalization,
+    prepare_batch_normalization,
+    require_compilable,
+)
 
 
 def one_pass(fused: bool, dtype: str, **options) -> dict[str, np.ndarray]:
@@ -43,3 +47,16 @@ def test_other_forms_are_those_of_keras():
         expected, found = (one_pass(fused, "float32", **options) for fused in (False, True))
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=str(options))
+
+
+def test_xla_is_refused_for_statistics_that_replicas_exchange():
+    model = keras.Sequential([keras.Input((4, 5, 6)), keras.layers.BatchNormalization()])
+    prepare_batch_normalization(model)
+    require_compilable(model, jit_compile=True)  # on one device
+    layer = model.layers[0]
+    layer.__class__, layer.synchronized = keras.layers.BatchNormalization, True  # as on several
+    require_compilable(model, jit_compile=False)
+    with pytest.raises(ValueError, match=r"`train.jit_compile` must be false for batch normalisation on sev"):
+        require_compilable(model, jit_compile=True)
+    layer.trainable = False
+    require_compilable(model, jit_compile=True)

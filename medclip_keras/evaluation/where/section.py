@@ -8,8 +8,9 @@ from medclip_keras.evaluation.arrays import Floats
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.results import TRAINED, Json, LocalizationResult
 from medclip_keras.evaluation.sections import Section, Table
-from medclip_keras.evaluation.table import with_interval
+from medclip_keras.evaluation.table import Cells, estimate_of, with_interval
 from medclip_keras.evaluation.where.pointing import ALL, Boxed, baseline, estimate
+from medclip_keras.evaluation.where.sides import LEFT, RIGHT, side_counts, sides
 
 METHODS = {
     "regions": "regions: similarity of each place of the image with the prompts",
@@ -18,8 +19,13 @@ METHODS = {
 }
 
 
-def localize(boxed: Boxed, heat: Mapping[str, list[Floats]], bootstrap: Bootstrap) -> LocalizationResult:
-    """Pointing game and overlap of the trained model's maps; `heat` is by method, a key of `METHODS`."""
+def localize(
+    boxed: Boxed, heat: Mapping[str, list[Floats]], bootstrap: Bootstrap, margins: Floats | None = None
+) -> LocalizationResult:
+    """Pointing game and overlap of the trained model's maps; `heat` is by method, a key of `METHODS`.
+
+    With `margins`, as in `sides.sides`, whether the model tells the side of a finding.
+    """
     estimates = {method: estimate(boxed, maps, bootstrap) for method, maps in heat.items()}
     names, numbers = np.unique(boxed.findings, return_counts=True)
     metrics: Json = {
@@ -36,17 +42,23 @@ def localize(boxed: Boxed, heat: Mapping[str, list[Floats]], bootstrap: Bootstra
             for name, found in by_finding.items()
         }
         metrics[TRAINED][method] = written.pop(ALL) | {"by_class": written}
+    if margins is not None:
+        counts = side_counts(boxed)
+        metrics["sides"] = {
+            name: counts[name] | {metric: value.to_dict() for metric, value in row.items()}
+            for name, row in sides(boxed, margins, bootstrap).items()
+        }
     return LocalizationResult(metrics, estimates)
 
 
 def localization_section(result: LocalizationResult) -> Section:
-    """A table a method."""
+    """A table a method, and the table of sides."""
     return Section(
         "where",
         "Where it looked",
         "Whether the heat map of a finding's prompts is highest inside the box that a radiologist drew"
         " (pointing), and how much map and box overlap (IoU).",
-        tuple(_table(method, result) for method in result.estimates),
+        tuple(_table(method, result) for method in result.estimates) + _sides_table(result.metrics),
         notes=("A map shows where the answer depends on the pixels; it proves no more than that.",),
     )
 
@@ -87,3 +99,21 @@ def _table(method: str, result: LocalizationResult) -> Table:
         "whole image",
     )
     return Table("", header, rows, METHODS[method])
+
+
+def _sides_table(metrics: Json) -> tuple[Table, ...]:
+    rows = tuple(
+        (
+            name,
+            str(row[LEFT]),
+            str(row[RIGHT]),
+            *(with_interval(estimate_of(row[metric])) for metric in ("own_side", "auroc")),
+        )
+        for name, row in metrics.get("sides", {}).items()
+    )
+    header: Cells = ("", "on the left", "on the right", "own side fits better [95 % CI]", "AUROC [95 % CI]")
+    caption = (
+        "Whether “X on the left” fits an image better than “X on the right” if all boxes are on the patient's"
+        " left, and the reverse. Training with horizontal flips cannot teach it: .5 is chance."
+    )
+    return (Table(caption, header, rows, "Does it tell left from right?"),) if rows else ()
