@@ -133,32 +133,6 @@ def test_batch_has_the_documented_shapes(config, tokenizer):
     }
 
 
-@pytest.mark.parametrize(
-    ("options", "known"),
-    [
-        ({}, {0: [1, 0, 1], 1: [0, 1, 0], 2: [1, 1, 1]}),
-        ({"known_concepts": "all"}, {0: [1, 1, 1], 1: [1, 1, 1], 2: [1, 1, 1]}),
-        # A present pneumonia is a present opacity, and an absent opacity an absent pneumonia.
-        ({"closure": True}, {0: [1, 1, 1], 1: [0, 1, 1], 2: [1, 1, 1]}),
-    ],
-)
-def test_a_batch_knows_the_concepts_that_each_archive_labels(
-    config, tokenizer, tmp_path, write_dataset, image_row, options, known
-):
-    # No Finding, Lung Opacity, Pneumonia: archive 0 does not label the second, archive 1 only that; a record
-    # of an earlier version (2) has no such state.
-    states = {0: [2, 4, 1], 1: [4, 2, 4], 2: [0, 0, 1]}
-    for number, of_archive in states.items():
-        write_dataset(tmp_path / str(number), "images", {"train": [image_row(number, of_archive)] * 4})
-    folders = tuple(str(tmp_path / str(number)) for number in states)
-    batches = take(with_data(config, images=folders, **options), tokenizer, 3, steps_per_epoch=3)
-    rows = dict(
-        zip(numbers(batches), np.concatenate([b["image_known"] for b in batches]).tolist(), strict=True)
-    )
-    assert rows == known
-    assert all((batch["text_known"] == 1).all() for batch in batches)
-
-
 def test_every_record_is_seen_once_an_epoch(two_epochs):
     first, second = numbers(two_epochs[:6]), numbers(two_epochs[6:])
     assert sorted(first) == sorted(second) == list(range(NUM_IMAGES))

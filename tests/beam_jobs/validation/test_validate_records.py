@@ -91,7 +91,7 @@ def test_unlabelled_records_are_counted_apart(table, tmp_path):
     assert counted["test"].categories[first]["unlabelled"] == 30
     assert counted["test"].categories[first].total() == 120
     assert all(split.categories[second].keys() == {"unlabelled"} for split in counted.values())
-    page = (pathlib.Path(validation.output) / "index.html").read_text()
+    page = (pathlib.Path(validation.output) / "report.html").read_text()
     positives = counted["test"].categories[first]["positive"]
     assert f"{100 * positives / 90:.1f}" in page
 
