@@ -98,8 +98,8 @@ def with_unmentioned(tally: Tally, concepts: Sequence[str]) -> Tally:
             continue
         num_rows = tally.totals.pop(_rows_of(name))
         for which, count in tally.categories.pop(_unlabelled_of(name), Counter()).items():
-            for concept in map(int, which.split(",")):
-                counts = tally.categories.setdefault(f"{name}/{concepts[concept]}", Counter())
+            for k in map(int, which.split(",")):
+                counts = tally.categories.setdefault(f"{name}/{concepts[k]}", Counter())
                 counts[STATES[LabelState.UNLABELLED]] += count
         for concept in concepts:
             counts = tally.categories.setdefault(f"{name}/{concept}", Counter())

@@ -1,6 +1,7 @@
 """The label of a finding in a report, sentence or image: a state, kept until batches are made."""
 
 import enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,11 @@ class LabelState(enum.IntEnum):
 StateVector = npt.NDArray[np.int8]  # (..., num_findings), `LabelState`
 
 
-def is_stated(states: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def is_stated(states: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Whether a state is positive, negative or uncertain.
 
     >>> is_stated(np.arange(5, dtype=np.int8)).tolist()
     [False, True, True, True, False]
     """
-    return (states != LabelState.NOT_MENTIONED) & (states != LabelState.UNLABELLED)
+    stated: npt.NDArray[np.bool_] = (states != LabelState.NOT_MENTIONED) & (states != LabelState.UNLABELLED)
+    return stated
