@@ -22,7 +22,7 @@ names for them are in `knowledge/tables/label_names.csv`:
 | covid | COVID-19; by class, Pneumonia, Viral Pneumonia, Lung Opacity, No Finding too |
 | padchest | all its labels; with "unchanged", "exclude" or "suboptimal study" those that it names |
 | vindr_cxr | its findings and No Finding; a wider concept where a narrower one is present |
-| siim_acr | Pneumothorax |
+| siim_acr | Pneumothorax; No Finding, absent, where it is present |
 | mura | its outcome, no concept of the chest |
 | openi, r2gen, rexgradient, dicom, fhir | none: labels come from reports |
 | csv, table | the concepts that are columns |

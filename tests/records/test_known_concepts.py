@@ -53,7 +53,8 @@ def test_a_batch_knows_the_concepts_that_each_archive_labels(
         "reports",
         {"train": [report_row("r", [0, 0, 1], [("one two three", [0, 0, 1])])]},
     )
-    tokenizer = Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], lower_case=True, max_tokens=6)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "one", "two", "three"]
+    tokenizer = Tokenizer(pieces, lower_case=True, max_tokens=6)
     (batch,) = training_batches(config, tokenizer, steps_per_epoch=1).take(1).as_numpy_iterator()
     pixels = 255 * (batch["images"][:, 0, 0, 0] * STANDARD_DEVIATION + MEAN)
     rows = zip(np.round(pixels).astype(int).tolist(), batch["image_known"].tolist(), strict=True)
