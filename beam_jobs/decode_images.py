@@ -17,8 +17,9 @@ table         finding by finding, first the table's state: default for your own 
 report        finding by finding, first the report's state
 table_alone   the report's states only for images without any in the table: default for published archives
 
-The second adds no finding to the first's No Finding, and no No Finding to its findings. Of images with a
-report, the manifest counts the states from either (`labels_of_table`, `labels_of_report`) and those that lost
+The second adds no finding to the first's No Finding, and no No Finding to its findings. A concept that
+neither the archive nor a report labels is unlabelled in the record (`LabelState`). Of images with a report,
+the manifest counts the states from either (`labels_of_table`, `labels_of_report`) and those that lost
 (`labels_overruled`).
 
 `--evaluation_set` records the images of that set alone (`medclip_keras.sources.evaluation_sets`), in its own
@@ -43,7 +44,7 @@ from beam_jobs.dataset.selection import select
 from beam_jobs.dataset.sharding import KeyedRow, Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.concepts import NO_FINDING, ConceptTable, load_table
-from medclip_keras.knowledge.states import LabelState, StateVector
+from medclip_keras.knowledge.states import LabelState, StateVector, is_stated
 from medclip_keras.preprocess import images, orientation
 from medclip_keras.records.manifest import Manifest, read_manifest, verify
 from medclip_keras.records.schema import OPTIONAL, is_nearly_black, parse_report
@@ -88,8 +89,10 @@ class DecodeImage:
         image_size: int,
         allow_annotation: bool = False,
         precedence: str = "table_alone",
+        silence: LabelState = LabelState.UNLABELLED,
     ):
-        self._read_image, self._table, self._precedence = read_image, table, precedence
+        self._read_image, self._table = read_image, table
+        self._precedence, self._silence = precedence, silence
         os.environ[dicom.ALLOW_ANNOTATION] = str(int(allow_annotation))  # of this worker
         # Traced once per process: half the time of small images is the overhead of single operations.
         self._decode = tf.function(
@@ -113,7 +116,7 @@ class DecodeImage:
         except tf.errors.InvalidArgumentError as error:
             raise BadRowError(images.why_undecoded(error)) from None
         sentences, said = own_report(keyed.reports, len(self._table))
-        labels = label_states(keyed.row.labels, self._table.names)
+        labels = label_states(keyed.row.labels, self._table.names, self._silence)
         states = combine_labels(labels, said, self._table, self._precedence)
         record = {
             **keyed.keys,
@@ -123,26 +126,34 @@ class DecodeImage:
             "label_states": states,
             "sentences": sentences,
         }
-        tags = {WITH_SENTENCES: int(bool(sentences)), WITH_LABELS: int(states.any())}
+        tags = {WITH_SENTENCES: int(bool(sentences)), WITH_LABELS: int(is_stated(states).any())}
         tags[NEARLY_BLACK] = int(is_nearly_black(record["image"]))
         if keyed.reports:
             tags |= count_labels(labels, said, states)
         return Outcome(record, tuple(tag for tag, count in tags.items() for _ in range(count)))
 
 
-def label_states(labels: Mapping[str, LabelState], names: Sequence[str]) -> np.ndarray:
-    """(num_findings,) int8 of an archive's labels; names that the table does not have are left out."""
-    return np.array([labels.get(name, LabelState.NOT_MENTIONED) for name in names], np.int8)
+def label_states(
+    labels: Mapping[str, LabelState], names: Sequence[str], silence: LabelState = LabelState.UNLABELLED
+) -> np.ndarray:
+    """(num_findings,) int8 of an archive's labels; names that the table does not have are left out.
+
+    Concepts of the table without a label get the state `silence`.
+    """
+    return np.array([labels.get(name, silence) for name in names], np.int8)
 
 
 def combine_labels(
     labels: StateVector, said: StateVector, table: ConceptTable, precedence: str
 ) -> StateVector:
-    """Combine the table's states of an image and its report's, (num_findings,) each; see the module."""
+    """Combine the table's states of an image and its report's, (num_findings,) each; see the module.
+
+    A concept is unlabelled if both leave it so; a report labels every concept.
+    """
     first, second = (said, labels) if precedence == "report" else (labels, said)
-    if precedence == "table_alone" and labels.any():
+    if precedence == "table_alone" and is_stated(labels).any():
         return labels
-    taken = first == LabelState.NOT_MENTIONED
+    taken = ~is_stated(first) & (second != LabelState.UNLABELLED)
     if NO_FINDING in table.names:
         normal, abnormal = table.index(NO_FINDING), list(table.abnormal)
         present = (LabelState.POSITIVE, LabelState.UNCERTAIN)
@@ -155,9 +166,10 @@ def combine_labels(
 
 def count_labels(labels: StateVector, said: StateVector, states: StateVector) -> dict[str, int]:
     """States of an image by the tags of `LABEL_TAGS`; equal states of both count as the table's."""
-    of_table = (labels > 0) & (labels == states)
-    of_report = (said > 0) & (said == states) & ~of_table
-    overruled = (labels > 0) & (labels != states) | (said > 0) & (said != states)
+    in_table, in_report = is_stated(labels), is_stated(said)
+    of_table = in_table & (labels == states)
+    of_report = in_report & (said == states) & ~of_table
+    overruled = in_table & (labels != states) | in_report & (said != states)
     return dict(zip(LABEL_TAGS, (int(x.sum()) for x in (of_table, of_report, overruled)), strict=True))
 
 
@@ -166,11 +178,11 @@ def own_report(serialized: Iterable[bytes], num_findings: int) -> tuple[list[dic
 
     Returns:
         Sentences as `schema.encode` takes them, and (num_findings,) int8: of several reports positive decides
-        before uncertain before negative.
+        before uncertain before negative; without a report every concept is unlabelled.
     """
     records = [parse_report(one, num_findings) for one in serialized]
     records.sort(key=lambda record: record["record_key"])
-    states = np.zeros(num_findings, np.int8)
+    states = np.full(num_findings, LabelState.NOT_MENTIONED if records else LabelState.UNLABELLED, np.int8)
     for state in (LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE):
         for record in records:
             states[record["label_states"] == state] = state
@@ -223,6 +235,7 @@ def make_job(options: DecodeOptions) -> Job:
             options.image_size,
             options.allow_annotation,
             options.label_precedence or ("table" if is_private(archive) else "table_alone"),
+            LabelState.NOT_MENTIONED if getattr(archive, "LABELS_ALL", False) else LabelState.UNLABELLED,
         ),
         modules=(*_DECODING, report_join, sys.modules[__name__]),
         tags=(WITH_LABELS, WITH_SENTENCES, *(LABEL_TAGS if reports else ()), *selection.tags),

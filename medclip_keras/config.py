@@ -112,6 +112,9 @@ class DataConfig:
     paired_share: PositiveShare = 1.0  # share of the paired studies to train on, chosen by hash
     text_unit: Literal["sentence", "report"] = "sentence"  # report: all sentences of the own report as one
     uncertain: Literal["positive", "negative", "half", "ignored"] = "positive"
+    # labelled: concepts that an image's archive does not label leave both label vectors of a pair, as
+    # uncertain ones do with `ignored`. all: they count as not mentioned.
+    known_concepts: Literal["labelled", "all"] = "labelled"
     coding: Literal["multi_hot", "signed"] = "multi_hot"
     closure: bool = False  # a present child makes its parent present, an absent parent its children absent
     unlabelled_sentence: Literal["zero", "no_finding"] = "zero"

@@ -105,7 +105,7 @@ def real_unpaired_64px() -> RunConfig:
     (NORMAL/ and PNEUMONIA/ of Kermany et al., Cell 2018).
     Hardware: two CPU cores. Time: 3 to 4 min. Expected, over image sets and machines, few patients, so wide
     intervals: zero-shot AUROC of abnormal .70 to .77, effusion .72 to .78, cardiomegaly .62 to .74,
-    infiltration .5 to .8, atelectasis .5 to .67. Baselines on the same images: `tests/benchmarks/real.py`.
+    infiltration .5 to .8, atelectasis .5 to .67. Baselines: `tests/benchmarks/real_runs.py`.
     """
     return RunConfig(
         name="real_unpaired_64px",

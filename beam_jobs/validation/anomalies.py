@@ -140,7 +140,7 @@ def _compare_feature(name: str, own: Tally, other: Tally, kind: Kind) -> Differe
     """Compare a feature; of labels "positive" may not vanish, of other categories no value of the baseline.
 
     Between splits negative and not mentioned count as one state: people label evaluation splits in full,
-    reports label train.
+    reports label train. Unlabelled records do not count.
     """
     patients = own.totals["patient_id"], other.totals["patient_id"]
     if name in own.numbers:
@@ -148,6 +148,7 @@ def _compare_feature(name: str, own: Tally, other: Tally, kind: Kind) -> Differe
     counts, other_counts = (one.categories.get(name, Counter()) for one in (own, other))
     if "label_states/" not in name:
         return compare(counts, other_counts, patients, other_counts if kind == "drift" else ())
+    counts, other_counts = (_without_unlabelled(one) for one in (counts, other_counts))
     if kind == "skew":
         counts, other_counts = _join_absent(counts), _join_absent(other_counts)
     return compare(counts, other_counts, patients, ("positive",))
@@ -159,6 +160,10 @@ def _binned(tally: Tally, name: str) -> dict[str, int]:
         f"{low} to {high}": sum(count for value, count in counts.items() if low <= value < high)
         for low, high in itertools.pairwise((*_EDGES[name], math.inf))
     }
+
+
+def _without_unlabelled(counts: Counter[str]) -> Counter[str]:
+    return Counter({state: count for state, count in counts.items() if state != "unlabelled"})
 
 
 def _join_absent(counts: Counter[str]) -> Counter[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from medclip_keras.knowledge.states import LabelState
+from medclip_keras.knowledge.states import LabelState, is_stated
 from medclip_keras.records.manifest import Manifest
 from medclip_keras.records.schema import WIDE, is_nearly_black, states_of
 from medclip_keras.records.shards import salted_hash
@@ -91,17 +91,25 @@ def merge(tallies: Iterable[Tally]) -> Tally:
 
 
 def with_unmentioned(tally: Tally, concepts: Sequence[str]) -> Tally:
-    """Count for each concept the rows that do not mention it, from the number of rows in `totals`."""
+    """Count for each concept the rows without it, unlabelled or not mentioned, from the `totals` of rows."""
     tally = merge([tally])  # Beam forbids to change what it gives
     for name in ("label_states", "sentences/label_states"):
         if _rows_of(name) not in tally.totals:
             continue
         num_rows = tally.totals.pop(_rows_of(name))
+        for which, count in tally.categories.pop(_unlabelled_of(name), Counter()).items():
+            for k in map(int, which.split(",")):
+                counts = tally.categories.setdefault(f"{name}/{concepts[k]}", Counter())
+                counts[STATES[LabelState.UNLABELLED]] += count
         for concept in concepts:
             counts = tally.categories.setdefault(f"{name}/{concept}", Counter())
             if num_rows > counts.total():
                 counts[STATES[0]] = num_rows - counts.total()
     return tally
+
+
+def _unlabelled_of(name: str) -> str:
+    return f"{name}/unlabelled"
 
 
 def _rows_of(name: str) -> str:
@@ -143,7 +151,11 @@ def describe_record(
     if "image" in readable:
         _describe_image(facts, readable["image"][0], manifest.image_size)
     states = _states_of(readable.get("label_states", ()), len(concepts))
-    if "label_states" in readable and _add_states(facts, "label_states", states, concepts) and states.any():
+    if (
+        "label_states" in readable
+        and _add_states(facts, "label_states", states, concepts)
+        and (is_stated(states).any())
+    ):
         facts.tally.totals["labelled"] = 1
     _describe_sentences(facts, readable, concepts)
     return facts
@@ -230,7 +242,8 @@ def _add_states(
 ) -> bool:
     """Count label states (num_rows * num_findings,) by concept; False if they are faulty.
 
-    A record mentions few of 10,000 concepts: `with_unmentioned` counts the others once for a dataset.
+    A record mentions few of 10,000 concepts: `with_unmentioned` counts the others once for a dataset, and
+    those that the archive does not label once for each set of them.
     """
     if states.size != num_rows * len(concepts):
         facts.add_fault(name, "wrong_shape")
@@ -238,7 +251,11 @@ def _add_states(
         facts.add_fault(name, "out_of_range")
     else:
         facts.tally.totals[_rows_of(name)] = num_rows
-        for k in np.flatnonzero(states).tolist():
+        unlabelled = states == LabelState.UNLABELLED
+        if unlabelled.any():
+            which = ",".join(map(str, np.flatnonzero(unlabelled)))
+            facts.tally.categories[_unlabelled_of(name)] = Counter({which: 1})
+        for k in np.flatnonzero(is_stated(states)).tolist():
             counts = facts.tally.categories.setdefault(f"{name}/{concepts[k % len(concepts)]}", Counter())
             counts[STATES[states[k]]] += 1
         return True

@@ -73,9 +73,9 @@ def _label_rows(statistics: Statistics, parent: str) -> Iterator[list[str]]:
     names = dict.fromkeys(name for split in statistics.values() for name in split.categories)
     for name in filter(lambda name: name.startswith(parent), names):
         counts = {split: own.categories.get(name, Counter()) for split, own in statistics.items()}
-        if any(own.keys() - {"not_mentioned"} for own in counts.values()):
+        if any(own.keys() - {"not_mentioned", "unlabelled"} for own in counts.values()):
             for split, own in counts.items():
-                share = 100 * own["positive"] / max(own.total(), 1)
+                share = 100 * own["positive"] / max(own.total() - own["unlabelled"], 1)
                 stated = (f"{own[state]:,}" for state in _STATED)
                 yield [name.removeprefix(parent), split, *stated, f"{share:.1f}"]
 

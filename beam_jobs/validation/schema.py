@@ -81,7 +81,7 @@ def num_stated(statistics: Statistics, name: str) -> int:
     if name == "label_states":
         return sum(split.totals["labelled"] for split in statistics.values())
     counts = [split.categories.get(name, Counter()) for split in statistics.values()]
-    return sum(own.total() - own["not_mentioned"] for own in counts)
+    return sum(own.total() - own["not_mentioned"] - own["unlabelled"] for own in counts)
 
 
 def to_json(schema: Schema) -> str:

@@ -189,7 +189,7 @@ def make_task(
     """Select the images of an evaluation's task and their labels.
 
     In single_finding it has at most `per_class` images a class, in multi_label all images; there an uncertain
-    finding is unknown, and a finding that is not mentioned is absent.
+    or unlabelled finding is unknown, and a finding that is not mentioned is absent.
     """
     if config.task == "single_finding":
         findings = [name for name in config.findings if name != ABNORMAL]
@@ -198,8 +198,9 @@ def make_task(
     for k, name in enumerate(config.findings):
         states = index.label_states[:, concept_names.index(NO_FINDING if name == ABNORMAL else name)]
         positive = states == LabelState.POSITIVE
-        uncertain = states == LabelState.UNCERTAIN
-        labels[:, k] = ~positive if name == ABNORMAL else np.where(uncertain, np.nan, positive)
+        unlabelled = states == LabelState.UNLABELLED
+        unknown = unlabelled if name == ABNORMAL else unlabelled | (states == LabelState.UNCERTAIN)
+        labels[:, k] = np.where(unknown, np.nan, ~positive if name == ABNORMAL else positive)
     names = index.patient_ids, index.record_keys
     return Task("multi_label", config.findings, np.arange(len(index)), labels, *names)
 

@@ -21,7 +21,7 @@ from medclip_keras.knowledge.states import LabelState
 from medclip_keras.preprocess.images import augment
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records import streams
-from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
+from medclip_keras.records.labels import close_states, code_labels, count_as_silent, mark_unlabelled
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import (
     RecordFolder,
@@ -215,6 +215,8 @@ def augmented(config: RunConfig, images: tf.Tensor, step: tf.Tensor) -> tf.Tenso
 
 def label_vectors(states: tf.Tensor, data: DataConfig, table: ConceptTable) -> tuple[tf.Tensor, tf.Tensor]:
     """Labels and known of states (B, num_findings), by the run's policies (`code_labels`)."""
+    if data.known_concepts == "all":
+        states = count_as_silent(states)
     return code_labels(close_states(states, table) if data.closure else states, data.uncertain, data.coding)
 
 

@@ -20,6 +20,7 @@ def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tens
     | uncertain: positive, negative | as that state | as that state |
     | uncertain: half | 0.5 | 0.5 |
     | uncertain: ignored | 0, not known | 0, not known |
+    | unlabelled | 0, not known | 0, not known |
 
     Args:
         states: (..., num_findings) int8, `LabelState`.
@@ -27,8 +28,8 @@ def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tens
         coding: "multi_hot" as in the paper, or "signed", which distinguishes negative from not mentioned.
 
     Returns:
-        labels (..., num_findings) float32, and known (..., num_findings) float32: 0 for an ignored finding,
-        else 1.
+        labels (..., num_findings) float32, and known (..., num_findings) float32: 0 for an ignored or
+        unlabelled finding, else 1.
 
     >>> labels, known = code_labels(tf.constant([[0, 1], [2, 3], [3, 3]], tf.int8), "half", "signed")
     >>> labels.numpy().tolist()
@@ -41,16 +42,27 @@ def code_labels(states: tf.Tensor, uncertain: str, coding: str) -> tuple[tf.Tens
     values[LabelState.UNCERTAIN] = {**codes, "half": 0.5, "ignored": 0.0}[uncertain]
     known = np.ones(len(LabelState), np.float32)
     known[LabelState.UNCERTAIN] = uncertain != "ignored"
+    known[LabelState.UNLABELLED] = 0.0
     positions = tf.cast(states, tf.int32)
     return tf.gather(values, positions), tf.gather(known, positions)
+
+
+def count_as_silent(states: tf.Tensor) -> tf.Tensor:
+    """Make unlabelled concepts not mentioned: silence about them counts as that of a report.
+
+    >>> count_as_silent(tf.constant([0, 1, 2, 3, 4], tf.int8)).numpy().tolist()
+    [0, 1, 2, 3, 0]
+    """
+    unlabelled = states == LabelState.UNLABELLED
+    return tf.where(unlabelled, tf.cast(LabelState.NOT_MENTIONED, states.dtype), states)
 
 
 def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     """Close label states over the table's parents.
 
     A positive child makes its parent positive; an uncertain child makes a parent uncertain that is not
-    positive; then a negative parent makes its children negative that were not mentioned. States
-    are int8 (..., num_findings).
+    positive; then a negative parent makes its children negative that were not mentioned or unlabelled.
+    States are int8 (..., num_findings).
     """
     pairs, size = table.implications, len(table)
     below = tf.SparseTensor(pairs, np.ones(len(pairs), np.float32), (size, size))  # [k, l]: l implies k
@@ -66,10 +78,12 @@ def close_states(states: tf.Tensor, table: ConceptTable) -> tf.Tensor:
     # The descendants of a concept that stays negative are neither positive nor uncertain.
     negative_before = (states == LabelState.NEGATIVE) & ~positive & ~uncertain
     negative = among(negative_before, ancestors=True) & ~positive & ~uncertain
+    unlabelled = (states == LabelState.UNLABELLED) & ~positive & ~uncertain & ~negative
     return (
         LabelState.POSITIVE * tf.cast(positive, tf.int8)
         + LabelState.UNCERTAIN * tf.cast(uncertain, tf.int8)
         + LabelState.NEGATIVE * tf.cast(negative, tf.int8)
+        + LabelState.UNLABELLED * tf.cast(unlabelled, tf.int8)
     )
 
 

@@ -8,7 +8,7 @@
 | view_position, sex | "AP", "PA", "LATERAL"; "F", "M"; or "" | – |
 | age | years, 90 of the older, -1 unknown | – |
 | image | uint8 (S, S, 1) in [0, 255], gray, black 0 | – |
-| label_states | int8 (num_findings,), `LabelState` | the same |
+| label_states | int8 (num_findings,), `LabelState` | the same, without unlabelled concepts |
 | sentences | its study's, in order, possibly none: {text, section, label_states} | the report's |
 
 The features are TFDS', so that `tfds.builder_from_directory` reads the shards without this project, and

@@ -7,6 +7,26 @@ modules of the user's own data, `csv`, `table`, `dicom` and `fhir`, are `PRIVATE
 of a table, or the files `passed_over` in a folder. `PATIENTS_OF` names another source with the same patients
 under the same identifiers.
 
+An image row's `labels` hold the concepts that the archive labels in this image, silent ones too; every other
+concept of a record is `LabelState.UNLABELLED`. These labels are facts of each archive's documentation; its
+names for them are in `knowledge/tables/label_names.csv`:
+
+| source | labels |
+|---|---|
+| phantom | every concept: what was not drawn is absent (`LABELS_ALL`) |
+| nih_chestxray14 | its 14 findings and No Finding |
+| kermany | Pneumonia, No Finding |
+| chexpert, chexpert_plus, mimic_cxr, mimic_cxr_test, brax | CheXpert's 14; a study without a row: none |
+| convirt_8x200 | its 8 categories; a query image: its own category |
+| rsna | Pneumonia; No Finding with the table of classes; Lung Opacity in images with a box or Normal |
+| covid | COVID-19; by class, Pneumonia, Viral Pneumonia, Lung Opacity, No Finding too |
+| padchest | all its labels; with "unchanged", "exclude" or "suboptimal study" those that it names |
+| vindr_cxr | its findings and No Finding; a wider concept where a narrower one is present |
+| siim_acr | Pneumothorax; No Finding, absent, where it is present |
+| mura | its outcome, no concept of the chest |
+| openi, r2gen, rexgradient, dicom, fhir | none: labels come from reports |
+| csv, table | the concepts that are columns |
+
 Raises: ValueError, before the first row, for everything that the docstring lists as refused;
 `rows.BadRowError` or OSError for one file that cannot be read.
 

@@ -24,6 +24,8 @@ view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a 
 sex, age     M or F, and years, of the patient at the examination; anything else is unknown. They are used for
              figures by group alone.
 any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not known.
+             A concept without a column is unlabelled, and so is one that `chest21` does not have where its
+             cell is blank: leave out the columns that nobody filled.
              The job prints the other columns that have filled cells: they are not used.
 
 The label columns are the images'. With `decode_images --reports`, what the study's report says fills in the

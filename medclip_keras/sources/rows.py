@@ -62,7 +62,8 @@ class ImageRow:
         patient_id: splits are made by it.
         path: the image file, as the source's `read_image` opens it.
         view: "frontal", "lateral" or "" where the archive does not say.
-        labels: state of each concept that the archive labels, by concept name.
+        labels: state of each concept that the archive labels, by concept name; every other concept is
+            unlabelled, unless the source `LABELS_ALL`.
         split: "train", "valid" or "test" where the archive publishes a split, else "".
         number: of the row in the user's own table, 0 elsewhere; names a bad row to its owner.
         view_position: "AP", "PA", "LATERAL" or "", of `position_of`.

@@ -112,8 +112,8 @@ def test_decode_image_is_exact_on_rows_in_memory(concepts, tmp_path, joined):
         said = [("findings", "First.", [3, 3, 0, 2, 2]), ("findings", "", [3, 3, 0, 2, 2])]
         said += [("findings", "Later.", [1, 2, 0, 2, 0])]
         records = [
-            expected("a", "1", "lateral", 0, [3, 0, 0, 0, 0], []),
-            expected("b", "2", "", 1, [1, 3, 0, 2, 2] if joined else [0] * 5, said if joined else []),
+            expected("a", "1", "lateral", 0, [3, 4, 4, 4, 4], []),  # the archive labels Edema alone
+            expected("b", "2", "", 1, [1, 3, 0, 2, 2] if joined else [4] * 5, said if joined else []),
         ]
         assert_that(made.shards, equal_to([sorted(records)]), "shards")
         reason = "not a whole JPEG or PNG file"
@@ -165,7 +165,7 @@ def test_run_stores_the_output_of_decode_to_square(archive, jobs, tmp_path, reco
         np.testing.assert_array_equal(record["image"], image)
         assert record["image"].std() > 10  # noise, not a black square
         state = LabelState.POSITIVE if patient % 2 else LabelState.NEGATIVE
-        assert record["label_states"].tolist() == [state, 0, 0, 0, 0]
+        assert record["label_states"].tolist() == [state] + 4 * [LabelState.UNLABELLED]
         assert record["view"] == b"frontal"
 
 
@@ -208,7 +208,7 @@ def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tm
         patient, study = record["study_id"].decode().split("-")
         texts = [text.decode() for text in record["sentences"]["text"]]
         assert texts == ([f"Mild edema, grade {patient}."] if study == "1" else [])
-        assert record["label_states"][0] == (LabelState.POSITIVE if study == "1" else 0)
+        assert record["label_states"][0] == (LabelState.POSITIVE if study == "1" else LabelState.UNLABELLED)
         assert record["split"] == splits[record["patient_id"]]
     # Other reports are another input.
     archive.add_report(0, 2, "Mild edema.")
@@ -220,10 +220,11 @@ def test_run_joins_each_image_with_the_report_of_its_own_study(archive, jobs, tm
 
 
 @pytest.mark.parametrize(
-    ("precedence", "heart"), [("", LabelState.NOT_MENTIONED), ("table", LabelState.POSITIVE)]
+    ("precedence", "heart", "others"),
+    [("", LabelState.UNLABELLED, LabelState.UNLABELLED), ("table", LabelState.POSITIVE, 0)],
 )
 def test_the_table_of_a_published_archive_is_complete_by_default(
-    archive, jobs, tmp_path, records_of, precedence, heart
+    archive, jobs, tmp_path, records_of, precedence, heart, others
 ):
     archive.add_image(1, 1, edema="0")
     archive.add_report(1, 1, "Mild edema. Cardiomegaly.")
@@ -231,9 +232,19 @@ def test_the_table_of_a_published_archive_is_complete_by_default(
     reports = str(tmp_path / "reports")
     manifest = jobs(decode_images, "images", reports=reports, label_precedence=precedence)
     (record,) = records_of(tmp_path / "images")
-    assert record["label_states"].tolist() == [LabelState.NEGATIVE, heart, 0, 0, 0]
-    assert manifest.counts["labels_of_report"] == bool(heart)
-    assert manifest.counts["labels_overruled"] == 1 + (not heart)
+    assert record["label_states"].tolist() == [LabelState.NEGATIVE, heart, others, others, others]
+    says_more = heart == LabelState.POSITIVE
+    assert manifest.counts["labels_of_report"] == says_more
+    assert manifest.counts["labels_overruled"] == 1 + (not says_more)
+
+
+def test_an_archive_that_labels_all_is_silent_about_the_rest(archive, jobs, tmp_path, source, records_of):
+    source.LABELS_ALL = True
+    archive.add_image(1, 1, edema="1")
+    archive.add_image(2, 1)
+    jobs(decode_images, "records")
+    states = sorted(record["label_states"].tolist() for record in records_of(tmp_path / "records"))
+    assert states == [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
 
 
 def test_reports_that_do_not_fit_get_the_sentence(archive, jobs, tmp_path):

@@ -76,6 +76,15 @@ def states_of(table, states):
         ("report", {WATER: 1}, {NORMAL: 1}, {NORMAL: 1}, (0, 1, 1)),
         ("table", {DEVICES: 1, AIR: 2}, {NORMAL: 1}, {DEVICES: 1, AIR: 2, NORMAL: 1}, (2, 1, 0)),
         ("report", {NORMAL: 2, AIR: 2}, {WATER: 1}, {NORMAL: 2, AIR: 2, WATER: 1}, (2, 1, 0)),
+        # Unlabelled is 4. The report labels every concept: what neither states is then not mentioned.
+        ("table", {HEART: 2, WATER: 4, AIR: 4}, {WATER: 1}, {HEART: 2, WATER: 1}, (1, 1, 0)),
+        ("report", {HEART: 2, WATER: 4, AIR: 4}, {WATER: 1}, {HEART: 2, WATER: 1}, (1, 1, 0)),
+        ("table_alone", {HEART: 2, WATER: 4}, {WATER: 1}, {HEART: 2, WATER: 4}, (1, 0, 1)),
+        ("table_alone", {HEART: 4, WATER: 4}, {WATER: 1}, {WATER: 1}, (0, 1, 0)),
+        # Without a report its side is unlabelled: the table's silence stays.
+        ("table", {HEART: 2, AIR: 4}, {HEART: 4, WATER: 4, AIR: 4}, {HEART: 2, AIR: 4}, (1, 0, 0)),
+        ("report", {HEART: 2, AIR: 4}, {HEART: 4, WATER: 4, AIR: 4}, {HEART: 2, AIR: 4}, (1, 0, 0)),
+        ("table", {NORMAL: 1, WATER: 4}, {WATER: 1}, {NORMAL: 1, WATER: 4}, (1, 0, 1)),
     ],
 )
 def test_table_and_report_are_combined_finding_by_finding(precedence, labels, said, expected, counts):
@@ -91,7 +100,7 @@ def test_table_and_report_are_combined_finding_by_finding(precedence, labels, sa
         # Of Edema, Cardiomegaly, Pleural Effusion, Pneumothorax, Pneumonia.
         ([], [2, 2, 0, 0, 0], [2, 1, 0, 2, 0], (3, 2, 1)),
         (["--label_precedence=report"], [2, 1, 0, 0, 0], [2, 1, 0, 2, 0], (2, 3, 1)),
-        (["--label_precedence=table_alone"], [0, 2, 0, 0, 0], [2, 1, 0, 0, 0], (3, 0, 3)),
+        (["--label_precedence=table_alone"], [0, 2, 4, 4, 4], [2, 1, 4, 4, 4], (3, 0, 3)),
     ],
 )
 def test_a_filled_cell_does_not_hide_the_report(own, records_of, options, states_1, states_3, counts):
@@ -101,7 +110,8 @@ def test_a_filled_cell_does_not_hide_the_report(own, records_of, options, states
     assert status == 0
     records = {record["patient_id"].decode(): record for record in records_of(own.records / "images")}
     states = {patient: record["label_states"].tolist() for patient, record in records.items()}
-    assert states == {"p0": [1, 0, 0, 0, 0], "p1": states_1, "p2": [0] * 5, "p3": states_3}
+    # Without a report, the three concepts that are no columns are unlabelled.
+    assert states == {"p0": [1, 0, 4, 4, 4], "p1": states_1, "p2": [0, 0, 4, 4, 4], "p3": states_3}
     names = ("labels_of_table", "labels_of_report", "labels_overruled")
     assert tuple(own.counts("images")[name] for name in names) == counts
     assert "labels of table {}, labels of report {}, labels overruled {}".format(*counts) in said

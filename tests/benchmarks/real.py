@@ -1,22 +1,27 @@
-"""Out-of-fold zero-shot AUROC on real radiographs, beside two baselines on the same folds.
+"""Ablations on real radiographs: what makes zero-shot classification work, beside supervised learning.
 
-Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real.py [--workdir DIR] [--set a.b=c …]
+Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real.py [--workdir DIR] [--cells NAME …] [--seeds N]
+    [--run WORKDIR] [--list] [--budget SECONDS]
 
-The 723 NIH images fall into five folds by patient. For each fold, three models learn from the other four:
+Patients of NIH ChestX-ray14 in two folders, 649 images of 256 px and 723 of 64 px, fall into five folds; a
+patient of both is in one fold. For each fold a model learns from the other four of both folders, from the
+further archives of its cell (Kermany's children, Hannover's COVID-19 patients), and from the sentences of
+Open-i's reports, which belong to none of these images. It is tested on the fold.
 
-- semantic matching: the run `real_unpaired_64px` on these images and all Open-i reports, which belong to
-  none of them; the scores are zero-shot, from two prompts a finding less the normal prompts;
-- cross-entropy: the same backbone with a head a concept on its pooled features, plain multi-label
-  cross-entropy on the NIH labels, the same augmentation, optimizer, rate, batch and number of steps;
-- principal components: 60 of the pixels, with logistic regression.
+Frozen cells: two linear heads on features of frozen towers, EfficientNet-lite0 (mean and maximum over space
+at 224 px) and MiniLM (mean over tokens), trained by the product's objective, labels, masks and balance.
+Their score is zero-shot: ten prompts a finding less the normal ones. Bars: logistic regression on the same
+features, and on 60 principal components of the pixels.
 
-Nothing is chosen on these folds: the recipe is the run's, the last weights are taken, there is no validation
-split. An AUROC counts pairs within a fold only, for scores of different models are not comparable.
-Intervals and differences are of a bootstrap over patients, the same resamples for all methods. Each cell is
-saved, so a killed benchmark goes on where it stopped. One seed on two cores: 25 minutes.
+Nothing is chosen but on these folds: not on the images that were kept back. An AUROC counts pairs within a
+fold only. Intervals and differences are of a bootstrap over patients, the same resamples for all cells,
+seeds averaged. Each training is saved, so a killed benchmark goes on where it stopped. `real_runs.py` trains
+the run `real_unpaired_64px` from random weights.
+
+`--run` takes images, sentences and features from a trained run `real_unpaired`: those of its training and
+validation patients, four fifths of all, and no towers but its own.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -24,198 +29,347 @@ import pathlib
 import time
 
 import numpy as np
-from shared import fit_components, new_parser, pixels_and_states
+import real_data
+from real_data import CLASSES, CONCEPTS, NAMES
+from real_metrics import Folds, interval
+from shared import new_parser
 
-from beam_jobs import decode_images, label_reports
-from medclip_keras.config import RunConfig, override
-from medclip_keras.evaluation import zero_shot
-from medclip_keras.evaluation.embedder import embed_all_texts
+from medclip_keras.config import IMAGE_STATISTICS, DataConfig, EvaluationConfig
+from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
-from medclip_keras.evaluation.results import TRAINED
 from medclip_keras.evaluation.supervised import finding_scores
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.records.batches import evaluation_images
+from medclip_keras.provenance import sha256_of
 from medclip_keras.records.shards import salted_hash
-from medclip_keras.runs import real_unpaired_64px
-from medclip_keras.sources import nih_chestxray14
-from medclip_keras.subject import subject_of_workdir
-from medclip_keras.supervised import classes_of, encoder_maker
-from medclip_keras.training.classifier import train_classifier
-from medclip_keras.training.restore import load_model
-from medclip_keras.training.train import train
 
-NUM_FOLDS = 5
+NIH = ("nih_256px", "nih_64px")
+CONTRASTS = ("normal", "negated", "none")
+REFERENCE = "both frozen"
 
 
-def fold_of(patient_id: str) -> int:
-    return int(salted_hash("real_benchmark", "fold", patient_id), 16) % NUM_FOLDS
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to learn."""
+
+    method: str = "heads"  # "heads", "probe" or "components"
+    image: str = "efficientnet_lite0"  # or "random"
+    text: str = "minilm"  # or "random"
+    temperature: float = 0.2
+    known: str = "labelled"
+    coding: str = "multi_hot"
+    closure: bool = False
+    uncertain: str = "positive"
+    balance: bool = True
+    archives: tuple[str, ...] = (*NIH, "kermany")
+    image_share: float = 1.0  # of the NIH patients
+    report_share: float = 1.0
+    steps: int = 600
+    decay: float = 0.001
+    dropout: float = 0.0
+    strength: float = 0.001  # inverse of the probe's penalty
+    own: bool = False  # a probe learns from the tested folder alone
 
 
-def write_fold_table(rows, fold: int, path: pathlib.Path, names) -> None:
-    """A table for the csv source: the fold is the test split, all other patients train."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "patient_id", "study_id", "split", *names])
-        codes = {LabelState.POSITIVE: "1", LabelState.NEGATIVE: "0", None: ""}
-        for row in rows:
-            split = "test" if fold_of(row.patient_id) == fold else "train"
-            states = [codes[row.labels.get(name)] for name in names]
-            writer.writerow([row.path, row.patient_id, row.image_id, split, *states])
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A row of the table: a setting, and the contrast of its zero-shot scores."""
+
+    setting: Setting
+    contrast: str = "normal"
 
 
-def make_records(data: pathlib.Path, workdir: pathlib.Path, config: RunConfig) -> None:
-    rows = list(nih_chestxray14.image_rows(str(data / "nih_chestxray14")))
-    names = load_table(config.data.concepts).names
-    tables = workdir / "tables"
-    tables.mkdir(parents=True, exist_ok=True)
-    reports = data / "openi" / "NLMCXR_reports_dev.tgz"
-    label_reports.run(
-        source="openi", input=str(reports), output=str(workdir / "reports"), split_fractions=(1.0, 0.0, 0.0)
-    )
-    for fold in range(NUM_FOLDS):
-        table = tables / f"fold{fold}.csv"
-        if not table.exists():
-            write_fold_table(rows, fold, table, names)
-        decode_images.run(
-            source="csv",
-            input=str(table),
-            output=str(workdir / f"images-{fold}"),
-            image_size=config.data.stored_image_size,
-            key_salt="medclip_keras",  # public images; the keys decide their order
-        )
+def _cells() -> dict[str, Cell]:
+    base = Setting()
+    probe = Setting("probe", archives=NIH)
 
+    def but(**changes) -> Cell:
+        return Cell(dataclasses.replace(base, **changes))
 
-def run_of_fold(config: RunConfig, workdir: pathlib.Path, fold: int) -> RunConfig:
-    data = dataclasses.replace(
-        config.data, raw=(), images=(str(workdir / f"images-{fold}"),), texts=(str(workdir / "reports"),)
-    )
-    return dataclasses.replace(config, data=data)
+    def probed(**changes) -> Cell:
+        return Cell(dataclasses.replace(probe, **changes))
 
-
-def test_fold(config: RunConfig):
-    """Stored images, label states and patients of the fold that is held out."""
-    batches = list(evaluation_images(config, "test").as_numpy_iterator())
-    return tuple(np.concatenate([b[k] for b in batches]) for k in ("images", "label_states", "patient_id"))
-
-
-def semantic_matching_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    train(config, workdir)
-    embedder = subject_of_workdir(workdir, load_model(workdir, "last")).embedders[TRAINED]
-    prompts = ClassPrompts.of(finding_prompts(config.evaluation))
-    logits = embedder.logit_scale * (
-        embedder.embed_images(test_fold(config)[0]) @ embed_all_texts(embedder, prompts.texts).T
-    )
-    return zero_shot.class_scores(logits, prompts, config.evaluation.findings, "ensemble")
-
-
-def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False, texts=()))
-    start = encoder_maker(plain, "random")
-    classifier, _ = train_classifier(start, classes_of(plain), plain, workdir / "cross_entropy")
-    logits = classifier.score_fn()(test_fold(config)[0])
-    return finding_scores(logits, classifier.classes.names, config.evaluation.findings)
-
-
-def principal_component_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    (seen, states), (unseen, _) = (pixels_and_states(config, split) for split in ("train", "test"))
-
-    def logits(name):
-        labels = states[:, names.index(name)] == LabelState.POSITIVE
-        return fit_components(seen, labels, config.seed).decision_function(unseen)
-
-    findings = config.evaluation.findings
-    needed = [NO_FINDING, *(name for name in findings if name != ABNORMAL)]
-    return finding_scores(np.stack([logits(name) for name in needed], axis=1), needed, findings)
-
-
-METHODS = {
-    "semantic matching": semantic_matching_scores,
-    "cross-entropy": cross_entropy_scores,
-    "principal components": principal_component_scores,
-}
-
-
-def auroc_within_folds(scores, labels, folds, weights) -> float:
-    """Share of pairs (a positive, a negative of the same fold) in the right order; ties count a half."""
-    right = total = 0.0
-    for fold in np.unique(folds):
-        at = folds == fold
-        positive, negative = at & labels, at & ~labels
-        order = np.sign(scores[positive][:, None] - scores[negative][None, :]) / 2 + 0.5
-        pairs = weights[positive][:, None] * weights[negative][None, :]
-        right, total = right + (order * pairs).sum(), total + pairs.sum()
-    return right / total
-
-
-def macro(scores, labels, folds, weights) -> np.ndarray:
-    """AUROC a finding, and their mean at the end."""
-    each = [auroc_within_folds(scores[:, c], labels[:, c], folds, weights) for c in range(labels.shape[1])]
-    return np.array([*each, np.mean(each)])
-
-
-def summarise(cells, labels, folds, patients, config, resamples: int = 500) -> dict:
-    rng = np.random.default_rng(0)
-    unique, index = np.unique(patients, return_inverse=True)
-    ones = np.ones(len(index))
-    points = {m: macro(s, labels, folds, ones) for m, s in cells.items()}
-    draws = {m: [] for m in cells}
-    for _ in range(resamples):
-        counts = np.bincount(rng.integers(0, len(unique), len(unique)), minlength=len(unique))
-        for m, s in cells.items():
-            draws[m].append(macro(s, labels, folds, counts[index].astype(float)))
-    names = [*config.evaluation.findings, "macro mean"]
-    table = {
-        m: {
-            name: [float(points[m][c]), *np.percentile(np.array(draws[m])[:, c], [2.5, 97.5]).tolist()]
-            for c, name in enumerate(names)
-        }
-        for m in cells
+    shares = (0.03, 0.1, 0.3)
+    return {
+        REFERENCE: Cell(base),
+        "image ImageNet, text random": but(text="random"),
+        "image random, text BERT": but(image="random"),
+        "both random, frozen": but(image="random", text="random"),
+        "T = 1": but(temperature=1.0),
+        "T = 0.5": but(temperature=0.5),
+        "T = 0.1": but(temperature=0.1),
+        "known = all": but(known="all"),
+        "known = all, T = 1": but(known="all", temperature=1.0),
+        "signed": but(coding="signed"),
+        "signed, known = all": but(coding="signed", known="all"),
+        "closure": but(closure=True),
+        "closure, known = all": but(closure=True, known="all"),
+        "uncertain ignored": but(uncertain="ignored"),
+        "negated prompts": Cell(base, "negated"),
+        "no contrast": Cell(base, "none"),
+        "signed, negated prompts": Cell(dataclasses.replace(base, coding="signed"), "negated"),
+        "no balance": but(balance=False),
+        "without Kermany": but(archives=NIH),
+        "with COVID": but(archives=(*NIH, "kermany", "covid")),
+        "feature dropout 0.5": but(dropout=0.5),
+        "feature dropout 0.8": but(dropout=0.8),
+        "weight decay 0.1": but(decay=0.1),
+        "200 steps": but(steps=200),
+        "2,000 steps": but(steps=2000),
+        **{f"images {share:g}": but(image_share=share) for share in shares},
+        **{f"reports {share:g}": but(report_share=share) for share in shares},
+        "probe": probed(),
+        "probe, its own folder": probed(own=True),
+        "probe of random features": probed(image="random"),
+        **{f"probe, images {share:g}": probed(image_share=share) for share in shares},
+        "principal components": Cell(Setting("components", archives=NIH, own=True, strength=1.0)),
     }
-    first = next(iter(METHODS))
-    for m in [m for m in cells if m != first and first in cells]:
-        gaps = np.array(draws[first])[:, -1] - np.array(draws[m])[:, -1]
-        point = points[first][-1] - points[m][-1]
-        table[f"{first} less {m}"] = {
-            "macro mean": [float(point), *np.percentile(gaps, [2.5, 97.5]).tolist()]
+
+
+CELLS = _cells()
+
+
+def _under(names: np.ndarray, what: str, seed: int, share: float) -> np.ndarray:
+    """Whether each name's hash is under a share: a smaller share is part of a larger one."""
+    if share == 1:
+        return np.ones(len(names), bool)
+    unique, index = np.unique(names, return_inverse=True)
+    hashes = [int(salted_hash("real_benchmark", f"{what} {seed}", name), 16) for name in unique]
+    return (np.array(hashes, np.float64) < share * 16.0**16)[index]
+
+
+class Benchmark:
+    """The data, and the scores of each setting, fold and seed."""
+
+    def __init__(self, workdir: pathlib.Path, run: pathlib.Path | None = None):
+        self.workdir, self.table = workdir, load_table(CONCEPTS)
+        if run:
+            self.images, self.sentences = real_data.read_run(run)
+        else:
+            data = pathlib.Path(os.environ["MEDCLIP_DATA"])
+            self.images = {name: real_data.read_images(name, data, workdir) for name in real_data.IMAGES}
+            self.sentences = real_data.read_sentences(data, workdir)
+        every = tuple(dict.fromkeys(name for of in CLASSES.values() for name in of))
+        settings = EvaluationConfig(task="multi_label", findings=every, contrast="negated", num_prompts=10)
+        self.prompts = ClassPrompts.of(finding_prompts(settings))
+        self.folds = {
+            name: Folds(real_data.labels_of(self.images[name], of), *self._folds_of(name))
+            for name, of in CLASSES.items()
         }
+
+    def _folds_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.images[name].folds, self.images[name].patients
+
+    def scores(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        """Scores of a fold's images, by "folder contrast", and the "seconds" that they took; saved."""
+        made_from = {**dataclasses.asdict(setting), "records": self._fingerprints(setting)}
+        folder = self.workdir / "cells" / sha256_of(made_from)[:16]
+        file = folder / f"{fold}-{seed}.npz"
+        if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "setting.json").write_text(json.dumps(made_from, indent=1) + "\n")
+            began = time.monotonic()
+            found = getattr(self, f"_{setting.method}")(setting, fold, seed)
+            unfinished = folder / f"{fold}-{seed}.unfinished.npz"
+            np.savez(unfinished, seconds=time.monotonic() - began, **found)
+            unfinished.replace(file)
+        with np.load(file) as saved:
+            return dict(saved)
+
+    def _fingerprints(self, setting: Setting) -> list[str]:
+        own = [self.images[name].fingerprint for name in setting.archives]
+        return own + ([self.sentences.fingerprint] if setting.method == "heads" else [])
+
+    def _features(self, name: str, setting: Setting) -> np.ndarray:
+        images = self.images[name]
+        if images.features is not None:
+            return images.features
+        return real_data.image_features(images, setting.image, self.workdir)
+
+    def has(self, setting: Setting) -> bool:
+        """Whether the archives and the towers of a setting are there."""
+        from_run = self.sentences.features is not None
+        towers = (setting.image, setting.text) == (Setting.image, Setting.text)
+        return set(setting.archives) <= self.images.keys() and (towers or not from_run)
+
+    def _rows(self, name: str, setting: Setting, fold: int, seed: int) -> np.ndarray:
+        """Whether an image of an archive is learned from."""
+        images = self.images[name]
+        if name not in NIH:
+            return np.ones(len(images.patients), bool)
+        return (images.folds != fold) & _under(images.patients, "patient", seed, setting.image_share)
+
+    def _heads(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        from real_heads import Recipe, Side, train_heads
+
+        rows = {name: self._rows(name, setting, fold, seed) for name in setting.archives}
+        features = np.concatenate([self._features(name, setting)[kept] for name, kept in rows.items()])
+        states = np.concatenate([self.images[name].states[kept] for name, kept in rows.items()])
+        images = Side(features, states)
+        said = _under(self.sentences.reports, "report", seed, setting.report_share)
+        spoken = self.sentences.features
+        spoken = self._text_features(self.sentences.texts, setting) if spoken is None else spoken
+        texts = Side(spoken[said], self.sentences.states[said])
+        prompts = Side(self._text_features(self.prompts.texts, setting), texts.states[:0])
+        data = DataConfig(
+            known_concepts=setting.known,
+            coding=setting.coding,
+            closure=setting.closure,
+            uncertain=setting.uncertain,
+            balance=setting.balance,
+        )
+        heads = train_heads(
+            images.standardised(images),
+            texts.standardised(texts),
+            data,
+            self.table,
+            Recipe(setting.temperature, setting.steps, setting.decay, setting.dropout, seed),
+        )
+        columns = heads.embed_texts(prompts.standardised(texts).features).numpy()
+        found = {}
+        for name, classes in CLASSES.items():
+            at = self.images[name].folds == fold
+            held = Side(self._features(name, setting)[at], self.images[name].states[at])
+            logits = heads.embed_images(held.standardised(images).features).numpy() @ columns.T
+            for contrast in CONTRASTS:
+                options = {"contrast": contrast != "none", "negated": contrast == "negated"}
+                scores = class_scores(logits, self.prompts, classes, "ensemble", **options)
+                found[f"{name} {contrast}"] = scores
+        return found
+
+    def _text_features(self, texts, setting: Setting) -> np.ndarray:
+        return real_data.text_features(texts, setting.text, self.workdir)
+
+    def _probe(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        def fit(features, labels):
+            regression = LogisticRegression(C=setting.strength, max_iter=2000)
+            return make_pipeline(StandardScaler(), regression).fit(features, labels)
+
+        return self._supervised(setting, fold, seed, self._features, fit)
+
+    def _components(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        from shared import fit_components
+
+        def pixels(name, setting):
+            pixels = self.images[name].pixels[..., 0]
+            side = pixels.shape[1] // 4
+            images = pixels.reshape(-1, side, 4, side, 4).mean(axis=(2, 4))
+            (mean,), (deviation,) = IMAGE_STATISTICS["medclip"]
+            return ((images / 255 - mean) / deviation).reshape(len(images), -1).astype(np.float32)
+
+        return self._supervised(setting, fold, seed, pixels, fit_components)
+
+    def _supervised(self, setting: Setting, fold: int, seed: int, features, fit) -> dict[str, np.ndarray]:
+        found = {}
+        for tested, classes in CLASSES.items():
+            archives = (tested,) if setting.own else setting.archives
+            rows = {name: self._rows(name, setting, fold, seed) for name in archives}
+            seen = np.concatenate([features(name, setting)[kept] for name, kept in rows.items()])
+            states = np.concatenate([self.images[name].states[kept] for name, kept in rows.items()])
+            unseen = features(tested, setting)[self.images[tested].folds == fold]
+            needed = [NO_FINDING, *(name for name in classes if name != ABNORMAL)]
+            columns = []
+            for name in needed:
+                positive = states[:, NAMES.index(name)] == LabelState.POSITIVE
+                learns = 0 < positive.sum() < len(positive)
+                columns.append(
+                    fit(seen, positive).decision_function(unseen) if learns else np.zeros(len(unseen))
+                )
+            scores = finding_scores(np.stack(columns, axis=1), needed, classes)
+            found[f"{tested} normal"] = scores
+        return found
+
+    def measure(self, cell: Cell, num_seeds: int, resamples: int) -> dict:
+        """By folder, draws of the AUROC by class and macro; and the seconds of a seed's five trainings."""
+        parts = [
+            [self.scores(cell.setting, fold, seed) for fold in range(real_data.NUM_FOLDS)]
+            for seed in range(num_seeds)
+        ]
+        found = {"seconds": float(np.mean([sum(part["seconds"] for part in of) for of in parts]))}
+        for name, folds in self.folds.items():
+            scores = []
+            for of_seed in parts:
+                joined = np.zeros(folds.labels.shape)
+                for fold, part in enumerate(of_seed):
+                    joined[folds.folds == fold] = part[f"{name} {cell.contrast}"]
+                scores.append(joined)
+            found[name] = folds.measure(scores, resamples)
+        return found
+
+
+def summarise(measured: dict[str, dict], num_seeds: dict[str, int]) -> dict:
+    """Cell → seeds, seconds, and by folder the AUROCs and the macro mean's difference from the reference."""
+    table = {}
+    for cell, of in measured.items():
+        table[cell] = {"seeds": num_seeds[cell], "seconds": round(of["seconds"], 1)}
+        for name, classes in CLASSES.items():
+            values = {label: interval(of[name][:, k]) for k, label in enumerate((*classes, "macro"))}
+            if REFERENCE in measured and cell != REFERENCE:
+                values["less reference"] = interval(of[name][:, -1] - measured[REFERENCE][name][:, -1])
+            table[cell][name] = values
     return table
 
 
+def _figure(estimate, signed: bool = False) -> str:
+    value, low, high = (f"{x:+.3f}" if signed else f"{x:.3f}".replace("0.", ".") for x in estimate)
+    return f"{value} [{low}, {high}]".replace("0.", ".")
+
+
+def markdown(table: dict) -> str:
+    """The table of a README."""
+    header = "| cell | 256 px | less reference | 64 px | less reference | seeds | s |"
+    lines = [header, "|---|---|---|---|---|---|---|"]
+    for cell, of in table.items():
+        cells = [cell]
+        for name in CLASSES:
+            cells.append(_figure(of[name]["macro"]))
+            difference = of[name].get("less reference")
+            cells.append(_figure(difference, signed=True) if difference else "")
+        cells += [str(of["seeds"]), f"{of['seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
+    """Measure the cells, seed by seed, and write real.json and real.md."""
     parser = new_parser(__doc__)
     parser.add_argument("--workdir", default="workdir/benchmark_real", type=pathlib.Path)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--set", action="extend", nargs="+", default=[], dest="assignments")
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--run", type=pathlib.Path)
+    parser.add_argument("--resamples", type=int, default=500)
+    parser.add_argument(
+        "--budget", type=float, default=float("inf"), help="seconds after which no cell starts"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the cells")
     arguments = parser.parse_args()
-    data, workdir = pathlib.Path(os.environ["MEDCLIP_DATA"]), arguments.workdir
-    config = override(real_unpaired_64px(), arguments.assignments)
-    names = list(load_table(config.data.concepts).names)
-    make_records(data, workdir, config)
-    cells = {m: [] for m in arguments.methods}
-    labels, folds, patients = [], [], []
-    for fold in range(NUM_FOLDS):
-        run = run_of_fold(config, workdir, fold)
-        _, states, ids = test_fold(run)
-        positive = finding_scores((states == LabelState.POSITIVE) * 1.0, names, run.evaluation.findings)
-        labels.append(np.where(np.array(run.evaluation.findings) == ABNORMAL, positive == 0, positive > 0))
-        folds.append(np.full(len(states), fold))
-        patients.append(ids)
-        for method in cells:
-            cell = workdir / "cells" / f"{fold}-{method.replace(' ', '_')}.npy"
-            if not cell.exists():
-                began = time.monotonic()
-                cell.parent.mkdir(exist_ok=True)
-                np.save(cell, METHODS[method](run, workdir / f"run-{fold}", names))
-                print(f"fold {fold}, {method}: {time.monotonic() - began:.0f} s", flush=True)
-            cells[method].append(np.load(cell))
-    joined = {m: np.concatenate(s) for m, s in cells.items()}
-    table = summarise(joined, *map(np.concatenate, (labels, folds, patients)), config)
-    (workdir / "real.json").write_text(json.dumps(table, indent=1) + "\n")
-    for row, values in table.items():
-        print(row)
-        for name, (point, low, high) in values.items():
-            print(f"  {name:<18} {point:+.3f}  [{low:+.3f}, {high:+.3f}]")
+    if arguments.list:
+        print("\n".join(CELLS))
+        return
+    began = time.monotonic()
+    arguments.workdir.mkdir(parents=True, exist_ok=True)
+    benchmark = Benchmark(arguments.workdir, arguments.run)
+    cells = [name for name in arguments.cells if benchmark.has(CELLS[name].setting)]
+    measured, num_seeds = {}, {}
+    for seeds in range(1, arguments.seeds + 1):  # all cells once before any twice
+        for name in cells:
+            if time.monotonic() - began > arguments.budget:
+                break
+            is_drawn = CELLS[name].setting.method == "heads" or CELLS[name].setting.image_share < 1
+            if seeds > 1 and not is_drawn:
+                continue
+            resamples = arguments.resamples
+            measured[name], num_seeds[name] = benchmark.measure(CELLS[name], seeds, resamples), seeds
+            macros = (f"{measured[name][folder][0, -1]:.3f}" for folder in CLASSES)
+            print(name, *macros, f"{measured[name]['seconds']:.0f} s", flush=True)
+    table = summarise({name: measured[name] for name in cells if name in measured}, num_seeds)
+    (arguments.workdir / "real.json").write_text(json.dumps(table, indent=1) + "\n")
+    (arguments.workdir / "real.md").write_text(markdown(table))
+    print(markdown(table))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,17 @@ def test_first_of_each_class_orders_by_key_not_by_row():
     assert first_of_each_class(classes, keys, 2).tolist() == [1, 3, 2]
 
 
+def test_multi_label_task_does_not_know_what_is_unlabelled():
+    unlabelled = [4, 4, 4]
+    config = EvaluationConfig(task="multi_label", findings=("Abnormal", NAMES[1]))
+    states = np.array([[1, 4, 4], [2, 1, 4], unlabelled, [2, 0, 4]])[:, : len(NAMES)]
+    task = make_task(index(states), config, NAMES, per_class=1)
+    np.testing.assert_array_equal(task.labels, [[0, np.nan], [1, 1], [np.nan, np.nan], [1, 0]])
+    nobody = make_task(index(states[2:3]), config, NAMES, per_class=1)
+    assert nobody.undefined == config.findings
+    assert nobody.averaged_classes == ()
+
+
 def test_multi_label_task_does_not_know_what_is_uncertain():
     states = [[1, 2, 0], [2, 1, 3], [3, 0, 2]]
     config = EvaluationConfig(task="multi_label", findings=("Abnormal", "Edema", "Mass"))

@@ -86,6 +86,25 @@ def test_weights_and_related_concepts_are_worked_out_by_hand():
     np.testing.assert_allclose(dot, [[1, 4, 0], [1, 1, 0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("tile_size", [0, 1])
+def test_two_archives_that_label_different_findings_mask_each_pair_alone(tile_size):
+    # Archive 0 labels finding A, archive 1 finding B; both images have what their archive labels. Texts say
+    # A and B, A, B. With unlabelled findings masked, each image is like every text that says its finding.
+    labels, known = tf.constant([[1.0, 0], [0, 1]]), tf.constant([[1.0, 0], [0, 1]])
+    texts = tf.constant([[1.0, 1], [1, 0], [0, 1]])
+    masked = np.array([[1.0, 1, 0], [1, 0, 1]])
+    silent = np.array([[np.sqrt(0.5), 1, 0], [np.sqrt(0.5), 0, 1]])
+    v, t = tf.constant([[1.0, 0], [0, 1]]), tf.constant([[0.6, 0.8], [1, 0], [0, 1]])
+    for image_known, s in ((known, masked), (None, silent)):
+        np.testing.assert_allclose(label_similarity(labels, texts, image_known), s, rtol=1e-6)
+        out = semantic_matching(v, t, 2.0, labels, texts, image_known=image_known, tile_size=tile_size)
+        logits = 2 * np.array([[0.6, 1, 0], [0.8, 0, 1]])
+        y, z = (np.exp(s) / np.exp(s).sum(axis=axis, keepdims=True) for axis in (1, 0))
+        log_p, log_q = (logits - np.log(np.exp(logits).sum(axis=axis, keepdims=True)) for axis in (1, 0))
+        expected = -((y * log_p).sum() / 2 + (z * log_q).sum() / 3) / 2
+        np.testing.assert_allclose(out.loss, expected, rtol=1e-6)
+
+
 def test_a_diagonal_kernel_is_the_cosine_of_weighted_labels(batch):
     weights = np.array([1.0, 2, 3, 1, 5, 0.5])
     a, b = map(tf.constant, batch[2:4])

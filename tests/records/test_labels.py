@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from medclip_keras.knowledge.concepts import Concept, ConceptTable, load_table
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.records.labels import close_states, code_labels, mark_unlabelled
+from medclip_keras.records.labels import close_states, code_labels, count_as_silent, mark_unlabelled
 
-NONE, POS, NEG, UNC = (LabelState(k) for k in range(4))
+NONE, POS, NEG, UNC, UNLABELLED = LabelState
 
 STATES = np.int8([[0, 1], [2, 3], [1, 2]])  # silent, positive; negative, uncertain; positive, negative
 
@@ -35,6 +35,16 @@ def test_codes_of_every_policy(uncertain, coding, expected):
     assert labels.dtype == known.dtype == tf.float32
 
 
+@pytest.mark.parametrize("coding", ["multi_hot", "signed"])
+@pytest.mark.parametrize("uncertain", ["positive", "negative", "half", "ignored"])
+def test_an_unlabelled_concept_is_zero_and_not_known_by_every_policy(uncertain, coding):
+    labels, known = code_labels(np.int8([[UNLABELLED, POS, NONE]]), uncertain, coding)
+    np.testing.assert_array_equal(labels, [[0, 1, 0]])
+    np.testing.assert_array_equal(known, [[0, 1, 1]])
+    _, known = code_labels(count_as_silent(np.int8([[UNLABELLED, POS, NONE]])), uncertain, coding)
+    np.testing.assert_array_equal(known, [[1, 1, 1]])
+
+
 def close_over_parents(states, table):
     """The closure, one parent at a time: (..., num_findings) int8."""
     closed, index = states.copy(), table.names.index
@@ -44,7 +54,8 @@ def close_over_parents(states, table):
         above[(below == UNC) & (above != POS)] = UNC
         above[below == POS] = POS
     for child, parent in pairs:
-        closed[..., child][(closed[..., child] == NONE) & (closed[..., parent] == NEG)] = NEG
+        silent = (closed[..., child] == NONE) | (closed[..., child] == UNLABELLED)
+        closed[..., child][silent & (closed[..., parent] == NEG)] = NEG
     return closed
 
 
@@ -63,7 +74,8 @@ CHAIN = ConceptTable(
 @pytest.mark.parametrize("table", [CHAIN, load_table("chest21")], ids=lambda table: table.name)
 def test_closure_in_the_graph_equals_the_one_in_numpy(table):
     shape = (50, 7, len(table))
-    states = np.random.default_rng(3).choice(4, p=[0.6, 0.1, 0.2, 0.1], size=shape).astype(np.int8)
+    shares = [0.4, 0.1, 0.2, 0.1, 0.2]
+    states = np.random.default_rng(3).choice(5, p=shares, size=shape).astype(np.int8)
     closed = tf.function(lambda x: close_states(x, table))(states)
     expected = close_over_parents(states, table)
     np.testing.assert_array_equal(closed, expected)
@@ -81,6 +93,11 @@ def test_closure_lifts_children_and_denies_below():
         ([NONE, NONE, NEG, NONE, POS], [NEG, NEG, NEG, NONE, POS]),  # a denied root denies what is below it
         ([NONE, POS, NONE, NONE, NONE], [NONE, POS, POS, NONE, NONE]),
         ([NEG, NONE, NONE, NONE, NONE], [NEG, NONE, NONE, NONE, NONE]),  # a denied leaf denies no parent
+        # An archive that labels the leaf alone: its presence tells of the parents, its absence does not.
+        ([POS, UNLABELLED, UNLABELLED, UNLABELLED, UNLABELLED], [POS, POS, POS, POS, UNLABELLED]),
+        ([NEG, UNLABELLED, UNLABELLED, UNLABELLED, NONE], [NEG, UNLABELLED, UNLABELLED, UNLABELLED, NONE]),
+        # One that labels the root alone: its absence tells of all below.
+        ([UNLABELLED, UNLABELLED, NEG, UNLABELLED, NONE], [NEG, NEG, NEG, UNLABELLED, NONE]),
     ]
     states, expected = np.array(states_and_closed, np.int8).transpose(1, 0, 2)
     np.testing.assert_array_equal(close_states(states, CHAIN), expected)

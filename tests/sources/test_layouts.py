@@ -18,6 +18,7 @@ import pytest
 
 from beam_jobs import decode_images
 from beam_jobs.dataset.job import TooManyBadRowsError
+from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.sources import SOURCES, get_source
 
 HERE = pathlib.Path(__file__).parent
@@ -44,6 +45,20 @@ LAYOUTS = {f"{source}, {w.__name__}": (source, w) for source in SOURCES for w in
 WITH_IMAGES = [layout for layout, (source, _) in LAYOUTS.items() if hasattr(get_source(source), "image_rows")]
 # Whose images stand in a table: of others a missing one is not known.
 WITH_TABLE = [layout for layout in WITH_IMAGES if not layout.startswith("dicom,")]
+# Concepts that the images of an archive are labelled with, as its publication says; in some of them a part.
+_CHEXPERT = frozenset(load_table("chexpert14").names)
+_NIH = {"Infiltration", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia"}
+_NIH |= {"Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion", "Pneumonia"}
+LABELLED = {
+    "nih_chestxray14": _NIH | {"Pneumothorax", "No Finding"},
+    "kermany": {"Pneumonia", "No Finding"},
+    "siim_acr": {"Pneumothorax", "No Finding"},
+    "mura": {"Abnormal"},
+    "rsna": {"Pneumonia", "Lung Opacity", "No Finding"},
+    "covid": {"COVID-19", "Pneumonia", "Viral Pneumonia", "Lung Opacity", "No Finding"},
+    **dict.fromkeys(("chexpert", "chexpert_plus", "mimic_cxr", "mimic_cxr_test", "brax"), _CHEXPERT),
+    **{name: set() for name in ("openi", "r2gen", "rexgradient", "dicom", "fhir")},
+}
 DAMAGES = [
     (source, writer, *damage)
     for source in SOURCES
@@ -90,6 +105,19 @@ def test_a_whole_archive_is_recorded_to_the_last_image(layout, write):
     counts = decode_images.run(**options).counts
     assert num_images > 1
     assert (counts["rows"], counts["records"], counts["bad_rows"]) == (num_images, num_images, 0)
+
+
+@pytest.mark.parametrize("layout", [name for name in WITH_IMAGES if LAYOUTS[name][0] in LABELLED])
+def test_images_have_no_other_labels_than_their_archive_says(layout, write):
+    source, options = write(layout)
+    rows = list(source.image_rows(options["input"]))
+    labelled = set().union(*(row.labels for row in rows))
+    expected = LABELLED[options["source"]]
+    assert labelled <= expected
+    assert bool(labelled) == bool(expected)
+    if options["source"] in ("nih_chestxray14", "kermany", "mura"):
+        assert all(row.labels.keys() == expected for row in rows)
+    assert not getattr(source, "LABELS_ALL", False)
 
 
 @pytest.mark.parametrize("layout", WITH_TABLE)

@@ -17,7 +17,7 @@ from medclip_keras.errors import near_names, refusal, require
 from medclip_keras.knowledge.states import LabelState
 
 COLUMNS = ("report", "record_key", "weight", "checked", "finding", "said", "truth", "rule", "cue", "text")
-STATES = tuple(state.name.lower() for state in LabelState)
+STATES = tuple(state.name.lower() for state in LabelState if state != LabelState.UNLABELLED)
 SILENT = STATES[LabelState.NOT_MENTIONED]
 
 

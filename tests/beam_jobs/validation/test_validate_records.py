@@ -76,6 +76,26 @@ def test_planted_fault_gives_its_anomaly(clean, table, tmp_path, fault):
     require_nothing_private(validation, rows)
 
 
+def test_unlabelled_records_are_counted_apart(table, tmp_path):
+    rows = data.clean_rows("images", len(table))
+    rows = [dict(row, label_states=row["label_states"].copy()) for row in rows]
+    data.set_states(of(rows, "valid"), 0, LabelState.UNLABELLED)  # valid is of an archive without concept 0
+    data.set_states(of(rows, "test")[:30], 0, LabelState.UNLABELLED)
+    data.set_states(rows, 1, LabelState.UNLABELLED)  # nobody labels concept 1
+    directory = data.write_records(tmp_path / "records", "images", rows, table)
+    validation = validate_records.run(input=str(directory))
+    assert found_in(validation, table) == set()
+    counted = read_statistics(pathlib.Path(validation.output) / "statistics.json")
+    first, second = (f"label_states/{table.names[k]}" for k in (0, 1))
+    assert counted["valid"].categories[first] == {"unlabelled": 80}
+    assert counted["test"].categories[first]["unlabelled"] == 30
+    assert counted["test"].categories[first].total() == 120
+    assert all(split.categories[second].keys() == {"unlabelled"} for split in counted.values())
+    page = (pathlib.Path(validation.output) / "report.html").read_text()
+    positives = counted["test"].categories[first]["positive"]
+    assert f"{100 * positives / 90:.1f}" in page
+
+
 @pytest.mark.parametrize("fault", data.EDITS)
 def test_malformed_record_gives_its_anomaly(table, tmp_path, fault):
     change, expected = data.EDITS[fault]
