@@ -37,6 +37,8 @@ class AdamWByLayer(keras.optimizers.AdamW):
         **options: of `keras.optimizers.AdamW`.
     """
 
+    weight_decay: float | None
+
     def __init__(self, rates: Mapping[int, float], learning_rate: Any, **options: Any):
         super().__init__(learning_rate, **options)
         self._rates, self._full_decay = dict(rates), self.weight_decay

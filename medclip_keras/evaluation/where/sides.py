@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from medclip_keras.evaluation.arrays import Floats, Strings
+from medclip_keras.evaluation.arrays import Bools, Floats, Strings
 from medclip_keras.evaluation.metrics import Bootstrap, Estimate, Statistic, auroc, weighted_mean
 from medclip_keras.evaluation.where.pointing import ALL, Boxed
 
@@ -80,5 +80,5 @@ def side_counts(boxed: Boxed) -> Mapping[str, dict[str, int]]:
     }
 
 
-def _enough(of_image: Strings, used: np.ndarray, patients: Strings) -> bool:
+def _enough(of_image: Strings, used: Bools, patients: Strings) -> bool:
     return all(len(np.unique(patients[used & (of_image == side)])) >= _FEWEST for side in (LEFT, RIGHT))
