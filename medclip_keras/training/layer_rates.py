@@ -34,14 +34,13 @@ class AdamWByLayer(keras.optimizers.AdamW):
     Args:
         rates: factor by the variable's `id`; 1 for all others.
         learning_rate: of the factor 1, a number or a schedule.
+        weight_decay: of the factor 1.
         **options: of `keras.optimizers.AdamW`.
     """
 
-    weight_decay: float | None
-
-    def __init__(self, rates: Mapping[int, float], learning_rate: Any, **options: Any):
-        super().__init__(learning_rate, **options)
-        self._rates, self._full_decay = dict(rates), self.weight_decay
+    def __init__(self, rates: Mapping[int, float], learning_rate: Any, weight_decay: float, **options: Any):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self._rates, self._full_decay = dict(rates), weight_decay
 
     def _by_rate(self, variables: Sequence[keras.Variable]) -> dict[float, list[int]]:
         """Positions of the variables of each factor."""
@@ -58,8 +57,6 @@ class AdamWByLayer(keras.optimizers.AdamW):
             super()._backend_update_step([grads[k] for k in at], some, learning_rate * rate)
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-        if self._full_decay is None:
-            return
         for rate, at in self._by_rate(variables).items():
             self.weight_decay = self._full_decay * rate  # equal in every replica's thread
             super()._apply_weight_decay([variables[k] for k in at])
