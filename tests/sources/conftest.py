@@ -61,13 +61,15 @@ def archive(request, tmp_path, image_file):
 
 @pytest.fixture(scope="session")
 def decoded():
-    """A function: source, path → {image_id: its label states by concept, or the reason why it is a bad row}.
+    """A function: source, path → {image_id: its stated concepts, or the reason why it is a bad row}.
 
+    Stated are positive, negative and uncertain concepts, as a dict of name to state.
     It decodes as the job does, without a pipeline.
     """
     from beam_jobs.dataset.sharding import key_row, reason_of
     from beam_jobs.decode_images import DecodeImage, DecodeOptions
     from medclip_keras.knowledge.concepts import load_table
+    from medclip_keras.knowledge.states import is_stated
 
     def decode(source, path, concepts="thorax") -> dict[str, dict | str]:
         table = load_table(concepts)
@@ -80,8 +82,8 @@ def decoded():
             except Exception as error:  # as the job takes them
                 return reason_of(error)
             assert record["image"].std() > 10  # noise, not a black square
-            states = zip(table.names, record["label_states"].tolist(), strict=True)
-            return {name: state for name, state in states if state}
+            states = record["label_states"]
+            return {table.names[k]: int(states[k]) for k in np.flatnonzero(is_stated(states))}
 
         return {row.image_id: outcome(row) for row in source.image_rows(path)}
 
