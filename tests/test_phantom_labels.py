@@ -50,7 +50,7 @@ def test_truth_has_every_state_of_every_finding(phantoms):
     for name in phantom.FINDINGS:
         states = {states[name] for states in phantoms.truth.values()}
         missing = {LabelState.UNCERTAIN} if name == "Support Devices" else set()
-        assert states == set(LabelState) - missing
+        assert states == set(LabelState) - {LabelState.UNLABELLED} - missing
     assert {s["No Finding"] for s in phantoms.truth.values()} == {
         LabelState.POSITIVE,
         LabelState.NOT_MENTIONED,

@@ -35,13 +35,13 @@ def text_stages(backbone: keras.Model) -> Stages:
     return [embeddings, *([layer] for layer in backbone.transformer_layers)]
 
 
-def freeze(stages: Stages, number: int, field: str, noun: str = "stages") -> None:
+def freeze(stages: Stages, number: int, field: str) -> None:
     """Freeze the first stages; batch normalisation in them is in inference mode.
 
     Raises:
         ValueError: more stages than there are.
     """
-    require(number <= len(stages), field, f"at most {len(stages)} {noun}", number)
+    require(number <= len(stages), field, f"at most {len(stages)} stages", number)
     for layer in (layer for stage in stages[:number] for layer in stage):
         layer.trainable = False
 

@@ -97,8 +97,9 @@ class TextEncoder(keras.Model):
         backbone = build_backbone(config, vocabulary_size, max_tokens)
         self.architecture = architecture_of(backbone) if config.preset else ""
         stages = text_stages(backbone)  # the embeddings, and each layer
-        number = config.frozen_layers + bool(config.frozen_layers)
-        freeze(stages, number, "model.text.frozen_layers")
+        field, number = "model.text.frozen_layers", config.frozen_layers
+        require(number < len(stages), field, f"at most {len(stages) - 1} layers", number)
+        freeze(stages, number + bool(number), field)
         self.depths = depths(stages)
         outputs = [layer.output for layer in backbone.transformer_layers]
         states = HIDDEN_STATES[config.hidden_states](len(outputs))
