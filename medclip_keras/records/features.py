@@ -4,7 +4,6 @@ A folder holds `features.bin`, float32 rows, `contents.bin`, the int64 hash of w
 `manifest.json` with counts and checksums. It takes its name when it is complete.
 """
 
-import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Sequence
@@ -17,10 +16,10 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.files import WRITING, sync
+from medclip_keras.records.manifest import file_sha256
 
 _MANIFEST, _FEATURES, _CONTENTS = "manifest.json", "features.bin", "contents.bin"
 _BUCKETS = 2**62
-_CHUNK = 1 << 22  # bytes
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.int64]
@@ -55,7 +54,7 @@ def write_features(folder: epath.PathLike, batches: Iterable[tuple[Hashes, Float
                 width = features.shape[1]
                 rows.write(np.ascontiguousarray(features, "<f4").tobytes())
                 contents.write(hashes.astype("<i8").tobytes())
-        files = {name: _sha256(beside / name) for name in (_FEATURES, _CONTENTS)}
+        files = {name: file_sha256(beside / name) for name in (_FEATURES, _CONTENTS)}
         manifest = {"kind": "features", "width": width, "files": files, "made_from": made_from}
         (beside / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         sync(*beside.iterdir(), beside)
@@ -79,7 +78,7 @@ def read_features(folder: epath.PathLike) -> Features | None:
         manifest = json.loads((folder / _MANIFEST).read_text())
         width, files = int(manifest["width"]), dict(manifest["files"])
         for name in (_FEATURES, _CONTENTS):
-            if _sha256(folder / name) != files[name]:
+            if file_sha256(folder / name) != files[name]:
                 raise ValueError(f"{name} differs from its checksum")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
@@ -128,11 +127,3 @@ class FeatureTable:
             here = self._part[at] == number
             taken[here] = rows[self._row[at][here]]
         return taken
-
-
-def _sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
