@@ -3,7 +3,7 @@
     python -m medclip_keras.data_efficiency --run NAME --fractions 0.1 0.3 1 --seeds 0 1 --workdir DIR
 
 For each share and seed the run is trained anew and its zero-shot classification measured on all test images;
-beside it the same image tower is trained from random weights on that share of the labelled images. Every
+beside it the same image tower is trained, from the same start, on that share of the labelled images. Every
 training has the run's number of steps. A smaller share is part of a larger one; the test images are the same
 throughout. DIR receives records/ (of a run that starts from raw files), a workdir for each training,
 data_efficiency.json, report.html and figures/. The same command resumes what was interrupted.
@@ -33,7 +33,7 @@ from medclip_keras.files import write_whole
 from medclip_keras.runs import get_run
 
 RESULT_FILE = "data_efficiency.json"
-KINDS = {"zero_shot": "zero-shot", "supervised": "supervised, random start"}
+KINDS = {"zero_shot": "zero-shot", "supervised": "supervised, the same start"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,8 @@ def _train(kind: str, run: RunConfig, workdir: epath.Path, console: Console) -> 
     if kind == "supervised":
         # A share of the labelled images, as `supervised` draws it; its test images are the same.
         labelled = dataclasses.replace(run, data=dataclasses.replace(run.data, patient_share=1.0))
-        start = Start("random", labels_share=run.data.patient_share)
+        weights = "preset" if run.model.image.preset else "random"
+        start = Start(weights, labels_share=run.data.patient_share)
         if not fit_supervised(labelled, start, workdir, console):
             raise Interrupted(0, run.train.steps, 0)
         return

@@ -53,6 +53,8 @@ def task_rows(task: str, result: TaskResult) -> Iterator[Row]:
             yield Row(f"{title} {name}{suffix}", trained.overall[metric], of_untrained, baseline)
         by_class = trained.by_class if not result.task.is_single else {}
         for name, found in by_class.items():
+            if math.isnan(found["auroc"].value):
+                continue  # `sizes` names such classes
             of_untrained = untrained.by_class[name]["auroc"] if untrained else None
             yield Row(
                 f"  AUROC {name}, {title}{suffix}", found["auroc"], of_untrained, result.baseline["auroc"]

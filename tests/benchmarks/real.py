@@ -1,31 +1,34 @@
 """Ablations on real radiographs: what makes zero-shot classification work, beside supervised learning.
 
 Usage: MEDCLIP_DATA=FOLDER python tests/benchmarks/real.py [--workdir DIR] [--cells NAME …] [--seeds N]
-    [--run WORKDIR] [--list] [--budget SECONDS]
+    [--folds N …] [--list] [--budget SECONDS]
 
 Patients of NIH ChestX-ray14 in two folders, 649 images of 256 px and 723 of 64 px, fall into five folds; a
 patient of both is in one fold. For each fold a model learns from the other four of both folders, from the
 further archives of its cell (Kermany's children, Hannover's COVID-19 patients), and from the sentences of
 Open-i's reports, which belong to none of these images. It is tested on the fold.
 
-Frozen cells: two linear heads on features of frozen towers, EfficientNet-lite0 (mean and maximum over space
-at 224 px) and MiniLM (mean over tokens), trained by the product's objective, labels, masks and balance.
-Their score is zero-shot: ten prompts a finding less the normal ones. Bars: logistic regression on the same
-features, and on 60 principal components of the pixels.
+Runs: `real_unpaired` itself, with its own settings and others, trained without the fold (`real_tuned.py`).
+Supervised: the same image tower from the same start, with cross-entropy on the labels, the same augmentation,
+optimizer, rates and number of steps. Frozen cells, which are cheap, compare labels, targets and data: two
+linear heads on standardised features of frozen towers, EfficientNet-lite0 (mean and maximum over space at 224
+px) and MiniLM (mean over tokens), trained by the product's objective, labels, masks and balance. Scores are
+zero-shot: ten prompts a finding less the normal ones; the last weights are taken. Bars: logistic regression
+on the features of the frozen tower, and on 60 principal components of the pixels.
 
 Nothing is chosen but on these folds: not on the images that were kept back. An AUROC counts pairs within a
 fold only. Intervals and differences are of a bootstrap over patients, the same resamples for all cells,
-seeds averaged. Each training is saved, so a killed benchmark goes on where it stopped. `real_runs.py` trains
-the run `real_unpaired_64px` from random weights.
-
-`--run` takes images, sentences and features from a trained run `real_unpaired`: those of its training and
-validation patients, four fifths of all, and no towers but its own.
+seeds averaged. Each training is saved, so a killed benchmark goes on where it stopped; `--folds` trains some
+alone, for processes side by side once the records are made. `real_runs.py` trains the run
+`real_unpaired_64px` from random weights.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
+import shutil
 import time
 
 import numpy as np
@@ -34,7 +37,7 @@ from real_data import CLASSES, CONCEPTS, NAMES
 from real_metrics import Folds, interval
 from shared import new_parser
 
-from medclip_keras.config import IMAGE_STATISTICS, DataConfig, EvaluationConfig
+from medclip_keras.config import IMAGE_STATISTICS, DataConfig, EvaluationConfig, override, to_dict
 from medclip_keras.evaluation.class_scores import class_scores
 from medclip_keras.evaluation.prompts import ABNORMAL, ClassPrompts, finding_prompts
 from medclip_keras.evaluation.supervised import finding_scores
@@ -42,6 +45,7 @@ from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.provenance import sha256_of
 from medclip_keras.records.shards import salted_hash
+from medclip_keras.runs import real_unpaired
 
 NIH = ("nih_256px", "nih_64px")
 CONTRASTS = ("normal", "negated", "none")
@@ -52,7 +56,7 @@ REFERENCE = "both frozen"
 class Setting:
     """One way to learn."""
 
-    method: str = "heads"  # "heads", "probe" or "components"
+    method: str = "heads"  # "heads", "run", "supervised", "probe" or "components"
     image: str = "efficientnet_lite0"  # or "random"
     text: str = "minilm"  # or "random"
     temperature: float = 0.2
@@ -69,6 +73,7 @@ class Setting:
     dropout: float = 0.0
     strength: float = 0.001  # inverse of the probe's penalty
     own: bool = False  # a probe learns from the tested folder alone
+    assignments: tuple[str, ...] = ()  # settings of the run `real_unpaired`: "run" and "supervised" alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +94,22 @@ def _cells() -> dict[str, Cell]:
     def probed(**changes) -> Cell:
         return Cell(dataclasses.replace(probe, **changes))
 
+    def run(*assignments: str, archives=base.archives) -> Cell:
+        return Cell(Setting("run", archives=archives, assignments=assignments))
+
+    def supervised(*assignments: str) -> Cell:
+        return Cell(Setting("supervised", archives=NIH, assignments=assignments))
+
     shares = (0.03, 0.1, 0.3)
     return {
+        "the run": run(),
+        "the run, frozen": run("train.frozen=both"),
+        "the run, random image tower": run("model.image.preset=", "model.image.backbone=efficientnet_lite0"),
+        "the run without Kermany": run(archives=NIH),
+        "supervised, the run's start": supervised(),
+        "supervised, random start": supervised(
+            "model.image.preset=", "model.image.backbone=efficientnet_lite0"
+        ),
         REFERENCE: Cell(base),
         "image ImageNet, text random": but(text="random"),
         "image random, text BERT": but(image="random"),
@@ -141,14 +160,11 @@ def _under(names: np.ndarray, what: str, seed: int, share: float) -> np.ndarray:
 class Benchmark:
     """The data, and the scores of each setting, fold and seed."""
 
-    def __init__(self, workdir: pathlib.Path, run: pathlib.Path | None = None):
+    def __init__(self, workdir: pathlib.Path):
         self.workdir, self.table = workdir, load_table(CONCEPTS)
-        if run:
-            self.images, self.sentences = real_data.read_run(run)
-        else:
-            data = pathlib.Path(os.environ["MEDCLIP_DATA"])
-            self.images = {name: real_data.read_images(name, data, workdir) for name in real_data.IMAGES}
-            self.sentences = real_data.read_sentences(data, workdir)
+        data = pathlib.Path(os.environ["MEDCLIP_DATA"])
+        self.images = {name: real_data.read_images(name, data, workdir) for name in real_data.IMAGES}
+        self.sentences = real_data.read_sentences(data, workdir)
         every = tuple(dict.fromkeys(name for of in CLASSES.values() for name in of))
         settings = EvaluationConfig(task="multi_label", findings=every, contrast="negated", num_prompts=10)
         self.prompts = ClassPrompts.of(finding_prompts(settings))
@@ -162,7 +178,7 @@ class Benchmark:
 
     def scores(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
         """Scores of a fold's images, by "folder contrast", and the "seconds" that they took; saved."""
-        made_from = {**dataclasses.asdict(setting), "records": self._fingerprints(setting)}
+        made_from = self._made_from(setting)
         folder = self.workdir / "cells" / sha256_of(made_from)[:16]
         file = folder / f"{fold}-{seed}.npz"
         if not file.exists():
@@ -176,21 +192,19 @@ class Benchmark:
         with np.load(file) as saved:
             return dict(saved)
 
-    def _fingerprints(self, setting: Setting) -> list[str]:
-        own = [self.images[name].fingerprint for name in setting.archives]
-        return own + ([self.sentences.fingerprint] if setting.method == "heads" else [])
+    def _made_from(self, setting: Setting) -> dict:
+        found = {
+            **dataclasses.asdict(setting),
+            "images": [self.images[n].fingerprint for n in setting.archives],
+        }
+        if setting.method in ("heads", "run"):
+            found["sentences"] = self.sentences.fingerprint
+        if setting.method in ("run", "supervised"):
+            found["run"] = to_dict(override(real_unpaired(), setting.assignments))
+        return found
 
     def _features(self, name: str, setting: Setting) -> np.ndarray:
-        images = self.images[name]
-        if images.features is not None:
-            return images.features
-        return real_data.image_features(images, setting.image, self.workdir)
-
-    def has(self, setting: Setting) -> bool:
-        """Whether the archives and the towers of a setting are there."""
-        from_run = self.sentences.features is not None
-        towers = (setting.image, setting.text) == (Setting.image, Setting.text)
-        return set(setting.archives) <= self.images.keys() and (towers or not from_run)
+        return real_data.image_features(self.images[name], setting.image, self.workdir)
 
     def _rows(self, name: str, setting: Setting, fold: int, seed: int) -> np.ndarray:
         """Whether an image of an archive is learned from."""
@@ -207,8 +221,7 @@ class Benchmark:
         states = np.concatenate([self.images[name].states[kept] for name, kept in rows.items()])
         images = Side(features, states)
         said = _under(self.sentences.reports, "report", seed, setting.report_share)
-        spoken = self.sentences.features
-        spoken = self._text_features(self.sentences.texts, setting) if spoken is None else spoken
+        spoken = self._text_features(self.sentences.texts, setting)
         texts = Side(spoken[said], self.sentences.states[said])
         prompts = Side(self._text_features(self.prompts.texts, setting), texts.states[:0])
         data = DataConfig(
@@ -226,16 +239,59 @@ class Benchmark:
             Recipe(setting.temperature, setting.steps, setting.decay, setting.dropout, seed),
         )
         columns = heads.embed_texts(prompts.standardised(texts).features).numpy()
-        found = {}
-        for name, classes in CLASSES.items():
+        logits = {}
+        for name in CLASSES:
             at = self.images[name].folds == fold
             held = Side(self._features(name, setting)[at], self.images[name].states[at])
-            logits = heads.embed_images(held.standardised(images).features).numpy() @ columns.T
+            logits[name] = heads.embed_images(held.standardised(images).features).numpy() @ columns.T
+        return self._zero_shot(logits)
+
+    def _zero_shot(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = {}
+        for name, classes in CLASSES.items():
             for contrast in CONTRASTS:
                 options = {"contrast": contrast != "none", "negated": contrast == "negated"}
-                scores = class_scores(logits, self.prompts, classes, "ensemble", **options)
+                scores = class_scores(logits[name], self.prompts, classes, "ensemble", **options)
                 found[f"{name} {contrast}"] = scores
         return found
+
+    def _run(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        from real_tuned import zero_shot_logits
+
+        config, workdir = self._training(setting, fold, seed)
+        logits = zero_shot_logits(config, workdir, self.prompts.texts)
+        found = {name: logits(self._stored(name, fold, config)) for name in CLASSES}
+        shutil.rmtree(workdir)
+        return self._zero_shot(found)
+
+    def _supervised(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
+        from real_tuned import supervised_logits
+
+        config, workdir = self._training(setting, fold, seed)
+        logits, names = supervised_logits(config, workdir)
+        found = {}
+        for name, classes in CLASSES.items():
+            of_fold = logits(self._stored(name, fold, config))
+            found[f"{name} normal"] = finding_scores(of_fold, names, classes)
+        shutil.rmtree(workdir)
+        return found
+
+    def _training(self, setting: Setting, fold: int, seed: int):
+        """The configuration and the workdir of a training without a fold."""
+        from real_tuned import Fold
+
+        def keeps(patients):
+            return _under(patients, "patient", seed, setting.image_share)
+
+        of = Fold(fold, seed, setting.archives, setting.assignments, keeps)
+        name = f"{sha256_of(dataclasses.asdict(setting))[:16]}-{fold}-{seed}"
+        return of.config(self.workdir), self.workdir / "runs" / name
+
+    def _stored(self, name: str, fold: int, config) -> np.ndarray:
+        """A fold's images as the run stores them."""
+        data = pathlib.Path(os.environ["MEDCLIP_DATA"])
+        images = real_data.read_images(name, data, self.workdir, config.data.stored_image_size)
+        return images.pixels[images.folds == fold]
 
     def _text_features(self, texts, setting: Setting) -> np.ndarray:
         return real_data.text_features(texts, setting.text, self.workdir)
@@ -249,7 +305,7 @@ class Benchmark:
             regression = LogisticRegression(C=setting.strength, max_iter=2000)
             return make_pipeline(StandardScaler(), regression).fit(features, labels)
 
-        return self._supervised(setting, fold, seed, self._features, fit)
+        return self._classified(setting, fold, seed, self._features, fit)
 
     def _components(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
         from shared import fit_components
@@ -261,9 +317,9 @@ class Benchmark:
             (mean,), (deviation,) = IMAGE_STATISTICS["medclip"]
             return ((images / 255 - mean) / deviation).reshape(len(images), -1).astype(np.float32)
 
-        return self._supervised(setting, fold, seed, pixels, fit_components)
+        return self._classified(setting, fold, seed, pixels, fit_components)
 
-    def _supervised(self, setting: Setting, fold: int, seed: int, features, fit) -> dict[str, np.ndarray]:
+    def _classified(self, setting: Setting, fold: int, seed: int, features, fit) -> dict[str, np.ndarray]:
         found = {}
         for tested, classes in CLASSES.items():
             archives = (tested,) if setting.own else setting.archives
@@ -341,6 +397,9 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--run", type=pathlib.Path)
+    parser.add_argument(
+        "--folds", nargs="+", type=int, help="train on these alone, for processes side by side"
+    )
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument(
         "--budget", type=float, default=float("inf"), help="seconds after which no cell starts"
@@ -352,14 +411,19 @@ def main() -> None:
         return
     began = time.monotonic()
     arguments.workdir.mkdir(parents=True, exist_ok=True)
-    benchmark = Benchmark(arguments.workdir, arguments.run)
-    cells = [name for name in arguments.cells if benchmark.has(CELLS[name].setting)]
+    benchmark, cells = Benchmark(arguments.workdir), arguments.cells
+    if arguments.folds:
+        for seed, name, fold in itertools.product(range(arguments.seeds), cells, arguments.folds):
+            taken = benchmark.scores(CELLS[name].setting, fold, seed)["seconds"]
+            print(f"{name}, fold {fold}, seed {seed}: {taken:.0f} s", flush=True)
+        return
     measured, num_seeds = {}, {}
     for seeds in range(1, arguments.seeds + 1):  # all cells once before any twice
         for name in cells:
             if time.monotonic() - began > arguments.budget:
                 break
-            is_drawn = CELLS[name].setting.method == "heads" or CELLS[name].setting.image_share < 1
+            setting = CELLS[name].setting
+            is_drawn = setting.method in ("heads", "run", "supervised") or setting.image_share < 1
             if seeds > 1 and not is_drawn:
                 continue
             resamples = arguments.resamples

@@ -9,18 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from beam_jobs import decode_images, label_reports
-from medclip_keras.config import DataConfig, RunConfig
+from medclip_keras.config import DataConfig, ImageEncoderConfig, ModelConfig, RunConfig
 from medclip_keras.evaluation.prompts import ABNORMAL
 from medclip_keras.knowledge.concepts import NO_FINDING, load_table
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.provenance import sha256_of
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
-from medclip_keras.records.features import FeatureTable, content_hash, read_features
 from medclip_keras.records.manifest import read_manifest
-from medclip_keras.records.reading import image_folders, read_records
-from medclip_keras.records.schema import parse_batch
 from medclip_keras.records.shards import salted_hash
-from medclip_keras.sources.tables import concepts_of
 
 CONCEPTS, SIDE, NUM_FOLDS, MAX_TOKENS = "chest21", 224, 5, 48
 IMAGES = {  # name → source and folder
@@ -50,7 +46,6 @@ class Images:
     states: np.ndarray  # (N, num_findings) int8, of LabelState
     patients: np.ndarray  # (N,) str
     fingerprint: str  # of the records
-    features: np.ndarray | None = None  # (N, width) float32, if a run computed them
 
     @functools.cached_property
     def folds(self) -> np.ndarray:
@@ -66,11 +61,12 @@ class Sentences:
     states: np.ndarray  # (N, num_findings) int8
     reports: np.ndarray  # (N,) str, record keys
     fingerprint: str
-    features: np.ndarray | None = None  # (N, width) float32, if a run computed them
 
 
-def _config(**data) -> RunConfig:
-    return RunConfig("benchmark", data=DataConfig(concepts=CONCEPTS, stored_image_size=SIDE, **data))
+def _config(stored_image_size: int = SIDE, **data) -> RunConfig:
+    settings = DataConfig(concepts=CONCEPTS, stored_image_size=stored_image_size, **data)
+    image = ImageEncoderConfig(image_size=stored_image_size)
+    return RunConfig("benchmark", data=settings, model=ModelConfig(image=image))
 
 
 def _joined(batches, names) -> list[np.ndarray]:
@@ -78,80 +74,47 @@ def _joined(batches, names) -> list[np.ndarray]:
     return [np.concatenate([row[name] for row in rows]) for name in names]
 
 
-def read_images(name: str, data: pathlib.Path, workdir: pathlib.Path) -> Images:
-    """Make the records of an archive of `IMAGES` unless they exist, and read them."""
+def image_records(name: str, data: pathlib.Path, workdir: pathlib.Path, side: int = SIDE) -> str:
+    """The folder of an archive's records, of `IMAGES`, which are made unless they exist."""
     source, folder = IMAGES[name]
-    output = str(workdir / "records" / name)
+    output = str(workdir / "records" / (name if side == SIDE else f"{name}-{side}"))
     decode_images.run(
         source=source,
         input=str(data / folder),
         output=output,
-        image_size=SIDE,
+        image_size=side,
         concepts=CONCEPTS,
         key_salt=KEY_SALT,
         split_fractions=(1.0, 0.0, 0.0),
     )
-    batches = evaluation_images(_config(images=(output,)), "train")
+    return output
+
+
+def read_images(name: str, data: pathlib.Path, workdir: pathlib.Path, side: int = SIDE) -> Images:
+    """The records of an archive of `IMAGES`; their order is the same for every side."""
+    output = image_records(name, data, workdir, side)
+    batches = evaluation_images(_config(images=(output,), stored_image_size=side), "train")
     pixels, states, patients = _joined(batches, ("images", "label_states", "patient_id"))
     return Images(pixels, states, patients.astype(str), read_manifest(output).fingerprint)
 
 
-def read_sentences(data: pathlib.Path, workdir: pathlib.Path) -> Sentences:
-    """Label Open-i's reports unless that is done, and read their sentences."""
+def report_records(data: pathlib.Path, workdir: pathlib.Path) -> str:
+    """The folder of the records of Open-i's reports, which are labelled unless that is done."""
     output = str(workdir / "records" / "openi")
     reports = str(data / "openi" / "NLMCXR_reports_dev.tgz")
     label_reports.run(
         source="openi", input=reports, output=output, concepts=CONCEPTS, split_fractions=(1.0, 0.0, 0.0)
     )
+    return output
+
+
+def read_sentences(data: pathlib.Path, workdir: pathlib.Path) -> Sentences:
+    """The sentences of Open-i's reports."""
+    output = report_records(data, workdir)
     batches = evaluation_sentences(_config(images=(), texts=(output,)), "train")
     texts, states, keys = _joined(batches, ("text", "label_states", "record_key"))
     texts = tuple(text.decode() for text in texts)
     return Sentences(texts, states, keys.astype(str), read_manifest(output).fingerprint)
-
-
-def read_run(workdir: pathlib.Path) -> tuple[dict[str, Images], Sentences]:
-    """Images and sentences of a frozen run's training and validation splits, with their features."""
-    from medclip_keras.training.run_json import read_run_json
-
-    run = read_run_json(str(workdir))
-    known = {folder: name for name, (_, folder) in IMAGES.items()}
-    images = {}
-    for directory in run.data.images:
-        manifest = read_manifest(directory)
-        name = known[pathlib.Path(manifest.made_from["input"]).name]
-        images[name] = _images_of_run(run, directory, _table(workdir, "image"))
-    parts = [_sentences_of_run(run, split) for split in ("train", "valid")]
-    texts, states, keys = (np.concatenate(values) for values in zip(*parts, strict=True))
-    features = _table(workdir, "text").take(content_hash(tf.constant(texts)).numpy())
-    texts = tuple(text.decode() for text in texts)
-    return images, Sentences(texts, states, keys.astype(str), sha256_of(list(texts)), features)
-
-
-def _table(workdir: pathlib.Path, tower: str) -> FeatureTable:
-    return FeatureTable(
-        [read_features(folder) for folder in sorted((workdir / "features").glob(f"{tower}-*"))]
-    )
-
-
-def _sentences_of_run(run: RunConfig, split: str) -> list[np.ndarray]:
-    return _joined(evaluation_sentences(run, split), ("text", "label_states", "record_key"))
-
-
-def _images_of_run(run: RunConfig, directory: str, table: FeatureTable) -> Images:
-    data = dataclasses.replace(run.data, images=(directory,))
-    (folder,) = image_folders(data, "train")
-    fields = ("image", "label_states", "patient_id")
-    rows = []
-    for split in ("train", "valid"):
-        for records in read_records([folder], split).batch(64):
-            parsed = parse_batch(folder.manifest.features, records, fields)
-            rows.append(
-                [*(parsed[name].numpy() for name in fields), table.take(content_hash(records).numpy())]
-            )
-    pixels, states, patients, features = (np.concatenate(values) for values in zip(*rows, strict=True))
-    labelled = np.isin(NAMES, [*concepts_of(folder.manifest.source).values()])
-    states[:, ~labelled] = LabelState.UNLABELLED  # records of earlier versions do not tell
-    return Images(pixels, states, patients.astype(str), folder.manifest.fingerprint, features)
 
 
 def labels_of(images: Images, classes) -> np.ndarray:
