@@ -4,6 +4,7 @@ import pytest
 
 from medclip_keras.evaluation.pictures import pictures_section
 from medclip_keras.evaluation.report import write
+from medclip_keras.evaluation.sections import Section, Table
 from tests.evaluation.test_report import odd_result
 
 CONTRAST = """() => {
@@ -35,7 +36,9 @@ def page_file(measured, tmp_path_factory):
     many = odd_result([f"finding number {n} of a rather long name" for n in range(15)], 200)
     results = {"world": measured, "<b>many</b> " + "long" * 20: many}
     made_from = {"run": "r", "versions": {"commit": "a" * 40}, "path": "/" + "very-long-name/" * 12}
-    write(results, folder, made_from, {"seed": 0}, {"world": [strips]})
+    columns = tuple(f"column {n}" for n in range(30))
+    wide = Section("wide", "Wide", "A table that only scrolls.", (Table("", columns, (columns,)),))
+    write(results, folder, made_from, {"seed": 0}, {"world": [strips, wide]})
     return folder / "report.html"
 
 
