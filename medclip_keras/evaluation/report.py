@@ -1,6 +1,7 @@
 """Outputs of an evaluation: metrics.json, scores.csv, figures as PNG, and one self-contained report.html."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -48,13 +49,20 @@ PARTS: tuple[tuple[str, Callable[[Any], Section]], ...] = (
     ("shortcuts", shortcuts_section),
     ("leaks", leaks_section),
 )
+_FURTHER = (
+    "More on the labels: --tasks probe (minutes) and --tasks fine_tune (a training for each start, share and"
+    " seed), with --set evaluation.probe_fractions=[0.01,0.1,1]."
+)
 
 
 def sections_of(result: DatasetResult) -> list[Section]:
     """The sections of the parts that were measured; names of classes are drawn as they are."""
-    found = ((getattr(result, name), section_of) for name, section_of in PARTS)
+    parts = ((getattr(result, name), section_of) for name, section_of in PARTS)
     with canvas.style():
-        return [section_of(part) for part, section_of in found if part is not None]
+        found = [section_of(part) for part, section_of in parts if part is not None]
+    if result.zero_shot is not None and (result.probe is None or result.fine_tune is None):
+        found[0] = dataclasses.replace(found[0], notes=(*found[0].notes, _FURTHER))
+    return found
 
 
 def figures_of(result: DatasetResult) -> dict[str, Figure]:

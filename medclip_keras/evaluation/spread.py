@@ -13,17 +13,12 @@ from medclip_keras.evaluation.sections import Table
 from medclip_keras.evaluation.table import variant_name
 
 _MODELS = (TRAINED, UNTRAINED)
-_FURTHER = (
-    "More on the labels: `--tasks probe` (minutes) and `--tasks fine_tune` (a training for each start, share"
-    " and seed), with `--set evaluation.probe_fractions=[0.01,0.1,1]`."
-)
 
 
 def notes_of(result: ZeroShotResult) -> tuple[str, ...]:
-    """The classes that training had no label of, and the command of the tasks that take longer."""
+    """The classes that training had no label of, if any."""
     unseen = ", ".join(result.unseen)
-    marked = (f"Unseen in training, in images and sentences: {unseen}.",) if unseen else ()
-    return (*marked, _FURTHER)
+    return (f"Unseen in training, in images and sentences: {unseen}.",) if unseen else ()
 
 
 def draws_tables(result: ZeroShotResult) -> tuple[Table, ...]:

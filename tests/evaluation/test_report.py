@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from medclip_keras.evaluation import report
 from medclip_keras.evaluation.classification import estimate_scores
 from medclip_keras.evaluation.evaluator import evaluate
+from medclip_keras.evaluation.fine_tuned import FineTuned
 from medclip_keras.evaluation.metrics import Bootstrap
 from medclip_keras.evaluation.report import figures_of, write
 from medclip_keras.evaluation.results import ClassificationResult, DatasetResult
@@ -101,6 +103,19 @@ def test_terminal_table_loses_no_figure_and_no_name_on_narrow_terminals(measured
     assert [cell for cell in figures if text.count(cell) < figures.count(cell)] == []
     assert {word for row in rows(measured) for word in row.name.split()} <= set(text.split())
     assert "…" not in text
+
+
+def test_page_names_the_longer_tasks_until_they_were_measured(measured, monkeypatch):
+    monkeypatch.setattr(report, "PARTS", report.PARTS[:1])  # the note is of zero-shot classification
+
+    def says(**parts):
+        (section,) = report.sections_of(dataclasses.replace(measured, **parts))
+        return any("--tasks probe" in note for note in section.notes)
+
+    tuned = FineTuned({"starts": {}})
+    assert says() and says(fine_tune=tuned) and says(probe=measured.zero_shot)
+    assert not says(probe=measured.zero_shot, fine_tune=tuned)
+    assert report.sections_of(DatasetResult(fine_tune=tuned)) == []
 
 
 def test_plots_are_drawn_without_an_untrained_model(world, config):
