@@ -113,7 +113,7 @@ def test_page_names_the_longer_tasks_until_they_were_measured(measured, monkeypa
         return any("--tasks probe" in note for note in section.notes)
 
     tuned = FineTuned({"starts": {}})
-    assert says() and says(fine_tune=tuned) and says(probe=measured.zero_shot)
+    assert all([says(), says(fine_tune=tuned), says(probe=measured.zero_shot)])
     assert not says(probe=measured.zero_shot, fine_tune=tuned)
     assert report.sections_of(DatasetResult(fine_tune=tuned)) == []
 
