@@ -201,6 +201,8 @@ class Benchmark:
             found["sentences"] = self.sentences.fingerprint
         if setting.method in ("run", "supervised"):
             found["run"] = to_dict(override(real_unpaired(), setting.assignments))
+            for name in ("validate_every", "checkpoint_every"):  # nothing is held out of a fold
+                del found["run"]["train"][name]
         return found
 
     def _features(self, name: str, setting: Setting) -> np.ndarray:
