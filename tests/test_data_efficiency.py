@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from medclip_keras.config import override
-from medclip_keras.data_efficiency import Plan, main
+from medclip_keras.data_efficiency import Plan, _train, main
 from medclip_keras.records.batches import evaluation_sentences
+from medclip_keras.runs import phantom_tiny
+from medclip_keras.supervised import Start
 from medclip_keras.training.run_json import read_run_json
 
 
@@ -51,9 +54,20 @@ def test_the_command_trains_each_share_and_seed_once_and_draws_the_curve(fitted,
     assert "30 % of the training patients" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg role=") == 2
-    assert "accuracy, supervised, random start, 30 %" in page
+    assert "accuracy, supervised, the same start, 30 %" in page
     assert main([*arguments, "--set", *few]) == 0
     assert "of the training patients" not in capsys.readouterr().out  # nothing is trained again
+
+
+@pytest.mark.parametrize(("preset", "weights"), [("", "random"), ("resnet_18_imagenet", "preset")])
+def test_the_supervised_peer_starts_where_the_run_starts(monkeypatch, tmp_path, preset, weights):
+    started = []
+    monkeypatch.setattr(
+        "medclip_keras.supervised.fit_supervised", lambda _, start, *more: [started.append(start)]
+    )
+    run = override(phantom_tiny(), [f"model.image.preset={preset}", "data.patient_share=0.3"])
+    _train("supervised", run, tmp_path, Console())
+    assert started == [Start(weights, labels_share=0.3)]
 
 
 def test_shares_and_seeds_are_checked_first(tmp_path, capsys):
