@@ -14,6 +14,7 @@ from medclip_keras.config import RunConfig, override
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.results import TRAINED
 from medclip_keras.knowledge.states import LabelState
+from medclip_keras.provenance import sha256_of
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired
 from medclip_keras.sources import nih_chestxray14
@@ -58,7 +59,7 @@ class Fold:
         keys = np.array([salted_hash(real_data.KEY_SALT, "patient", row.patient_id) for row in rows])
         seen = np.array([real_data.fold_of(key) != self.number for key in keys]) & self.keeps(keys)
         names = [n for n in real_data.NAMES if any(n in row.labels for row in rows)]
-        table = workdir / "tables" / f"{self.number}-{len(rows)}-{seen.sum()}.csv"
+        table = workdir / "tables" / f"{self.number}-{sha256_of([folders, seen.tolist()])[:12]}.csv"
         table.parent.mkdir(exist_ok=True)
         if not table.exists():
             with table.open("w", newline="") as file:
