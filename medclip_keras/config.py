@@ -159,6 +159,7 @@ class ImageEncoderConfig:
     image_size: ImageSide = 224  # side of the encoder's input
     upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
     pooling: Literal["mean", "mean_max"] = "mean"  # of the feature map over space, before the projection
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the pooled features, before the projection
     frozen_stages: Count = 0  # of the backbone, from the input: levels of its feature pyramid
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
     # Statistics of the backbone's input, of IMAGE_STATISTICS. auto: those that the weights of an installed
@@ -241,6 +242,10 @@ class TrainConfig:
     # weights are validated, kept as the best, evaluated and exported. Statistics of batch normalisation are
     # not averaged once more.
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # What the best weights are best by: the lowest KL of the validation batches, at each validation, or the
+    # highest zero-shot AUROC (single_finding: accuracy) of the validation images, at each zero-shot
+    # evaluation. `patience` and the plateau schedule count the same.
+    best_by: Literal["kl", "zero_shot"] = "kl"
     patience: Count = 0  # validations without improvement after which training stops; 0: all steps are done
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # multi_worker: one process a machine, each started with its TF_CONFIG; see training.replicas.

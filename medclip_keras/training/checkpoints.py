@@ -16,6 +16,7 @@ from medclip_keras.errors import require
 from medclip_keras.training.checkpoint_files import CheckpointFolder, SavedCheckpoint, as_state
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # end of a variable's name in TensorFlow's files
+_EARLIER_NAMES = {"best_kl": "lowest"}  # of fields of Progress, up to version 0.7
 _LOG = logging.getLogger(__name__)
 
 
@@ -23,11 +24,12 @@ _LOG = logging.getLogger(__name__)
 class Progress:
     """Counters that a checkpoint holds beside the variables."""
 
-    best_kl: float = math.inf  # lowest validation KL so far
-    best_step: int = 0  # of `best_kl`; 0: none
+    # Lowest so far: validation KL, or with `train.best_by=zero_shot` minus the zero-shot figure.
+    lowest: float = math.inf
+    best_step: int = 0  # of `lowest`; 0: none
     num_stale: int = 0  # validations without improvement since the last, or since the rate was halved
     num_without_best: int = 0  # validations without improvement, for early stopping
-    validated_step: int = 0  # of the last validation
+    validated_step: int = 0  # of the last validation of the loss
     evaluated_step: int = 0  # of the last zero-shot evaluation
 
 
@@ -81,19 +83,18 @@ class Checkpoints:
         """
         self._last.write(step, self._all.write, as_state(self.progress))
 
-    def save_if_best(self, step: int, kl: float) -> bool:
-        """Save the weights if the validation KL is the lowest so far; else count a stale validation.
+    def save_if_best(self, step: int, value: float) -> bool:
+        """Save the weights if a validation's value is the lowest so far; else count a stale validation.
 
         Raises:
             NotSavedError: as `save`.
         """
         now = self.progress
-        now.validated_step = step
-        if not kl < now.best_kl:
+        if not value < now.lowest:
             now.num_stale += 1
             now.num_without_best += 1
             return False
-        now.best_kl, now.best_step, now.num_stale, now.num_without_best = kl, step, 0, 0
+        now.lowest, now.best_step, now.num_stale, now.num_without_best = value, step, 0, 0
         self._best.write(step, self._weights.write, as_state(now))
         return True
 
@@ -120,7 +121,7 @@ class Checkpoints:
                 f"The best weights, of step {self.progress.best_step}, are lost: the next validation counts "
                 "as the best."
             )
-            self.progress.best_kl, self.progress.best_step = math.inf, 0
+            self.progress.lowest, self.progress.best_step = math.inf, 0
         return saved.step
 
     def restore_start(self) -> None:
@@ -213,15 +214,16 @@ class Checkpoints:
     def _progress_of(self, saved: SavedCheckpoint) -> Progress:
         if saved.has_manifest:
             known = {field.name for field in dataclasses.fields(Progress)}
-            state = saved.manifest()["state"].items()
-            values: Any = {k: math.inf if v is None else v for k, v in state if k in known}
+            state = {_EARLIER_NAMES.get(k, k): v for k, v in saved.manifest()["state"].items()}
+            values: Any = {k: math.inf if v is None else v for k, v in state.items() if k in known}
             return Progress(**values)
         progress = Progress(validated_step=saved.step, evaluated_step=saved.step)
         progress.best_step = max((one.step for one in self._best.find() if one.step <= saved.step), default=0)
         reader = tf.train.load_checkpoint(saved.prefix)  # of an earlier version
         for name in ("best_kl", "num_stale"):
             if reader.has_tensor(name + _VALUE):
-                setattr(progress, name, reader.get_tensor(name + _VALUE).item())
+                value = reader.get_tensor(name + _VALUE).item()
+                setattr(progress, _EARLIER_NAMES.get(name, name), value)
         return progress
 
 

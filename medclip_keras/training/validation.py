@@ -16,6 +16,9 @@ from medclip_keras.training.callbacks import StepCallback, StopOnSignal
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.run_log import RunLog
 
+# Figures whose mean over the data sets decides with `train.best_by=zero_shot`: of multi_label, of
+# single_finding.
+DECIDING = ("auroc", "accuracy")
 ZeroShot = Callable[[Callable[[], bool]], dict[str, float] | None]
 
 
@@ -98,7 +101,7 @@ class Validation(StepCallback):
                 self.evaluate(step)
 
     def validate(self, step: int) -> None:
-        """Measure the mean KL of the validation batches; save the weights if it is the lowest so far."""
+        """Measure the loss and the mean KL of the validation batches."""
         self._objective = self._objective or tf.function(lambda b: self.model.objective(b, training=False))
         outcomes = []
         for batch in self.held_out.batches:
@@ -109,16 +112,9 @@ class Validation(StepCallback):
         self._tell({"loss": loss, "kl": kl})
         self.log.scalars("valid", step, {"loss": loss, "kl": kl})
         self.log.image("valid/predicted_beside_target_similarity", step, _matrices(outcomes[0]))
-        is_best = self.checkpoints.save_if_best(step, kl)
-        progress = self.checkpoints.progress
-        best = (
-            "the best so far"
-            if is_best
-            else f"the best is {progress.best_kl:.4f} at step {progress.best_step}"
-        )
-        self._say(f"validation loss {loss:.4f}, KL {kl:.4f}; {best}")
-        if not is_best and self.model.run.train.schedule == "plateau":
-            self._halve_stale_rate()
+        self.checkpoints.progress.validated_step = step
+        best = "" if self._is_by_zero_shot else self._save_if_best(step, kl)
+        self._say(f"validation loss {loss:.4f}, KL {kl:.4f}{best}")
 
     def evaluate(self, step: int) -> None:
         """Measure zero-shot classification of the validation split."""
@@ -129,7 +125,26 @@ class Validation(StepCallback):
             self.log.scalars("zero_shot", step, figures)
             self.checkpoints.progress.evaluated_step = step
             named = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            self._say(f"zero-shot on validation images: {named}")
+            best = ""
+            if self._is_by_zero_shot:
+                deciding = [v for name, v in figures.items() if name.split("/")[-1] in DECIDING]
+                best = self._save_if_best(step, -float(np.mean(deciding)))
+            self._say(f"zero-shot on validation images: {named}{best}")
+
+    @property
+    def _is_by_zero_shot(self) -> bool:
+        """Whether the zero-shot figures decide which weights are the best; a classifier has none."""
+        return self.model.run.train.best_by == "zero_shot" and self.held_out.zero_shot is not None
+
+    def _save_if_best(self, step: int, value: float) -> str:
+        """Save the weights if the value is the lowest so far, and return the sentence's end that says it."""
+        if self.checkpoints.save_if_best(step, value):
+            return "; the best so far"
+        if self.model.run.train.schedule == "plateau":
+            self._halve_stale_rate()
+        progress = self.checkpoints.progress
+        best = -progress.lowest if self._is_by_zero_shot else progress.lowest
+        return f"; the best is {best:.4f} at step {progress.best_step}"
 
     def _save(self, step: int) -> None:
         self.log.flush()

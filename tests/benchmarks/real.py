@@ -107,6 +107,7 @@ def _cells() -> dict[str, Cell]:
         "the run, frozen": run("train.frozen=both"),
         "the run, random image tower": run("model.image.preset=", "model.image.backbone=efficientnet_lite0"),
         "the run without Kermany": run(archives=NIH),
+        "the run, dropout 0.5": run("model.image.dropout=0.5"),
         "supervised, the run's start": supervised(),
         "supervised, random start": supervised(
             "model.image.preset=", "model.image.backbone=efficientnet_lite0"
@@ -202,7 +203,7 @@ class Benchmark:
             found["sentences"] = self.sentences.fingerprint
         if setting.method in ("run", "supervised"):
             found["run"] = to_dict(override(real_unpaired(), setting.assignments))
-            for name in ("validate_every", "checkpoint_every"):  # nothing is held out of a fold
+            for name in ("validate_every", "checkpoint_every", "best_by"):  # nothing is held out of a fold
                 del found["run"]["train"][name]
         return found
 

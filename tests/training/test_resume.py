@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -102,7 +103,7 @@ def test_a_sound_folder_is_restored_without_a_word_with_its_progress(saved, mode
     assert restored(model, saved) == (6, 6.0, [])
     checkpoints = Checkpoints(saved, model)
     checkpoints.restore_last()
-    assert (checkpoints.progress.best_kl, checkpoints.progress.best_step) == (0.5, 4)
+    assert (checkpoints.progress.lowest, checkpoints.progress.best_step) == (0.5, 4)
     assert checkpoints.restore_weights("best") == ("best", 4)
 
 
@@ -177,7 +178,7 @@ def test_checkpoints_of_version_0_4_are_resumed_checked_and_replaced(model, tmp_
     assert restored(model, tmp_path) == (6, 6.0, [])
     checkpoints = Checkpoints(tmp_path, model)
     checkpoints.restore_last()
-    assert (checkpoints.progress.best_kl, checkpoints.progress.num_stale) == (0.25, 1)
+    assert (checkpoints.progress.lowest, checkpoints.progress.num_stale) == (0.25, 1)
     flip(tmp_path / "last" / "ckpt-6.data-00000-of-00001")
     step, value, said = restored(model, tmp_path)
     assert (step, value) == (3, 3.0)
@@ -314,6 +315,33 @@ def test_every_check_and_save_is_printed_logged_and_told_to_the_users_callbacks(
         if line["kind"] != "train"
     ]
     assert listener.tests == told
+
+
+def test_the_best_weights_are_those_of_the_best_zero_shot_figure_if_asked(tiny_run, tmp_path):
+    settings = [
+        "train.best_by=zero_shot",
+        "train.evaluate_every=1",
+        "train.validate_every=2",
+        "train.steps=6",
+    ]
+    settings += ["train.learning_rate=0.01", "evaluation.task=multi_label"]
+    console = Console(record=True, width=200)
+    train(override(tiny_run, settings), tmp_path / "run", console)
+    lines, said = read_lines(tmp_path / "run" / "training.jsonl"), console.export_text()
+    figures = {line["step"]: line["auroc"] for line in lines if line["kind"] == "zero_shot"}
+    best = max(figures, key=lambda step: (figures[step], -step))
+    _, step_of_lowest_kl = min((line["kl"], line["step"]) for line in lines if line["kind"] == "valid")
+    assert step_of_lowest_kl != best < 6  # else the two ways to choose would not differ here
+    best_saved, last_saved = (
+        CheckpointFolder(epath.Path(tmp_path / "run" / "checkpoints" / which)).find()
+        for which in ("best", "last")
+    )
+    assert [one.step for one in best_saved] == [best]
+    state = last_saved[0].manifest()["state"]
+    assert (state["lowest"], state["best_step"]) == (-figures[best], best)
+    assert re.search(rf"step {best}/6  zero-shot .*auroc {figures[best]:.3f}.*; the best so far", said)
+    assert f"; the best is {figures[best]:.4f} at step {best}" in said
+    assert re.search(r"KL [0-9.]+\n", said)  # is told, and chooses nothing
 
 
 def test_no_time_is_estimated_from_fewer_than_five_steps(switched):
