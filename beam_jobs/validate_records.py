@@ -42,11 +42,10 @@ from beam_jobs.validation.marks import MARKS_NAME
 from beam_jobs.validation.statistics import STATISTICS_NAME, Statistics, read_statistics
 from medclip_keras.errors import require
 from medclip_keras.locks import sole_writer
-from medclip_keras.provenance import code_sha256, sha256_of
+from medclip_keras.provenance import code_sha256, file_sha256, sha256_of
 from medclip_keras.records.manifest import (
     MANIFEST_NAME,
     Manifest,
-    file_sha256,
     load_concepts,
     read_manifest,
     verify,

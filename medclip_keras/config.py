@@ -386,6 +386,12 @@ class RunConfig:
             "none with train.lock, which computes features at each step, and for gloria, which needs regions",
             self.train.frozen,
         )
+        require(
+            self.train.best_by == "kl" or self.train.evaluate_every > 0,
+            "train.evaluate_every",
+            "above 0 with train.best_by=zero_shot, for its figures choose the best weights",
+            self.train.evaluate_every,
+        )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(
             not only_pairs or self.pairing == "pairs",

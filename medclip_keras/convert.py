@@ -43,8 +43,7 @@ from medclip_keras.preprocess.text import (
     read_vocabulary,
     write_vocabulary,
 )
-from medclip_keras.provenance import versions
-from medclip_keras.records.manifest import file_sha256
+from medclip_keras.provenance import file_sha256, versions
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.presets import write_architectures
 from medclip_keras.training.run_json import write_run_json

@@ -80,6 +80,7 @@ def _train(config: RunConfig) -> TrainConfig:
         validate_every=every,
         checkpoint_every=every,
         evaluate_every=0,
+        best_by="kl",
         start_from="",
         lock="none",
         frozen="none",

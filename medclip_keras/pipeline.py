@@ -20,6 +20,7 @@ from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
 from medclip_keras.errors import Interrupted, require, require_no_pattern
 from medclip_keras.locks import sole_writer
+from medclip_keras.provenance import file_sha256
 from medclip_keras.runs import RUNS, get_run
 from medclip_keras.stages import Stage, Stages, move_aside
 
@@ -190,7 +191,7 @@ class Pipeline:
 
             inputs = {
                 "records": _fingerprint(directory),
-                "schema_sha256": _file_sha256(validate_records.schema_in_force(directory, output)),
+                "schema_sha256": _sha256_of_named(validate_records.schema_in_force(directory, output)),
                 "allow_anomalies": data.allow_anomalies,
                 "code_sha256": validate_records.own_code_sha256(),
             }
@@ -243,7 +244,7 @@ class Pipeline:
             "weights": self._weights_sha256(),
             "records": self._record_fingerprints(self.trained),
             "evaluation": to_dict(self.config)["evaluation"],
-            "prompts_sha256": _file_sha256(self.config.evaluation.prompts),
+            "prompts_sha256": _sha256_of_named(self.config.evaluation.prompts),
         }
         yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
 
@@ -259,7 +260,7 @@ class Pipeline:
 
         inputs = {"weights": self._weights_sha256(), "export": to_dict(self.config)["export"]}
         if self.config.export.thresholds:
-            inputs["metrics_sha256"] = _file_sha256(str(self.workdir / "evaluation" / "metrics.json"))
+            inputs["metrics_sha256"] = _sha256_of_named(str(self.workdir / "evaluation" / "metrics.json"))
         yield Stage("export", inputs, target, work)
 
     def _weights_sha256(self) -> str:
@@ -358,8 +359,8 @@ def _fingerprint(records: str) -> str:
     return read_manifest(records).fingerprint
 
 
-def _file_sha256(path: str) -> str:
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest() if path else ""
+def _sha256_of_named(path: str) -> str:
+    return file_sha256(path) if path else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

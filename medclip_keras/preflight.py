@@ -47,13 +47,8 @@ def require_validation_images(config: RunConfig) -> None:
     """Refuse switches of training that need validation images if the records have none.
 
     Raises:
-        ValueError: `train.patience` or `train.evaluate_every` without validation images, or
-            `train.best_by=zero_shot` without `train.evaluate_every`.
+        ValueError: `train.patience` or `train.evaluate_every` without validation images.
     """
-    decides = config.train.best_by == "zero_shot"
-    needed = "above 0, for the zero-shot figures decide which weights are the best (train.best_by)"
-    every = config.train.evaluate_every
-    require(every > 0 or not decides, "train.evaluate_every", needed, every)
     for name in ("patience", "evaluate_every"):
         value = getattr(config.train, name)
         has_images = bool(data_sets(config.data, "valid"))

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from etils import epath
+
+_READ_BYTES = 1 << 22
 PACKAGES = (
     "medclip_keras",
     "tensorflow",
@@ -43,6 +46,15 @@ def versions() -> dict[str, str]:
 def sha256_of(value: Any) -> str:
     """SHA-256 of a value of JSON types."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: epath.PathLike) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with epath.Path(path).open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def code_sha256(modules: Iterable[ModuleType]) -> str:

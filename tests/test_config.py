@@ -131,6 +131,11 @@ def test_an_unknown_field_in_a_file_is_refused_with_near_names():
         from_dict(values)
 
 
+def test_zero_shot_figures_that_are_not_taken_cannot_choose_the_best_weights():
+    with pytest.raises(ValueError, match=r"`train.evaluate_every` must be above 0 with train.best_by.*: 0"):
+        override(RunConfig("mine"), ["train.best_by=zero_shot"])
+
+
 def test_assignments_take_numbers_lists_and_words():
     run = override(
         RunConfig("mine"), ["train.learning_rate=1e-3", 'data.images=["a","b"]', "model.image.preset=x/y"]

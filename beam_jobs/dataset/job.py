@@ -25,13 +25,12 @@ from beam_jobs.dataset.selection import Selection
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.locks import sole_writer
-from medclip_keras.provenance import code_sha256, sha256_of, versions
+from medclip_keras.provenance import code_sha256, file_sha256, sha256_of, versions
 from medclip_keras.records import schema, shards, splits
 from medclip_keras.records.manifest import (
     CONCEPTS_NAME,
     MANIFEST_NAME,
     Manifest,
-    file_sha256,
     find_damaged_shard,
     read_manifest,
     write_manifest,

@@ -13,7 +13,8 @@ from etils import epath
 from beam_jobs.dataset.sharding import Outcome
 from medclip_keras.errors import require
 from medclip_keras.knowledge.states import LabelState
-from medclip_keras.records.manifest import CONCEPTS_NAME, MANIFEST_NAME, file_sha256
+from medclip_keras.provenance import file_sha256
+from medclip_keras.records.manifest import CONCEPTS_NAME, MANIFEST_NAME
 from medclip_keras.records.schema import encode, features_of
 from medclip_keras.records.shards import Shard, shard_of_file, write_shard
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.files import WRITING, sync
-from medclip_keras.records.manifest import file_sha256
+from medclip_keras.provenance import file_sha256
 
 _MANIFEST, _FEATURES, _CONTENTS = "manifest.json", "features.bin", "contents.bin"
 _BUCKETS = 2**62

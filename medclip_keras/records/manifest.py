@@ -6,7 +6,6 @@ A dataset folder holds the shards, `concepts.jsonl`, TFDS' `features.json` and `
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -18,12 +17,11 @@ from etils import epath
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
-from medclip_keras.provenance import sha256_of
+from medclip_keras.provenance import file_sha256, sha256_of
 from medclip_keras.records.schema import features_of
 
 MANIFEST_NAME = "manifest.json"
 CONCEPTS_NAME = "concepts.jsonl"
-_READ_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -145,15 +143,6 @@ def verify(directory: epath.PathLike) -> None:
         digest = file_sha256(epath.Path(directory) / shard["name"])
         requirement = f"of the manifest's SHA-256 {shard['sha256']}"
         require(digest == shard["sha256"], shard["name"], requirement, digest, advice)
-
-
-def file_sha256(path: epath.PathLike) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with epath.Path(path).open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def split_infos(

@@ -7,7 +7,6 @@ The manifest holds the SHA-256 of every file and of itself. Checkpoints are foun
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -19,12 +18,11 @@ from etils import epath
 
 from medclip_keras.errors import NotSavedError
 from medclip_keras.files import WRITING, sync, write_whole
-from medclip_keras.provenance import sha256_of
+from medclip_keras.provenance import file_sha256, sha256_of
 
 MANIFEST = "manifest.json"
 _WEIGHTS = "weights"  # prefix of TensorFlow's files
 _NAME = re.compile(r"step-(\d+)$|ckpt-(\d+)\.(?:index|data-\d+-of-\d+)$")
-_CHUNK = 1 << 22  # bytes
 
 Json = dict[str, Any]
 
@@ -182,7 +180,7 @@ class CheckpointFolder:
 
 
 def _describe(path: epath.Path) -> Json:
-    return {"bytes": path.stat().length, "sha256": _file_sha256(path)}
+    return {"bytes": path.stat().length, "sha256": file_sha256(path)}
 
 
 def _fault_of_file(path: epath.Path, made: Json) -> str:
@@ -191,15 +189,7 @@ def _fault_of_file(path: epath.Path, made: Json) -> str:
     size = path.stat().length
     if size != made["bytes"]:
         return f"{path.name} has {size} of {made['bytes']} bytes"
-    return "" if _file_sha256(path) == made["sha256"] else f"{path.name} differs from its checksum"
-
-
-def _file_sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return "" if file_sha256(path) == made["sha256"] else f"{path.name} differs from its checksum"
 
 
 def as_state(values: Any) -> Json:

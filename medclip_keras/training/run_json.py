@@ -10,8 +10,8 @@ from etils import epath
 from medclip_keras.config import RunConfig, field_values, from_dict, to_dict
 from medclip_keras.errors import require
 from medclip_keras.files import write_whole
-from medclip_keras.provenance import sha256_of, versions
-from medclip_keras.records.manifest import file_sha256, read_manifest
+from medclip_keras.provenance import file_sha256, sha256_of, versions
+from medclip_keras.records.manifest import read_manifest
 
 RUN_FILE = "run.json"
 # Fields that leave the weights as they are, beside `evaluation.*` and `export.*`. The content of the records

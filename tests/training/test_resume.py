@@ -130,7 +130,7 @@ def test_a_file_that_must_not_be_read_is_no_damage(saved, model, monkeypatch):
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("medclip_keras.training.checkpoint_files._file_sha256", refuse)
+    monkeypatch.setattr("medclip_keras.training.checkpoint_files.file_sha256", refuse)
     with pytest.raises(PermissionError, match="Permission denied"):
         restored(model, saved)
     assert (saved / "last" / "step-6").exists()

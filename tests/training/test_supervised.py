@@ -71,7 +71,7 @@ def test_without_a_validation_split_the_last_weights_are_taken(without_validatio
 
 
 def test_a_classifier_has_no_zero_shot_figures_and_its_best_weights_are_those_of_the_loss(config, tmp_path):
-    config = override(config, ["train.steps=2", "train.best_by=zero_shot"])
+    config = override(config, ["train.steps=2", "train.best_by=zero_shot", "train.evaluate_every=1"])
     train_classifier(encoder_maker(config, "random"), classes_of(config), config, tmp_path)
     assert [folder.name for folder in (tmp_path / "checkpoints" / "best").iterdir()] == ["step-2"]
 

@@ -229,12 +229,6 @@ def test_more_steps_of_a_plateau_give_every_variable_of_one_run_of_all_steps(tin
         np.testing.assert_array_equal(value, found[name], err_msg=name)
 
 
-def test_zero_shot_figures_that_are_not_taken_cannot_decide_which_weights_are_best(tiny_run, tmp_path):
-    with pytest.raises(ValueError, match=r"`train.evaluate_every` must be above 0.*train.best_by.*: 0"):
-        train(override(tiny_run, ["train.best_by=zero_shot"]), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("assignment", ["model.image.backbone=resnt18", "model.text.frozen_layers=9"])
 def test_a_run_whose_model_cannot_be_built_does_not_claim_the_workdir(tiny_run, assignment, tmp_path):
     wrong = override(tiny_run, [assignment, "model.text.vocabulary_size=90"])
