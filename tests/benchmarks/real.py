@@ -79,7 +79,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A row of the table: a setting, and the contrast of its zero-shot scores."""
+    """A row of the table: a setting, and the contrast of its zero-shot scores, or "sentences"."""
 
     setting: Setting
     contrast: str = "normal"
@@ -128,6 +128,8 @@ def _cells() -> dict[str, Cell]:
         "uncertain ignored": but(uncertain="ignored"),
         "negated prompts": Cell(base, "negated"),
         "no contrast": Cell(base, "none"),
+        "sentences as prompts": Cell(base, "sentences"),
+        "the run, sentences as prompts": dataclasses.replace(run(), contrast="sentences"),
         "signed, negated prompts": Cell(dataclasses.replace(base, coding="signed"), "negated"),
         "no balance": but(balance=False),
         "without Kermany": but(archives=NIH),
@@ -170,10 +172,24 @@ class Benchmark:
         every = tuple(dict.fromkeys(name for of in CLASSES.values() for name in of))
         settings = EvaluationConfig(task="multi_label", findings=every, contrast="negated", num_prompts=10)
         self.prompts = ClassPrompts.of(finding_prompts(settings))
+        self.sentences_as_prompts = self._sentences_as_prompts()
         self.folds = {
             name: Folds(real_data.labels_of(self.images[name], of), *self._folds_of(name))
             for name, of in CLASSES.items()
         }
+
+    def _sentences_as_prompts(self) -> ClassPrompts:
+        """At most fifty sentences of the reports for each class: those that state it and nothing else."""
+        positive = self.sentences.states == LabelState.POSITIVE
+        order = np.random.default_rng(0).permutation(len(positive))
+        order = order[positive[order].sum(axis=1) == 1]
+        return ClassPrompts.of(
+            {
+                name: [self.sentences.texts[k] for k in order if positive[k, NAMES.index(name)]][:50]
+                for name in self.prompts.classes
+                if name in NAMES
+            }
+        )
 
     def _folds_of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         return self.images[name].folds, self.images[name].patients
@@ -227,7 +243,7 @@ class Benchmark:
         said = _under(self.sentences.reports, "report", seed, setting.report_share)
         spoken = self._text_features(self.sentences.texts, setting)
         texts = Side(spoken[said], self.sentences.states[said])
-        prompts = Side(self._text_features(self.prompts.texts, setting), texts.states[:0])
+        prompts = Side(self._text_features(self._prompt_texts(), setting), texts.states[:0])
         data = DataConfig(
             known_concepts=setting.known,
             coding=setting.coding,
@@ -250,20 +266,27 @@ class Benchmark:
             logits[name] = heads.embed_images(held.standardised(images).features).numpy() @ columns.T
         return self._zero_shot(logits)
 
+    def _prompt_texts(self) -> tuple[str, ...]:
+        return (*self.prompts.texts, *self.sentences_as_prompts.texts)
+
     def _zero_shot(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = {}
+        """Scores, by "folder contrast", of the logits of `_prompt_texts`."""
+        found, number = {}, len(self.prompts.texts)
         for name, classes in CLASSES.items():
             for contrast in CONTRASTS:
                 options = {"contrast": contrast != "none", "negated": contrast == "negated"}
-                scores = class_scores(logits[name], self.prompts, classes, "ensemble", **options)
+                of_prompts = logits[name][:, :number]
+                scores = class_scores(of_prompts, self.prompts, classes, "ensemble", **options)
                 found[f"{name} {contrast}"] = scores
+            by_sentences = logits[name][:, number:], self.sentences_as_prompts
+            found[f"{name} sentences"] = class_scores(*by_sentences, classes, "ensemble")
         return found
 
     def _run(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
         from real_tuned import zero_shot_logits
 
         config, workdir = self._training(setting, fold, seed)
-        logits = zero_shot_logits(config, workdir, self.prompts.texts)
+        logits = zero_shot_logits(config, workdir, self._prompt_texts())
         found = {name: logits(self._stored(name, fold, config)) for name in CLASSES}
         shutil.rmtree(workdir)
         return self._zero_shot(found)
