@@ -243,7 +243,7 @@ class TrainConfig:
     # not averaged once more.
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # What the best weights are best by: the lowest KL of the validation batches, at each validation, or the
-    # highest zero-shot AUROC (single_finding: accuracy) of the validation images, at each zero-shot
+    # highest zero-shot AUROC of the validation images (of several data sets the mean), at each zero-shot
     # evaluation. `patience` and the plateau schedule count the same.
     best_by: Literal["kl", "zero_shot"] = "kl"
     patience: Count = 0  # validations without improvement after which training stops; 0: all steps are done

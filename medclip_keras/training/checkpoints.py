@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 class Progress:
     """Counters that a checkpoint holds beside the variables."""
 
-    # Lowest so far: validation KL, or with `train.best_by=zero_shot` minus the zero-shot figure.
+    # Lowest so far: validation KL, or with `train.best_by=zero_shot` minus the zero-shot AUROC.
     lowest: float = math.inf
     best_step: int = 0  # of `lowest`; 0: none
     num_stale: int = 0  # validations without improvement since the last, or since the rate was halved

@@ -16,9 +16,7 @@ from medclip_keras.training.callbacks import StepCallback, StopOnSignal
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.run_log import RunLog
 
-# Figures whose mean over the data sets decides with `train.best_by=zero_shot`: of multi_label, of
-# single_finding.
-DECIDING = ("auroc", "accuracy")
+DECIDING = "auroc"  # the figure whose mean over the data sets counts with `train.best_by=zero_shot`
 ZeroShot = Callable[[Callable[[], bool]], dict[str, float] | None]
 
 
@@ -127,7 +125,7 @@ class Validation(StepCallback):
             named = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             best = ""
             if self._is_by_zero_shot:
-                deciding = [v for name, v in figures.items() if name.split("/")[-1] in DECIDING]
+                deciding = [v for name, v in figures.items() if name.split("/")[-1] == DECIDING]
                 best = self._save_if_best(step, -float(np.mean(deciding)))
             self._say(f"zero-shot on validation images: {named}{best}")
 
