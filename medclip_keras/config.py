@@ -159,7 +159,6 @@ class ImageEncoderConfig:
     image_size: ImageSide = 224  # side of the encoder's input
     upsampled_size: Count = 0  # side of the backbone's input; 0: image_size
     pooling: Literal["mean", "mean_max"] = "mean"  # of the feature map over space, before the projection
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the pooled features, before the projection
     frozen_stages: Count = 0  # of the backbone, from the input: levels of its feature pyramid
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # first stage's channels, small_resnet only
     # Statistics of the backbone's input, of IMAGE_STATISTICS. auto: those that the weights of an installed

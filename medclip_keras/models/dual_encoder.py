@@ -115,7 +115,6 @@ class DualEncoder(keras.Model):
     def _image(self, inputs, training) -> ImageFeatures:
         tower = self.image_encoder
         if (features := inputs.get("image_features")) is not None:
-            features = tower.drop(features, training and tower.trainable)
             return ImageFeatures(tower.project(features), features)
         return tower(inputs["images"], training=training and tower.trainable)
 

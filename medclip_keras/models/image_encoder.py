@@ -206,7 +206,6 @@ class ImageEncoder(keras.Model):
             self.region_projection = layers.Dense(projection_dim, use_bias=False, name="region_projection")
         self.backbone = backbone
         width = backbone.outputs[0].shape[-1] * (2 if config.pooling == "mean_max" else 1)
-        self.dropout = layers.Dropout(config.dropout, name="dropout") if config.dropout else None
         self.hidden = hidden_layer(width) if projection == "mlp" else None
         self.projection = layers.Dense(projection_dim, use_bias=False, name="projection")
 
@@ -219,8 +218,7 @@ class ImageEncoder(keras.Model):
         """
         maps = self.backbone(self.prepare(images), training=training and self.backbone.trainable)
         last, region_map = maps if self.local_features else (maps, None)  # (B, h, w, C) or (B, N, C)
-        pooled = self.drop(self.pool(last), training)
-        embeddings = self.project(pooled)
+        embeddings, pooled = self.embed_map(last)
         if region_map is None:
             return ImageFeatures(embeddings, pooled)
         places = ops.reshape(region_map, (-1, math.prod(region_map.shape[1:-1]), region_map.shape[-1]))
@@ -246,13 +244,14 @@ class ImageEncoder(keras.Model):
             return mean
         return ops.concatenate([mean, ops.max(last, axis=places)], axis=-1)
 
-    def drop(self, pooled, training: bool):
-        """Pooled features (B, F); in training a share of them is 0 and the rest larger to make up for it."""
-        return pooled if self.dropout is None else self.dropout(pooled, training=training)
-
     def project(self, pooled):
         """Embeddings (B, D), not normalised, of pooled features (B, F)."""
         return self.projection(pooled if self.hidden is None else self.hidden(pooled))
+
+    def embed_map(self, last):
+        """Embeddings (B, D), not normalised, and pooled features (B, F) of maps (B, h, w, C) or (B, N, C)."""
+        pooled = self.pool(last)
+        return self.project(pooled), pooled
 
 
 def hidden_layer(width: int) -> layers.Dense:

@@ -71,7 +71,7 @@ def _grad_cam(encoder: ImageEncoder) -> Callable[[tf.Tensor, tf.Tensor], tf.Tens
         inputs = encoder.prepare(images)
         with tf.GradientTape() as tape:
             features, last = tower(inputs, training=False)
-            embeddings = tf.cast(encoder.project(encoder.pool(last)), tf.float32)
+            embeddings = tf.cast(encoder.embed_map(last)[0], tf.float32)
             cosine = tf.reduce_sum(tf.math.l2_normalize(embeddings, -1) * texts)
         weights = tape.gradient(cosine, features)
         places = tuple(range(1, len(features.shape) - 1))

@@ -13,8 +13,8 @@ from medclip_keras.training.run_json import RUN_FILE, read_run_json
 # Fields of the model that a further stage may change: neither the shapes nor the embeddings of the loaded
 # weights depend on them. The vocabulary is that of the earlier run.
 _MAY_CHANGE = (
-    "model.image.dropout", "model.text.frozen_layers", "model.text.dropout", "model.text.vocabulary",
-    "model.text.vocabulary_size", "model.initial_temperature", "model.max_logit_scale",
+    "model.text.frozen_layers", "model.text.dropout", "model.text.vocabulary", "model.text.vocabulary_size",
+    "model.initial_temperature", "model.max_logit_scale",
 )  # fmt: skip
 
 

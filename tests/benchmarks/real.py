@@ -105,10 +105,8 @@ def _cells() -> dict[str, Cell]:
     return {
         "the run": run(),
         "the run, frozen": run("train.frozen=both"),
-        "the run, frozen, dropout 0.5": run("train.frozen=both", "model.image.dropout=0.5"),
         "the run, random image tower": run("model.image.preset=", "model.image.backbone=efficientnet_lite0"),
         "the run without Kermany": run(archives=NIH),
-        "the run, dropout 0.5": run("model.image.dropout=0.5"),
         "supervised, the run's start": supervised(),
         "supervised, random start": supervised(
             "model.image.preset=", "model.image.backbone=efficientnet_lite0"

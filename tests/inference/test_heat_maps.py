@@ -43,7 +43,7 @@ def test_grad_cam_weighs_channels_by_their_effect_on_the_cosine(trained, pairs):
     found = features(inputs).numpy()
 
     def cosine(maps):
-        embeddings = encoder.project(encoder.pool(rest(tf.constant(maps)))).numpy()
+        embeddings = encoder.embed_map(rest(tf.constant(maps)))[0].numpy()
         return (embeddings * texts).sum(1) / np.linalg.norm(embeddings, axis=1)
 
     weights = np.empty((5, found.shape[-1]))

@@ -54,25 +54,6 @@ def test_text_embeddings_do_not_depend_on_the_padding_of_the_batch():
     np.testing.assert_allclose(model.encode_tokens(ids[:1, :4], mask[:1, :4]), narrow[:1], atol=1e-6)
 
 
-@pytest.mark.parametrize("given", ["images", "image_features"])
-def test_dropout_of_image_features_is_before_the_projection_and_in_training_alone(given):
-    model = make(dataclasses.replace(IMAGE, dropout=0.25))
-    encoder, images = model.image_encoder, draw_images()
-    features = encoder.features(images).numpy()
-    ids, mask = tokens([3, 5], 6)
-    inputs = {
-        given: features if given == "image_features" else images,
-        "token_ids": ids,
-        "padding_mask": mask,
-    }
-    plain, dropped = (model._image(inputs, training=t) for t in (False, True))
-    np.testing.assert_allclose(plain.pooled, features, atol=1e-6)
-    kept = dropped.pooled.numpy() != 0
-    assert 0.6 < kept[features != 0].mean() < 0.9
-    np.testing.assert_allclose(dropped.pooled.numpy()[kept], features[kept] / 0.75, rtol=1e-5)
-    np.testing.assert_allclose(dropped.embeddings_unnormalized, encoder.projection(dropped.pooled), atol=1e-6)
-
-
 def test_padded_mean_depends_on_the_padding_of_the_batch():
     model = make(text={"pooling": "padded_mean"})
     ids, mask = tokens([4], 4)

@@ -46,12 +46,11 @@ def test_locked_weights_stay_and_all_others_move(lock, still, tiny_run):
     assert len(others) > 5
 
 
-@pytest.mark.parametrize("tower", ["image", "text"])
-def test_a_locked_tower_gets_no_dropout(tiny_run, tower):
+def test_a_locked_tower_gets_no_dropout(tiny_run):
     batch = make_batch(tiny_run)
-    for lock, same in ((tower, True), ("none", False)):
-        model = make_model(tiny_run, f"train.lock={lock}", f"model.{tower}.dropout=0.5")
-        one, other = (model.encode(batch, training=t)[f"{tower}_embeddings"] for t in (True, False))
+    for lock, same in (("text", True), ("none", False)):
+        model = make_model(tiny_run, f"train.lock={lock}", "model.text.dropout=0.5")
+        one, other = (model.encode(batch, training=t)["text_embeddings"] for t in (True, False))
         assert np.allclose(one, other, atol=1e-6) == same
 
 
