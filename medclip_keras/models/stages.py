@@ -1,6 +1,6 @@
 """Stages of a backbone from the input to the output, for freezing by depth and rates by depth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -44,6 +44,14 @@ def freeze(stages: Stages, number: int, field: str) -> None:
     require(number <= len(stages), field, f"at most {len(stages)} stages", number)
     for layer in (layer for stage in stages[:number] for layer in stage):
         layer.trainable = False
+
+
+def freeze_by_depth(backbone: keras.Model, depth_of: Mapping[str, int], number: int) -> None:
+    """Freeze the first stages of a backbone whose `depths` are known."""
+    last = max(depth_of.values()) - number  # depth of the lowest stage that learns
+    for layer in backbone.layers:
+        if layer.weights and depth_of[layer.weights[0].path] > last:
+            layer.trainable = False
 
 
 def depths(stages: Sequence[Sequence[keras.layers.Layer]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from medclip_keras.config import RunConfig
 from medclip_keras.models.image_encoder import ImageEncoder
+from medclip_keras.models.stages import freeze_by_depth
 from medclip_keras.objectives.classification import sigmoid_cross_entropy, softmax_cross_entropy
 from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
@@ -36,11 +37,12 @@ class Classifier(GlobalStep, keras.Model):
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":
-        """Create every weight, and freeze those that are not trained."""
-        size = self.encoder.image_size
+        """Create every weight, and freeze those that are not trained, as `model.image.frozen_stages`."""
+        encoder, size = self.encoder, self.encoder.image_size
         self(np.zeros((1, size, size, 1), np.float32))
-        for layer in self.encoder.layers:
-            layer.trainable = layer is self.encoder.backbone and not self.freeze
+        for layer in encoder.layers:
+            layer.trainable = layer is encoder.backbone and not self.freeze
+        freeze_by_depth(encoder.backbone, encoder.depths, self.run.model.image.frozen_stages)
         return self
 
     def call(self, images, training=False):

@@ -105,6 +105,7 @@ def _cells() -> dict[str, Cell]:
     return {
         "the run": run(),
         "the run, frozen": run("train.frozen=both"),
+        "the run, lower stages frozen": run("model.image.frozen_stages=3"),
         "the run, random image tower": run("model.image.preset=", "model.image.backbone=efficientnet_lite0"),
         "the run without Kermany": run(archives=NIH),
         "supervised, the run's start": supervised(),

@@ -13,6 +13,7 @@ from medclip_keras.evaluation.fine_tuned import fine_tune_section
 from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.locks import sole_writer
 from medclip_keras.models.image_encoder import resnet_sizes
+from medclip_keras.models.stages import image_stages
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
@@ -185,6 +186,21 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_head_learns(config):
     for one, other in zip(encoder, before[:-1], strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.abs(head - before[-1]).max() > 1e-4
+
+
+def test_frozen_stages_stay_frozen_when_the_classifier_learns_all_others(config):
+    run = override(config, ["model.image.frozen_stages=3"])
+    encoder, classes = encoder_maker(run, "random")(), classes_of(run)
+    encoder.backbone.trainable = False  # as a tower of a run with `train.frozen`
+    model = Classifier(encoder, classes, run).create_weights()
+    frozen = {
+        v.path for stage in image_stages(encoder.backbone)[:3] for layer in stage for v in layer.weights
+    }
+    learned = {v.path for v in model.trainable_variables}
+    assert learned == {v.path for v in encoder.backbone.weights} - frozen | {
+        v.path for v in model.head.weights
+    }
+    assert 0 < len(frozen) < len(encoder.backbone.weights)
 
 
 @pytest.fixture(scope="module")
