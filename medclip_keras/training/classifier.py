@@ -37,7 +37,7 @@ class Classifier(GlobalStep, keras.Model):
         self.head = keras.layers.Dense(len(classes.names), dtype="float32", name="head")
 
     def create_weights(self) -> "Classifier":
-        """Create every weight, and freeze those that are not trained, as `model.image.frozen_stages`."""
+        """Create every weight, and freeze those that are not trained; `model.image.frozen_stages` too."""
         encoder, size = self.encoder, self.encoder.image_size
         self(np.zeros((1, size, size, 1), np.float32))
         for layer in encoder.layers:

@@ -107,6 +107,18 @@ def test_a_sound_folder_is_restored_without_a_word_with_its_progress(saved, mode
     assert checkpoints.restore_weights("best") == ("best", 4)
 
 
+def test_a_checkpoint_of_version_0_7_keeps_its_best(saved, model, monkeypatch):
+    monkeypatch.setattr(
+        "medclip_keras.training.checkpoints.as_state",
+        lambda progress: {"best_kl": 0.5, "best_step": 4, "num_stale": 1},
+    )
+    Checkpoints(saved, model).save(8)
+    checkpoints = Checkpoints(saved, model)
+    assert checkpoints.restore_last() == 8
+    assert (checkpoints.progress.lowest, checkpoints.progress.best_step) == (0.5, 4)
+    assert not checkpoints.save_if_best(9, 0.6)
+
+
 def test_damaged_checkpoints_alone_are_no_start_from_step_0(saved, model):
     for step in (3, 6):
         flip(saved / "last" / f"step-{step}" / DATA)
