@@ -266,6 +266,11 @@ class TrainConfig:
     keep_checkpoints: PositiveCount = 2  # number of the last checkpoints, beside the best
     log_every: PositiveCount = 20  # steps
 
+    def __post_init__(self) -> None:
+        needed = "above 0 with train.best_by=zero_shot, for its figures choose the best weights"
+        is_taken = self.best_by == "kl" or self.evaluate_every > 0
+        require(is_taken, "train.evaluate_every", needed, self.evaluate_every)
+
 
 def frozen_towers(config: TrainConfig) -> tuple[str, ...]:
     """Names of the towers whose backbones are frozen.
@@ -384,12 +389,6 @@ class RunConfig:
             "train.frozen",
             "none with train.lock, which computes features at each step, and for gloria, which needs regions",
             self.train.frozen,
-        )
-        require(
-            self.train.best_by == "kl" or self.train.evaluate_every > 0,
-            "train.evaluate_every",
-            "above 0 with train.best_by=zero_shot, for its figures choose the best weights",
-            self.train.evaluate_every,
         )
         only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
         require(

@@ -217,6 +217,7 @@ class Benchmark:
         }
         if setting.method in ("heads", "run"):
             found["sentences"] = self.sentences.fingerprint
+            found["prompts"] = sha256_of(self._prompt_texts())
         if setting.method in ("run", "supervised"):
             found["run"] = to_dict(override(real_unpaired(), setting.assignments))
             for name in ("validate_every", "checkpoint_every", "best_by"):  # nothing is held out of a fold
