@@ -16,7 +16,8 @@ from medclip_keras.config import (
     override,
     to_dict,
 )
-from medclip_keras.runs import RUNS, get_run, main
+from medclip_keras.runs import RUNS, get_run
+from medclip_keras.runs.__main__ import main
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -129,6 +130,13 @@ def test_an_unknown_field_in_a_file_is_refused_with_near_names():
     values["train"]["learning_rat"] = 1
     with pytest.raises(ValueError, match=r"Near names: train.learning_rate"):
         from_dict(values)
+
+
+def test_an_unknown_field_of_a_section_in_python_is_refused_with_near_names():
+    with pytest.raises(ValueError, match=r"`train.stpes` must be a field of the run. Near names: train.steps"):
+        TrainConfig(stpes=3)
+    with pytest.raises(ValueError, match=r"`model.image.bakbone`.*Near names: model.image.backbone"):
+        RunConfig("mine", model={"image": {"bakbone": "resnet50"}})
 
 
 def test_zero_shot_figures_that_are_not_taken_cannot_choose_the_best_weights():

@@ -24,6 +24,8 @@ FORBIDDEN = {
 # The only project modules that a room may import, beside itself.
 MAY_IMPORT = {
     "objectives": (),
+    "config": ("errors", "objectives"),
+    "runs": ("errors", "config", "command"),
     "knowledge": ("errors", "command", "pages"),
     "sources": ("errors", "knowledge.label_names", "knowledge.states", "knowledge.sections"),
     "preprocess": ("errors", "config", "sources.rows"),

@@ -43,7 +43,7 @@ def check_presets(config: ModelConfig) -> None:
             "a path whose environment variables are set",
             preset,
             "Set MEDCLIP_WEIGHTS to the folder of downloaded weights that the run's docstring in "
-            f"medclip_keras/runs.py describes; or --set {field}=FOLDER.",
+            f"medclip_keras/runs/papers.py describes; or --set {field}=FOLDER.",
         )
         is_path = bool(preset) and "://" not in preset and preset not in backbone.presets
         if is_path and not preset.endswith(".json"):

@@ -1,55 +1,24 @@
-"""The configuration of a run: frozen dataclasses, validated when built, replayed from `run.json`."""
+"""The sections of a run's configuration: every field, its default and what it means."""
 
-import dataclasses
-import functools
-import json
-import re
-from collections.abc import Callable
 from dataclasses import field
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Literal
 
-import pydantic
 from pydantic import AfterValidator, Field
 
-from medclip_keras.errors import near_names, require
+from medclip_keras.config.validation import (
+    Count,
+    ImageSide,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    PositiveShare,
+    Share,
+    ascending,
+    section,
+    sum_to_one,
+)
+from medclip_keras.errors import require
 from medclip_keras.objectives.catalogue import OBJECTIVES
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def _section(path: str = "") -> Callable[[type[T]], type[T]]:
-    """Make a class a frozen dataclass that validates its fields; its errors are sentences on `path.field`."""
-    strict = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    def decorate(cls: type[T]) -> type[T]:
-        made: Any = pydantic.dataclasses.dataclass(frozen=True, config=strict)(cls)
-        build = made.__init__
-
-        @functools.wraps(build)
-        def initialise(self: T, *args: Any, **kwargs: Any) -> None:
-            try:
-                build(self, *args, **kwargs)
-            except pydantic.ValidationError as error:
-                raise ValueError(_sentence(error, path)) from None
-
-        made.__init__ = initialise
-        validated: type[T] = made
-        return validated
-
-    return decorate
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("two ascending numbers")
-    return pair
-
-
-def _sum_to_one(shares: tuple[float, float, float]) -> tuple[float, float, float]:
-    if abs(sum(shares) - 1) > 1e-6:
-        raise ValueError("three shares that sum to 1")
-    return shares
 
 
 def _known_objective(name: str) -> str:
@@ -58,16 +27,7 @@ def _known_objective(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Field(ge=0)]
-PositiveCount = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-ImageSide = Annotated[int, Field(ge=16)]  # pixels
-
-
-@_section("data.raw")
+@section("data.raw")
 class RawInput:
     """Raw files of one archive, input of the pipeline. `$NAME` in a path is expanded."""
 
@@ -77,7 +37,7 @@ class RawInput:
     hold_out: tuple[str, ...] = ()  # evaluation sets whose patients are excluded, NAME or NAME=PATH
 
 
-@_section("data.phantom")
+@section("data.phantom")
 class PhantomConfig:
     """Counts of synthetic studies that the pipeline draws first; see `sources.phantom`."""
 
@@ -87,7 +47,7 @@ class PhantomConfig:
     image_size: ImageSide = 80  # side of the drawn images
 
 
-@_section("data")
+@section("data")
 class DataConfig:
     """Records, and how batches are drawn from them."""
 
@@ -96,7 +56,7 @@ class DataConfig:
     images: tuple[str, ...] = ()  # folders of image records
     texts: tuple[str, ...] = ()  # folders of report records
     concepts: str = "chest21"  # a concept table's name or file
-    split_fractions: Annotated[tuple[Share, Share, Share], AfterValidator(_sum_to_one)] = (
+    split_fractions: Annotated[tuple[Share, Share, Share], AfterValidator(sum_to_one)] = (
         0.8,
         0.1,
         0.1,
@@ -123,7 +83,7 @@ class DataConfig:
     allow_anomalies: bool = False  # train on records in which validate_records finds anomalies
 
 
-@_section("augment")
+@section("augment")
 class AugmentConfig:
     """Random changes of training images; the defaults are MedCLIP's released ones."""
 
@@ -132,12 +92,12 @@ class AugmentConfig:
     contrast: Share = 0.2  # factor drawn from [1 - contrast, 1 + contrast]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
     translation: Share = 0.0625  # share of the side
-    scale: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] = (0.8, 1.1)
+    scale: Annotated[tuple[Positive, Positive], AfterValidator(ascending)] = (0.8, 1.1)
     crop: bool = True  # random crop of image_size from the stored side; False: resize
     # Share of the crop's side that is cut out and enlarged.
-    crop_share: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(_ascending)] = (1.0, 1.0)
+    crop_share: Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(ascending)] = (1.0, 1.0)
     # Gaussian, pixels of an image of side 224.
-    blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)] = (0.0, 0.0)
+    blur_sigma: Annotated[tuple[NotNegative, NotNegative], AfterValidator(ascending)] = (0.0, 0.0)
 
 
 # Statistics of images, gray or red, green and blue, in [0, 1]: mean and standard deviation.
@@ -148,7 +108,7 @@ IMAGE_STATISTICS = {
 }
 
 
-@_section("model.image")
+@section("model.image")
 class ImageEncoderConfig:
     """The image tower."""
 
@@ -166,7 +126,7 @@ class ImageEncoderConfig:
     statistics: Literal["auto", "medclip", "imagenet", "half"] = "auto"
 
 
-@_section("model.text")
+@section("model.text")
 class TextEncoderConfig:
     """The text tower."""
 
@@ -188,7 +148,7 @@ class TextEncoderConfig:
     lower_case: bool = True
 
 
-@_section("model")
+@section("model")
 class ModelConfig:
     """The dual encoder."""
 
@@ -200,7 +160,7 @@ class ModelConfig:
     max_logit_scale: Positive = 100.0
 
 
-@_section("objective")
+@section("objective")
 class ObjectiveConfig:
     """The loss (a function of `objectives`) and the switches of label matching (paper against code)."""
 
@@ -215,7 +175,7 @@ class ObjectiveConfig:
     tree_closeness: Share = 0.0  # closeness of findings that share an ancestor; 0: unrelated
 
 
-@_section("train")
+@section("train")
 class TrainConfig:
     """Optimisation."""
 
@@ -286,7 +246,7 @@ EvaluationTask = Literal[
 ]
 
 
-@_section("evaluation")
+@section("evaluation")
 class EvaluationConfig:
     """Evaluation on the test split at the end of a run."""
 
@@ -319,7 +279,7 @@ class EvaluationConfig:
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
 
-@_section("export.thresholds")
+@section("export.thresholds")
 class Threshold:
     """Bound on a metric of evaluation/metrics.json, without which `export` pushes no version."""
 
@@ -335,170 +295,10 @@ class Threshold:
         require(bounded, "export.thresholds", "bounds, with at_least or max_drop", received)
 
 
-@_section("export")
+@section("export")
 class ExportConfig:
     """What a model must keep to be pushed, and what its model card says."""
 
     thresholds: tuple[Threshold, ...] = ()
     max_latency_ms: NotNegative = 0.0  # of one request of one row, after warm-up, on a CPU; 0: any
     license: str = ""  # of the weights, for the model card
-
-
-@_section()
-class RunConfig:
-    """All settings of a run: with the input files they determine its results."""
-
-    name: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
-
-    def __post_init__(self) -> None:
-        require(
-            self.model.image.image_size <= self.data.stored_image_size,
-            "model.image.image_size",
-            f"at most data.stored_image_size ({self.data.stored_image_size})",
-            self.model.image.image_size,
-        )
-        text = self.model.text
-        require(
-            text.hidden_dim % text.num_heads == 0,
-            "model.text.num_heads",
-            f"a divisor of model.text.hidden_dim ({text.hidden_dim})",
-            text.num_heads,
-        )
-        require(
-            text.max_positions == 0 or text.max_positions >= self.data.max_tokens,
-            "model.text.max_positions",
-            f"0, or at least data.max_tokens ({self.data.max_tokens})",
-            text.max_positions,
-        )
-        require(
-            not self.objective.tile_size or self.objective.name != "gloria",
-            "objective.tile_size",
-            "0 for the objective gloria, which has no tiled form",
-            self.objective.tile_size,
-        )
-        require(
-            self.train.frozen == "none" or (self.train.lock == "none" and self.objective.name != "gloria"),
-            "train.frozen",
-            "none with train.lock, which computes features at each step, and for gloria, which needs regions",
-            self.train.frozen,
-        )
-        only_pairs = OBJECTIVES[self.objective.name].pairing == "pairs"
-        require(
-            not only_pairs or self.pairing == "pairs",
-            "data.pairing",
-            f"auto or pairs for the objective {self.objective.name}, which learns from pairs alone",
-            self.data.pairing,
-        )
-        require(
-            self.data.text_unit == "sentence" or self.pairing == "pairs",
-            "data.text_unit",
-            "sentence unless data.pairing is pairs: reports are not drawn independently of images",
-            self.data.text_unit,
-        )
-
-    @property
-    def pairing(self) -> str:
-        """`data.pairing`; "auto" resolves to the objective's default."""
-        auto = self.data.pairing == "auto"
-        return OBJECTIVES[self.objective.name].pairing if auto else self.data.pairing
-
-
-_ADAPTER = pydantic.TypeAdapter(RunConfig)
-
-
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Convert a configuration to JSON types."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return values
-
-
-def from_dict(values: dict[str, Any]) -> RunConfig:
-    """Builds a run from JSON types; the inverse of `to_dict`.
-
-    Raises:
-        ValueError: an unknown field (with the near names), a wrong type or a value out of range.
-    """
-    try:
-        return _ADAPTER.validate_python(values)
-    except pydantic.ValidationError as error:
-        raise ValueError(_sentence(error)) from None
-
-
-def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """Applies `--set a.b=c` assignments; parse values as JSON, else keep them as strings.
-
-    >>> override(RunConfig("mine"), ["train.steps=10"]).train.steps
-    10
-
-    Raises:
-        ValueError: an assignment without "=", an unknown field (with the near names), a bad value.
-    """
-    values = to_dict(config)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        require(bool(equals), "--set", "of the form a.b=c", assignment)
-        *parents, leaf = path.split(".")
-        node = values
-        for name in (*parents, leaf):
-            if not isinstance(node, dict) or name not in node:
-                raise ValueError(_unknown_field(path))
-            node, parent = node[name], node
-        try:
-            parent[leaf] = json.loads(text)
-        except json.JSONDecodeError:
-            parent[leaf] = text
-    return from_dict(values)
-
-
-def field_values(config: RunConfig) -> dict[str, Any]:
-    """Map each field's path to its value, as JSON types.
-
-    >>> field_values(RunConfig("mine"))["train.batch_size"]
-    100
-    """
-    return _flat(to_dict(config))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _unknown_field(path: str) -> str:
-    known = list(field_values(RunConfig("any")))
-    leaf = path.rpartition(".")[2]
-    same_leaf = [p for p in known if p.rpartition(".")[2] == leaf]
-    advice = near_names(path, same_leaf) if same_leaf else near_names(path, known)
-    if not advice.startswith("Near"):
-        advice = near_names(leaf, [p.rpartition(".")[2] for p in known])
-    return f"`{path}` must be a field of the run. {advice}"
-
-
-def _sentence(error: pydantic.ValidationError, section: str = "") -> str:
-    """Format the first error as "`path` must be requirement. Received: value.", with near names."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in (section, *first["loc"]) if part != "")
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return _unknown_field(path)
-    message = re.sub("^(Value error, |Input should be |Tuple should have )", "", first["msg"])
-    if message.startswith("`"):  # a sentence already
-        return message
-    for theirs, ours in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
-        message = message.replace(theirs, ours)
-    received = first.get("input")
-    choices = re.findall("'([^']+)'", message) if first["type"] == "literal_error" else []
-    if message.startswith("one of "):
-        choices = message.removeprefix("one of ").split(", ")
-    near = near_names(received, choices) if choices and isinstance(received, str) else ""
-    advice = f" {near}" if near.startswith("Near") else ""
-    return f"`{path}` must be {message}. Received: {received!r}.{advice}"
