@@ -133,7 +133,7 @@ def test_an_unknown_field_in_a_file_is_refused_with_near_names():
 
 
 def test_an_unknown_field_of_a_section_in_python_is_refused_with_near_names():
-    with pytest.raises(ValueError, match=r"`train.stpes` must be a field of the run. Near names: train.steps"):
+    with pytest.raises(ValueError, match=r"`train.stpes`.*Near names: train.steps"):
         TrainConfig(stpes=3)
     with pytest.raises(ValueError, match=r"`model.image.bakbone`.*Near names: model.image.backbone"):
         RunConfig("mine", model={"image": {"bakbone": "resnet50"}})
