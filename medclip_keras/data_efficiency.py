@@ -1,4 +1,4 @@
-"""Data efficiency: what a run reaches on shares of its training patients, beside supervised training.
+"""Data efficiency: metrics of a run on shares of its training patients, next to supervised training.
 
     python -m medclip_keras.data_efficiency --run NAME --fractions 0.1 0.3 1 --seeds 0 1 --workdir DIR
 
@@ -38,7 +38,7 @@ KINDS = {"zero_shot": "zero-shot", "supervised": "supervised, the same start"}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to train."""
+    """Trainings: shares of the patients, and seeds."""
 
     fractions: tuple[float, ...]  # of the training patients, in (0, 1]
     seeds: tuple[int, ...]
@@ -59,7 +59,7 @@ class Plan:
 def measure_data_efficiency(
     config: RunConfig, plan: Plan, workdir: epath.PathLike, console: Console | None = None
 ) -> Json:
-    """Train and evaluate what is missing, and write the page; return the content of data_efficiency.json.
+    """Run the missing trainings, write the page, and return the content of data_efficiency.json.
 
     Raises:
         ValueError: records that do not fit the run.

@@ -29,7 +29,7 @@ _PROBE_SENTENCE = "There is a small left pleural effusion."
 
 
 class Encoder(Protocol):
-    """What `medclip_keras.load` returns."""
+    """The interface of the object that `medclip_keras.load` returns."""
 
     @property
     def made_from(self) -> Mapping[str, Any]:
@@ -76,7 +76,7 @@ class ModelProbe:
         return hashlib.sha256(json.dumps([self.image, self.text]).encode()).hexdigest()[:12]
 
     def require_same(self, other: "ModelProbe", argument: str = "--model") -> None:
-        """Refuse another model: its embeddings lie in a space of its own.
+        """Refuse a different model: its embeddings are not comparable.
 
         Raises:
             ValueError: the answers differ by more than `SAME_ANSWERS`.

@@ -44,7 +44,7 @@ class WorkerLostError(ConnectionError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work early; the text says what is saved."""
+    """A signal ended the work early; the message names the last saved step."""
 
     def __init__(self, step: int, total_steps: int, saved_step: int):
         lost = step - saved_step
@@ -65,7 +65,7 @@ def system_message(error: BaseException) -> str:
 
 
 def system_sentence(error: BaseException) -> str:
-    """Say what a failed file operation needs: the system's message, the file if known, the next step.
+    """Format a failed file operation: the system's message, the file if known, the next step.
 
     >>> system_sentence(OSError(28, "No space left on device", "run/raw"))
     "No space left on device: 'run/raw'. Make room, then start the same command again."

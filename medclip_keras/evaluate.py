@@ -199,7 +199,7 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
 def _with_fine_tuning(
     subject: Subject, split: str, results: dict[str, DatasetResult], console: Console
 ) -> dict[str, DatasetResult]:
-    """The results with those of fine-tuning on each data set's labels; as they are for a SavedModel."""
+    """Add fine-tuning on each data set's labels to the results; a SavedModel's results stay unchanged."""
     if "workdir" not in subject.origin or split != "test":
         _say(console, "No fine-tuning: it needs --workdir and --split test.")
         return results

@@ -64,7 +64,7 @@ def export_workdir(
     settings: ExportConfig | None = None,
     keep: int = 0,
 ) -> epath.Path:
-    """Bless, validate and push the next version of a model; one that is refused never appears.
+    """Bless, validate and push the next version of a model; a refused version never appears.
 
     Args:
         workdir: of the trained run.
@@ -204,7 +204,7 @@ def _write(
     metrics: Json | None,
     blessing: Blessing,
 ) -> Validation:
-    """Write and validate both SavedModels, with what stands beside them, as MODEL and TOKENS_ONLY.
+    """Write and validate both SavedModels, MODEL and TOKENS_ONLY, with their side files.
 
     Raises:
         ValueError: as `validate`, or an answer that takes longer than allowed.

@@ -41,7 +41,7 @@ def read_square(image: Image, size: int) -> Array:
 
 
 def read_file(image: Image) -> bytes:
-    """Bring an image to a JPEG or PNG file without loss: files of both kinds as they are, DICOM as PNG.
+    """Return an image as the bytes of a JPEG or PNG file: both kinds unchanged, DICOM as PNG, without loss.
 
     Raises:
         ValueError: an image that cannot be read.

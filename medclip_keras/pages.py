@@ -1,4 +1,4 @@
-"""HTML pages: jinja2 templates that stand beside the code, and tables."""
+"""HTML pages: jinja2 templates next to the code, and tables."""
 
 import functools
 from collections.abc import Iterable, Sequence

@@ -77,7 +77,7 @@ class Pipeline:
         return self._stages.ran
 
     def _check_model(self) -> None:
-        """Refuse what training or the export would refuse, before the first stage."""
+        """Refuse a model that training or the export would refuse, before the first stage."""
         from medclip_keras.evaluation.comparison import check_thresholds
         from medclip_keras.training.presets import check_presets, with_architectures
 

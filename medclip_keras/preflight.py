@@ -1,4 +1,4 @@
-"""Checks before training of what would fail only after it."""
+"""Checks before training for errors that would otherwise end it."""
 
 from medclip_keras.config import RunConfig
 from medclip_keras.errors import require

@@ -40,7 +40,7 @@ def status() -> int:
 
 
 def sentence(module: str, said: str = "") -> str:
-    """Say that a command was interrupted, with what is saved."""
+    """Format the interruption of a command, with the last saved step."""
     return f"{module}: {said or STATE.describe() or 'interrupted'}. The same command resumes the work."
 
 

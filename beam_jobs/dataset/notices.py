@@ -1,4 +1,4 @@
-"""What a job prints on its own machine for the owner of the data; nothing of it is written to a file."""
+"""Messages for the owner of the data, printed on the job's machine and never written to a file."""
 
 import itertools
 from collections.abc import Iterable, Sequence

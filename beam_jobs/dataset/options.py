@@ -226,7 +226,7 @@ def pipeline_options(beam_options: Sequence[str]) -> PipelineOptions:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Whether a failure that Beam logs with its traceback is neither a Ctrl-C nor told in one sentence."""
+    """Whether a failure that Beam logs is neither a Ctrl-C nor an error with a sentence of ours."""
     message = record.getMessage()  # with the error's type or without
     told = sentence_of(message) or sentence_of(f"ValueError: {message}")
     return "KeyboardInterrupt" not in message and not told
@@ -254,7 +254,7 @@ def running_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
 
 
 def sentence_of(failure: str) -> str:
-    """The error sentence in what Beam says of a failed step, with all its tracebacks; "" if there is none.
+    """Extract the error sentence from Beam's message on a failed step, or "".
 
     Of the system's errors, which may name files of patients, only number and reason are kept.
     """

@@ -66,7 +66,7 @@ class WriteShard:
     def _records(
         self, outcomes: Iterator[Outcome], summary: ShardSummary, mentions: list[Mapping[str, Any]]
     ) -> Iterator[bytes]:
-        """Serialized records, which are counted and whose mentions are collected on the way."""
+        """Serialize records; count them and collect their mentions."""
         features = features_of(self.kind, self.image_size, self.num_findings)
         positives, sentence_positives = np.zeros((2, self.num_findings), int)
         for outcome in outcomes:
@@ -111,7 +111,7 @@ def require_replaceable(
 
 
 def start_workplace(output: epath.PathLike) -> epath.Path:
-    """Make a folder for one attempt beside the output, and remove those of broken attempts.
+    """Create this attempt's folder next to the output; remove the folders of failed attempts.
 
     No other job may be at work on the output (`locks.sole_writer`).
     """
@@ -140,7 +140,7 @@ def publish(workplace: epath.Path, output: epath.PathLike, mentions: str) -> Non
 
 
 def replace_files(new: epath.Path, folder: epath.Path, belongs: Callable[[epath.Path], bool]) -> None:
-    """Move the files that belong to a dataset, in place of the folder's older ones; see `publish`."""
+    """Replace the dataset's files in a folder; see `publish`."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(filter(belongs, folder.iterdir()), key=_move_order, reverse=True):
         path.unlink()

@@ -1,4 +1,4 @@
-"""The sections of a run's configuration: every field, its default and what it means."""
+"""The sections of a run's configuration: every field with its default and its meaning."""
 
 from dataclasses import field
 from typing import Annotated, Literal
@@ -297,7 +297,7 @@ class Threshold:
 
 @section("export")
 class ExportConfig:
-    """What a model must keep to be pushed, and what its model card says."""
+    """Conditions for pushing a model, and entries of its model card."""
 
     thresholds: tuple[Threshold, ...] = ()
     max_latency_ms: NotNegative = 0.0  # of one request of one row, after warm-up, on a CPU; 0: any

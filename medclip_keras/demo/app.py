@@ -117,7 +117,7 @@ class Demo:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def setting(self) -> dict[str, Any]:
-        """What the page shows before a picture is there."""
+        """Initial state of the page, before a picture is chosen."""
         prompts = shipped_prompts()
         return {
             "run": str(self.model.made_from.get("run", "")),

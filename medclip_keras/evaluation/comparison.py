@@ -45,7 +45,7 @@ def _leaves(node: Json, prefix: str) -> Iterator[tuple[str, Estimate]]:
 
 
 def check_thresholds(config: RunConfig) -> None:
-    """Refuse a threshold whose metric the run's evaluation will not have, under the name of any data set.
+    """Refuse a threshold on a metric that no data set of the run's evaluation will have.
 
     Raises:
         ValueError: the message names near metrics.

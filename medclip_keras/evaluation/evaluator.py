@@ -68,7 +68,7 @@ def evaluate(
     labelled: Mapping[str, Labelled] | None = None,
     training: Iterable[Batch] = (),
 ) -> dict[str, DatasetResult]:
-    """Zero-shot classification, retrieval and linear probe on each data set, beside a baseline and untrained.
+    """Evaluate each data set: zero-shot, retrieval, linear probe; next to a baseline and the untrained model.
 
     Data sets are never mixed: a model can distinguish archives by their source alone.
 
@@ -239,7 +239,7 @@ class _Evaluator:
 
     @staticmethod
     def _groups(test: ZeroShotResult | None, index: ImageIndex) -> dict[str, Strings]:
-        """Group of each of the task's images by sex, age decade and view, as far as the records tell."""
+        """Group of each of the task's images by sex, age decade and view, if recorded."""
         rows = test.task.rows if test else np.empty(0, int)
         return groups_of({name: values[rows] for name, values in index.facts.items()})
 

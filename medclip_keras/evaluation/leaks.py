@@ -1,4 +1,4 @@
-"""Leaks: patients and pictures of the test images that stand among the training images too.
+"""Leaks: patients and pictures that are both in the test and in the training images.
 
 Equal pictures have equal pixels. Nearly equal ones have nearly equal hashes: the signs of the 255 lowest
 frequencies of a picture, against their median, which brightness, size and compression hardly change.
@@ -30,7 +30,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is kept of images to compare them."""
+    """Compact descriptions of images, for comparison."""
 
     record_keys: Strings  # (num_images,)
     patient_ids: Strings  # (num_images,)

@@ -41,7 +41,7 @@ def in_steps(cosines: Floats) -> Floats:
 
 
 def precision_at_k(similarities: Floats, relevant: Bools, k: int) -> Floats:
-    """Share of relevant candidates among the k most similar ones; of ties the mean over their orders.
+    """Share of relevant candidates among the k most similar; ties count as the mean over their orders.
 
     >>> similarities = np.array([[0.9, 0.1, 0.5], [0.2, 0.2, 0.1]])
     >>> precision_at_k(similarities, np.array([[True, True, False], [False, True, False]]), k=1).tolist()
@@ -112,7 +112,7 @@ def pair_ranks(queries: Floats, query_groups: Ints, corpus: Corpus) -> tuple[Flo
 
 
 def recall_at_k(nearer: Floats, tied: Floats, k: int) -> Floats:
-    """Probability that the own candidate is among the k nearest, in random orders of the tied ones.
+    """Probability that the query's own candidate is among the k nearest; ties are in random order.
 
     >>> recall_at_k(np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 3.0]), k=1).tolist()
     [1.0, 0.0, 0.25]

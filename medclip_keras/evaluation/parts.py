@@ -30,7 +30,7 @@ def zero_shot_section(result: ZeroShotResult) -> Section:
 
 
 def _in_pairs(result: ZeroShotResult) -> tuple[Picture, ...]:
-    """All figures, in the pairs that a wide screen has beside each other."""
+    """All figures, in pairs for a wide screen."""
     of_scores = _curves(result, "ensemble"), _confusion(result, "ensemble")
     return (*of_scores[0], *_similarities(result), *_maps(result), *of_scores[1])
 
@@ -100,7 +100,7 @@ def supervised_section(result: ClassificationResult) -> Section:
 
 
 def _tables(result: TaskResult, task: str) -> tuple[Table, ...]:
-    """The task's own tables; the section's title stands for the task in the names of the rows."""
+    """The task's tables; row names omit the task, which is the section's title."""
     rows = (row.cells() for row in task_rows(task, result))
     short = ((_without(name, TITLES[task]), *cells) for name, *cells in rows)
     main = Table("", COLUMNS, tuple(short))

@@ -56,7 +56,7 @@ _FURTHER = (
 
 
 def sections_of(result: DatasetResult) -> list[Section]:
-    """The sections of the parts that were measured; names of classes are drawn as they are."""
+    """Sections of the measured parts; class names are not changed."""
     parts = ((getattr(result, name), section_of) for name, section_of in PARTS)
     with canvas.style():
         found = [section_of(part) for part, section_of in parts if part is not None]
@@ -157,7 +157,7 @@ def _short(value: str | int | float) -> str:
 
 
 def _origin(made_from: Mapping[str, Any]) -> Markup:
-    """A table of what the figures were made from, nested values named by their path."""
+    """Table of the provenance of the figures; nested values are named by their path."""
     rows: list[tuple[str, str]] = []
 
     def visit(prefix: str, value: Any) -> None:

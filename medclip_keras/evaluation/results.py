@@ -146,5 +146,5 @@ class DatasetResult:
 
     @property
     def metrics(self) -> Json:
-        """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types, of what was measured."""
+        """{"zero_shot": …, "retrieval": …, "probe": …, "trust": …} in JSON types, measured tasks only."""
         return {name: dict(part.metrics) for name, part in vars(self).items() if part is not None}

@@ -1,4 +1,4 @@
-"""Shortcuts: what else than findings the embeddings hold, and what a figure is worth where it cannot help.
+"""Shortcuts: attributes other than findings in the embeddings, and metrics within strata of them.
 
 A model that reads the archive or the view can score well where these differ between sick and healthy images.
 A logistic regression on the embeddings of other patients says how well each fact is read. A finding's AUROC
@@ -173,7 +173,7 @@ def archive_readability(by_data_set: Mapping[str, tuple[Floats, Array]], bootstr
 
 
 def shortcuts_section(result: Shortcuts) -> Section:
-    """What the embeddings tell, and the findings' figures within strata."""
+    """Attributes that a probe reads from the embeddings, and metrics of the findings within strata."""
     readable, strata = result.metrics["readable"], result.metrics["strata"]
     rows = tuple(
         (

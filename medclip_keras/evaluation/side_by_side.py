@@ -1,4 +1,4 @@
-"""Evaluated runs beside each other, with paired differences on the images that all of them have.
+"""Comparison of evaluated runs, with paired differences on their common images.
 
     python -m medclip_keras.evaluate --compare RUN_1 RUN_2 … --output DIR
 

@@ -1,4 +1,4 @@
-"""The summary on top of the page: what was measured, the main figure, and what must not be trusted."""
+"""The summary on top of the page: counts, the main metric, and warnings."""
 
 import math
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _MAIN = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What a reader should know of one data set in a minute."""
+    """Summary of one data set."""
 
     measured: str  # what, on how many images of how many patients
     main: Row | None  # the main figure, its baseline and the untrained model; None without any
@@ -43,7 +43,7 @@ class Summary:
 
 
 def summarize(result: DatasetResult, made_from: Json) -> Summary:
-    """Summarize one data set; `made_from` is what metrics.json says of it."""
+    """Summarize one data set; `made_from` is its entry in metrics.json."""
     rows = tuple(row for task, found in result.tasks.items() for row in _main_rows(task, found))
     main = next((row for row in rows if not math.isnan(row.trained.value)), None)
     meaning, cautions = _meaning(main) if main else "", tuple(_cautions(result, made_from, main))

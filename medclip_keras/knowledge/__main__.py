@@ -82,7 +82,7 @@ def _language_of(text: str, name: str) -> "Language":
 
 
 def _unread(sections: Sequence["Section"]) -> tuple[str, str]:
-    """What was found instead of a section that is read, and why nothing follows it."""
+    """Explain why no section of the report was labelled: the sections found instead."""
     if not sections:
         return "no word", "It is empty but for marks."
     found = ", ".join(

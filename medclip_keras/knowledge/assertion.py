@@ -176,7 +176,7 @@ class Scopes:
         return self._clauses.sides(cue.end, min(cue.end + _NEAR, self._clauses.until(cue.end)))
 
     def _affirmed(self, denial: Cue, start: int, end: int) -> Cue | None:
-        """What affirms a denied finding in part: an exception, or a clause about the other side."""
+        """Partial affirmation of a denied finding: an exception, or a clause about the other side."""
         later = max(denial.end, end)
         position = bisect.bisect_left(self._exceptions, (later,), key=lambda cue: (cue.start,))
         for cue in self._exceptions[position : position + 1]:
@@ -199,7 +199,7 @@ class Scopes:
         return None
 
     def _is_rest(self, first: int, last: int) -> bool:
-        """Whether words[first:last] speak of a finding without naming it, and deny nothing."""
+        """Whether words[first:last] refer to a finding without naming it, and contain no denial."""
         if first == last or not self._clauses.is_elliptic(first, last):
             return False
         position = bisect.bisect_left(self._denials, first)
@@ -225,7 +225,7 @@ class Scopes:
         return None if persists or self._is_said_now(end) else seen
 
     def _is_said_now(self, end: int) -> bool:
-        """Whether what follows words[:end] speaks of this examination, and denies nothing."""
+        """Whether the words from `end` are about this examination, and contain no denial."""
         last = min(end + _REACH["persists_after"], self._clauses.until_stop(end))
         following = (*self._words[end + 1 : last], "")
         said = zip(self._words[end:last], following, strict=True) if end < last else ()

@@ -77,7 +77,7 @@ def _is_joined(words: list[str], end: int, start: int, sets: Mapping[str, frozen
 def _is_list(
     words: list[str], ordered: tuple[Span, ...], spans: tuple[Span, ...], sets: Mapping[str, frozenset[str]]
 ) -> bool:
-    """Whether a list of organs, alone, joins an organ and what is said of it.
+    """Whether a bare list of organs joins an organ and its description.
 
     "Heart and lungs are normal", "normal heart and lungs"; but not "enlarged heart, normal lungs", nor "heart
     normal, lungs hyperinflated".

@@ -1,4 +1,4 @@
-"""Clauses of a sentence: where they end, what stands in brackets, on which side, and what has no noun.
+"""Clauses of a sentence: ends, brackets, sides, and clauses without a noun.
 
 One pass over the words from their end; every question is then answered by an index, so that a sentence
 costs time in proportion to its length.

@@ -71,7 +71,7 @@ class Mention(NamedTuple):
 
 @dataclass
 class _Uses:
-    """The cues, alias parts and aliases that a phrase stands for."""
+    """The cues, alias parts and aliases with the words of one phrase."""
 
     cues: list[str] = field(default_factory=list)  # kinds
     parts: list[tuple[int, int]] = field(default_factory=list)  # combination, part number

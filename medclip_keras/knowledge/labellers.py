@@ -1,4 +1,4 @@
-"""Labellers by language: each report is read in its own, and a report in another language gets no labels."""
+"""Labellers by language; a report in an unsupported language gets no labels."""
 
 import functools
 from collections.abc import Collection, Sequence

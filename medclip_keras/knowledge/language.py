@@ -16,7 +16,7 @@ _FOLDER = TABLES / "languages"
 
 @dataclass(frozen=True, eq=False)
 class Language:
-    """What a language file holds; compared by identity, pickled as its code."""
+    """Content of a language file; compared by identity, pickled as its code."""
 
     code: str  # "en"
     forms: Mapping[str, Any]  # `aliases.normalise`: endings, prefixes, spelling, irregular

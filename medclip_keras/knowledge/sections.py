@@ -198,7 +198,7 @@ _CUT_WORD = re.compile(r"\b([^\W\d_]{2,})-[ \t]*\n[ \t]*(?=[^\W\d_A-Z])")
 
 
 def plain_text(text: str, language: Language = ENGLISH) -> str:
-    """The text as it was meant: entities, tags and escapes read, compatible characters as ordinary ones.
+    """Plain text: HTML entities, tags and escapes decoded, compatibility characters normalised.
 
     Words that a hyphen divides at a line's end are joined.
 

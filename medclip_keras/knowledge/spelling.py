@@ -103,7 +103,7 @@ class SpellingLinker:
         return Reading(read, places, similarities)
 
     def is_valid(self, word: str) -> bool:
-        """Whether a word stays as it is: known, prefix and known word, short, a mark or a mask."""
+        """Whether a word needs no correction: known, prefix and known word, short, punctuation or a mask."""
         if not _is_long(word) or word in self._known or len(set(word)) < 3:
             return True
         return any(

@@ -17,7 +17,7 @@ from medclip_keras.objectives.loss import Loss
 
 @dataclass(frozen=True)
 class Objective:
-    """What a run with an objective needs beside its function."""
+    """An objective's data and initial temperature, next to its function."""
 
     # the default of `data.pairing`; "pairs": the objective takes nothing but pairs
     pairing: Literal["independent", "own_report", "pairs"]

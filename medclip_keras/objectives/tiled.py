@@ -1,4 +1,4 @@
-"""Losses in tiles: equal to the plain ones, without a matrix of all images and all texts.
+"""Losses in tiles: equal to the plain losses, without a matrix of all images and all texts.
 
 A tile is `tile_size` images and all texts. Each is computed twice and forgotten: first for the sums over
 images that every text needs, then for the loss and its gradient. The gradient of a cross-entropy by its
@@ -53,7 +53,7 @@ class Tile(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """What a loss is differentiated by, at least float32."""
+    """Inputs of a loss that receive gradients, at least float32."""
 
     v: Tensor  # (num_images, D)
     t: Tensor  # (num_texts, D)

@@ -179,7 +179,7 @@ def normalise(images: tf.Tensor) -> tf.Tensor:
 
 
 def _resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Stored images at another side, float32; as they are at their own."""
+    """Resize stored images to a side, float32; unchanged at their own side."""
     if images.shape[1] == image_size and images.shape[2] == image_size:
         return images
     resized = tf.image.resize(images, (image_size, image_size), method="bicubic", antialias=True)

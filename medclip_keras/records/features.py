@@ -32,7 +32,7 @@ def content_hash(contents: tf.Tensor) -> tf.Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of features, and what they are of."""
+    """Rows of features, with hashes of their inputs."""
 
     contents: Hashes  # (N,)
     rows: Floats  # (N, F), perhaps in a file

@@ -129,7 +129,7 @@ def _integers(values: list[int]) -> tf.train.Feature:
 
 
 def states_of(values: Sequence[Any], num_findings: int) -> npt.NDArray[np.int64]:
-    """Label states of the values of a field, flat; inverse of what `encode` writes.
+    """Label states of a field's values, flat; inverse of `encode`.
 
     Raises:
         zlib.error: bytes that are not compressed.

@@ -223,7 +223,7 @@ def stream_seed(run_seed: int, stream: int) -> tf.Tensor:
 
 
 def fold_in(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """A seed (2,) of its own for each number."""
+    """Derive a seed (2,) from a number."""
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64), alg="philox")
 
 

@@ -1,4 +1,4 @@
-"""The named runs: each is a function whose docstring is a letter to whoever wants to repeat it.
+"""The named runs: functions whose docstrings say how to repeat them.
 
     python -m medclip_keras.runs         the letters of all runs
     python -m medclip_keras.runs NAME    one letter, and every field of the run with its value

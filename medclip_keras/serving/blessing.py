@@ -38,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Blessing:
-    """The verdicts on a model, and what could not be decided."""
+    """Verdicts on a model's thresholds, and the undecidable ones."""
 
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()

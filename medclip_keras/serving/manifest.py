@@ -1,4 +1,4 @@
-"""Manifest of a version: the size and SHA-256 of each of its files, and what the version was made from."""
+"""Manifest of a version: size and SHA-256 of each file, and the version's provenance."""
 
 import hashlib
 import json

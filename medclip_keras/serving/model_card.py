@@ -121,7 +121,7 @@ def _figures(metrics: Json | None) -> list[str]:
 
 
 def _baseline(metrics: Json, name: str) -> Estimate | None:
-    """The value without a look at the images that stands beside a metric; a class's accuracy has none."""
+    """Baseline of a metric, without a look at the images; None for a class's accuracy."""
     if ".by_class." in name and name.endswith(".accuracy"):
         return None
     for data_set, tasks in metrics["data"].items():

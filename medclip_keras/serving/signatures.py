@@ -116,7 +116,7 @@ class Endpoints:
             setattr(self, name, tf.function(getattr(self, name), input_signature=specs))
 
     def untraced(self) -> "Endpoints":
-        """The same endpoints, which will be traced anew."""
+        """Copy without traced functions: its endpoints are traced again."""
         return Endpoints(
             self.model,
             self.tokenizer,

@@ -20,7 +20,7 @@ _NOT_PUSHED = "The SavedModel was not pushed."
 
 
 class Validation(NamedTuple):
-    """Answers of a SavedModel in a clean process, beside the model's."""
+    """Answers of a SavedModel in a clean process, next to the trained model's."""
 
     difference: float  # largest
     milliseconds: dict[str, float]  # endpoint → median of one request of one row, after a first one

@@ -205,7 +205,7 @@ def _is_own(number: int, path: epath.Path) -> bool:
 
 
 def _remove_leftovers(folder: epath.Path) -> None:
-    """Delete what killed commands left: staging folders, half removals, and twins of no version.
+    """Delete leftovers of killed commands: staging folders, half removals, unmatched twins.
 
     A twin whose version is out of service follows it. The folder is locked.
     """
@@ -291,7 +291,7 @@ def _fsync(path: str) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: epath.PathLike, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock on a folder, which the end of the process releases too; False where there are no locks.
+    """Hold a lock on a folder until the block or the process ends; False if the file system has no locks.
 
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.

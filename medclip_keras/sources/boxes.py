@@ -35,7 +35,7 @@ class BoxedImage:
 
 
 def read_boxes(directory: epath.PathLike) -> tuple[str, list[BoxedImage]]:
-    """The archive's name, and the boxed images whose files are in the folder, a row an image and finding.
+    """The archive's name, and one row for each boxed image and finding with a file in the folder.
 
     Raises:
         ValueError: no table of boxes, a row that is none, or no image of the table.

@@ -90,7 +90,7 @@ def _tables_in(root: epath.Path) -> dict[str, epath.Path]:
 
 
 def _batches(root: epath.Path) -> dict[str, epath.Path]:
-    """Patient → the folder that stands for train/, of the patients of batches beside or below the tables."""
+    """Patient → the batch folder that replaces train/, next to or below the tables."""
     found = [batch for folder in (root.parent, root) for batch in sorted(folder.glob(_BATCHES))]
     parts = [part for batch in found for part in (batch, batch / "train") if part.is_dir()]
     return {place.name: part for part in parts for place in part.iterdir() if _PATIENT.fullmatch(place.name)}

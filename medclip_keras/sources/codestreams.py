@@ -1,4 +1,4 @@
-"""The size of a compressed picture by its own header, before a decoder allocates memory for it."""
+"""Size of a compressed picture, from its header, before a decoder allocates memory."""
 
 _START, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # the markers SOF0 to SOF15, and JPEG-LS' SOF55

@@ -224,7 +224,7 @@ def _folder_of(path: epath.PathLike) -> epath.Path:
 
 
 def _refuse_misspelt(row: tables.TableRow, concepts: Iterable[str]) -> None:
-    """Refuse a column that is written almost like one that counts, or like pandas' second one of a name."""
+    """Refuse a column whose name is nearly that of a known column, or a duplicate that pandas renamed."""
     written = {tables.plain(name): name for name in (*concepts, *OWN_COLUMNS)}
     for column in row:
         meant = written.get(tables.plain(column), column)

@@ -97,7 +97,7 @@ def decode_file(file_bytes: bytes, path: str = "") -> ImageContent:
 
 
 def decode_dicom(file_bytes: bytes, *, allow_annotation: bool = False) -> np.ndarray:
-    """Decode a DICOM radiograph to gray pixels; black is what the screen shows black.
+    """Decode a DICOM radiograph to gray pixels; 0 is displayed as black.
 
     Args:
         file_bytes: the whole file, of a transfer syntax listed above.

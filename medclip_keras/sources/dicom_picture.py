@@ -86,7 +86,7 @@ def gray_picture(header: Dataset) -> npt.NDArray[np.uint16]:
 
 
 def _cells(header: Dataset) -> Numbers:
-    """What the file keeps for each pixel, without a sign: (rows, columns), or (rows, columns, 3) of RGB."""
+    """Raw unsigned cells of the pixels: (rows, columns), or (rows, columns, 3) of RGB."""
     syntax = header.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
@@ -154,7 +154,7 @@ def _stretch(values: Floats, seen: Floats) -> Floats:
 
 
 def _stored(cells: Numbers, shift: int, header: Dataset) -> npt.NDArray[np.int64]:
-    """The stored values: bits beside them masked, the sign extended."""
+    """The stored values: other bits masked, the sign extended."""
     return _signed(cells.astype(np.int64) >> shift, header.BitsStored, header)
 
 

@@ -131,7 +131,7 @@ class _Candidate(NamedTuple):
 
 
 def exclusive_finding(row: ImageRow, others: Iterable[str] = COMPETITION_FINDINGS) -> str:
-    """The one competition finding for which a frontal training image is positive, else "".
+    """The only positive competition finding of a frontal training image, else "".
 
     All of `others`, the one aside, must be negative or not mentioned.
     """
@@ -161,7 +161,7 @@ def class_of_two(finding: str, negatives: str, must_be_normal: bool, row: ImageR
 
 
 def category_of_8x200(row: ImageRow) -> str:
-    """The one category that a candidate or a query of ConVIRT's is positive for."""
+    """The only positive category of one of ConVIRT's candidates or queries."""
     return next(name for name, state in row.labels.items() if state == LabelState.POSITIVE)
 
 

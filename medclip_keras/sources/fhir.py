@@ -124,7 +124,7 @@ def _parse(line: bytes, place: str) -> Resource:
 
 
 def _order(report: Resource, file: str, number: int) -> _Order:
-    """What orders the versions of a report: times as they are written, then its place."""
+    """Sort key of the versions of a report: its times as text, then its position."""
     updated = (report.get("meta") or {}).get("lastUpdated")
     return str(updated or ""), str(report.get("issued") or ""), file, number
 
@@ -162,7 +162,7 @@ def _studies(report: Resource, study_of: Mapping[str, str]) -> Iterator[str]:
 
 
 def _key(report: Resource) -> str:
-    """What the versions of a report share."""
+    """Key that all versions of a report share."""
     for identifier in _listed(report, "identifier"):
         if _value_in(identifier):
             return f"{identifier.get('system', '')} {_value_in(identifier)}"

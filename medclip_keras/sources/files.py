@@ -1,4 +1,4 @@
-"""Files of text as archives really hold them: plain or compressed, and the ones that hold something else."""
+"""Text files of archives: plain, compressed, or of another format."""
 
 import contextlib
 import gzip
@@ -36,7 +36,7 @@ _FOREIGN_FORMS = {what: re.compile(form, re.IGNORECASE) for what, form in _FOREI
 
 
 def foreign_content(content: bytes) -> str:
-    """What a file is that is no text of a table or a report, by its first bytes; "" for text.
+    """Format of a file that is not text, by its first bytes; "" for text.
 
     >>> foreign_content(b"<!DOCTYPE html><title>Sign in</title>")
     'a web page, such as one of an error or a login'
@@ -99,7 +99,7 @@ def _open(path: epath.Path) -> Iterator[BinaryIO]:
 
 
 def _open_member(archive: zipfile.ZipFile, path: epath.Path) -> BinaryIO:
-    """Open the one table of a zip archive; a Macintosh adds files of its own to it."""
+    """Open the only table of a zip archive, ignoring the files that macOS adds."""
     members = [name for name in archive.namelist() if not is_hidden(name)]
     of_kinds = ([name for name in members if name.lower().endswith(kind)] for kind in _TABLES)
     names = next(filter(None, of_kinds), [])
@@ -127,7 +127,7 @@ def _image_files(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file's path names what no archive publishes: files and folders that systems add.
+    """Whether a path is a file or folder that an operating system adds.
 
     >>> [is_hidden(name) for name in ("ecgen-radiology/._1.xml", "__MACOSX/1.xml", "./train/1.jpg")]
     [True, True, False]

@@ -1,4 +1,4 @@
-"""Read what archives publish as JSON: one value, or an object a line."""
+"""Read JSON files of archives: one value, or one object a line."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from medclip_keras.sources.tables import TableRow
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any]:
-    """The one object of a file, or an error sentence."""
+    """The only object of a file; raises an error sentence otherwise."""
     return _object(epath.Path(path).read_bytes(), str(path), "one JSON object")
 
 

@@ -152,7 +152,7 @@ def _states(listed: tuple[str, ...]) -> tables.Labels:
 
 
 def _folder_of(root: epath.Path, image_dir: str) -> epath.Path:
-    """The folder of a zip archive's images, or the one that holds all images."""
+    """The folder of a zip archive's images, or the common folder of all images."""
     places = [root / name / image_dir for name in FOLDERS] + [root / image_dir]
     places += [root / name for name in FOLDERS]
     return next((place for place in places if place.is_dir()), root)

@@ -40,7 +40,7 @@ def sex_of(text: str) -> str:
 
 
 def age_of(text: str) -> int:
-    """Whole years of an age, 90 for all above, as no single old person may be told; -1 if it is none.
+    """Age in whole years, at most 90, so that no very old person is identifiable; -1 if invalid.
 
     >>> [age_of(text) for text in ("57", "058Y", "11M", "94", "414", "", "old")]
     [57, 58, 0, 90, -1, -1, -1]

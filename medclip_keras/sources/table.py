@@ -121,7 +121,7 @@ def _rows(path: epath.Path, file: epath.Path, column: str) -> Iterator[tables.Ta
 
 
 def _renamed(columns: list[str], file: epath.Path) -> dict[str, str]:
-    """Column → the column of `csv` that it stands for, if that is not there itself."""
+    """Column → its name in `csv`, unless a column already has that name."""
     renamed: dict[str, str] = {}
     for column in columns:
         meant = STANDS_FOR.get(tables.plain(column), column)

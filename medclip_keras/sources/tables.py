@@ -122,7 +122,7 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
 
 
 def _reader_of(path: epath.PathLike) -> Callable[[epath.Path], Iterator[tuple[int, int, list[str]]]]:
-    """What reads a file's cells, by the end of its name."""
+    """The reader of a file's cells, by the file's suffix."""
     kinds = (parquet_files, spreadsheets)
     return next((kind.numbered_cells for kind in kinds if str(path).endswith(kind.SUFFIX)), _text_cells)
 
@@ -136,7 +136,7 @@ def _text_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def _until_filled(lines: Iterator[str]) -> Iterator[str]:
-    """The first lines, up to one that is not blank."""
+    """The leading blank lines and the first line with text."""
     for line in lines:
         yield line
         if line.strip():

@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Counters that a checkpoint holds beside the variables."""
+    """Counters in a checkpoint, next to the variables."""
 
     # Lowest so far: validation KL, or with `train.best_by=zero_shot` minus the zero-shot AUROC.
     lowest: float = math.inf
@@ -164,7 +164,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Give the model its averaged weights inside the block; without `train.ema` it keeps its own."""
+        """Use the averaged weights inside the block; without `train.ema` the weights do not change."""
         variables = self._model.trainable_variables if self._has_average else []
         own = [tf.identity(v.value) for v in variables]
         for variable, average in zip(variables, _averages(self._model) if own else (), strict=True):

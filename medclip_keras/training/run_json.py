@@ -77,7 +77,7 @@ def require_same_run(config: RunConfig, workdir: epath.PathLike) -> None:
 
 
 def differences(config: RunConfig, workdir: epath.PathLike) -> list[str]:
-    """List what differs between a configuration and the run in `workdir`; empty if there is no run.
+    """List the differences between a configuration and the run in `workdir`; empty without a run.
 
     Fields that leave the weights as they are, and another path of the same content, are no difference; nor
     are the fields with which a run continues. An input without a hash, in a run.json of an earlier version,
@@ -104,7 +104,7 @@ def differences(config: RunConfig, workdir: epath.PathLike) -> list[str]:
 
 
 def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
-    """Changed fields, without those that leave the weights as they are."""
+    """Changed fields that affect the weights."""
     there, here = field_values(earlier), field_values(config)
     return {
         name: (there.get(name, "nothing"), here.get(name, "nothing"))

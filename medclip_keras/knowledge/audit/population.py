@@ -1,4 +1,4 @@
-"""Strata of labelled reports, and what a person needs to judge them: findings, rules, cues, sentences."""
+"""Strata of labelled reports, with the findings, rules, cues and sentences that a reviewer needs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""A sample of reports with a share of every stratum, and the number of reports that each stands for.
+"""Stratified sample of reports, with the weight of each.
 
 Report i of N is in several strata, such as "Edema positive". With N_h reports in stratum h its probability is
 

@@ -23,7 +23,7 @@ SILENT = STATES[LabelState.NOT_MENTIONED]
 
 @dataclass(frozen=True)
 class Line:
-    """One finding of a report: what was said, and by which rule."""
+    """One finding of a report: its label state, and the rule that decided it."""
 
     finding: str
     said: str

@@ -51,7 +51,7 @@ def _compile(arguments: argparse.Namespace) -> None:
 
 
 def describe(account: Mapping[str, Counter[str]]) -> str:
-    """The account as text: what was read, kept and dropped, by file and kind.
+    """Format the account: counts of read, kept and dropped rows, by file and kind.
 
     >>> print(describe({"MRREL.RRF": Counter(rows=1200, suppressed=0)}))
     MRREL.RRF

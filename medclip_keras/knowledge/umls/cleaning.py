@@ -61,7 +61,7 @@ def clean(term: str) -> tuple[str, str]:
 
 
 def key_of(phrase: str) -> str:
-    """The words by which a phrase is matched: equal keys cannot be told apart in a report."""
+    """Words that match a phrase; phrases with equal keys match the same text."""
     return " ".join(words_of(phrase)[0])
 
 
@@ -78,7 +78,7 @@ def _without_tags(text: str) -> str:
 
 
 def _in_order(text: str) -> str:
-    """Undo an inversion at commas; a list is returned as it is, and is no phrase."""
+    """Undo an inversion at commas; a list is returned unchanged, and is not a phrase."""
     head, *parts = text.split(", ")
     if not parts or len(parts) > 2 or any(re.search(r"\b(?:and|or)\b", part) for part in parts):
         return text

@@ -1,4 +1,4 @@
-"""A vocabulary → a concept table: concepts, aliases, parents, and counts of what was dropped.
+"""A vocabulary → a concept table: concepts, aliases, parents, and counts of dropped names.
 
 An alias that several concepts claim belongs to the concept whose preferred name it is, if there is exactly
 one, and else to none. Concepts that were not selected claim theirs too: "cold" is no common cold where the

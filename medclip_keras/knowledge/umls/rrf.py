@@ -49,7 +49,7 @@ class Metathesaurus:
         return node_of_cui(name)
 
     def equivalents(self, node: int) -> tuple[int, ...]:
-        """None: the Metathesaurus has merged what is the same."""
+        """None: equivalent concepts are already merged in the Metathesaurus."""
         return ()
 
     def hierarchy(self) -> Hierarchy:

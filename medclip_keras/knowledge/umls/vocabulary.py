@@ -1,4 +1,4 @@
-"""What the compiler asks of a vocabulary: a Metathesaurus or an ontology."""
+"""The compiler's interface to a vocabulary: a Metathesaurus or an ontology."""
 
 import re
 from collections import Counter

@@ -20,7 +20,7 @@ _QUOTED = 8  # characters of a text by which it is known in a server's words
 
 
 class ServingError(ValueError):
-    """A server did not answer as it must; the sentence says what to do."""
+    """Invalid or missing answer of a server; the message says the next step."""
 
     @classmethod
     def of(cls, argument: str, requirement: str, received: Any, advice: str = "") -> "ServingError":
@@ -49,7 +49,7 @@ class BadAnswer(ServingError):  # noqa: N818
 
 
 def without_texts(message: str, texts: Iterable[str]) -> str:
-    """A server's words in one short line, withheld where they quote what was sent.
+    """A server's message in one short line; withheld if it quotes the request.
 
     TensorFlow Serving prints the value that it could not read, which may be a sentence of a report.
 

@@ -107,7 +107,7 @@ def _write_image(
 
 
 def _facts(seed: tuple[int, int], index: int, study: Study) -> tuple[str, str, str]:
-    """View position of a study, sex and age of its patient; nothing in the picture tells them."""
+    """View position of a study, sex and age of its patient; they do not change the picture."""
     of_study = np.random.default_rng((*seed, index, _OF_FACTS))
     number = int(study.patient_id[-5:])
     of_patient = np.random.default_rng((*seed, number, _OF_FACTS, 0))

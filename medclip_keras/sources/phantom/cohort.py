@@ -110,7 +110,7 @@ def _first_findings(rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
 def _next_findings(
     rng: np.random.Generator, previous: tuple[PhantomFinding, ...]
 ) -> tuple[PhantomFinding, ...]:
-    """Draw anew, or (half of the time) keep most of the previous findings with changed severity."""
+    """Draw new findings, or (half of the time) keep most previous findings with changed severity."""
     if rng.random() < 0.5 or not previous:
         return _first_findings(rng)
     kept = [finding for finding in previous if rng.random() < 0.65]
