@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo notebook test test-flink test-java lint lock clean
+.PHONY: coverage demo notebook test test-flink test-java lint lock clean
 
 .venv: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
@@ -21,8 +21,12 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two processes, whole files each (tests/conftest.py); coverage without the commands that tests start.
+# Two processes, whole files each (tests/conftest.py).
 test: .venv lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Line and branch coverage, without the commands that tests start; the tests take half as long again.
+coverage: .venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
 
 # Starts and stops a Flink cluster on this machine; needs Java (11 or 17) and Maven, which fetches 150 MB once.
