@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from medclip_keras import evaluate, predict
+from medclip_keras.image_files import read_square
 
 FINDINGS = ["Edema", "Pleural Effusion"]
 
@@ -57,6 +58,8 @@ def test_a_table_names_images_relative_to_its_folder(command, model, files, tmp_
     found = rows(tmp_path / "scores.csv")
     assert "Passed over: 1 rows without a path." in capsys.readouterr().out
     assert [row["path"] for row in found] == ["a\\picture.dcm", "a/gray.png"]
+    pixels = [read_square(tmp_path / "a" / name, 36) for name in ("picture.dcm", "gray.png")]
+    np.testing.assert_array_equal(*pixels)
     same_pixels = [float(row["Edema"]) for row in found]
     assert same_pixels[0] == pytest.approx(same_pixels[1], abs=1e-5)
 
