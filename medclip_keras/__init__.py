@@ -14,7 +14,7 @@ import importlib
 
 from medclip_keras.command import start_quietly
 
-__version__ = "0.8.0"
+__version__ = "0.8.1"
 
 _HOMES = {
     "load": "medclip_keras.inference",
@@ -34,8 +34,8 @@ _HOMES = {
     "load_model": "medclip_keras.training.restore",
     "evaluation_images": "medclip_keras.records.batches",
     "evaluation_sentences": "medclip_keras.records.batches",
-    "evaluate_workdir": "medclip_keras.evaluate",
-    "export_workdir": "medclip_keras.export",
+    "evaluate_workdir": "medclip_keras.measure",
+    "export_workdir": "medclip_keras.release",
 }
 __all__ = sorted(_HOMES)
 start_quietly()

@@ -95,7 +95,7 @@ def _records(config: RunConfig, workdir: epath.Path, console: Console):
 
 
 def _train(kind: str, run: RunConfig, workdir: epath.Path, console: Console) -> None:
-    from medclip_keras.evaluate import evaluate_workdir
+    from medclip_keras.measure import evaluate_workdir
     from medclip_keras.supervised import Start, fit_supervised
     from medclip_keras.training.train import train
 

@@ -45,8 +45,8 @@ def fit_records(config: RunConfig, workdir: epath.Path, console: Console) -> Non
     Raises:
         Interrupted: a signal ended training early.
     """
-    from medclip_keras.evaluate import evaluate_workdir
     from medclip_keras.evaluation.comparison import check_thresholds
+    from medclip_keras.measure import evaluate_workdir
     from medclip_keras.pipeline import validate_together
     from medclip_keras.records.reading import image_folders, sentence_folders
     from medclip_keras.training.replicas import is_follower, make_strategy

@@ -234,7 +234,7 @@ class Pipeline:
         yield Stage("train", inputs, done, work)
 
     def _evaluate(self, raw):
-        from medclip_keras.evaluate import evaluate_workdir
+        from medclip_keras.measure import evaluate_workdir
 
         def work():
             evaluate_workdir(self.workdir, console=self.console)
@@ -249,7 +249,7 @@ class Pipeline:
         yield Stage("evaluate", inputs, self.workdir / "evaluation" / "metrics.json", work)
 
     def _export(self, raw):
-        from medclip_keras.export import export_workdir
+        from medclip_keras.release import export_workdir
         from medclip_keras.training.run_json import write_run_json
 
         target = self.workdir / "export"

@@ -1,6 +1,7 @@
 """What tests share: the real data, where there is any."""
 
 import dataclasses
+import gc
 import os
 import pathlib
 import re
@@ -13,9 +14,11 @@ import pytest
 
 
 def pytest_configure():
-    """Take Ctrl-C as on a terminal: a shell starts commands in the background, and all below, without it."""
+    """Take Ctrl-C as on a terminal, and collect garbage seldom."""
+    # A shell starts commands in the background, and all below, without Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.set_threshold(20_000, 10, 3)  # else up to 2.5 of the 36 s of a short training
 
 
 def pytest_collection_modifyitems(items):

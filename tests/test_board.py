@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from medclip_keras.board import EVALUATION
-from medclip_keras.evaluate import evaluate_workdir
+from medclip_keras.measure import evaluate_workdir
 from medclip_keras.training.projector import THUMBNAIL
 from medclip_keras.training.run_json import read_run_json
 

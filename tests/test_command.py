@@ -112,26 +112,39 @@ def test_importing_the_package_leaves_ctrl_c_to_the_program_that_imports_it():
 
 HELP = """
 import runpy, sys
-sys.argv = ["fit", "--help"]
+module, *sys.argv[1:] = sys.argv[1:]
 try:
-    runpy.run_module("medclip_keras.fit", run_name="__main__")
+    runpy.run_module(module, run_name="__main__")
 except SystemExit:
     print(sorted({"tensorflow", "keras", "apache_beam", "spacy"} & set(sys.modules)))
 """
 
 
-def test_help_of_the_main_job_imports_no_framework_and_says_where_every_field_is():
-    output = subprocess.check_output([sys.executable, "-c", HELP], text=True)
-    assert output.endswith("[]\n"), output[-200:]
-    assert "python -m medclip_keras.runs NAME" in " ".join(output.split())
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["medclip_keras.fit", "--help"], "python -m medclip_keras.runs NAME"),
+        (["medclip_keras.evaluate", "--help"], "a trained model or an exported one"),
+        (["medclip_keras.evaluate", "--workdir", "nowhere"], "`workdir` must be a folder in which a run"),
+        (["medclip_keras.export", "--help"], "A version is blessed"),
+        (["medclip_keras.export", "--workdir", "nowhere", "--output", "m"], "`workdir` must be a folder in"),
+        (["medclip_keras.export", "--rollback", "--output", "nowhere"], "`output` must be a folder of at"),
+    ],
+)
+def test_a_help_text_and_a_refusal_import_no_framework(arguments, said, tmp_path):
+    command = [sys.executable, "-c", HELP, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert process.stdout.endswith("[]\n"), process.stdout[-200:]
+    assert said in " ".join((process.stdout + process.stderr).split())
 
 
 def test_log_lines_of_tensorflow_stay_out_of_the_output():
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, "-m", "medclip_keras.evaluate", "--workdir", "/nowhere"]
+    of_model = ["--saved_model", "/nowhere", "--records", "/nowhere"]  # TensorFlow is imported
+    command = [sys.executable, "-m", "medclip_keras.evaluate", *of_model]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert process.returncode == 1
-    assert process.stderr.startswith("medclip_keras.evaluate: `workdir` must be"), process.stderr
+    assert process.stderr.startswith("medclip_keras.evaluate: `directory` must be"), process.stderr
     assert process.stderr.count("\n") == 1, process.stderr
 
 

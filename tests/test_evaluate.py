@@ -21,11 +21,12 @@ from medclip_keras.config import (
     Threshold,
     override,
 )
-from medclip_keras.evaluate import evaluate_workdir, find_records, main
-from medclip_keras.export import export_workdir
+from medclip_keras.evaluate import main
+from medclip_keras.measure import evaluate_workdir, find_records
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
 from medclip_keras.records.manifest import load_concepts
+from medclip_keras.release import export_workdir
 from medclip_keras.sources.phantom import write_phantom
 from medclip_keras.subject import subject_of_workdir
 from medclip_keras.training.checkpoints import Checkpoints

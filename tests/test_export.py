@@ -7,7 +7,8 @@ import pytest
 
 from medclip_keras import export as export_module
 from medclip_keras.config import DataConfig, ExportConfig, RunConfig, Threshold, to_dict
-from medclip_keras.export import export_workdir, main
+from medclip_keras.export import main
+from medclip_keras.release import export_workdir
 from medclip_keras.serving.layout import EXTRA, MODEL_CARD, WARMUP_FILE
 from medclip_keras.serving.manifest import check_manifest, read_manifest
 from medclip_keras.serving.validate import Validation

@@ -10,15 +10,16 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow_datasets as tfds
 from etils import epath
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.provenance import file_sha256, sha256_of
-from medclip_keras.records.schema import features_of
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 MANIFEST_NAME = "manifest.json"
 CONCEPTS_NAME = "concepts.jsonl"
@@ -66,8 +67,10 @@ class Manifest:
         return [shard["name"] for split in self.splits.values() for shard in split["shards"]]
 
     @property
-    def features(self) -> tfds.features.FeaturesDict:
+    def features(self) -> "tfds.features.FeaturesDict":
         """Features of the records; see `schema`."""
+        from medclip_keras.records.schema import features_of
+
         return features_of(self.kind, self.image_size, self.num_findings)
 
 
@@ -147,8 +150,10 @@ def verify(directory: epath.PathLike) -> None:
 
 def split_infos(
     manifest: Manifest, file_names: Callable[[str], Any] = lambda split: None
-) -> list[tfds.core.SplitInfo]:
+) -> "list[tfds.core.SplitInfo]":
     """TFDS' description of the splits with records; `file_names` gives a split's template, if any."""
+    import tensorflow_datasets as tfds
+
     return [
         tfds.core.SplitInfo(
             name=name,
@@ -165,6 +170,8 @@ def write_tfds_metadata(
     directory: epath.PathLike, manifest: Manifest, *, citation: str, licence: str
 ) -> None:
     """Write the metadata for `tfds.builder_from_directory`."""
+    import tensorflow_datasets as tfds
+
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=manifest.features,

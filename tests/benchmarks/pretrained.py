@@ -289,7 +289,7 @@ def ours_medclip(
     folder: pathlib.Path, images: np.ndarray, given: dict, export: bool
 ) -> dict[str, np.ndarray]:
     """Embeddings of the workdir's model; its export, validated, where it is asked for."""
-    from medclip_keras.export import export_workdir
+    from medclip_keras.release import export_workdir
     from medclip_keras.training.restore import load_model
 
     loaded = load_model(folder / "run")

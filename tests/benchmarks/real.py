@@ -19,8 +19,9 @@ on the features of the frozen tower, and on 60 principal components of the pixel
 Nothing is chosen but on these folds: not on the images that were kept back. An AUROC counts pairs within a
 fold only. Intervals and differences are of a bootstrap over patients, the same resamples for all cells,
 seeds averaged. Each training is saved, so a killed benchmark goes on where it stopped; `--folds` trains some
-alone, for processes side by side once the records are made. `real_runs.py` trains the run
-`real_unpaired_64px` from random weights.
+alone, for processes side by side once the records are made. Scores of runs and of supervised learning,
+which take hours, are kept in `real_scores` beside this file; remove what a change of the training makes
+stale. `real_runs.py` trains the run `real_unpaired_64px` from random weights.
 """
 
 import argparse
@@ -48,6 +49,9 @@ from medclip_keras.provenance import sha256_of
 from medclip_keras.records.shards import salted_hash
 from medclip_keras.runs import real_unpaired
 
+KEPT = pathlib.Path(__file__).parent / "real_scores"
+TRAINED = ("run", "supervised")  # methods that train towers
+KEPT_CONTRASTS = ("normal", "sentences")  # of a run: those of its cells
 NIH = ("nih_256px", "nih_64px")
 CONTRASTS = ("normal", "negated", "none")
 REFERENCE = "both frozen"
@@ -197,7 +201,8 @@ class Benchmark:
     def scores(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
         """Scores of a fold's images, by "folder contrast", and the "seconds" that they took; saved."""
         made_from = self._made_from(setting)
-        folder = self.workdir / "cells" / sha256_of(made_from)[:16]
+        home = KEPT if setting.method in TRAINED else self.workdir / "cells"
+        folder = home / sha256_of(made_from)[:16]
         file = folder / f"{fold}-{seed}.npz"
         if not file.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -205,20 +210,19 @@ class Benchmark:
             began = time.monotonic()
             found = getattr(self, f"_{setting.method}")(setting, fold, seed)
             unfinished = folder / f"{fold}-{seed}.unfinished.npz"
-            np.savez(unfinished, seconds=time.monotonic() - began, **found)
+            np.savez_compressed(unfinished, seconds=time.monotonic() - began, **found)
             unfinished.replace(file)
         with np.load(file) as saved:
             return dict(saved)
 
     def _made_from(self, setting: Setting) -> dict:
-        found = {
-            **dataclasses.asdict(setting),
-            "images": [self.images[n].fingerprint for n in setting.archives],
-        }
+        found = dataclasses.asdict(setting)
         if setting.method in ("heads", "run"):
-            found["sentences"] = self.sentences.fingerprint
             found["prompts"] = sha256_of(self._prompt_texts())
-        if setting.method in ("run", "supervised"):
+        if setting.method not in TRAINED:  # records may differ in a pixel between processors
+            found["images"] = [self.images[n].fingerprint for n in setting.archives]
+            found["sentences"] = self.sentences.fingerprint
+        else:
             found["run"] = to_dict(override(real_unpaired(), setting.assignments))
             for name in ("validate_every", "checkpoint_every", "best_by"):  # nothing is held out of a fold
                 del found["run"]["train"][name]
@@ -290,7 +294,8 @@ class Benchmark:
         logits = zero_shot_logits(config, workdir, self._prompt_texts())
         found = {name: logits(self._stored(name, fold, config)) for name in CLASSES}
         shutil.rmtree(workdir)
-        return self._zero_shot(found)
+        scores = self._zero_shot(found)
+        return {n: of.astype(np.float32) for n, of in scores.items() if n.split()[1] in KEPT_CONTRASTS}
 
     def _supervised(self, setting: Setting, fold: int, seed: int) -> dict[str, np.ndarray]:
         from real_tuned import supervised_logits
@@ -420,7 +425,7 @@ def markdown(table: dict) -> str:
 
 def _seeds_of(setting: Setting, arguments: argparse.Namespace) -> int:
     """Seeds of a cell; the bars have no chance in them."""
-    if setting.method in ("run", "supervised"):
+    if setting.method in TRAINED:
         return min(arguments.run_seeds, arguments.seeds)
     return arguments.seeds if setting.method == "heads" or setting.image_share < 1 else 1
 

@@ -12,9 +12,9 @@ from pydicom.dataset import FileMetaDataset
 
 import medclip_keras
 from medclip_keras.config import DataConfig, ImageEncoderConfig, ModelConfig, RunConfig, TextEncoderConfig
-from medclip_keras.export import export_workdir
 from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.release import export_workdir
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.model import MedCLIP
 from medclip_keras.training.run_json import write_run_json

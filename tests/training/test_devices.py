@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from medclip_keras.config import override, to_dict
-from medclip_keras.export import export_workdir
+from medclip_keras.release import export_workdir
 from medclip_keras.training.train import train
 
 from .test_train import scalars_of

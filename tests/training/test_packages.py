@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from medclip_keras.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, override
-from medclip_keras.evaluate import evaluate_workdir
+from medclip_keras.measure import evaluate_workdir
 from medclip_keras.models import text_encoder
 from medclip_keras.models.image_encoder import ImageEncoder
 from medclip_keras.models.packages import PACKAGES, load_packaged

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from medclip_keras import convert
 from medclip_keras.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig, override
-from medclip_keras.evaluate import evaluate_workdir
+from medclip_keras.measure import evaluate_workdir
 from medclip_keras.preprocess.text import read_vocabulary
 from medclip_keras.training.presets import check_presets
 from medclip_keras.training.restore import load_model, load_untrained
