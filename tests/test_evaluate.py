@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from beam_jobs import decode_images, label_reports
-from medclip_keras import export
+from medclip_keras import release
 from medclip_keras.config import (
     DataConfig,
     EvaluationConfig,
@@ -377,7 +377,7 @@ def test_records_are_found_by_kind_in_a_folder_of_them(run):
 
 def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, tmp_path, monkeypatch):
     """The version with the workdir's own weights differs by nothing; a better one lets this model drop."""
-    monkeypatch.setattr(export, "_write", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(release, "_write", lambda *_: pytest.fail("written"))
     drop = Threshold("zero_shot.ensemble.auroc", max_drop=0.0)
     loaded = load_model(run.workdir)
     metrics = json.loads((run.workdir / "evaluation" / "metrics.json").read_text())
@@ -385,7 +385,7 @@ def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, t
 
     def bless(version, found=metrics):
         settings = ExportConfig(thresholds=(drop,))
-        return export._bless(run.workdir, loaded, found, settings, epath.Path(version))
+        return release._bless(run.workdir, loaded, found, settings, epath.Path(version))
 
     (verdict,) = bless(run.saved_model).verdicts
     found = verdict.estimate
@@ -393,7 +393,7 @@ def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, t
     assert verdict.metric == "phantom.zero_shot.ensemble.auroc (difference)"
     assert [found.value, found.low, found.high] == pytest.approx([0, 0, 0], abs=1e-6)
     untrained = subject_of_workdir(run.workdir, loaded).embedders["untrained"]
-    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, run.config, loaded.table))
+    monkeypatch.setattr(release, "saved_model_embedder", lambda _: (untrained, run.config, loaded.table))
     (verdict,) = bless("2").verdicts
     by_model = metrics["data"]["phantom"]["zero_shot"]
     ours, theirs = (by_model[who]["ensemble"]["auroc"]["value"] for who in ("trained", "untrained"))
@@ -403,6 +403,6 @@ def test_the_served_version_is_measured_on_the_same_records_before_a_push(run, t
     with pytest.raises(ValueError, match=r"compared on the records of metrics\.json"):
         bless("2", metrics | {"records": records})
     other = override(run.config, ["data.stored_image_size=64"])
-    monkeypatch.setattr(export, "saved_model_embedder", lambda _: (untrained, other, loaded.table))
+    monkeypatch.setattr(release, "saved_model_embedder", lambda _: (untrained, other, loaded.table))
     with pytest.raises(ValueError, match="a version for stored images of 40 pixels"):
         bless("2")

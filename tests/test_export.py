@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from medclip_keras import export as export_module
+from medclip_keras import release
 from medclip_keras.config import DataConfig, ExportConfig, RunConfig, Threshold, to_dict
 from medclip_keras.export import main
 from medclip_keras.release import export_workdir
@@ -35,12 +35,12 @@ def workdir(tmp_path, monkeypatch):
 
     endpoints = types.SimpleNamespace(functions=lambda text: ["encode_image", *["encode_text"] * text])
     requests = {"encode_image": {"image_bytes": [b"file"]}, "encode_text": {"texts": [b"Edema."]}}
-    monkeypatch.setattr(export_module, "export_model", write)
-    monkeypatch.setattr(export_module, "Endpoints", lambda *_, **__: endpoints)
-    monkeypatch.setattr(export_module, "foldable", lambda _: [])
-    monkeypatch.setattr(export_module, "warmup_requests", lambda _: requests)
-    monkeypatch.setattr(export_module, "validate", lambda *_, **__: Validation(0.0, {"encode_image": 2.5}))
-    monkeypatch.setattr(export_module, "load_model", lambda _: Loaded)
+    monkeypatch.setattr(release, "export_model", write)
+    monkeypatch.setattr(release, "Endpoints", lambda *_, **__: endpoints)
+    monkeypatch.setattr(release, "foldable", lambda _: [])
+    monkeypatch.setattr(release, "warmup_requests", lambda _: requests)
+    monkeypatch.setattr(release, "validate", lambda *_, **__: Validation(0.0, {"encode_image": 2.5}))
+    monkeypatch.setattr(release, "load_model", lambda _: Loaded)
     folder = tmp_path / "workdir"
     folder.mkdir()
     (folder / "run.json").write_text('{"config": {"name": "r"}}')
@@ -92,7 +92,7 @@ def test_a_refused_model_leaves_no_file(workdir, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("`encode_text` must be equal")
 
-    monkeypatch.setattr(export_module, "validate", refuse)
+    monkeypatch.setattr(release, "validate", refuse)
     with pytest.raises(ValueError, match="must be equal"):
         export_workdir(workdir, tmp_path / "models", loaded=Loaded)
     assert list((tmp_path / "models").iterdir()) == []
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_no_file_and_the_status_says_so(workdir, tmp_path, mo
     def fill(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "export_model", fill)
+    monkeypatch.setattr(release, "export_model", fill)
     assert main(["--workdir", str(workdir), "--output", str(tmp_path / "models")]) == 1
     assert "No space left on device. Make room" in capsys.readouterr().err
     assert list((tmp_path / "models").iterdir()) == []
@@ -115,7 +115,7 @@ def test_the_version_appears_only_after_the_validation(workdir, tmp_path, monkey
         seen.extend(p.name for p in pathlib.Path(path).parents[1].iterdir())
         return Validation(0.0, {})
 
-    monkeypatch.setattr(export_module, "validate", validate)
+    monkeypatch.setattr(release, "validate", validate)
     export_workdir(workdir, tmp_path / "models", loaded=Loaded)
     assert len(seen) == 2  # once for each model
     assert seen[0].startswith(".exporting-")
@@ -225,7 +225,7 @@ def test_an_unknown_metric_is_refused_with_near_names_before_the_model_is_loaded
     workdir, tmp_path, monkeypatch, metric, advice
 ):
     write_metrics(workdir)
-    monkeypatch.setattr(export_module, "load_model", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(release, "load_model", lambda _: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=f"must be metrics of .*Received: '{metric}'. .*{advice}"):
         export(workdir, tmp_path / "models", at_least(0.5, metric))
 
@@ -277,7 +277,7 @@ def test_a_drop_below_the_served_version_refuses(workdir, tmp_path, monkeypatch)
         asked.append(before.name)
         return {f"phantom.{ACCURACY}": Estimate(-0.05, low, 0.01)}
 
-    monkeypatch.setattr(export_module, "_differences", differences)
+    monkeypatch.setattr(release, "_differences", differences)
     low = -0.1
     assert export(workdir, models, drop).name == "2"
     low = -0.11
@@ -321,18 +321,16 @@ def test_normalisations_are_folded_in_a_second_copy_of_the_weights(workdir, tmp_
     loaded = types.SimpleNamespace(
         config=Loaded.config, model=Loaded.model, tokenizer=None, table=None, step=12, checkpoint="best"
     )
-    monkeypatch.setattr(export_module, "foldable", lambda model: [model] * (model is Loaded.model))
-    monkeypatch.setattr(export_module, "fold", folded.append)
+    monkeypatch.setattr(release, "foldable", lambda model: [model] * (model is Loaded.model))
+    monkeypatch.setattr(release, "fold", folded.append)
     monkeypatch.setattr(
-        export_module, "load_model", lambda _, which: types.SimpleNamespace(model=second, which=which)
+        release, "load_model", lambda _, which: types.SimpleNamespace(model=second, which=which)
     )
+    monkeypatch.setattr(release, "Endpoints", lambda model, *_, **__: types.SimpleNamespace(model=model))
+    monkeypatch.setattr(release, "_warmup_requests", lambda *_: {})
+    monkeypatch.setattr(release, "write_warmup", lambda *_: None)
     monkeypatch.setattr(
-        export_module, "Endpoints", lambda model, *_, **__: types.SimpleNamespace(model=model)
-    )
-    monkeypatch.setattr(export_module, "_warmup_requests", lambda *_: {})
-    monkeypatch.setattr(export_module, "write_warmup", lambda *_: None)
-    monkeypatch.setattr(
-        export_module,
+        release,
         "validate",
         lambda _, endpoints, **__: exported.append(endpoints.model) or Validation(0, {}),
     )
