@@ -1,9 +1,10 @@
 """Call a SavedModel's endpoints in a process with TensorFlow and without this project.
 
 Run as a script, `python -I clean_process.py SAVED_MODEL REQUESTS ANSWERS [--text_operations]`. It refuses to
-import this project, and tensorflow-text unless --text_operations is given. REQUESTS and ANSWERS are npz files
-of arrays named "endpoint/argument" and "endpoint/output". A request named "timed:endpoint/argument" is sent
-several times after a first one; its answer "timed:endpoint/milliseconds" is their median.
+import this project, packages that a server does not have, and tensorflow-text unless --text_operations is
+given. REQUESTS and ANSWERS are npz files of arrays named "endpoint/argument" and "endpoint/output". A request
+named "timed:endpoint/argument" is sent several times after a first one; its answer
+"timed:endpoint/milliseconds" is their median.
 """
 
 import collections
@@ -11,7 +12,10 @@ import statistics
 import sys
 import time
 
-FORBIDDEN = ("medclip_keras", "beam_jobs", "keras_hub")
+FORBIDDEN = (
+    "medclip_keras", "beam_jobs", "keras_hub",
+    "IPython", "jax", "matplotlib", "pandas", "scipy", "sklearn",  # Keras takes them if they are there
+)  # fmt: skip
 TIMED = "timed:"
 TIMED_CALLS = 9
 

@@ -29,13 +29,16 @@ class Validation(NamedTuple):
 def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> Validation:
     """Call every endpoint in a clean process, compare with the model in this process, and take the time.
 
-    `text_operations` is False for a SavedModel without those of tensorflow-text.
+    Args:
+        saved_model: its folder.
+        endpoints: of the trained model, not those that were exported: their functions are traced here, on the
+            CPU; those of an export may place operations elsewhere.
+        text_operations: False for a SavedModel without those of tensorflow-text.
 
     Raises:
         ValueError: the SavedModel does not load or answer in the clean process, or its answers differ.
     """
-    # Fresh functions: traced below, on the CPU; those traced for the export may place operations elsewhere.
-    functions = endpoints.untraced().functions(text_operations)
+    functions = endpoints.functions(text_operations)
     requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
     warmup = {f"{TIMED}{name}": r for name, r in warmup_requests(endpoints).items() if name in functions}
     answers = _call_in_clean_process(saved_model, requests | warmup, text_operations)

@@ -20,6 +20,7 @@ SCRIPT = pathlib.Path(__file__).parent / "fit_on_devices.py"
 def run(tiny_run, tmp_path_factory):
     """The tiny run and its validation KL on one device; no dropout, its masks differ between replicas."""
     changes = ["model.text.dropout=0", "evaluation.bootstrap=20", "evaluation.task=multi_label"]
+    changes.append('evaluation.tasks=["zero_shot"]')
     config = override(tiny_run, changes)
     workdir = tmp_path_factory.mktemp("one_device")
     train(config, workdir)
