@@ -57,7 +57,7 @@ try:
 except FileNotFoundError:
     import PACKAGE
 """
-    for package in ("medclip_keras.config", "tensorflow_text"):
+    for package in ("medclip_keras.config", "pandas", "tensorflow_text"):
         command = [sys.executable, "-I", "-c", code.replace("PACKAGE", package)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode != 0
