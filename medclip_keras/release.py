@@ -197,13 +197,12 @@ def _write(
     calibration = find_calibration(of_weights, loaded.config.evaluation) if of_weights else None
     calibrated = {"calibration": dataclasses.asdict(calibration) if calibration else None}
     run = json.loads((workdir / RUN_FILE).read_text()) | {"step": loaded.step} | calibrated
-    endpoints, found = Endpoints(loaded.model, loaded.tokenizer, calibration=calibration), []
+    endpoints = Endpoints(loaded.model, loaded.tokenizer, calibration=calibration)
     served = Endpoints(_served_model(workdir, loaded), loaded.tokenizer, calibration=calibration)
     folders = {TOKENS_ONLY: False, MODEL: True}
     for name, text_operations in folders.items():
         export_model(served, loaded.table, str(staged / name), run, text_operations=text_operations)
-        found.append(validate(str(staged / name), endpoints, text_operations=text_operations))
-    validation = Validation(max(one.difference for one in found), found[-1].milliseconds)
+    validation = validate({str(staged / name): text for name, text in folders.items()}, endpoints)
     _require_speed(validation, settings.max_latency_ms)
     exported = {"step": loaded.step, "exported": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"}
     made_from = {

@@ -1,8 +1,10 @@
 """Validation of a SavedModel before it is served: equal answers, without this project's code."""
 
+import itertools
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import tensorflow as tf
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.serving import clean_process
-from medclip_keras.serving.clean_process import TIMED
+from medclip_keras.serving.clean_process import TEXT_OPERATIONS, TIMED
 from medclip_keras.serving.requests import Requests, make_requests, warmup_requests
 from medclip_keras.serving.signatures import NO_SCORE, Endpoints
 
@@ -20,42 +22,49 @@ _NOT_PUSHED = "The SavedModel was not pushed."
 
 
 class Validation(NamedTuple):
-    """Answers of a SavedModel in a clean process, next to the trained model's."""
+    """Answers of SavedModels in a clean process, next to the trained model's."""
 
     difference: float  # largest
     milliseconds: dict[str, float]  # endpoint → median of one request of one row, after a first one
 
 
-def validate(saved_model: str, endpoints: Endpoints, *, text_operations: bool = True) -> Validation:
-    """Call every endpoint in a clean process, compare with the model in this process, and take the time.
+def validate(saved_models: Mapping[str, bool], endpoints: Endpoints) -> Validation:
+    """Call every endpoint in one clean process, compare with the model in this process, and take the time.
 
     Args:
-        saved_model: its folder.
+        saved_models: folder → whether it may need the operations of tensorflow-text. Only the endpoints of
+            those that may are timed.
         endpoints: of the trained model, not those that were exported: their functions are traced here, on the
             CPU; those of an export may place operations elsewhere.
-        text_operations: False for a SavedModel without those of tensorflow-text.
 
     Raises:
-        ValueError: the SavedModel does not load or answer in the clean process, or its answers differ.
+        ValueError: a SavedModel does not load or answer in the clean process, or its answers differ.
     """
-    functions = endpoints.functions(text_operations)
-    requests = {name: request for name, request in make_requests(endpoints).items() if name in functions}
-    warmup = {f"{TIMED}{name}": r for name, r in warmup_requests(endpoints).items() if name in functions}
-    answers = _call_in_clean_process(saved_model, requests | warmup, text_operations)
+    saved_models = dict(sorted(saved_models.items(), key=lambda item: item[1]))  # as the process takes them
+    of_all, warmup = make_requests(endpoints), warmup_requests(endpoints)
+    requests: Requests = {}
+    for number, text_operations in enumerate(saved_models.values()):
+        for name in endpoints.functions(text_operations):
+            requests[f"{number}/{name}"] = of_all[name]
+            if text_operations:
+                requests[f"{number}/{TIMED}{name}"] = warmup[name]
+    answers = _call_in_clean_process(saved_models, requests)
     largest, units = 0.0, _units(endpoints)
-    for endpoint, function in functions.items():
+    for endpoint, function in endpoints.functions(any(saved_models.values())).items():
         with tf.device("CPU:0"):  # as in the clean process
-            answer = function(**{name: tf.constant(value) for name, value in requests[endpoint].items()})
+            answer = function(**{name: tf.constant(value) for name, value in of_all[endpoint].items()})
         expected = {output: value.numpy() for output, value in answer.items()}
-        for output in expected:
+        for number, output in itertools.product(range(len(saved_models)), expected):
+            if f"{number}/{endpoint}" not in requests:
+                continue
             name, unit = f"{endpoint}/{output}", units.get(output, 1.0)
             free = _may_change_places(expected["similarities"]) if output in _RANKED else False
-            difference = _difference(expected[output], answers[name], unit, free)
+            difference = _difference(expected[output], answers[f"{number}/{name}"], unit, free)
             form = f"equal to the trained model's within {TOLERANCE}, and finite"
             require(difference <= TOLERANCE, name, form, difference, _NOT_PUSHED)
             largest = max(largest, difference)
-    times = {name.removeprefix(TIMED): float(answers[f"{name}/milliseconds"]) for name in warmup}
-    return Validation(largest, times)
+    timed = {name.partition(TIMED)[2]: name for name in requests if TIMED in name}
+    return Validation(largest, {e: float(answers[f"{name}/milliseconds"]) for e, name in timed.items()})
 
 
 def _units(endpoints: Endpoints) -> dict[str, float]:
@@ -66,14 +75,15 @@ def _units(endpoints: Endpoints) -> dict[str, float]:
     return units | {"probabilities": max(1.0, *(abs(slope) * scale for slope in slopes))} if slopes else units
 
 
-def _call_in_clean_process(
-    saved_model: str, requests: Requests, text_operations: bool
-) -> dict[str, np.ndarray]:
+def _call_in_clean_process(saved_models: Mapping[str, bool], requests: Requests) -> dict[str, np.ndarray]:
+    """Answers to requests "number/endpoint", by "number/endpoint/output"."""
     with tempfile.TemporaryDirectory() as folder:
         requests_path, answers_path = f"{folder}/requests.npz", f"{folder}/answers.npz"
         np.savez(requests_path, **{f"{e}/{k}": v for e, r in requests.items() for k, v in r.items()})
-        arguments = [str(saved_model), requests_path, answers_path, *["--text_operations"] * text_operations]
-        command = [sys.executable, "-I", clean_process.__file__, *arguments]
+        plain = [str(path) for path, text_operations in saved_models.items() if not text_operations]
+        others = [str(path) for path, text_operations in saved_models.items() if text_operations]
+        command = [sys.executable, "-I", clean_process.__file__, requests_path, answers_path, *plain]
+        command += [TEXT_OPERATIONS, *others] if others else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             form = "a SavedModel that loads and answers in a process without this project"

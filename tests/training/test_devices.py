@@ -46,4 +46,5 @@ def test_fit_resumes_on_another_number_of_devices_and_ends(run, precision, devic
     assert sorted(found) == [4, 7]
     assert found == pytest.approx(expected, rel=tolerance)
     assert (workdir / "evaluation" / "metrics.json").exists()
-    assert export_workdir(workdir, tmp_path / "models").name == "1"
+    if precision == "mixed_float16":  # other tests export weights of float32
+        assert export_workdir(workdir, tmp_path / "models").name == "1"
