@@ -31,7 +31,7 @@ import time
 
 import numpy as np
 from real_metrics import Folds, interval
-from shared import fit_components, new_parser, pixels_and_states
+from shared import fit_components, new_parser, pixels_and_states, require_finished
 
 from beam_jobs import decode_images, label_reports
 from medclip_keras.config import RunConfig, override
@@ -116,7 +116,7 @@ def test_fold(config: RunConfig):
 
 
 def semantic_matching_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
-    train(config, workdir)
+    require_finished(train(config, workdir))
     embedder = subject_of_workdir(workdir, load_model(workdir, "last")).embedders[TRAINED]
     prompts = ClassPrompts.of(finding_prompts(config.evaluation))
     logits = embedder.logit_scale * (
@@ -144,7 +144,8 @@ def another_seed_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.n
 def cross_entropy_scores(config: RunConfig, workdir: pathlib.Path, names) -> np.ndarray:
     plain = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=False, texts=()))
     start = encoder_maker(plain, "random")
-    classifier, _ = train_classifier(start, classes_of(plain), plain, workdir / "cross_entropy")
+    classifier, outcome = train_classifier(start, classes_of(plain), plain, workdir / "cross_entropy")
+    require_finished(outcome)
     logits = classifier.score_fn()(test_fold(config)[0])
     return finding_scores(logits, classifier.classes.names, config.evaluation.findings)
 

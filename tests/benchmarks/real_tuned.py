@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import real_data
+from shared import require_finished
 
 from beam_jobs import decode_images
 from medclip_keras.config import RunConfig, override
@@ -22,7 +23,7 @@ from medclip_keras.subject import subject_of_workdir
 from medclip_keras.supervised import classes_of, encoder_maker
 from medclip_keras.training.classifier import train_classifier
 from medclip_keras.training.restore import load_model
-from medclip_keras.training.train import Outcome, train
+from medclip_keras.training.train import train
 
 CODES = {LabelState.POSITIVE: "1", LabelState.NEGATIVE: "0"}
 
@@ -80,15 +81,9 @@ class Fold:
         return output
 
 
-def _require_finished(outcome: Outcome) -> None:
-    """A signal ends a training in order, with a checkpoint; half a training has no scores to keep."""
-    if not outcome.finished:
-        raise KeyboardInterrupt
-
-
 def zero_shot_logits(config: RunConfig, workdir: pathlib.Path, texts: Sequence[str]) -> Callable:
     """Train, or go on; returns the function of stored images to the logits of the texts."""
-    _require_finished(train(config, workdir))
+    require_finished(train(config, workdir))
     embedder = subject_of_workdir(workdir, load_model(workdir, "last")).embedders[TRAINED]
     columns = embed_all_texts(embedder, texts)
     return lambda images: embedder.logit_scale * (embedder.embed_images(images) @ columns.T)
@@ -107,5 +102,5 @@ def supervised_logits(config: RunConfig, workdir: pathlib.Path) -> tuple[Callabl
     )
     start = encoder_maker(config, "preset" if config.model.image.preset else "random")
     classifier, outcome = train_classifier(start, classes_of(config), config, workdir)
-    _require_finished(outcome)
+    require_finished(outcome)
     return classifier.score_fn(), classifier.classes.names

@@ -23,6 +23,12 @@ def run_apart(script: str, *arguments: object, **environment: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def require_finished(outcome) -> None:
+    """A signal ends a training in order, with a checkpoint; half a training has no scores to keep."""
+    if not outcome.finished:
+        raise KeyboardInterrupt
+
+
 def pixels_and_states(config, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images of a split as a model sees them, a row each, and their label states."""
     import tensorflow as tf
