@@ -35,6 +35,7 @@ from medclip_keras.inference import Classifier, InferenceModel, Prompts, load
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import sha256_of, versions
 from medclip_keras.sources.dicom import ALLOW_ANNOTATION
+from medclip_keras.sources.files import is_hidden
 from medclip_keras.sources.tables import read_table
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
@@ -48,7 +49,8 @@ Parts = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # each chunk's pa
 def list_images(images: str, console: Console, argument: str = "--images") -> dict[str, str]:
     """List the image files of a folder (with all below it), a pattern, or a table with a column `path`.
 
-    Files of a folder with other suffixes, and rows without a path, are counted on the console.
+    Folders are followed through links; hidden files and folders, such as `._1.png`, are left out. Files of a
+    folder with other suffixes, and rows without a path, are counted on the console.
 
     Returns:
         {name: path}, sorted for a folder and a pattern. The name is the path, for a table as it is written
@@ -59,7 +61,7 @@ def list_images(images: str, console: Console, argument: str = "--images") -> di
     """
     place = pathlib.Path(images)
     if place.is_dir():
-        files = [path for path in place.rglob("*") if path.is_file()]
+        files = list(_files_below(place))
         names = sorted(str(path) for path in files if path.suffix.lower() in SUFFIXES)
         paths, passed_over = {name: name for name in names}, f"files with other suffixes than {_SUFFIXES}"
         num_passed_over = len(files) - len(names)
@@ -77,6 +79,17 @@ def list_images(images: str, console: Console, argument: str = "--images") -> di
     if num_passed_over:
         console.print(f"Passed over: {num_passed_over} {passed_over}.", highlight=False, soft_wrap=True)
     return paths
+
+
+def _files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Files of a folder and of those in it, through links too, each folder once; hidden ones are left out."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
+        found = (pathlib.Path(place, name) for name in names if real not in seen and not is_hidden(name))
+        yield from (path for path in found if path.is_file())
+        seen.add(real)
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,8 @@ def find_current(job: Job, fingerprint: str) -> Manifest | None:
         return None
     if manifest.made_from.get("fingerprint") != fingerprint or find_damaged_shard(output, manifest):
         return None
+    if not all((output / name).exists() for name in writing.METADATA_NAMES):
+        return None
     for name, sha256 in manifest.made_from["mentions"].items():
         path = epath.Path(job.options.mentions) / name
         if not path.exists() or file_sha256(path) != sha256:

@@ -20,7 +20,7 @@ from medclip_keras.records.shards import Shard, shard_of_file, write_shard
 
 BAD_RECORDS_NAME = "bad_records.jsonl"
 # In the order in which they are moved: a folder without the last one is not a dataset.
-_METADATA_NAMES = (
+METADATA_NAMES = (
     CONCEPTS_NAME, BAD_RECORDS_NAME, "LICENSE", "features.json", "dataset_info.json", MANIFEST_NAME,
 )  # fmt: skip
 _MENTIONS_NAME = re.compile(r"mentions-(train|valid|test)-\d{5}-of-\d{5}\.jsonl")
@@ -150,12 +150,12 @@ def replace_files(new: epath.Path, folder: epath.Path, belongs: Callable[[epath.
 
 
 def _move_order(path: epath.Path) -> tuple[int, str]:
-    known = path.name in _METADATA_NAMES
-    return (1 + _METADATA_NAMES.index(path.name) if known else 0), path.name
+    known = path.name in METADATA_NAMES
+    return (1 + METADATA_NAMES.index(path.name) if known else 0), path.name
 
 
 def _is_ours(path: epath.Path) -> bool:
-    return path.name in _METADATA_NAMES or shard_of_file(path.name) is not None
+    return path.name in METADATA_NAMES or shard_of_file(path.name) is not None
 
 
 def _is_mentions(path: epath.Path) -> bool:

@@ -110,14 +110,15 @@ def load_concepts(directory: epath.PathLike) -> ConceptTable:
         ValueError: not a dataset, or the table is not the one that the manifest names.
     """
     manifest = read_manifest(directory)
-    path = epath.Path(directory) / CONCEPTS_NAME
+    path, advice = epath.Path(directory) / CONCEPTS_NAME, f"Run the Beam job that made {directory} again."
+    require(path.exists(), CONCEPTS_NAME, "in the folder of records", f"no {path}", advice)
     table = dataclasses.replace(load_table(str(path)), name=manifest.concept_table)
     require(
         table.fingerprint == manifest.concepts_sha256,
         CONCEPTS_NAME,
         f"the concept table of the records (SHA-256 {manifest.concepts_sha256})",
         table.fingerprint,
-        f"Run the Beam job that made {directory} again.",
+        f"Delete it. {advice}",
     )
     return table
 
@@ -145,7 +146,7 @@ def verify(directory: epath.PathLike) -> None:
     for shard in itertools.chain.from_iterable(split["shards"] for split in manifest.splits.values()):
         digest = file_sha256(epath.Path(directory) / shard["name"])
         requirement = f"of the manifest's SHA-256 {shard['sha256']}"
-        require(digest == shard["sha256"], shard["name"], requirement, digest, advice)
+        require(digest == shard["sha256"], shard["name"], requirement, digest, f"Delete it. {advice}")
 
 
 def split_infos(

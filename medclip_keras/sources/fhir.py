@@ -10,8 +10,9 @@ https://hl7.org/fhir/uv/bulkdata/export.html#bulk-data-output-file-request expor
 Which reports: those in radiology by `category` (RAD or RX of table 0074, LP29684-5 of LOINC, "imaging"), or
 without a category. Those with the status final, amended, corrected or appended; registered, partial and
 preliminary ones are not yet, and cancelled, entered-in-error and unknown ones not to be read. Of several
-versions of a report (the same `identifier`, or the same `id` if it has none) the last one by
-`meta.lastUpdated`, `issued` and line counts: a report that was withdrawn last is gone.
+versions of a report (the same `identifier`, or the same `id` if it has none; an accession number, of type
+ACSN, is of the examination) the last one by `meta.lastUpdated`, `issued` and line counts: a report that was
+withdrawn last is gone.
 
 Text: the attachments in `presentedForm` of type text/plain, else of text/html without its tags, in the
 charset that the type names (UTF-8 if none); else `conclusion`, as the impression. PDF files, attachments that
@@ -30,6 +31,7 @@ without a subject is a bad row.
 
 import base64
 import binascii
+import datetime
 import gzip
 import html.parser
 import json
@@ -124,9 +126,23 @@ def _parse(line: bytes, place: str) -> Resource:
 
 
 def _order(report: Resource, file: str, number: int) -> _Order:
-    """Sort key of the versions of a report: its times as text, then its position."""
+    """Sort key of the versions of a report: its times, then its position."""
     updated = (report.get("meta") or {}).get("lastUpdated")
-    return str(updated or ""), str(report.get("issued") or ""), file, number
+    return _instant(str(updated or "")), _instant(str(report.get("issued") or "")), file, number
+
+
+def _instant(time: str) -> str:
+    """A time in UTC to the microsecond, which sorts as text; what is no time stays as it is.
+
+    >>> _instant("2024-05-01T10:00:00+02:00")
+    '2024-05-01T08:00:00.000000+00:00'
+    """
+    try:
+        found = datetime.datetime.fromisoformat(time)
+    except ValueError:
+        return time
+    zoned = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return zoned.astimezone(datetime.UTC).isoformat(timespec="microseconds")
 
 
 def _is_read(report: Resource) -> bool:
@@ -164,7 +180,7 @@ def _studies(report: Resource, study_of: Mapping[str, str]) -> Iterator[str]:
 def _key(report: Resource) -> str:
     """Key that all versions of a report share."""
     for identifier in _listed(report, "identifier"):
-        if _value_in(identifier):
+        if _value_in(identifier) and not _is_typed(identifier, "ACSN"):
             return f"{identifier.get('system', '')} {_value_in(identifier)}"
     return str(report.get("id", ""))
 

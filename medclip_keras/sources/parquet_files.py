@@ -1,8 +1,10 @@
 """Parquet tables as rows of cells, and the images that they hold, as Hugging Face's `datasets` writes them.
 
-A column of images is a struct of `bytes` and `path`, or binary. Its cell is a reference, such as
-`train-00000-of-00002.parquet#image#17`, and the bytes are read where the image is decoded; where `bytes` is
-null, the file at `path`, relative to the table. A column of `ClassLabel` integers has their names as cells.
+A column of images is a struct of `bytes` and `path`, or binary without text in it: some writers do not mark
+texts as such, so a binary column whose first value is UTF-8 is one of texts. An image's cell is a reference,
+such as `train-00000-of-00002.parquet#image#17`, and the bytes are read where the image is decoded; where
+`bytes` is null, the file at `path`, relative to the table. A column of `ClassLabel` integers has their names
+as cells.
 """
 
 import contextlib
@@ -25,14 +27,14 @@ def numbered_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
     """Number, line and cells of the header, row 0, and of every row."""
     with _open(path) as parquet:
         schema = parquet.schema_arrow
-        texts = [field.name for field in schema if not _holds_image(field)]
+        texts = [field.name for field in schema if not _holds_image(field, parquet)]
         names_of = _class_names(schema)
         yield 0, 0, list(schema.names)
         number = 0
         for batch in parquet.iter_batches(batch_size=1024, columns=texts):
             for values in batch.to_pylist() if texts else [{}] * batch.num_rows:
                 cells = [
-                    _cell(values[name], names_of.get(name, ()))
+                    _cell(_decoded(values[name], name, path), names_of.get(name, ()))
                     if name in values
                     else f"{path.name}#{name}#{number}"
                     for name in schema.names
@@ -79,10 +81,33 @@ def _open(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
         yield parquet
 
 
-def _holds_image(field: pyarrow.Field) -> bool:
+def _holds_image(field: pyarrow.Field, parquet: pyarrow.parquet.ParquetFile) -> bool:
     kind = field.type
-    is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    return is_struct or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        return not _is_text(_first_value(parquet, field.name))
+    return pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _first_value(parquet: pyarrow.parquet.ParquetFile, column: str) -> bytes:
+    for batch in parquet.iter_batches(batch_size=16, columns=[column]):
+        for value in batch.column(0).to_pylist():
+            if value:
+                return value
+    return b""
+
+
+def _is_text(content: bytes) -> bool:
+    """Whether bytes are UTF-8 without zeros: no image is."""
+    try:
+        return "\0" not in content.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _decoded(value: Any, column: str, path: epath.Path) -> Any:
+    if isinstance(value, bytes) and not _is_text(value):
+        raise refusal("input", f"a table with images alone, or texts in UTF-8, in {column!r}", str(path))
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ SUFFIX = ".xlsx"
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _LETTERS = re.compile(r"[A-Z]+")
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")  # ECMA-376, part 1, 22.4.2.4: _x000D_ is a carriage return
 
 
 def numbered_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
@@ -67,7 +68,8 @@ def _shared_strings(book: zipfile.ZipFile) -> list[str]:
 def _text(item: ElementTree.Element) -> str:
     """The text of a string, in one piece or in runs of several fonts."""
     runs = [*item.findall(f"{_MAIN}t"), *item.findall(f"{_MAIN}r/{_MAIN}t")]
-    return "".join(run.text or "" for run in runs).strip()
+    text = "".join(run.text or "" for run in runs)
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).strip()
 
 
 def _cells(row: ElementTree.Element, strings: list[str]) -> list[str]:

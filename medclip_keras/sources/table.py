@@ -113,6 +113,9 @@ def _rows(path: epath.Path, file: epath.Path, column: str) -> Iterator[tables.Ta
         tables.require_columns(list(cells), (column, "patient_id"), str(file))
         for name in cells.keys() - set(csv.OWN_COLUMNS):
             cells[name] = _CODES.get(cells[name].lower(), cells[name])
+        for name in csv.OWN_COLUMNS:
+            if name != "path" and parquet_files.is_reference(cells.get(name, "")):
+                raise refusal(name, "a column of text or numbers", f"binary values in {file}")
         if cells.get("path") and parquet_files.is_reference(cells["path"]):
             cells["path"] = f"{folder}{cells['path']}"
         if named_split and "split" not in row:

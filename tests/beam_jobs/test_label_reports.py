@@ -166,6 +166,16 @@ def test_second_run_does_nothing_until_an_input_changes(archive, job, contents, 
     assert contents(tmp_path / "records") != before
 
 
+@pytest.mark.parametrize("name", ["concepts.jsonl", "features.json"])
+def test_a_folder_without_one_of_its_files_is_made_again(name, archive, job, contents, tmp_path):
+    archive.add_report(1, 1, TEXT)
+    job()
+    before = contents(tmp_path / "records")
+    (tmp_path / "records" / name).unlink()
+    job()
+    assert contents(tmp_path / "records") == before
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet
 import pytest
+from rich.console import Console
 
 from medclip_keras import evaluate, predict
 from medclip_keras.image_files import read_square
@@ -121,6 +122,17 @@ def test_unreadable_files_are_listed_and_too_many_end_the_command(command, files
     (bad,) = rows(tmp_path / "scores.csv.unreadable.csv")
     assert bad["path"] == str(folder / "broken.png")
     assert "not a whole JPEG, PNG or DICOM file" in bad["reason"]
+
+
+def test_folders_are_followed_through_links_and_hidden_files_left_out(files, tmp_path):
+    (tmp_path / "in" / ".trash").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("in/b.png", "in/._b.png", "in/.trash/c.png", "elsewhere/a.png"):
+        shutil.copy(files / "gray.png", tmp_path / name)
+    (tmp_path / "in" / "2024").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "in")  # a circle
+    found = predict.list_images(str(tmp_path / "in"), Console(quiet=True))
+    assert list(found) == [str(tmp_path / "in" / name) for name in ("2024/a.png", "b.png")]
 
 
 def test_an_output_of_another_command_is_refused(command, tmp_path, capsys):

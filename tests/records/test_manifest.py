@@ -55,7 +55,7 @@ def test_verify_names_the_shard_with_one_changed_bit(dataset):
     content = bytearray((directory / name).read_bytes())
     content[len(content) // 2] ^= 1
     (directory / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"`{name}` must be of the manifest's SHA-256"):
+    with pytest.raises(ValueError, match=f"`{name}` must be of the manifest's SHA-256.*Delete it. Run the"):
         verify(directory)
 
 
@@ -77,6 +77,9 @@ def test_load_concepts_gives_the_table_and_refuses_another(dataset):
     assert load_concepts(directory) == TABLE
     (directory / "concepts.jsonl").write_text(TABLE.to_jsonl().replace("lump", "bump"))
     with pytest.raises(ValueError, match=r"`concepts.jsonl` must be the concept table of the records"):
+        load_concepts(directory)
+    (directory / "concepts.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"`concepts.jsonl` must be in the folder of records\. .* again"):
         load_concepts(directory)
 
 

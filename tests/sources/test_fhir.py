@@ -124,6 +124,24 @@ def test_of_several_versions_the_last_one_counts(tmp_path):
     assert found == {"r1": "Corrected.", "r3": "Other id, the same number."}
 
 
+def test_times_of_versions_are_compared_in_utc(tmp_path):
+    reports = [
+        version("r1", "2024-05-01T09:00:00Z", "IMPRESSION: Later."),
+        version("r1", "2024-05-01T10:00:00+02:00", "IMPRESSION: Earlier."),
+        version("r2", "2024-05-01T10:00:00Z"),
+        version("r2", "2024-05-01T10:00:00.500Z", status="entered-in-error"),
+    ]
+    found = read(write(tmp_path / "r.ndjson", reports))
+    assert {name: sections[0].text for (name, *_), sections in found.items()} == {"r1": "Later."}
+
+
+def test_reports_of_one_accession_number_are_not_versions_of_each_other(tmp_path):
+    accession = {"type": {"coding": [{"code": "ACSN"}]}, "system": "urn:ris", "value": "A7"}
+    reports = [report("r1", identifier=[accession]), report("addendum", identifier=[accession])]
+    found = read(write(tmp_path / "r.ndjson", reports))
+    assert sorted(name for name, *_ in found) == ["addendum", "r1"]
+
+
 HTML = (
     "<html><head><title>Jane Doe</title><style>p {}</style></head><body><h3>Findings:</h3><p>Small left&nbsp;"
     "effusion.</p><b>Impression:</b> Pleural<br/>effusion &lt; 1 cm.</body></html>"

@@ -191,6 +191,40 @@ def test_images_inside_of_a_table_are_read(tmp_path, decoded):
     ]
 
 
+def write_binary(path, **columns):
+    values = {name: pyarrow.array(of, pyarrow.binary()) for name, of in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(values), path)
+    return path
+
+
+def test_texts_that_are_not_marked_as_such_are_texts(tmp_path):
+    columns = {"image": [None, png(1)], "patient_id": [b"p1", b"p1"], "study_id": [b"s1", b"s2"]}
+    reports = {"report": [None, "FINDINGS: Ödem.".encode()]}
+    path = write_binary(tmp_path / "own.parquet", **columns, **reports)
+    (row,) = list(table.report_rows(path))
+    assert (row.patient_id, row.study_id) == ("p1", "p1/s2")
+    assert row.content.decode() == "FINDINGS: Ödem."
+    images = list(table.image_rows(path))
+    assert [row.patient_id for row in images] == ["p1", "p1"]
+    assert table.read_image(images[1]) == png(1)
+
+
+def test_binary_values_are_refused_where_texts_are_meant(tmp_path):
+    keys = write_binary(tmp_path / "keys.parquet", image=[png(1)], patient_id=[b"\xff\xfe\0\1"])
+    with pytest.raises(ValueError, match="`patient_id` must be a column of text or numbers"):
+        list(table.image_rows(keys))
+    mixed = write_binary(tmp_path / "mixed.parquet", image=[png(1)] * 2, patient_id=[b"p1", b"\xff"])
+    with pytest.raises(ValueError, match="texts in UTF-8, in 'patient_id'"):
+        list(table.image_rows(mixed))
+
+
+def test_line_ends_that_excel_escapes_are_line_ends(tmp_path):
+    rows = [("patient_id", "report"), ("p2", "FINDINGS: Clear._x000D_\nNo _x005F_x000D_ effusion._x000D_")]
+    write_workbook(tmp_path / "own.xlsx", rows)
+    (row,) = list(table.report_rows(tmp_path / "own.xlsx"))
+    assert row.content.decode() == "FINDINGS: Clear.\r\nNo _x000D_ effusion."
+
+
 def test_a_part_is_read_as_a_file_of_its_own(tmp_path):
     rows = list(table.image_rows(write_parts(tmp_path) / "data" / "train-00001-of-00002.parquet"))
     assert [row.split for row in rows] == ["train", "train"]
