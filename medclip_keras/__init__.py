@@ -14,7 +14,7 @@ import importlib
 
 from medclip_keras.command import start_quietly
 
-__version__ = "0.8.1"
+__version__ = "0.8.2"
 
 _HOMES = {
     "load": "medclip_keras.inference",

@@ -31,6 +31,7 @@ from medclip_keras.evaluation.sections import Picture, Section, Table
 from medclip_keras.evaluation.table import metric_name
 from medclip_keras.files import write_whole
 from medclip_keras.runs import get_run
+from medclip_keras.training.run_json import read_run_json, require_same_run
 
 RESULT_FILE = "data_efficiency.json"
 KINDS = {"zero_shot": "zero-shot", "supervised": "supervised, the same start"}
@@ -62,7 +63,7 @@ def measure_data_efficiency(
     """Run the missing trainings, write the page, and return the content of data_efficiency.json.
 
     Raises:
-        ValueError: records that do not fit the run.
+        ValueError: records that do not fit the run, or a workdir with trainings of another run.
         Interrupted: a signal ended a training early.
     """
     console, workdir = console or Console(), epath.Path(workdir)
@@ -71,6 +72,8 @@ def measure_data_efficiency(
     for kind, share, seed in plan.cells():
         cell = workdir / f"{kind}-{share:g}-seed{seed}"
         run = dataclasses.replace(config, seed=seed, data=dataclasses.replace(data, patient_share=share))
+        if kind == "zero_shot":  # a part of every plan
+            _require_same(run, cell)
         if not (cell / "evaluation" / "metrics.json").exists():
             said = f"{KINDS[kind]}, {100 * share:g} % of the training patients, seed {seed}"
             console.print(said, highlight=False)
@@ -81,6 +84,15 @@ def measure_data_efficiency(
     _write_page(found, workdir)
     console.print(f"Report: {workdir / 'report.html'}", highlight=False, soft_wrap=True)
     return found
+
+
+def _require_same(run: RunConfig, cell: epath.Path) -> None:
+    """Refuse a training of another run, or of another number of steps, whose figures would be taken."""
+    require_same_run(run, cell)
+    if (cell / "evaluation" / "metrics.json").exists():
+        steps, form = read_run_json(cell).train.steps, "empty or hold trainings of this very run"
+        same = steps == run.train.steps
+        require(same, "--workdir", form, f"{cell}, of {steps} steps", "Name another --workdir, or delete it.")
 
 
 def _records(config: RunConfig, workdir: epath.Path, console: Console):
@@ -191,9 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     plan = Plan(tuple(options.fractions), tuple(options.seeds), not options.no_supervised)
     config = override(get_run(options.run), options.assignments)
-    if options.images or options.texts:
-        data = dataclasses.replace(config.data, images=tuple(options.images), texts=tuple(options.texts))
-        config = dataclasses.replace(config, data=data)
+    images, texts = tuple(options.images) or config.data.images, tuple(options.texts) or config.data.texts
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, images=images, texts=texts))
     measure_data_efficiency(config, plan, options.workdir)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from medclip_keras.board import write_board
 from medclip_keras.config import RunConfig, to_dict
+from medclip_keras.errors import require
 from medclip_keras.evaluation.arrays import Batch
 from medclip_keras.evaluation.embedder import embed_all_texts
 from medclip_keras.evaluation.evaluator import Labelled, evaluate, trust_of
@@ -33,7 +34,7 @@ from medclip_keras.localize import measure_boxes, methods_of, picture_sections
 from medclip_keras.provenance import versions
 from medclip_keras.records.batches import evaluation_images, evaluation_sentences
 from medclip_keras.records.data_sets import data_sets
-from medclip_keras.records.manifest import MANIFEST_NAME, read_manifest
+from medclip_keras.records.manifest import MANIFEST_NAME, load_concepts, read_manifest
 from medclip_keras.subject import Subject, subject_of_workdir
 
 
@@ -158,8 +159,18 @@ def _made_from_folder(path: str) -> Json:
 
 
 def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
-    """Evaluate a model on a split of its records: data set → result; raises as `evaluator.evaluate`."""
+    """Evaluate a model on a split of its records: data set → result.
+
+    Raises:
+        ValueError: as `evaluator.evaluate`, or records of other concepts than the model's.
+    """
     config, tasks = subject.config, subject.config.evaluation.tasks
+    for path in (*config.data.images, *config.data.texts):
+        table = load_concepts(path)
+        form = f"of the model's concept table, {subject.concepts.name!r}"
+        received = f"{path}, of {table.name!r}"
+        advice = "Make them with the same --concepts."
+        require(table.names == subject.concepts.names, "records", form, received, advice)
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}
     needs_labelled = bool({"probe", "trust"} & {*tasks}) or config.evaluation.task == "multi_label"
     results = evaluate(

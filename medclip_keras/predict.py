@@ -72,7 +72,8 @@ def list_images(images: str, console: Console, argument: str = "--images") -> di
         twice = len(rows) - num_passed_over - len(paths)
         require(not twice, argument, "a table that names each image once", f"{twice} rows of named images")
     else:
-        paths = {name: name for name in sorted(glob.glob(images, recursive=True)) if os.path.isfile(name)}
+        names = [images] if place.is_file() else sorted(glob.glob(images, recursive=True))
+        paths = {name: name for name in names if os.path.isfile(name)}
         num_passed_over = 0
     form = "a folder, a pattern or a CSV file that names at least one image"
     require(bool(paths), argument, form, images, f"A folder is searched for {_SUFFIXES}.")

@@ -127,15 +127,24 @@ def _bless(
     received = f"metrics.json of step {metrics.get('step')}, the weights of step {loaded.step}"
     form, advice = "of these weights' metrics", f"Evaluate again: {evaluate}. {_OVERRIDE}"
     require(_is_of(metrics, loaded), "export.thresholds", form, received, advice)
-    held_out, split = "of held-out records, of the split valid or test", metrics["split"]
-    trained_on = set(loaded.config.data.images) & set(metrics["records"])
-    require(split in ("valid", "test") or not trained_on, "export.thresholds", held_out, split, advice)
+    held_out, split = "of held-out records, of the split valid or test", metrics.get("split", "")
+    learned = _is_of_training(loaded, metrics)
+    require(split in ("valid", "test") or not learned, "export.thresholds", held_out, split, advice)
     return bless(
         settings.thresholds,
         named_estimates(metrics),
         list(metrics["data"]),
         before,
         lambda: _differences(loaded, metrics, before),
+    )
+
+
+def _is_of_training(loaded: LoadedModel, metrics: Json) -> bool:
+    """Whether metrics are of records that the model was trained on, by their paths or their content."""
+    measured, trained = metrics.get("records", {}), loaded.config.data.images
+    known = [path for path in trained if (epath.Path(path) / MANIFEST_NAME).exists()]
+    return any(path in measured for path in trained) or any(
+        read_manifest(path).fingerprint in measured.values() for path in known
     )
 
 
@@ -152,6 +161,8 @@ def _differences(loaded: LoadedModel, metrics: Json, before: epath.Path | None) 
         ValueError: other records than then, or a served version that cannot embed them.
     """
     assert before is not None
+    if not metrics.get("records"):  # of the user's own images, which stand in no records
+        return {}
     for directory, fingerprint in metrics["records"].items():
         form = "compared on the records of metrics.json"
         same = read_manifest(directory).fingerprint == fingerprint

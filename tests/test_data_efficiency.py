@@ -57,6 +57,9 @@ def test_the_command_trains_each_share_and_seed_once_and_draws_the_curve(fitted,
     assert "accuracy, supervised, the same start, 30 %" in page
     assert main([*arguments, "--set", *few]) == 0
     assert "of the training patients" not in capsys.readouterr().out  # nothing is trained again
+    for change, sentence in (("train.batch_size=6", "train.batch_size"), ("train.steps=4", "of 3 steps")):
+        assert main([*arguments, "--set", *few, change]) == 1
+        assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("preset", "weights"), [("", "random"), ("resnet_18_imagenet", "preset")])

@@ -184,6 +184,43 @@ def test_metrics_of_the_training_split_do_not_bless(workdir, tmp_path, monkeypat
         export(workdir, tmp_path / "models", at_least(0.5))
 
 
+def test_the_training_records_are_known_by_their_content_under_another_path(workdir, tmp_path, monkeypatch):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "manifest.json").write_text("{}")
+    write_metrics(workdir, split="all", records={"./elsewhere": "f"})
+    data = DataConfig(images=(str(tmp_path / "records"),))
+    monkeypatch.setattr(Loaded, "config", RunConfig("r", data=data))
+    monkeypatch.setattr(release, "read_manifest", lambda _: types.SimpleNamespace(fingerprint="f"))
+    with pytest.raises(ValueError, match=r"of held-out records.* Received: 'all'"):
+        export(workdir, tmp_path / "models", at_least(0.5))
+
+
+def test_metrics_of_own_images_bless_but_cannot_be_compared(workdir, tmp_path, monkeypatch):
+    """Those of `evaluate --manifest` name no split."""
+    write_metrics(workdir)
+    path = workdir / "evaluation" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["split"]
+    path.write_text(json.dumps(metrics))
+    assert export(workdir, tmp_path / "models", at_least(0.5)).name == "1"
+    with pytest.raises(ValueError, match=r"metrics that can be measured again.* use at_least"):
+        export(workdir, tmp_path / "models", ((ACCURACY,), {"max_drop": 0.1}))
+
+
+def test_the_card_has_no_baseline_of_all_classes_beside_that_of_one(workdir, tmp_path):
+    estimate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    of_class = {"Edema": {"auprc": estimate, "auroc": estimate}}
+    found = {"ensemble": {"auprc": estimate, "by_class": of_class}}
+    zero_shot = {"num_images": 9, "baseline": {"auprc": 0.2, "auroc": 0.5}, "trained": found}
+    write_metrics(workdir, data={"phantom": {"zero_shot": zero_shot}})
+    card = (export_workdir(workdir, tmp_path / "models") / EXTRA / MODEL_CARD).read_text()
+    lines = [line.split("|") for line in card.splitlines() if "phantom." in line]
+    baselines = {cells[1].strip(): cells[4].strip() for cells in lines}
+    name = "phantom.zero_shot.ensemble"
+    assert (baselines[f"{name}.auprc"], baselines[f"{name}.by_class.Edema.auroc"]) == ("0.200", "0.500")
+    assert "0." not in baselines[f"{name}.by_class.Edema.auprc"]
+
+
 @pytest.mark.parametrize(
     ("estimate", "threshold", "reason"),
     [

@@ -278,6 +278,10 @@ class EvaluationConfig:
     fine_tune_steps: PositiveCount = 500  # of each training of fine_tune; the rest is the run's `train`
     bootstrap: PositiveCount = 1000  # resamples behind the 95 % intervals
 
+    def __post_init__(self) -> None:
+        once = len({*self.findings}) == len(self.findings)
+        require(once, "evaluation.findings", "names that differ", list(self.findings))
+
 
 @section("export.thresholds")
 class Threshold:

@@ -88,9 +88,40 @@ def paired(
     to_text = {w: pair_ranks(images[w], studies, Corpus(texts[w], numbers, numbers)) for w in images}
     to_image = {w: pair_ranks(texts[w], numbers, Corpus(images[w], studies, studies)) for w in images}
     return {
-        "pair_image_to_text": _recall_table(to_text, patient_ids, len(numbers), bootstrap),
-        "pair_text_to_image": _recall_table(to_image, owners, len(studies), bootstrap),
+        "pair_image_to_text": _recall_table(
+            to_text, patient_ids, np.ones(len(studies), int), len(numbers), bootstrap
+        ),
+        "pair_text_to_image": _recall_table(to_image, owners, np.bincount(studies), len(studies), bootstrap),
     }
+
+
+def chance_of_ranks(own: Ints, num_candidates: int) -> Floats:
+    """Chance that a query's rank is at most 1, 2, …, num_candidates if the order is random; mean of queries.
+
+    With m own candidates among n others, the nearest own one has k others or more before it with the chance
+    C(n, k) / C(n + m, k): none of the first k is own.
+
+    >>> chance_of_ranks(np.array([1, 2]), 4).round(3).tolist()
+    [0.375, 0.667, 0.875, 1.0]
+
+    Args:
+        own: int (num_queries,), each query's number of own candidates, from 1 to num_candidates.
+
+    Returns:
+        (num_candidates,) in [0, 1], not decreasing.
+    """
+    before, chance = np.arange(num_candidates), np.zeros(num_candidates)
+    for number, queries in zip(*np.unique(own, return_counts=True), strict=True):
+        others = np.maximum(num_candidates - number - before, 0)
+        missed = np.cumprod(others / (num_candidates - before))
+        chance += queries / len(own) * (1 - missed)
+    return chance
+
+
+def _median_rank(chance: Floats) -> float:
+    """Mean of the lower and the upper median of ranks 1, 2, … with this cumulative chance."""
+    lower, upper = (int(np.argmax(chance > half)) for half in (0.5 - 1e-9, 0.5 + 1e-9))
+    return 1 + (lower + upper) / 2
 
 
 def study_texts(batches: Iterable[Batch]) -> dict[str, str]:
@@ -128,12 +159,17 @@ def _precision_table(
 
 
 def _recall_table(
-    ranks: Mapping[str, tuple[Floats, Floats]], patient_ids: Array, num_candidates: int, bootstrap: Bootstrap
+    ranks: Mapping[str, tuple[Floats, Floats]],
+    patient_ids: Array,
+    own: Ints,
+    num_candidates: int,
+    bootstrap: Bootstrap,
 ) -> Json:
     table: Json = {"num_queries": len(patient_ids), "num_candidates": num_candidates}
     top = [k for k in RECALL_TOP if k <= num_candidates]
-    table["baseline"] = {f"recall_at_{k}": k / num_candidates for k in top}
-    table["baseline"]["median_rank"] = (num_candidates + 1) / 2
+    chance = chance_of_ranks(own, num_candidates)
+    table["baseline"] = {f"recall_at_{k}": float(chance[k - 1]) for k in top}
+    table["baseline"]["median_rank"] = _median_rank(chance)
     for who, (nearer, tied) in ranks.items():
         statistics: dict[str, Statistic] = {
             f"recall_at_{k}": functools.partial(weighted_mean, recall_at_k(nearer, tied, k)) for k in top

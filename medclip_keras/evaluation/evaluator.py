@@ -100,8 +100,9 @@ def evaluate(
         name: dataclasses.replace(evaluator.measure(batches, labelled.get(name)), leaks=leaks.get(name))
         for name, batches in images.items()
     }
+    alone = set(config.tasks) <= {"fine_tune", "leaks"}  # measured elsewhere, or above
     require(
-        any(result.tasks for result in results.values()),
+        alone or any(result.tasks for result in results.values()),
         "images",
         f"a data set with held-out images that are positive for exactly one of {', '.join(config.findings)}"
         + (", and such training images" if config.tasks == ("probe",) else ""),

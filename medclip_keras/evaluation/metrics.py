@@ -152,7 +152,7 @@ def best_f1_threshold(scores: Floats, labels: Floats) -> float:
         return float("nan")
     above, called = (np.cumsum(counts[0, ::-1]) for counts in (positives, positives + negatives))
     best = int(np.argmax(2 * above / (called + positives.sum())))
-    distinct = np.unique(scores[~np.isnan(labels)])[::-1]
+    distinct = np.unique(scores[~np.isnan(labels)]).astype(np.float64)[::-1]  # halfway, not rounded to an end
     return float(distinct[best : best + 2].mean())
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -97,10 +98,20 @@ def write(
     page = _fill(title, note, data_sets, made_from, settings)
     write_whole(directory / "report.html", page)
     _write_scores(results, directory / "scores.csv")
-    metrics = {**made_from, "data": {name: result.metrics for name, result in results.items()}}
-    text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
+    figures = {name: result.metrics for name, result in results.items()}
+    metrics: dict[str, Any] = _without_nan({**made_from, "data": figures})
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(directory / "metrics.json", text)
     return metrics
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON types with None, which JSON has, for NaN, which it has not."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def page_of(

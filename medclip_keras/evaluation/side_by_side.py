@@ -124,7 +124,8 @@ def _paired(scored: Sequence[Scored], data_set: str, bootstrap: Bootstrap) -> Js
     same = all((task.name, task.classes) == (tasks[0].name, tasks[0].classes) for task in tasks)
     form = f"evaluations of {data_set!r} with the same task and classes"
     require(same, "--compare", form, [(task.name, list(task.classes)) for task in tasks])
-    names = [n for n in tasks[0].names.tolist() if all(n in set(task.names.tolist()) for task in tasks)]
+    shared = set.intersection(*(set(task.names.tolist()) for task in tasks))
+    names = [name for name in tasks[0].names.tolist() if name in shared]
     aligned = [one.at(names) for one in scored]
     for one in aligned:
         equal = np.array_equal(one.task.labels, aligned[0].task.labels, equal_nan=True)

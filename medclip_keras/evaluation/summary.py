@@ -111,6 +111,8 @@ def _cautions_of_main(row: Row) -> Iterator[str]:
     found = row.trained
     if math.isnan(found.low):
         yield "The main figure has no interval: there are too few patients for one."
+    elif found.high < row.baseline:
+        yield f"The main figure's interval, {_interval(found)}, is below its baseline: worse than chance."
     elif found.low <= row.baseline:
         yield f"The main figure's interval, {_interval(found)}, holds its baseline: it shows no skill."
     elif found.high - found.low > WIDE:
@@ -133,7 +135,8 @@ def _cautions_of_trust(metrics: Json) -> Iterator[str]:
     if before is not None and before > CALIBRATED:
         mended = f"; after calibration {after:.2f}" if after is not None else ""
         yield f"The scores are not probabilities: they are off by {before:.2f} in the mean{mended}."
-    deaf = [n for n, row in metrics["negation"].items() if (row["auroc"]["value"] or 1) < READS_NO]
+    of_negation = {name: row["auroc"]["value"] for name, row in metrics["negation"].items()}
+    deaf = [name for name, value in of_negation.items() if value is not None and value < READS_NO]
     if deaf:
         yield f"“No” is not understood for {', '.join(deaf)}: do not ask with sentences that deny a finding."
     spread = {n: (r["worst"], r["best"]) for n, r in metrics["prompts"].items() if r["worst"] is not None}

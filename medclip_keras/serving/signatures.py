@@ -244,7 +244,9 @@ class Endpoints:
         prompts = ClassPrompts.of(self._prompts or finding_prompts(evaluation))
         classes = tuple(self._prompts or evaluation.findings)
         of_each, contrast = np.eye(len(prompts.texts)), evaluation.task == "multi_label"
-        weights = class_scores(of_each, prompts, classes, "ensemble", contrast=contrast)  # (P, C)
+        negated = not self._prompts and evaluation.contrast == "negated"
+        weights = class_scores(of_each, prompts, classes, "ensemble", contrast=contrast, negated=negated)
+        # weights: (P, C)
         with tf.init_scope():
             scale = float(self.model.logit_scale())
         return classes, (scale * self._embed_now(prompts.texts).T @ weights).astype(np.float32)

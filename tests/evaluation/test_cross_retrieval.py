@@ -5,6 +5,7 @@ import pytest
 
 from medclip_keras.evaluation.cross_retrieval import (
     CrossRetrieval,
+    chance_of_ranks,
     cross_retrieval_section,
     image_to_image,
     pair_rows,
@@ -66,6 +67,29 @@ def test_images_of_the_own_patient_are_no_candidates():
     assert "precision_at_50" not in found["baseline"]
 
 
+def test_chance_of_a_rank_is_that_of_random_orders():
+    rng, own, candidates = np.random.default_rng(0), np.array([1, 2, 2, 5]), 12
+    ranks = np.array([[1 + rng.permutation(candidates)[:m].min() for m in own] for _ in range(4000)])
+    for k, chance in enumerate(chance_of_ranks(own, candidates), 1):
+        assert chance == pytest.approx((ranks <= k).mean(), abs=4 * 0.5 / np.sqrt(ranks.size))
+    np.testing.assert_allclose(chance_of_ranks(np.ones(3, int), 10), np.arange(1, 11) / 10)
+
+
+def test_a_random_model_is_at_the_chance_of_studies_with_several_images():
+    rng, studies = np.random.default_rng(1), np.repeat(np.arange(300), 3)
+    texts, images = unit(rng.normal(size=(300, 32))), unit(rng.normal(size=(900, 32)))
+    patients = studies.astype(str)
+    found = paired({"trained": images}, studies, patients, {"trained": texts}, BOOTSTRAP)
+    for direction in ("pair_image_to_text", "pair_text_to_image"):
+        table = found[direction]
+        for name, chance in table["baseline"].items():
+            estimate = table["trained"][name]
+            width = estimate["high"] - estimate["low"]  # four standard errors
+            assert abs(estimate["value"] - chance) <= max(width, 1e-3), (direction, name)
+    assert found["pair_text_to_image"]["baseline"]["recall_at_1"] == pytest.approx(3 / 900)
+    assert found["pair_image_to_text"]["baseline"]["median_rank"] == 150.5
+
+
 def test_pairs_are_found_in_both_directions_and_equal_reports_share_their_rank():
     rng = np.random.default_rng(0)
     studies = np.array([0, 0, 1, 2, 3, 4])
@@ -77,7 +101,7 @@ def test_pairs_are_found_in_both_directions_and_equal_reports_share_their_rank()
         assert found[direction]["num_queries"] == queries
         assert found[direction]["trained"]["recall_at_1"]["value"] == 1.0
         assert found[direction]["trained"]["median_rank"]["value"] == 1.0
-    assert found["pair_image_to_text"]["baseline"]["recall_at_1"] == 1 / 5
+    assert found["pair_image_to_text"]["baseline"]["recall_at_1"] == pytest.approx(1 / 5)
     equal = np.tile(texts[:1], (5, 1))
     tied = paired({"trained": images}, studies, patients, {"trained": equal}, BOOTSTRAP)["pair_image_to_text"]
     assert tied["trained"]["recall_at_1"]["value"] == pytest.approx(1 / 5)

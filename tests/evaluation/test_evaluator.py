@@ -103,6 +103,11 @@ def test_only_the_requested_tasks_run(config, tasks, world):
     assert ("cross_retrieval" in found) == ("retrieval" in tasks)
 
 
+@pytest.mark.parametrize("task", ["fine_tune", "leaks"])
+def test_tasks_that_are_measured_elsewhere_may_stand_alone(config, task, world):
+    assert set(world.evaluate(dataclasses.replace(config, tasks=(task,))).metrics) <= {"leaks"}
+
+
 def test_without_sentences_there_is_no_retrieval(config, world):
     assert set(world.evaluate(config, sentences=[]).metrics) == {"zero_shot"}
 

@@ -50,6 +50,16 @@ def test_metrics_file_equals_the_result(measured, tmp_path):
     assert returned["seed"] == 3
 
 
+def test_the_metrics_file_of_one_image_is_json(world, config, tmp_path):
+    one = [{name: values[:1] for name, values in world.image_batches()[0].items()}]
+    one[0]["label_states"] = np.array([[2, 2, 1, 2, 2, 2]], np.int8)
+    result = world.evaluate(dataclasses.replace(config, tasks=("zero_shot",)), one)
+    write({"one": result}, tmp_path, {"run": "r"})
+    refuse = {"parse_constant": lambda name: pytest.fail(f"{name} is no JSON")}
+    found = json.loads((tmp_path / "metrics.json").read_text(), **refuse)
+    assert found["data"]["one"]["zero_shot"]["baseline"]["auprc"] is None
+
+
 def test_a_full_disk_leaves_the_earlier_page_and_figures(tmp_path, monkeypatch):
     write({}, tmp_path, {"run": "earlier"})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from medclip_keras.evaluation.prompts import ClassPrompts, shipped_prompts
+from medclip_keras.evaluation.prompts import ClassPrompts, finding_prompts, shipped_prompts
 from medclip_keras.evaluation.zero_shot import class_scores
 from medclip_keras.preprocess.images import decode_to_square
 from medclip_keras.serving import signatures
@@ -117,6 +117,20 @@ def test_zero_shot_of_many_findings_subtracts_the_normal_prompts(tiny, monkeypat
     logits = float(tiny.model.logit_scale()) * similarities(tiny, [png(0)], texts)[0]
     edema, normal = logits[:2].mean(), logits[2:].mean()
     np.testing.assert_allclose(found, [edema - normal, normal - edema, edema - normal], atol=1e-4)
+
+
+def test_zero_shot_subtracts_a_findings_own_denials_where_the_evaluation_does(tiny, monkeypatch):
+    findings = ("Edema", "Pleural Effusion")
+    changes = {"task": "multi_label", "contrast": "negated", "findings": findings, "num_prompts": 2}
+    evaluation = dataclasses.replace(tiny.config.evaluation, **changes)
+    monkeypatch.setattr(tiny.model, "run", dataclasses.replace(tiny.config, evaluation=evaluation))
+    found = Endpoints(tiny.model, tiny.tokenizer).zero_shot(tf.constant([png(0)]))["scores"]
+    prompts = ClassPrompts.of(finding_prompts(evaluation))
+    logits = float(tiny.model.logit_scale()) * similarities(tiny, [png(0)], list(prompts.texts))
+    expected = class_scores(logits, prompts, findings, "ensemble", negated=True)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    normal = class_scores(logits, prompts, findings, "ensemble")
+    assert np.abs(expected - normal).max() > 1e-2
 
 
 def test_own_prompts_and_sentences_are_baked_in(tiny):
