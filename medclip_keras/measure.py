@@ -168,7 +168,7 @@ def measure_records(subject: Subject, split: str) -> dict[str, DatasetResult]:
     for path in (*config.data.images, *config.data.texts):
         table = load_concepts(path)
         form = f"of the model's concept table, {subject.concepts.name!r}"
-        received = f"{path}, of {table.name!r}"
+        received = f"{path}, of the table {table.name!r}"
         advice = "Make them with the same --concepts."
         require(table.names == subject.concepts.names, "records", form, received, advice)
     runs = {n: dataclasses.replace(config, data=data) for n, data in data_sets(config.data, split).items()}

@@ -162,6 +162,7 @@ def test_assignments_take_numbers_lists_and_words():
         ('data.phantom={"num_paired":-1}', "at least 0"),
         ("evaluation.bootstrap=0", "at least 1"),
         ("evaluation.findings=[]", "at least 1 item"),
+        ('evaluation.findings=["Edema", "Edema"]', "names that differ"),
         ("evaluation.probe_fractions=[2]", "at most 1"),
         ("model.image.image_size=0", "at least 16"),
         ("model.image.width=12", "a multiple of 8"),

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from beam_jobs import decode_images, label_reports
-from medclip_keras import release
+from medclip_keras import measure, release
 from medclip_keras.config import (
     DataConfig,
     EvaluationConfig,
@@ -22,6 +22,7 @@ from medclip_keras.config import (
     override,
 )
 from medclip_keras.evaluate import main
+from medclip_keras.knowledge.concepts import load_table
 from medclip_keras.measure import evaluate_workdir, find_records
 from medclip_keras.preprocess.text import Tokenizer
 from medclip_keras.records.batches import evaluation_images
@@ -358,6 +359,15 @@ def test_other_prompts_are_evaluated_after_training(run, tmp_path, capsys):
 def test_wrong_arguments_are_refused_before_any_work(run, arguments, sentence, capsys):
     assert main([argument.format(**vars(run)) for argument in arguments]) == 1
     assert sentence.format(**vars(run)) in capsys.readouterr().err
+
+
+def test_records_of_other_concepts_than_the_models_are_refused(monkeypatch):
+    config = RunConfig("r", data=DataConfig(images=("elsewhere",)))
+    monkeypatch.setattr(measure, "load_concepts", lambda _: load_table("chexpert14"))
+    subject = types.SimpleNamespace(config=config, concepts=load_table("chest21"))
+    sentence = r"of the model's concept table, 'chest21'.*Received: .elsewhere, of the table 'chexpert14'"
+    with pytest.raises(ValueError, match=sentence):
+        measure.measure_records(subject, "test")
 
 
 def test_a_workdir_without_records_says_which_option_is_missing(tmp_path, capsys):
