@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
 from medclip_keras.config import override, to_dict
@@ -14,6 +15,13 @@ from medclip_keras.training.train import train
 from .test_train import scalars_of
 
 SCRIPT = pathlib.Path(__file__).parent / "fit_on_devices.py"
+
+
+@pytest.fixture(autouse=True)
+def policy():
+    """The export sets the precision of its run for the whole process."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture(scope="module")
