@@ -100,7 +100,7 @@ def evaluate(
         name: dataclasses.replace(evaluator.measure(batches, labelled.get(name)), leaks=leaks.get(name))
         for name, batches in images.items()
     }
-    alone = set(config.tasks) <= {"fine_tune", "leaks"}  # measured elsewhere, or above
+    alone = bool(config.tasks) and set(config.tasks) <= {"fine_tune", "leaks"}  # measured elsewhere, or above
     require(
         alone or any(result.tasks for result in results.values()),
         "images",

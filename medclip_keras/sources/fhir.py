@@ -139,10 +139,10 @@ def _instant(time: str) -> str:
     """
     try:
         found = datetime.datetime.fromisoformat(time)
-    except ValueError:
+        zoned = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+        return zoned.astimezone(datetime.UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):  # the latter of the year 1
         return time
-    zoned = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
-    return zoned.astimezone(datetime.UTC).isoformat(timespec="microseconds")
 
 
 def _is_read(report: Resource) -> bool:

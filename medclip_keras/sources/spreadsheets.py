@@ -17,7 +17,8 @@ SUFFIX = ".xlsx"
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _LETTERS = re.compile(r"[A-Z]+")
-_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")  # ECMA-376, part 1, 22.4.2.4: _x000D_ is a carriage return
+# ECMA-376, part 1, 22.4.2.4: _x000D_ is a carriage return. Halves of surrogate pairs stay as they are.
+_ESCAPED = re.compile(r"_x((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})_")
 
 
 def numbered_cells(path: epath.Path) -> Iterator[tuple[int, int, list[str]]]:
