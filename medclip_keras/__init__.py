@@ -14,7 +14,7 @@ import importlib
 
 from medclip_keras.command import start_quietly
 
-__version__ = "0.8.2"
+__version__ = "0.9.0"
 
 _HOMES = {
     "load": "medclip_keras.inference",

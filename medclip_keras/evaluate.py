@@ -106,7 +106,9 @@ def _adjusted(
     form = f"with zero_shot, of whose scores are {', '.join(needing)}"
     require(not needing or "zero_shot" in resolved, "--tasks", form, resolved)
     if findings:
-        subject = subject.with_config("evaluation", findings=findings, task=options.task)
+        subject = subject.with_config("evaluation", findings=findings, task=options.task or "multi_label")
+    elif options.task:
+        subject = subject.with_config("evaluation", task=options.task)
     if options.prompts and not options.manifest:
         subject = subject.with_config("evaluation", prompts=options.prompts)
     return subject
@@ -128,10 +130,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--findings", default="", metavar="NAME,…", help="findings to evaluate (default: the run's)")
     add(
         "--task",
-        default="multi_label",
+        default="",
         choices=["multi_label", "single_finding"],
-        help="of --findings: each "
-        "a question of all images (default), or one choice for images with exactly one of them",
+        help="each finding a question of all images, or one choice for images with exactly one of them "
+        "(default: the run's; of --findings: multi_label)",
     )
     add("--manifest", default="", metavar="CSV", help="own images: path, optionally patient_id, 0/1 classes")
     add("--classes", default="", metavar="NAME,…", help="columns of --manifest (default: all others)")

@@ -22,10 +22,12 @@ from beam_jobs.dataset.options import JobOptions, running_pipeline
 from beam_jobs.dataset.progress import Progress
 from beam_jobs.dataset.report_join import FetchReports, read_places
 from beam_jobs.dataset.selection import Selection
+from medclip_keras import sources
 from medclip_keras.errors import refusal, require
+from medclip_keras.knowledge import label_names
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.locks import sole_writer
-from medclip_keras.provenance import code_sha256, file_sha256, sha256_of, versions
+from medclip_keras.provenance import code_sha256, file_sha256, modules_behind, sha256_of, versions
 from medclip_keras.records import schema, shards, splits
 from medclip_keras.records.manifest import (
     CONCEPTS_NAME,
@@ -143,12 +145,14 @@ def describe_making(job: Job) -> dict[str, Any]:
     # All rows are read here only if they name files elsewhere than in the input.
     elsewhere = first.path != options.input and not epath.Path(options.input).is_dir()
     row_paths = (row.path for row in itertools.chain((first,), found)) if elsewhere else ()
-    modules = (job.source, rows, tables, schema, shards, splits, sharding, *job.modules)
+    of_source = modules_behind(job.source, sources.__name__)
+    modules = dict.fromkeys((*of_source, rows, tables, schema, shards, splits, sharding, *job.modules))
     making = {
         "job": job.name,
         "source": options.source,
         "input_sha256": input_sha256(options.input, row_paths),
         "concepts_sha256": job.table.fingerprint,
+        "labels_sha256": label_names.fingerprint(options.source),
         "reports_sha256": job.reports.fingerprint if job.reports else "",
         "resources_sha256": job.resources_sha256,
         "options": recorded_options(options),

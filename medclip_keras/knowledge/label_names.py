@@ -30,6 +30,7 @@ import functools
 from medclip_keras.errors import near_names, refusal
 from medclip_keras.knowledge import TABLES
 from medclip_keras.knowledge.concepts import load_table
+from medclip_keras.provenance import sha256_of
 
 _TABLE = TABLES / "label_names.csv"
 
@@ -83,6 +84,17 @@ def concepts_above(concept: str) -> frozenset[str]:
     return frozenset(name for name, is_implied in zip(thorax.names, implied, strict=True) if is_implied) - {
         concept
     }
+
+
+def fingerprint(dataset: str) -> str:
+    """SHA-256 of a data set's labels with their concepts and those above them; "" for one without labels."""
+    if dataset not in _table():
+        return ""
+    concepts = [
+        (label, concept, sorted(concepts_above(concept)) if concept else [])
+        for label, concept in _table()[dataset].items()
+    ]
+    return sha256_of(concepts)
 
 
 def datasets() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ report       the report's text, line breaks within quotes. Blank: no report. Whe
              hold a report, the first one counts. Needed to read reports.
 patient_id   needed: splits are made by patient.
 study_id     joins a report with the images of its study, within one patient: numbers may begin anew for each.
+             Images of `dicom` and reports of `fhir` join too, by PatientID and StudyInstanceUID here.
              Without this column each row is a study, known by its own cells: the rows of two tables are
              never joined. `7` and `7.0` are one identifier.
 split        train, valid (or val, validation) or test; blank: that of the patient's other rows; blank in all
@@ -23,9 +24,10 @@ split        train, valid (or val, validation) or test; blank: that of the patie
 view         frontal (or PA, AP), lateral (or LL), or blank: then the view in a .dcm file's header, if any.
 sex, age     M or F, and years, of the patient at the examination; anything else is unknown. They are used for
              figures by group alone.
-any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain, blank not known.
-             A concept without a column is unlabelled, and so is one that `chest21` does not have where its
-             cell is blank: leave out the columns that nobody filled.
+any other    a concept's name, such as `Pleural Effusion`: 1 present, 0 absent, -1 uncertain. A blank cell of
+             a concept of `chest21` is not mentioned, as in CheXpert's tables: it trains and counts as absent.
+             One of another concept, and a concept without a column, is unlabelled and left out: do not keep
+             columns that nobody filled.
              The job prints the other columns that have filled cells: they are not used.
 
 The label columns are the images'. With `decode_images --reports`, what the study's report says fills in the
@@ -49,11 +51,19 @@ from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section, split_sections
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import dicom, files, nih_chestxray14, tables
-from medclip_keras.sources.rows import BadRowError, ImageRow, ReportRow, age_of, position_of, sex_of
+from medclip_keras.sources.rows import (
+    BadRowError,
+    ImageRow,
+    ReportRow,
+    age_of,
+    own_study,
+    position_of,
+    sex_of,
+)
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
-PRIVATE = True  # keys need a salt of the owner's; a blank label is not known
+PRIVATE = True  # keys need a salt of the owner's; a report fills in a blank label
 
 read_image = dicom.read_image  # JPEG, PNG or DICOM files
 
@@ -77,6 +87,7 @@ def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Ima
         labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), splits.add(row)
         name = row.image_name()
         if name:
+            name = name if "://" in name else posixpath.normpath(name)
             image = ImageRow(
                 image_id=name,
                 study_id=study,
@@ -101,7 +112,7 @@ def _refuse_contradictions(rows: Iterable[ImageRow], path: epath.PathLike) -> No
     """Refuse an image of two patients or splits; a row that merely repeats another is a bad row later."""
     first: dict[str, ImageRow] = {}
     for row in rows:
-        other = first.setdefault(posixpath.normpath(row.image_id), row)
+        other = first.setdefault(row.image_id, row)
         same = (row.patient_id, row.split) == (other.patient_id, other.split)
         received = f"row {row.number} of {path}, which repeats row {other.number}" if not same else ""
         require(same, "path", "an image of one patient and split", received, "Delete one of the rows.")
@@ -215,7 +226,7 @@ def _with_studies(rows: Iterable[tables.TableRow]) -> Iterator[tuple[tables.Tabl
             study = f"row {hashlib.sha256(cells.encode()).hexdigest()[:16]}"
             repeated[study] += 1
             study += f" {repeated[study]}" if repeated[study] > 1 else ""
-        yield row, f"{row['patient_id']}/{study}"
+        yield row, own_study(row["patient_id"], study)
 
 
 def _folder_of(path: epath.PathLike) -> epath.Path:

@@ -3,16 +3,17 @@
 Layout on disk: a folder with DICOM files in it or below it, named in any way, with or without a suffix, as an
 archive exports them (DICOM PS3.10; https://dicom.nema.org/medical/dicom/current/output/html/part10.html). A
 file is an image where its Modality is CR, DX, DR, RG, OT or blank. Passed over, and counted by `passed_over`:
-other modalities (structured reports among them), DICOMDIR, and files that are neither DICOM nor named .dcm or
-.dicom.
+other modalities (structured reports among them), DICOMDIR, files that are neither DICOM nor named .dcm or
+.dicom, hidden ones (of macOS, such as ._1.dcm), and links to nowhere without such a name; with it they are
+bad rows.
 
 An image is known by its path below the folder: exports repeat SOPInstanceUIDs. Of each header are read:
-StudyInstanceUID, the study; PatientID, the patient; ViewPosition and ViewCodeSequence, the view. All are
-hashed like those of any private archive. Structured reports, text in a header (ImageComments, descriptions),
-names and dates are not read. There are no labels: an image's come from its study's report, with
-`decode_images --reports`, for example of the source `fhir`. A file without a patient or a study is a bad row,
-for splits are made by patient; so is a file of several frames. Refused before any work: no folder, or one
-without an image.
+PatientID, the patient; StudyInstanceUID, the study, known by its patient too; ViewPosition and
+ViewCodeSequence, the view. All are hashed like those of any private archive. Structured reports, text in a
+header (ImageComments, descriptions), names and dates are not read. There are no labels: an image's come from
+its study's report, with `decode_images --reports`, such as those of `fhir` or of a table. A file without a
+patient or a study is a bad row, for splits are made by patient; so is a file of several frames. Refused
+before any work: no folder, or one without an image.
 
 Pixels: the picture is what a screen shows (`dicom_picture`). MIMIC-CXR-JPG also equalises histograms, so its
 JPG files look different from the same studies' DICOM files: train on one of the two. Transfer syntaxes:
@@ -41,7 +42,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medclip_keras.errors import require
 from medclip_keras.sources import dicom_picture
-from medclip_keras.sources.rows import MAX_PIXELS, BadRowError, ImageContent, ImageRow
+from medclip_keras.sources.files import is_hidden
+from medclip_keras.sources.rows import MAX_PIXELS, BadRowError, ImageContent, ImageRow, own_study
+from medclip_keras.sources.tables import identifier
 
 # Its warnings would quote the values of identifiers.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -149,10 +152,17 @@ def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
-    with path.open("rb") as file:
+    if is_hidden(name):
+        return "hidden"
+    is_named = name.lower().endswith(SUFFIXES)
+    try:
+        file = path.open("rb")
+    except OSError:  # a link to nowhere, a file that may not be read: a bad row where it is decoded
+        return ImageRow(name, "", "", str(path)) if is_named else "unreadable"
+    with file:
         is_dicom = file.read(132)[128:] == b"DICM"
         file.seek(0)
-        if path.name.upper() == "DICOMDIR" or not (is_dicom or name.lower().endswith(SUFFIXES)):
+        if path.name.upper() == "DICOMDIR" or not (is_dicom or is_named):
             return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
         header = _read_identifiers(file, _IDENTIFIERS)
     study, patient, modality = (
@@ -160,6 +170,8 @@ def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
     )
     if modality.upper() not in _RADIOGRAPHS:
         return f"modality {modality.upper()}"
+    patient, study = identifier(patient), identifier(study)
+    study = own_study(patient, study) if patient and study else ""  # without them a bad row
     return ImageRow(name, study, patient, str(path), _view_of_header(header))
 
 

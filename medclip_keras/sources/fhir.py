@@ -43,7 +43,8 @@ from etils import epath
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.knowledge.sections import Section, split_sections
-from medclip_keras.sources.rows import BadRowError, ReportRow
+from medclip_keras.sources.rows import BadRowError, ReportRow, own_study
+from medclip_keras.sources.tables import identifier
 
 CITATION = "The user's own data."
 LICENCE = "The user's own."
@@ -157,10 +158,10 @@ def _rows(
     studies = list(dict.fromkeys(_studies(report, study_of))) or [f"DiagnosticReport/{report_id}"]
     forms = [form for form in _listed(report, "presentedForm") if _kind(form) in _KINDS]
     content = json.dumps({"presentedForm": forms, "conclusion": report.get("conclusion")}).encode()
-    patient = _patient(report, patient_of)
+    patient = identifier(_patient(report, patient_of))
     for position, study in enumerate(studies):
         name = report_id + (f" {position}" if position else "")
-        yield ReportRow(name, study, patient, file, content, number=number)
+        yield ReportRow(name, own_study(patient, identifier(study)), patient, file, content, number=number)
 
 
 def _patient(report: Resource, patient_of: Mapping[str, str]) -> str:
@@ -179,9 +180,9 @@ def _studies(report: Resource, study_of: Mapping[str, str]) -> Iterator[str]:
 
 def _key(report: Resource) -> str:
     """Key that all versions of a report share."""
-    for identifier in _listed(report, "identifier"):
-        if _value_in(identifier) and not _is_typed(identifier, "ACSN"):
-            return f"{identifier.get('system', '')} {_value_in(identifier)}"
+    for one in _listed(report, "identifier"):
+        if _value_in(one) and not _is_typed(one, "ACSN"):
+            return f"{one.get('system', '')} {_value_in(one)}"
     return str(report.get("id", ""))
 
 

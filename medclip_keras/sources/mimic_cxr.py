@@ -21,7 +21,7 @@ validate 2,991, test 5,159; studies with labels: 227,827.
 
 Labels are CheXpert's 14, of the study and so of all its images, coded 1 positive, 0 negative, -1 uncertain,
 blank not mentioned; a study without a row has none. What becomes of the uncertain is decided when batches are
-made. Rows of the tables are joined by study and by patient, never by their order. The split is the release's,
+made. Labels join by study, splits by patient, never by the order of rows. The split is the release's,
 by patient; `validate` is valid here.
 
 Views by ViewPosition: AP and PA are frontal, LATERAL and LL lateral, others (oblique, blank) unknown.

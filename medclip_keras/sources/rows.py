@@ -104,5 +104,14 @@ class ReportRow:
     number: int = field(default=0, repr=False)
 
 
+def own_study(patient_id: str, study_id: str) -> str:
+    """A study of the user's own data as all of its sources name it: numbers may begin anew for each patient.
+
+    >>> own_study("p17", "s1")
+    'p17/s1'
+    """
+    return f"{patient_id}/{study_id}"
+
+
 class BadRowError(ValueError):
     """A row that cannot be read. The message carries no report text and no identifier."""

@@ -36,7 +36,18 @@ _CODES = {"1.0": "1", "0.0": "0", "-1.0": "-1", "-0.0": "0"}  # the usual ones, 
 _DRIVE = re.compile(r"[A-Za-z]:(?!//)|\\\\")  # or a server's name
 # Columns of identifiers, in lower case without blanks and underscores.
 _IDENTIFIERS = frozenset(
-    ("patientid", "patient", "subjectid", "studyid", "study", "dicomid", "imageid", "reportid", "uid")
+    (
+        "patientid",
+        "patient",
+        "subjectid",
+        "studyid",
+        "study",
+        "accessionnumber",
+        "dicomid",
+        "imageid",
+        "reportid",
+        "uid",
+    )
 )
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
 _ROUNDED = re.compile(r"\d(?:[.,]\d+)?[Ee]\+\d+")  # 1.23457E+11: several identifiers become one
@@ -104,6 +115,7 @@ def read_table(path: epath.PathLike, columns: Sequence[str]) -> Iterator[TableRo
     """
     numbered = _reader_of(path)(epath.Path(path))
     header = next(numbered, (0, 0, []))[2]
+    require(bool(header), "input", "a table with a header", f"the empty {path}")
     require_columns(header, columns, str(path))
     repeated = [name for name in header if name and header.count(name) > 1]
     require(not repeated, "column", f"different from all other columns of {path}", repeated[:1])

@@ -148,6 +148,17 @@ def test_identifiers_are_read_in_one_form(tmp_path):
     assert len({row.patient_id for row in csv.image_rows(path)}) == 1
 
 
+def test_a_path_is_one_image_however_it_is_spelt(tmp_path):
+    path, head = tmp_path / "t.csv", "path,patient_id\n"
+    path.write_text(f"{head}./a/1.png,p\na//b/../1.png,p\na/1.png,p\nhttp://h/a//1.png,p\n")
+    found = [(row.image_id, row.path) for row in csv.image_rows(path)]
+    address = "http://h/a//1.png"  # a server may tell them apart
+    assert found == [("a/1.png", f"{tmp_path}/a/1.png")] * 3 + [(address, address)]
+    path.write_text(f"{head}./a/1.png,p\na/1.png,q\n")
+    with pytest.raises(ValueError, match=r"`path` must be an image of one patient .* repeats row 1"):
+        list(csv.image_rows(path))
+
+
 def test_a_column_almost_like_a_concept_in_use_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,patient_id,covid 19\na.png,p,1\n")
     with pytest.raises(ValueError, match=r"`column` must be written 'COVID-19'\. Received: 'covid 19'"):

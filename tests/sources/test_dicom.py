@@ -98,7 +98,8 @@ def test_a_folder_gives_its_radiographs_by_the_headers(tmp_path, image_file, dec
     assert list(rows) == sorted(RADIOGRAPHS)
     for name, (_, study, patient, elements) in RADIOGRAPHS.items():
         row = rows[name]
-        assert (row.image_id, row.study_id, row.patient_id) == (name, study, patient.strip())
+        patient = patient.strip()
+        assert (row.image_id, row.study_id, row.patient_id) == (name, f"{patient}/{study}", patient)
         assert row.view == dicom.view_of_position(elements.get("ViewPosition", ""))
     assert dicom.passed_over(root) == {
         "DICOMDIR": 1,
@@ -135,6 +136,20 @@ def test_a_damaged_file_of_a_folder_is_a_bad_row(damage, reason, tmp_path, image
     assert "ID-1" not in said
 
 
+def test_hidden_files_are_passed_over_and_links_to_nowhere_are_bad_rows(tmp_path, image_file, decoded):
+    root = write_layout(tmp_path, image_file)
+    for name in ("EXPORT/PAT1/._IM2.dcm", ".Trashes/IM1.dcm", "__MACOSX/EXPORT/IM1"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"resource fork")
+    for name in ("EXPORT/lost.dcm", "EXPORT/lost"):
+        (root / name).symlink_to(tmp_path / "nowhere")
+    found = dicom.passed_over(root)
+    assert (found["hidden"], found["unreadable"]) == (3, 1)
+    said = decoded(dicom, root)
+    assert [name for name, reason in said.items() if reason] == ["EXPORT/lost.dcm"]
+    assert said["EXPORT/lost.dcm"] == "the file does not exist"
+
+
 def test_folders_without_a_radiograph_are_refused(tmp_path, image_file):
     with pytest.raises(ValueError, match="`input` must be a folder of DICOM files"):
         next(dicom.image_rows(tmp_path / "nowhere"))
@@ -164,6 +179,6 @@ def test_identifiers_of_a_wrong_form_are_read_without_a_word(tmp_path, recwarn, 
     (tmp_path / "1").write_bytes(content.replace(b"1.2.345", b"1.2.x45"))
     recwarn.clear()
     (row,) = dicom.image_rows(tmp_path)
-    assert (row.study_id, row.patient_id) == ("1.2.x45", "ID-4711")
+    assert (row.study_id, row.patient_id) == ("ID-4711/1.2.x45", "ID-4711")
     assert not [warning for warning in recwarn if "x45" in str(warning.message)]
     assert "x45" not in caplog.text

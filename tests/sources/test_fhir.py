@@ -4,7 +4,9 @@ import base64
 import gzip
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medclip_keras.knowledge.sections import Section
 from medclip_keras.sources import fhir
@@ -76,12 +78,12 @@ def write_layout(folder, image_file=None):
 
 def test_an_export_gives_its_final_reports_of_radiology_with_study_and_patient(tmp_path):
     found = read(write_layout(tmp_path))
-    assert found == {("r1", "1.2.1", "ID-1"): SECTIONS, ("r2", "1.2.3", "ID-2"): SECTIONS}
+    assert found == {("r1", "ID-1/1.2.1", "ID-1"): SECTIONS, ("r2", "ID-2/1.2.3", "ID-2"): SECTIONS}
 
 
 def test_a_file_gives_the_rows_of_its_folder_packed_or_not(tmp_path):
     path = write(tmp_path / "DiagnosticReport.ndjson", [report()])
-    expected = {("r1", "1.2.1", "ID-1"): SECTIONS}
+    expected = {("r1", "ID-1/1.2.1", "ID-1"): SECTIONS}
     assert read(path) == read(tmp_path) == expected
     packed = tmp_path / "packed" / "DiagnosticReport.ndjson.gz"
     packed.parent.mkdir()
@@ -247,7 +249,7 @@ def test_a_damaged_file_is_refused_before_any_row(content, sentence, tmp_path):
 )
 def test_studies_of_a_report(elements, studies, tmp_path):
     rows = fhir.report_rows(str(write(tmp_path / "r.ndjson", [report(**elements)])))
-    assert {row.report_id: row.study_id for row in rows} == studies
+    assert {row.report_id: row.study_id for row in rows} == {k: f"ID-1/{v}" for k, v in studies.items()}
 
 
 def test_reports_join_the_images_of_a_folder_of_dicom_files(tmp_path):
@@ -270,3 +272,28 @@ def test_reports_join_the_images_of_a_folder_of_dicom_files(tmp_path):
         image_size=16,
     )
     assert images.counts["images_with_sentences"] == 3  # two of study 1.2.1, one of 1.2.3; none of 1.2.2
+
+
+def test_the_reports_of_a_table_join_the_images_of_a_folder_of_dicom_files_and_its_images_fhir_reports(
+    tmp_path,
+):
+    from test_dicom import write_layout as write_dicom
+
+    from beam_jobs import decode_images, label_reports
+
+    table = tmp_path / "table" / "both.csv"
+    table.parent.mkdir()
+    rows = ["path,patient_id,study_id,report", "1.png,ID-1,1.2.1,No effusion.", "2.png,ID-2,1.2.3,Edema."]
+    table.write_text("\n".join(rows))
+    for name in ("1.png", "2.png"):
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(table.parent / name)
+    inputs = {"fhir": str(write_layout(tmp_path)), "csv": str(table)}
+    inputs["dicom"] = str(write_dicom(tmp_path, lambda *_: b"no image"))
+    joined = {}
+    for texts, images in (("csv", "dicom"), ("fhir", "csv")):
+        reports = str(tmp_path / "out" / texts)
+        label_reports.run(source=texts, input=inputs[texts], output=reports)
+        output, side = str(tmp_path / "out" / f"{images} with {texts}"), {"image_size": 16}
+        made = decode_images.run(source=images, input=inputs[images], output=output, reports=reports, **side)
+        joined[texts] = made.counts["images_with_sentences"]
+    assert joined == {"csv": 3, "fhir": 2}

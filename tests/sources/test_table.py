@@ -209,6 +209,15 @@ def test_texts_that_are_not_marked_as_such_are_texts(tmp_path):
     assert table.read_image(images[1]) == png(1)
 
 
+def test_accession_numbers_are_identifiers(tmp_path):
+    path, rows = tmp_path / "t.tsv", "path\tpatient_id\tAccession Number\n1.png\tp\t70.0\n2.png\tp\t70\n"
+    path.write_text(rows)
+    assert {row.study_id for row in table.image_rows(path)} == {"p/70"}
+    path.write_text(rows.replace("70.0", "1.2E+11"))
+    with pytest.raises(ValueError, match="`Accession Number` must be written with all of its digits"):
+        list(table.image_rows(path))
+
+
 def test_binary_values_are_refused_where_texts_are_meant(tmp_path):
     keys = write_binary(tmp_path / "keys.parquet", image=[png(1)], patient_id=[b"\xff\xfe\0\1"])
     with pytest.raises(ValueError, match="`patient_id` must be a column of text or numbers"):

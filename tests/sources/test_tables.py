@@ -77,6 +77,7 @@ def test_read_table_reads_lines_with_any_ends(tmp_path, end):
         (b"a,b\n1,2\n1,2,\n", r"rows are as long as its header\. Received: 'row 2 of .*t\.csv'"),
         (b'a,b\n\n1,2\n\n3,"4\n5,6\n', r"closed quotation marks\. Received: 'row 2 of .*t\.csv, line 5'"),
         (b'a,b\n1,"2"3\n', r"closed quotation marks\. Received: 'row 1 of"),
+        (b"\n \n", "a table with a header. Received: 'the empty .*t.csv"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "t.csv, which is a Git LFS pointer"),
         (b"\n<!DOCTYPE html>\n", "`a` must be a column of"),
         (b"<html><body>Sign in", "t.csv, which is a web page"),

@@ -1,11 +1,20 @@
+import ast
 import functools
+import importlib
 import os
+import pathlib
 import types
 
 import pytest
 
+import medclip_keras
 from beam_jobs.dataset.inputs import input_sha256
-from medclip_keras.provenance import code_sha256, versions
+from beam_jobs.dataset.job import describe_making
+from beam_jobs.decode_images import DecodeOptions, make_job
+from medclip_keras import sources
+from medclip_keras.knowledge import label_names
+from medclip_keras.provenance import bare_code, code_sha256, modules_behind, versions
+from medclip_keras.sources import table
 
 
 @pytest.fixture
@@ -66,6 +75,85 @@ def test_code_fingerprint_covers_code_and_data_files_of_a_package(name, tmp_path
     assert code_sha256([package]) == before
     part.write_text("x = 2")
     assert code_sha256([package]) != before
+
+
+CODE = """import os  # of the system
+
+
+class A:
+    '''What it is.
+
+    More.
+    '''
+
+    # the first
+    TEXT = '''a
+
+#  b '''
+
+    def f(self):
+        "Of a line."
+        return "#" + os.sep
+"""
+
+
+def test_bare_code_is_the_code_without_what_explains_it():
+    lines = ["import os", "class A:", "    TEXT = '''a", "", "#  b '''"]
+    assert bare_code(CODE) == "\n".join([*lines, "    def f(self):", '        return "#" + os.sep'])
+    assert ast.dump(ast.parse(bare_code(CODE))) == ast.dump(ast.parse(bare_code(bare_code(CODE))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("What it is", "Explained"), ("# the first", ""), ("  # of", "# of"), ("\n\n\n", "\n")]
+)
+def test_explanations_do_not_change_the_fingerprint_of_code(old, new):
+    assert CODE.count(old) == 1
+    assert bare_code(CODE.replace(old, new)) == bare_code(CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("a\n\n", "a\n"), ("a\n\n", "a\n \n"), ("#  b", "# b"), ('"#"', '"/"'), ("os.sep", "os")]
+)
+def test_code_and_its_texts_change_the_fingerprint(old, new):
+    assert CODE.count(old) == 1
+    assert bare_code(CODE.replace(old, new)) != bare_code(CODE)
+
+
+def test_bare_code_of_the_modules_lacks_their_docstrings():
+    documented = 0
+    for path in pathlib.Path(medclip_keras.__file__).parent.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        documented += bool(first)
+        assert not first or first not in bare_code(source), path
+    assert documented > 100
+
+
+def test_modules_behind_a_source_are_those_that_decide_its_rows():
+    found = {module.__name__.rpartition(".")[2] for module in modules_behind(table, sources.__name__)}
+    assert {"table", "csv", "tables", "parquet_files", "spreadsheets", "files", "rows", "dicom"} <= found
+    assert not {"fhir", "openi", "mimic_cxr"} & found
+
+
+@pytest.mark.parametrize("module", ["parquet_files", "dicom_jpeg"])
+def test_records_of_a_table_are_of_another_making_after_a_change_of_what_reads_it(
+    module, tmp_path, monkeypatch
+):
+    (tmp_path / "t.csv").write_text("path,patient_id\n1.png,p\n")
+    places = {"input": str(tmp_path / "t.csv"), "output": str(tmp_path / "out")}
+    options = DecodeOptions(source="table", key_salt="salt", **places)
+    before = describe_making(make_job(options))
+    changed = importlib.import_module(f"{sources.__name__}.{module}")
+    copy = tmp_path / f"{module}.py"
+    copy.write_text(pathlib.Path(changed.__file__).read_text() + "\nNEW = 1\n")
+    monkeypatch.setattr(changed, "__file__", str(copy))
+    after = describe_making(make_job(options))
+    assert {name for name in before if before[name] != after[name]} == {"code_sha256", "fingerprint"}
+
+
+def test_label_names_are_part_of_what_decides_records():
+    assert label_names.fingerprint("rsna") != label_names.fingerprint("kermany")
+    assert label_names.fingerprint("csv") == ""
 
 
 def test_versions_name_the_packages():
