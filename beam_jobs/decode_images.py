@@ -13,7 +13,7 @@ step that writes a shard decodes its pixels and reads its sentences.
 
 `--label_precedence` combines an image's labels in the archive's table with those of its study's report:
 
-table         finding by finding, first the table's state: default for your own table (blank: not known)
+table         finding by finding, first the table's state: default for your own table
 report        finding by finding, first the report's state
 table_alone   the report's states only for images without any in the table: default for published archives
 

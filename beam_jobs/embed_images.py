@@ -35,7 +35,7 @@ from beam_jobs.dataset.progress import Progress
 from beam_jobs.embedding import plan as planning
 from beam_jobs.embedding import steps
 from beam_jobs.embedding.plan import Plan, Workplace, open_workplace, plan_files, plan_records
-from medclip_keras import embeddings, inference
+from medclip_keras import embeddings, image_files, inference
 from medclip_keras.embeddings import MANIFEST_NAME, UNREADABLE_NAME, EmbeddingManifest, ModelProbe
 from medclip_keras.errors import refusal, require
 from medclip_keras.inference import InferenceModel
@@ -45,10 +45,13 @@ from medclip_keras.preprocess import images, orientation
 from medclip_keras.provenance import code_sha256, sha256_of, versions
 from medclip_keras.records import schema
 from medclip_keras.records.manifest import read_manifest
-from medclip_keras.sources import codestreams, dicom, dicom_jpeg, dicom_picture
+from medclip_keras.sources import codestreams, dicom, dicom_jpeg, dicom_picture, rows
 
 NAME = "embed_images"
-_CODE = (images, orientation, dicom, dicom_picture, dicom_jpeg, codestreams, inference, schema, embeddings)
+_CODE = (
+    images, image_files, orientation, dicom, dicom_picture, dicom_jpeg, codestreams, rows, inference, schema,
+    embeddings,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

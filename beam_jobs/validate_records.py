@@ -24,6 +24,7 @@ the result of the first.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,11 @@ from beam_jobs.validation import statistics as gathered
 from beam_jobs.validation.marks import MARKS_NAME
 from beam_jobs.validation.statistics import STATISTICS_NAME, Statistics, read_statistics
 from medclip_keras.errors import require
+from medclip_keras.files import write_whole
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import code_sha256, file_sha256, sha256_of
+from medclip_keras.records import schema as record_schema
+from medclip_keras.records import shards
 from medclip_keras.records.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -120,28 +124,31 @@ def run(
     schema_text = epath.Path(schema).read_text() if schema else ""
     made_from = [manifest.fingerprint, schema_text, gathered.to_json(before), own_code_sha256()]
     earlier = _read_result(output)
-    complete = all((folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME, MARKS_NAME))
+    complete = all(
+        (folder / name).exists() for name in (STATISTICS_NAME, PAGE_NAME, MARKS_NAME, schemas.SCHEMA_NAME)
+    )
     if earlier is not None and complete and earlier.fingerprint == sha256_of(made_from):
         return earlier
     with sole_writer(output):
         verify(input)
-        for name in (RESULT_NAME, *([] if schema else [schemas.SCHEMA_NAME]), *_OLD_NAMES):
+        for name in (*([] if schema else [schemas.SCHEMA_NAME]), RESULT_NAME, *_OLD_NAMES):
             (folder / name).unlink(missing_ok=True)
         statistics = gather_statistics(input, manifest, output, beam_options)
         if not schema:
             rules = schemas.infer_schema(manifest, load_concepts(input).names, statistics)
             schema_text = schemas.to_json(rules)
-        (folder / schemas.SCHEMA_NAME).write_text(schema_text)
         found = _find_and_show(manifest, folder, statistics, rules, before)
         result = Validation(
             directory=str(input),
             output=str(output),
             fingerprint=sha256_of(made_from),
-            inferred_sha256="" if schema else file_sha256(folder / schemas.SCHEMA_NAME),
+            inferred_sha256="" if schema else hashlib.sha256(schema_text.encode()).hexdigest(),
             num_records={name: split.totals["records"] for name, split in statistics.items()},
             anomalies=[[one.name, one.sentence] for one in found],
         )
-        (folder / RESULT_NAME).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        # The schema last: one without the result that made it would pass for the owner's.
+        write_whole(folder / RESULT_NAME, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        write_whole(folder / schemas.SCHEMA_NAME, schema_text)
         return result
 
 
@@ -165,7 +172,7 @@ def default_output(directory: epath.PathLike) -> str:
 
 def own_code_sha256() -> str:
     """SHA-256 of the code that decides a validation."""
-    return code_sha256((validation, sys.modules[__name__]))
+    return code_sha256((validation, record_schema, shards, sys.modules[__name__]))
 
 
 def gather_statistics(

@@ -21,6 +21,7 @@ from etils import epath
 
 from medclip_keras.errors import refusal, require
 from medclip_keras.evaluation.arrays import Array, Floats
+from medclip_keras.files import size_of
 
 MANIFEST_NAME, UNREADABLE_NAME = "manifest.json", "unreadable.jsonl"
 EMBEDDING = "embedding"
@@ -145,8 +146,7 @@ class EmbeddingManifest:
             raise refusal("embeddings", form, str(directory), advice) from None
         require(manifest.kind == "embeddings", "embeddings", form, manifest.kind, advice)
         for shard in manifest.shards:
-            file = epath.Path(directory) / shard["name"]
-            length = file.stat().length if file.exists() else 0
+            length = size_of(epath.Path(directory) / shard["name"])
             received = f"{shard['name']} of {length} bytes, in the manifest {shard['num_bytes']}"
             require(length == shard["num_bytes"], "embeddings", "a complete folder", received, advice)
         return manifest

@@ -19,6 +19,7 @@ from rich.console import Console
 from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import DataConfig, RawInput, RunConfig, override, to_dict
 from medclip_keras.errors import Interrupted, require, require_no_pattern
+from medclip_keras.files import absolute
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import file_sha256
 from medclip_keras.runs import RUNS, get_run
@@ -168,16 +169,24 @@ class Pipeline:
         }
 
     def _beam_stage(self, module, options, number: int) -> Stage:
-        from beam_jobs.dataset.job import describe_making, run_job
+        from beam_jobs.dataset.job import describe_making, find_current, run_job
 
         job = module.make_job(options)
+        making = describe_making(job)
 
         def work():
             manifest = run_job(job)
             return {"fingerprint": manifest.fingerprint, **manifest.counts}
 
-        inputs = {k: v for k, v in describe_making(job).items() if k not in ("input", "versions")}
-        return Stage(f"{job.name}-{number}", inputs, epath.Path(options.output) / "manifest.json", work)
+        inputs = {k: v for k, v in making.items() if k not in ("input", "versions")}
+        output = epath.Path(options.output) / "manifest.json"
+        return Stage(
+            f"{job.name}-{number}",
+            inputs,
+            output,
+            work,
+            is_whole=lambda: find_current(job, making["fingerprint"]) is not None,
+        )
 
     def _validate_records(self, raw):
         from beam_jobs import validate_records
@@ -344,7 +353,7 @@ def compare_folders(data: DataConfig, workdir: epath.Path, console: Console) -> 
 
 def validation_output(directory: str, workdir: epath.Path) -> epath.Path:
     """Output folder of a record folder's validation; same-named folders get separate output paths."""
-    mark = hashlib.sha256(str(epath.Path(directory).resolve()).encode()).hexdigest()[:8]
+    mark = hashlib.sha256(str(absolute(directory)).encode()).hexdigest()[:8]
     return epath.Path(workdir) / "validation" / f"{epath.Path(directory).name}-{mark}"
 
 

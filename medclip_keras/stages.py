@@ -32,12 +32,14 @@ class Stage:
         inputs: everything that decides the result, as JSON types with fingerprints of files.
         output: the file or folder that the stage leaves last.
         work: runs the stage; returns counts for the stage's file.
+        is_whole: whether the output is still what the stage left, if that can be told quickly.
     """
 
     name: str
     inputs: dict
     output: epath.Path
     work: Callable[[], dict]
+    is_whole: Callable[[], bool] = lambda: True
 
 
 class Stages:
@@ -52,10 +54,10 @@ class Stages:
         self.ran: list[str] = []
 
     def is_up_to_date(self, stage: Stage) -> bool:
-        """Whether a stage ran on these inputs and its output exists."""
+        """Whether a stage ran on these inputs and its output is there, and whole."""
         file = self._file(stage)
         done = file.exists() and stage.output.exists()
-        return done and json.loads(file.read_text())["inputs"] == _json(stage.inputs)
+        return done and json.loads(file.read_text())["inputs"] == _json(stage.inputs) and stage.is_whole()
 
     def bring_up_to_date(self, stage: Stage) -> None:
         """Run a stage, unless it is up to date, and write its file last."""

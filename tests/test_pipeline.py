@@ -1,5 +1,6 @@
 """The pipeline over changed inputs: what an earlier run made is kept."""
 
+import functools
 import shutil
 
 import pytest
@@ -40,6 +41,11 @@ def test_retraining_keeps_the_earlier_models(fitted, tmp_path, monkeypatch):
     assert (workdir / "earlier" / "1" / "evaluation" / "metrics.json").exists()
     assert (workdir / "earlier" / "2" / "checkpoints" / "weights").read_text() == "8"
     assert (workdir / "checkpoints" / "weights").read_text() == "7"
+    shard = next((workdir / "records" / "images-0").glob("*tfrecord*"))
+    stale = functools.partial(Pipeline(changed, workdir).stale, "decode_images")
+    assert stale() == []
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert stale() == ["decode_images-0"]
 
 
 def test_a_changed_evaluation_is_evaluated_again_and_a_misspelled_backbone_runs_no_stage(fitted, tmp_path):

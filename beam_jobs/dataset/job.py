@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from etils import epath
 
-from beam_jobs.dataset import sharding, writing
+from beam_jobs.dataset import selection, sharding, writing
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.key_salts import keep_key_salt
 from beam_jobs.dataset.local_workers import tied_workers
@@ -24,7 +24,8 @@ from beam_jobs.dataset.report_join import FetchReports, read_places
 from beam_jobs.dataset.selection import Selection
 from medclip_keras import sources
 from medclip_keras.errors import refusal, require
-from medclip_keras.knowledge import label_names
+from medclip_keras.files import is_local
+from medclip_keras.knowledge import concepts, label_names, states
 from medclip_keras.knowledge.concepts import ConceptTable
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import code_sha256, file_sha256, modules_behind, sha256_of, versions
@@ -48,6 +49,9 @@ _NOT_RECORDED = (
 )  # fmt: skip
 WITH_SENTENCES = "images_with_sentences"  # tag of images that are joined with a report
 _ROW_FUNCTIONS = {"images": "image_rows", "reports": "report_rows"}
+_MODULES = (  # of every job; these decide a record's bytes
+    rows, tables, schema, shards, splits, sharding, selection, writing, states, concepts, label_names,
+)  # fmt: skip
 
 
 class TooManyBadRowsError(ValueError):
@@ -142,17 +146,21 @@ def describe_making(job: Job) -> dict[str, Any]:
     first = next(found, None)
     if first is None:
         raise refusal("input", f"an archive with at least one of its {job.kind}", options.input)
-    # All rows are read here only if they name files elsewhere than in the input.
-    elsewhere = first.path != options.input and not epath.Path(options.input).is_dir()
+    # All rows are read here only if they name files elsewhere than in the input, as those of a table may.
+    is_table = hasattr(job.source, "unused_columns") or not epath.Path(options.input).is_dir()
+    elsewhere = first.path != options.input and is_table and is_local(options.input)
     row_paths = (row.path for row in itertools.chain((first,), found)) if elsewhere else ()
     of_source = modules_behind(job.source, sources.__name__)
-    modules = dict.fromkeys((*of_source, rows, tables, schema, shards, splits, sharding, *job.modules))
+    modules = dict.fromkeys((*of_source, *_MODULES, *job.modules))
+    names = {module.__name__.rpartition(".")[2] for module in of_source} | {
+        "chexpert"
+    }  # which `tables` reads
     making = {
         "job": job.name,
         "source": options.source,
         "input_sha256": input_sha256(options.input, row_paths),
         "concepts_sha256": job.table.fingerprint,
-        "labels_sha256": label_names.fingerprint(options.source),
+        "labels_sha256": sha256_of(list(map(label_names.fingerprint, sorted(names)))),
         "reports_sha256": job.reports.fingerprint if job.reports else "",
         "resources_sha256": job.resources_sha256,
         "options": recorded_options(options),

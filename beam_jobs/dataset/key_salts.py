@@ -16,6 +16,7 @@ from etils import epath
 
 from beam_jobs.dataset.options import JobOptions
 from medclip_keras.errors import refusal, require
+from medclip_keras.files import absolute, is_local
 
 KEY_SALT_NAME = "key_salt.txt"
 _Options = TypeVar("_Options", bound=JobOptions)
@@ -31,7 +32,7 @@ def with_key_salt(options: _Options, source: ModuleType) -> _Options:
     if options.key_salt or options.keep_ids or not is_private(source):
         return options
     records = [folder for folder in (options.reports, options.output) if folder]
-    paths = [epath.Path(folder).resolve().parent / KEY_SALT_NAME for folder in records]
+    paths = [absolute(folder).parent / KEY_SALT_NAME for folder in records]
     kept = next((path for path in paths if path.exists()), None)
     if kept is None:
         return dataclasses.replace(options, key_salt=secrets.token_hex(), new_salt_path=str(paths[-1]))
@@ -50,7 +51,7 @@ def keep_key_salt(job: str, options: JobOptions) -> None:
         path.touch(exist_ok=False)
     except FileExistsError:
         raise refusal("key_salt", "that of the other job", str(path), "Start this job again.") from None
-    if "://" not in str(path):
+    if is_local(path):
         os.chmod(path, 0o600)
     path.write_text(f"{options.key_salt}\n")
     print(

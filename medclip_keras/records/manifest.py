@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from medclip_keras.errors import refusal, require
+from medclip_keras.files import size_of
 from medclip_keras.knowledge.concepts import ConceptTable, load_table
 from medclip_keras.provenance import file_sha256, sha256_of
 
@@ -127,8 +128,7 @@ def find_damaged_shard(directory: epath.PathLike, manifest: Manifest, split: str
     """Describe the first missing or truncated shard of a split, or of "all"; "" if there is none."""
     for part in manifest.parts(split):
         for shard in part["shards"]:
-            path = epath.Path(directory) / shard["name"]
-            length = path.stat().length if path.exists() else 0
+            length = size_of(epath.Path(directory) / shard["name"])
             if length != shard["num_bytes"]:
                 return f"{shard['name']} has {length} bytes, in the manifest {shard['num_bytes']}"
     return ""

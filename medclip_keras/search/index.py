@@ -22,6 +22,7 @@ from medclip_keras.embeddings import (
 )
 from medclip_keras.errors import refusal, require
 from medclip_keras.evaluation.arrays import Floats, Ints
+from medclip_keras.files import size_of
 from medclip_keras.locks import sole_writer
 from medclip_keras.provenance import sha256_of, versions
 
@@ -149,7 +150,7 @@ class SearchIndex:
         except (json.JSONDecodeError, TypeError):
             raise refusal("index", form, str(path), "Build the index again.") from None
         for name, size in manifest.sizes.items():
-            length = (folder / name).stat().length if (folder / name).exists() else 0
+            length = size_of(folder / name)
             received = f"{name} of {length} bytes, in the manifest {size}"
             require(length == size, "index", "complete", received, "Build the index again.")
         index = faiss().read_index(str(folder / INDEX_NAME))
@@ -224,7 +225,7 @@ def build(rows: Rows, output: epath.PathLike) -> IndexManifest:
             method=method,
             groups_read=getattr(index, "nprobe", 0),
             recall=recall,
-            sizes={name: (folder / name).stat().length for name in (INDEX_NAME, NAMES_NAME)},
+            sizes={name: size_of(folder / name) for name in (INDEX_NAME, NAMES_NAME)},
             key=rows.key,
             dim=rows.dim,
             num_rows=rows.num_rows,

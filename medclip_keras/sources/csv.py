@@ -92,7 +92,7 @@ def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Ima
                 image_id=name,
                 study_id=study,
                 patient_id=row["patient_id"],
-                path=name if "://" in name else str(folder / name),
+                path=_joined(folder, name),
                 view=view,
                 labels=shared.setdefault(tuple(labels.items()), labels),
                 split=split,
@@ -127,9 +127,9 @@ def report_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Re
         patients_of[row.get("study_id", "")].add(row["patient_id"])
     seen = set()
     for row, study in _with_studies(read(path, "report")):
-        if row["report"] and study not in seen:
-            seen.add(study)
-            patient, own = row["patient_id"], row.get("study_id", "")
+        patient, own = row["patient_id"], row.get("study_id", "")
+        if row["report"] and (patient, study) not in seen:
+            seen.add((patient, study))
             known = own if len(patients_of[own]) == 1 else study
             yield ReportRow(
                 report_id=known
@@ -227,6 +227,13 @@ def _with_studies(rows: Iterable[tables.TableRow]) -> Iterator[tuple[tables.Tabl
             repeated[study] += 1
             study += f" {repeated[study]}" if repeated[study] > 1 else ""
         yield row, own_study(row["patient_id"], study)
+
+
+def _joined(folder: epath.Path, name: str) -> str:
+    """The path of a file that a table names; in an address `..` is resolved, which no bucket does."""
+    path = name if "://" in name else str(folder / name)
+    scheme, mark, rest = path.partition("://")
+    return f"{scheme}{mark}{posixpath.normpath(rest)}" if mark and name != path else path
 
 
 def _folder_of(path: epath.PathLike) -> epath.Path:

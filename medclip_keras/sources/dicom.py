@@ -4,8 +4,8 @@ Layout on disk: a folder with DICOM files in it or below it, named in any way, w
 archive exports them (DICOM PS3.10; https://dicom.nema.org/medical/dicom/current/output/html/part10.html). A
 file is an image where its Modality is CR, DX, DR, RG, OT or blank. Passed over, and counted by `passed_over`:
 other modalities (structured reports among them), DICOMDIR, files that are neither DICOM nor named .dcm or
-.dicom, hidden ones (of macOS, such as ._1.dcm), and links to nowhere without such a name; with it they are
-bad rows.
+.dicom, hidden ones (of macOS, such as ._1.dcm), and links to nowhere without such a name. Other files that
+cannot be read, or whose header is damaged, are bad rows.
 
 An image is known by its path below the folder: exports repeat SOPInstanceUIDs. Of each header are read:
 PatientID, the patient; StudyInstanceUID, the study, known by its patient too; ViewPosition and
@@ -31,6 +31,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -155,24 +156,28 @@ def _row_or_kind(path: epath.Path, name: str) -> ImageRow | str:
     if is_hidden(name):
         return "hidden"
     is_named = name.lower().endswith(SUFFIXES)
+    unread = ImageRow(name, "", "", str(path))  # a bad row: decoding will say why
     try:
-        file = path.open("rb")
-    except OSError:  # a link to nowhere, a file that may not be read: a bad row where it is decoded
-        return ImageRow(name, "", "", str(path)) if is_named else "unreadable"
-    with file:
-        is_dicom = file.read(132)[128:] == b"DICM"
-        file.seek(0)
-        if path.name.upper() == "DICOMDIR" or not (is_dicom or is_named):
-            return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
-        header = _read_identifiers(file, _IDENTIFIERS)
-    study, patient, modality = (
-        str(header.get(element) or "").strip() for element in _IDENTIFIERS[: -len(_VIEW)]
-    )
-    if modality.upper() not in _RADIOGRAPHS:
-        return f"modality {modality.upper()}"
+        with path.open("rb") as file:
+            is_dicom = file.read(132)[128:] == b"DICM"
+            file.seek(0)
+            if path.name.upper() == "DICOMDIR" or not (is_dicom or is_named):
+                return "DICOMDIR" if path.name.upper() == "DICOMDIR" else "no DICOM file"
+            header = _read_identifiers(file, _IDENTIFIERS)
+    except FileNotFoundError:
+        return unread if is_named else "link to nowhere"
+    except OSError:
+        return unread
+    try:
+        study, patient, modality = (str(header.get(element) or "") for element in _IDENTIFIERS[: -len(_VIEW)])
+    except Exception:  # pydicom reads a value where it is asked for; a damaged one may raise anything
+        return unread
+    modality = modality.strip().upper()
+    if modality not in _RADIOGRAPHS:
+        return f"modality {modality}"
     patient, study = identifier(patient), identifier(study)
     study = own_study(patient, study) if patient and study else ""  # without them a bad row
-    return ImageRow(name, study, patient, str(path), _view_of_header(header))
+    return replace(unread, study_id=study, patient_id=patient, view=_view_of_header(header))
 
 
 def _read_identifiers(file: BinaryIO, elements: Sequence[str]) -> Dataset:

@@ -21,12 +21,12 @@ are a `url`, and the generated `text` are not read: a report with nothing else i
 Study: the StudyInstanceUID (identifier of the system urn:dicom:uid) of `imagingStudy` (R4) or `study` (R5),
 given there, in a contained resource or in ImagingStudy.ndjson: so it joins with the source `dicom`. A report
 of several studies is a row for each; one without a study joins no image. Patient: `subject.identifier`, else
-the identifier of type MR (or the only one) in Patient.ndjson, else the id of the reference; with `dicom` it
-must be the PatientID. Names, dates of birth and performers are not read. Identifiers are hashed like those of
-any private archive.
+the identifier of type MR (or the only one) in Patient.ndjson or in a contained resource, else the id of a
+reference to the server; with `dicom` it must be the PatientID. Names, dates of birth and performers are not
+read. Identifiers are hashed like those of any private archive.
 
-Refused before any work: no such file or folder; a line that is no JSON object; no report to be read. A report
-without a subject is a bad row.
+Refused before any work: no such file or folder; a line that is no JSON object; one Patient id with two
+numbers, as exports of two servers have; no report to be read. A report without a subject is a bad row.
 """
 
 import base64
@@ -55,7 +55,10 @@ READ = ("final", "amended", "corrected", "appended")
 _RADIOLOGY = ("RAD", "RX", "LP29684-5", "imaging")
 _STUDY_SYSTEM = "urn:dicom:uid"
 _CHARSET = re.compile(r"charset=\"?([\w.:-]+)")
-_BREAKS = ("br", "p", "div", "li", "tr", "table", "h1", "h2", "h3", "h4", "h5", "h6")
+_BREAKS = (
+    "br", "p", "div", "section", "pre", "hr", "ul", "ol", "li", "dt", "dd", "table", "tr", "td", "th",
+    "h1", "h2", "h3", "h4", "h5", "h6",
+)  # fmt: skip
 
 _KINDS = ("text/plain", "text/html")  # the first one that a report has is read
 
@@ -73,7 +76,10 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
         if kind == "ImagingStudy":
             study_of[name] = _study_uid(resource)
         elif kind == "Patient":
-            patient_of[name] = _hospital_number(resource)
+            known = patient_of.setdefault(name, _hospital_number(resource))
+            advice = "Keep the exports of two servers in two folders."
+            received = "" if known == _hospital_number(resource) else f"line {number} of {file}"
+            require(not received, "input", "resources with one patient for each Patient.id", received, advice)
         elif kind == "DiagnosticReport" and _is_radiology(resource):
             key, version = (
                 _key(resource) or f"{file} {number}",
@@ -166,8 +172,13 @@ def _rows(
 
 def _patient(report: Resource, patient_of: Mapping[str, str]) -> str:
     subject = report.get("subject") or {}
-    reference = _id_in(str(subject.get("reference", "")))
-    return _value_in(subject.get("identifier")) or patient_of.get(reference) or reference
+    reference = str(subject.get("reference", ""))
+    if own := _value_in(subject.get("identifier")):
+        return own
+    if reference.startswith("#"):  # to a resource inside of the report, known by its number alone
+        contained = {str(one.get("id")): one for one in _listed(report, "contained")}
+        return _hospital_number(contained.get(_id_in(reference), {}))
+    return patient_of.get(_id_in(reference)) or _id_in(reference)
 
 
 def _studies(report: Resource, study_of: Mapping[str, str]) -> Iterator[str]:

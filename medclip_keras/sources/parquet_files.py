@@ -70,11 +70,34 @@ def read_image_bytes(reference: str) -> bytes:
     return content
 
 
+class _Seekable:
+    """A file of a bucket too as pyarrow reads it: with `closed`, and a `seek` that says where it is."""
+
+    closed = False
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some bytes; -1: all that are left."""
+        content: bytes = self._file.read(size)
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, counted from the start (0), from here (1) or from the end (2)."""
+        self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return int(self._file.tell())
+
+
 @contextlib.contextmanager
 def _open(path: epath.Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     with contextlib.ExitStack() as stack:
         try:
-            parquet = pyarrow.parquet.ParquetFile(stack.enter_context(path.open("rb")))
+            parquet = pyarrow.parquet.ParquetFile(_Seekable(stack.enter_context(path.open("rb"))))
         except (pyarrow.ArrowException, OSError) as error:
             received = f"{path} ({type(error).__name__})"
             raise refusal("input", "a whole Parquet table", received, "Download it again.") from None

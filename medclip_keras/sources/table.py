@@ -49,6 +49,7 @@ STANDS_FOR = {  # a column's plain name → the column of `csv` that it stands f
     **dict.fromkeys(("text", "reporttext"), "report"),
 }
 _CODES = {"present": "1", "absent": "0", "uncertain": "-1", "unlabeled": ""}
+_PARTS = ("findings", "impression")
 _SPLIT = re.compile(r"(train|valid|validation|test)(?=[-._]|$)")
 
 
@@ -90,7 +91,9 @@ def _files(path: epath.Path) -> list[epath.Path]:
     if not path.is_dir():
         return [path]
     names = [f"{level}*{kind}" for level in ("", "*/") for kind in SUFFIXES]
-    found = sorted(file for name in names for file in path.glob(name) if not is_hidden(file.name))
+    found = sorted(
+        file for name in names for file in path.glob(name) if not is_hidden(str(file.relative_to(path)))
+    )
     kinds = sorted({file.suffix for file in found})
     advice = "Keep the tables of one kind in it, or name one file."
     require(
@@ -107,8 +110,9 @@ def _rows(path: epath.Path, file: epath.Path, column: str) -> Iterator[tables.Ta
     for row in tables.read_table(file, ()):
         renamed = renamed or _renamed(list(row), file)
         cells = {renamed.get(name, name): cell for name, cell in row.items()}
-        if "report" not in cells and {"findings", "impression"} & cells.keys():
-            parts = ((part, cells.pop(part, "")) for part in ("findings", "impression"))
+        parts_of = {tables.plain(name): name for name in cells if tables.plain(name) in _PARTS}
+        if "report" not in cells and parts_of:
+            parts = [(part, cells.pop(parts_of[part])) for part in _PARTS if part in parts_of]
             cells["report"] = "\n".join(f"{part.upper()}: {text}" for part, text in parts if text)
         tables.require_columns(list(cells), (column, "patient_id"), str(file))
         for name in cells.keys() - set(csv.OWN_COLUMNS):

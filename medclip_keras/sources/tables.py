@@ -30,6 +30,10 @@ STATE_OF_CODE = {
     "-1": LabelState.UNCERTAIN,
 }
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
+_QUOTED = re.compile(  # in errors; another cell may be the text of a report
+    r"[-+.,\d]{1,20}|yes|no|true|false|positive|negative|present|absent|uncertain|nan|none|null|n/?a",
+    re.IGNORECASE,
+)
 _WHOLE_CODE = re.compile(r"^\+?(-?[01])(?:\.0*)?$")
 _CODES = {"1.0": "1", "0.0": "0", "-1.0": "-1", "-0.0": "0"}  # the usual ones, without a pattern
 
@@ -268,7 +272,8 @@ def state_of_code(code: str, column: str, place: str = "") -> LabelState:
     text = plain_code(code)
     if text not in STATE_OF_CODE:
         advice = f"It is {place}." if place else "Code the labels as CheXpert does."
-        raise refusal(column, "1, 0, -1 or blank", code, advice)
+        received = code if _QUOTED.fullmatch(text) else "a text"
+        raise refusal(column, "1, 0, -1 or blank", received, advice)
     return STATE_OF_CODE[text]
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from etils import epath
 
 from medclip_keras.errors import NotSavedError
-from medclip_keras.files import WRITING, sync, write_whole
+from medclip_keras.files import WRITING, size_of, sync, write_whole
 from medclip_keras.provenance import file_sha256, sha256_of
 
 MANIFEST = "manifest.json"
@@ -180,13 +180,13 @@ class CheckpointFolder:
 
 
 def _describe(path: epath.Path) -> Json:
-    return {"bytes": path.stat().length, "sha256": file_sha256(path)}
+    return {"bytes": size_of(path), "sha256": file_sha256(path)}
 
 
 def _fault_of_file(path: epath.Path, made: Json) -> str:
     if not path.exists():
         return f"{path.name} is missing"
-    size = path.stat().length
+    size = size_of(path)
     if size != made["bytes"]:
         return f"{path.name} has {size} of {made['bytes']} bytes"
     return "" if file_sha256(path) == made["sha256"] else f"{path.name} differs from its checksum"

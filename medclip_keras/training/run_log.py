@@ -4,6 +4,7 @@ A line of training.jsonl is one point: {"kind": "train", "step": 20, "loss": 1.2
 valid and zero_shot.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -32,13 +33,14 @@ class RunLog:
             for path in sorted(folder.glob("events.out.tfevents.*")):
                 drop_later_events(path, start_step)
         self._writer = tf.summary.create_file_writer(str(workdir / BOARD))
-        self._lines = (workdir / LOG_FILE).open("a")
+        self._opened = contextlib.ExitStack()  # on a bucket `open` gives no file, but a context with one
+        self._lines = self._opened.enter_context((workdir / LOG_FILE).open("a"))
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lines.close()
+        self._opened.close()
         self._writer.close()
 
     def scalars(self, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import pwd
 
 import pytest
 
+from medclip_keras.files import size_of
 from medclip_keras.knowledge.concepts import Concept, ConceptTable
-from medclip_keras.records.manifest import load_concepts, read_manifest, verify
+from medclip_keras.records.manifest import find_damaged_shard, load_concepts, read_manifest, verify
 
 TABLE = ConceptTable("two", (Concept("C0000001", "Edema"), Concept("C0000002", "Mass", ("lump",))))
 
@@ -86,3 +88,16 @@ def test_load_concepts_gives_the_table_and_refuses_another(dataset):
 def test_write_manifest_leaves_no_second_file(dataset):
     directory, _ = dataset
     assert not [path for path in directory.iterdir() if "unfinished" in path.name]
+
+
+def test_records_of_an_owner_without_a_name_are_read(dataset, monkeypatch):
+    """Containers and network disks know users by number alone."""
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    directory, manifest = dataset
+    assert find_damaged_shard(directory, manifest) == ""
+    sizes = [shard["num_bytes"] for shard in manifest.splits["train"]["shards"]]
+    assert [size_of(directory / name) for name in (*manifest.shard_names, "none")] == [*sizes, 0]

@@ -3,6 +3,7 @@
 `dicom_files` is imported by the tests here.
 """
 
+import contextlib
 import io
 import pathlib
 import sys
@@ -11,10 +12,39 @@ import numpy as np
 import PIL.Image
 import pydicom
 import pytest
+from etils import epath
 
 from medclip_keras.sources.rows import ImageRow
 
 sys.path.append(str(pathlib.Path(__file__).parent))
+
+
+class _BucketFile:
+    """What TensorFlow opens on a bucket: no `closed`, and a `seek` that returns nothing."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def read(self, size=-1):
+        return self._file.read(size)
+
+    def seek(self, offset, whence=0):
+        self._file.seek(offset, whence)
+
+    def tell(self):
+        return self._file.tell()
+
+
+@pytest.fixture
+def like_a_bucket(monkeypatch):
+    """Paths open local files as they open those of a bucket: as a context that has a file and is none."""
+
+    @contextlib.contextmanager
+    def open_file(path, mode="r"):
+        with open(path, mode) as file:
+            yield _BucketFile(file)
+
+    monkeypatch.setattr(type(epath.Path("/")), "open", open_file)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import csv as builtin_csv
 
 import numpy as np
 import pytest
+from etils import epath
 
 from medclip_keras.knowledge.states import LabelState
 from medclip_keras.sources import csv
@@ -157,6 +158,21 @@ def test_a_path_is_one_image_however_it_is_spelt(tmp_path):
     path.write_text(f"{head}./a/1.png,p\na/1.png,q\n")
     with pytest.raises(ValueError, match=r"`path` must be an image of one patient .* repeats row 1"):
         list(csv.image_rows(path))
+
+
+def test_a_path_above_a_table_on_a_bucket_is_resolved(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text(
+        "path,patient_id\n../images/1.png,p\n/data/2.png,p\ngs://b/a/../3.png,p\n"
+    )
+    monkeypatch.setattr(csv, "_folder_of", lambda path: epath.Path("gs://bucket/tables"))
+    found = [row.path for row in csv.image_rows(tmp_path / "t.csv")]
+    assert found[0] == "gs://bucket/images/1.png"
+    assert found[2] == "gs://b/a/../3.png"
+
+
+def test_studies_of_two_patients_are_two_whatever_their_names(tmp_path):
+    (tmp_path / "t.csv").write_text("patient_id,study_id,report\na/b,c,Edema.\na,b/c,Effusion.\n")
+    assert [row.content for row in csv.report_rows(tmp_path / "t.csv")] == [b"Edema.", b"Effusion."]
 
 
 def test_a_column_almost_like_a_concept_in_use_is_refused(tmp_path):

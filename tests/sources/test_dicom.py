@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import SECRETS, decode, make, to_bytes
+from etils import epath
 
 from medclip_keras.sources import dicom
 from medclip_keras.sources.rows import BadRowError, ImageRow
@@ -144,10 +145,43 @@ def test_hidden_files_are_passed_over_and_links_to_nowhere_are_bad_rows(tmp_path
     for name in ("EXPORT/lost.dcm", "EXPORT/lost"):
         (root / name).symlink_to(tmp_path / "nowhere")
     found = dicom.passed_over(root)
-    assert (found["hidden"], found["unreadable"]) == (3, 1)
+    assert (found["hidden"], found["link to nowhere"]) == (3, 1)
     said = decoded(dicom, root)
     assert [name for name, reason in said.items() if reason] == ["EXPORT/lost.dcm"]
     assert said["EXPORT/lost.dcm"] == "the file does not exist"
+
+
+def test_a_folder_on_a_bucket_reads_as_one_on_this_machine(tmp_path, image_file, request):
+    root = write_layout(tmp_path, image_file)
+    before = list(dicom.image_rows(root)), dicom.passed_over(root)
+    request.getfixturevalue("like_a_bucket")
+    assert (list(dicom.image_rows(root)), dicom.passed_over(root)) == before
+
+
+def test_a_file_that_may_not_be_read_is_a_bad_row(tmp_path, image_file, monkeypatch):
+    root, opened = write_layout(tmp_path, image_file), type(epath.Path("/")).open
+
+    def refuse(path, *mode):
+        if path.name == "IM1":
+            raise PermissionError(path)
+        return opened(path, *mode)
+
+    monkeypatch.setattr(type(epath.Path("/")), "open", refuse)
+    rows = {row.image_id: row.patient_id for row in dicom.image_rows(root)}
+    assert {name for name, patient in rows.items() if not patient} == {n for n in rows if n.endswith("IM1")}
+    assert len(rows) == len(RADIOGRAPHS)
+
+
+@pytest.mark.parametrize("kind", [b"FD", b"ZZ"])
+def test_a_damaged_identifier_is_a_bad_row_without_its_value(kind, tmp_path, image_file, decoded):
+    root = write_layout(tmp_path, image_file)
+    path = root / "EXPORT/PAT1/ST1/IM2.dcm"
+    content, tag = path.read_bytes(), b"\x10\x00\x20\x00"  # PatientID
+    assert content.count(tag + b"LO") == 1
+    path.write_bytes(content.replace(tag + b"LO", tag + kind))
+    said = decoded(dicom, root)
+    assert [name for name, reason in said.items() if reason] == ["EXPORT/PAT1/ST1/IM2.dcm"]
+    assert "ID-1" not in said["EXPORT/PAT1/ST1/IM2.dcm"]
 
 
 def test_folders_without_a_radiograph_are_refused(tmp_path, image_file):

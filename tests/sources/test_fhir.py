@@ -252,6 +252,36 @@ def test_studies_of_a_report(elements, studies, tmp_path):
     assert {row.report_id: row.study_id for row in rows} == {k: f"ID-1/{v}" for k, v in studies.items()}
 
 
+def contained(number):
+    patient = {"resourceType": "Patient", "id": "pat", "identifier": [{"value": number}] if number else []}
+    return {"subject": {"reference": "#pat"}, "contained": [patient]}
+
+
+def test_patients_inside_of_reports_are_known_by_their_numbers(tmp_path):
+    reports = [report("r1", **contained("MRN-1")), report("r2", **contained("MRN-2"))]
+    rows = list(
+        fhir.report_rows(str(write(tmp_path / "r.ndjson", [*reports, report("r3", **contained(""))])))
+    )
+    assert [row.patient_id for row in rows] == ["MRN-1", "MRN-2", ""]
+    with pytest.raises(BadRowError, match="names no subject"):
+        fhir.read_report(rows[2])
+
+
+def test_exports_of_two_servers_in_one_folder_are_refused_without_a_number(tmp_path):
+    patients = [{"resourceType": "Patient", "id": "1", "identifier": [{"value": n}]} for n in ("A-7", "B-9")]
+    write(tmp_path / "r.ndjson", [report(), *patients[:1], *patients])
+    with pytest.raises(ValueError, match=r"one patient for each Patient\.id\. Received: 'line 4 of") as error:
+        list(fhir.report_rows(str(tmp_path)))
+    assert "B-9" not in str(error.value)
+
+
+def test_cells_of_a_page_are_lines_of_their_own(tmp_path):
+    page = "<table><tr><td>Pneumothorax</td><td>No effusion.</td></tr></table><dl><dt>A</dt><dd>B</dd></dl>"
+    forms = [form(page, "text/html")]
+    (sections,) = read(write(tmp_path / "r.ndjson", [report(presentedForm=forms)])).values()
+    assert [section.text for section in sections] == ["Pneumothorax\nNo effusion.\nA\nB"]
+
+
 def test_reports_join_the_images_of_a_folder_of_dicom_files(tmp_path):
     from test_dicom import write_layout as write_dicom
 

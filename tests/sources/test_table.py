@@ -209,6 +209,22 @@ def test_texts_that_are_not_marked_as_such_are_texts(tmp_path):
     assert table.read_image(images[1]) == png(1)
 
 
+def test_a_parquet_table_is_read_from_a_bucket(tmp_path, like_a_bucket, image_file):
+    images = [{"bytes": image_file(0), "path": None}, {"bytes": b"two", "path": None}]
+    cells = {"image": images, "patient_id": ["p", "q"]}
+    pyarrow.parquet.write_table(pyarrow.table(cells), tmp_path / "t.parquet")
+    rows = list(table.image_rows(tmp_path / "t.parquet"))
+    assert [row.patient_id for row in rows] == ["p", "q"]
+    assert [table.read_image(row) for row in rows] == [image_file(0), b"two"]
+
+
+def test_parts_of_a_report_are_found_in_any_case_and_hidden_folders_are_not_read(tmp_path):
+    (tmp_path / "t.csv").write_text("patient_id,Impression,Find_ings\np,Normal.,Clear.\n")
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints" / "t.csv").write_text("patient_id,report\np,Old.\n")
+    assert [row.content for row in table.report_rows(tmp_path)] == [b"FINDINGS: Clear.\nIMPRESSION: Normal."]
+
+
 def test_accession_numbers_are_identifiers(tmp_path):
     path, rows = tmp_path / "t.tsv", "path\tpatient_id\tAccession Number\n1.png\tp\t70.0\n2.png\tp\t70\n"
     path.write_text(rows)

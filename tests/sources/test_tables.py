@@ -147,6 +147,12 @@ def test_state_of_code_reads_chexperts_codes():
     assert [state.name for state in states] == names
 
 
+@pytest.mark.parametrize(("cell", "shown"), [("2", "2"), ("1,5", "1,5"), ("Ann Lee: edema", "a text")])
+def test_a_cell_that_is_no_code_is_quoted_only_if_it_is_a_number(cell, shown):
+    with pytest.raises(ValueError, match=f"`Edema` must be 1, 0, -1 or blank. Received: '{shown}'"):
+        tables.state_of_code(cell, "Edema")
+
+
 def test_code_of_state_is_the_inverse():
     assert {tables.state_of_code(code, "x"): code for code in tables.CODE_OF_STATE.values()} == (
         tables.CODE_OF_STATE

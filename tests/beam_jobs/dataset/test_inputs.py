@@ -8,6 +8,7 @@ import types
 import pytest
 
 import medclip_keras
+from beam_jobs.dataset import inputs
 from beam_jobs.dataset.inputs import input_sha256
 from beam_jobs.dataset.job import describe_making
 from beam_jobs.decode_images import DecodeOptions, make_job
@@ -34,6 +35,46 @@ def test_folder_fingerprint_does_not_depend_on_where_the_folder_is(folder, tmp_p
     before = input_sha256(str(folder), ())
     folder.rename(tmp_path / "moved")
     assert input_sha256(str(tmp_path / "moved"), ()) == before
+
+
+def test_folder_fingerprint_sees_the_files_outside_of_it_that_its_tables_name(folder, tmp_path):
+    inside, outside = folder / "two.txt", tmp_path / "image.png"
+    outside.write_text("1")
+    before = input_sha256(str(folder), [str(inside), str(outside)])
+    assert before == input_sha256(f"{folder}/", [str(outside)])
+    os.utime(outside, ns=(1, 1))
+    assert before != input_sha256(str(folder), [str(inside), str(outside)])
+
+
+@pytest.mark.parametrize("source", ["table", "csv"])
+def test_images_of_tables_are_part_of_the_input_wherever_they_lie(source, tmp_path):
+    table_file, image = tmp_path / "tables" / "t.csv", tmp_path / "1.png"
+    table_file.parent.mkdir()
+    table_file.write_text("path,patient_id\n../1.png,p\n")
+    given = str(table_file.parent if source == "table" else table_file)
+    options = DecodeOptions(source=source, input=given, output=str(tmp_path / "out"), key_salt="salt")
+    found = set()
+    for content in (None, "", "1"):
+        if content is not None:
+            image.write_text(content)
+        found.add(describe_making(make_job(options))["input_sha256"])
+    assert len(found) == 3
+
+
+def test_a_file_that_a_bucket_lacks_has_no_size(monkeypatch):
+    lists = {
+        "gs://b/1.png": [
+            types.SimpleNamespace(path="gs://b/1.png", size_in_bytes=5, last_updated_in_seconds=7)
+        ]
+    }
+    lists["gs://b/[1].png"] = lists["gs://b/1.png"]  # as a pattern it means the other one
+
+    def match(patterns):
+        return [types.SimpleNamespace(metadata_list=lists.get(pattern, [])) for pattern in patterns]
+
+    monkeypatch.setattr(inputs.FileSystems, "match", match)
+    assert inputs.describe("gs://b/1.png") == ("gs://b/1.png", 5, 7)
+    assert [inputs.describe(name)[1] for name in ("gs://b/[1].png", "gs://b/2.png")] == [-1, -1]
 
 
 CHANGES = {

@@ -9,8 +9,10 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     WorkerOptions,
 )
+from etils import epath
 
 import beam_jobs
+from beam_jobs.dataset.key_salts import with_key_salt
 from beam_jobs.dataset.options import (
     JobOptions,
     new_parser,
@@ -20,10 +22,19 @@ from beam_jobs.dataset.options import (
     run_job_command,
     running_pipeline,
 )
+from medclip_keras.sources import csv
 
 
 def options(tmp_path, **more):
     return JobOptions(**{"source": "csv", "input": str(tmp_path), "output": str(tmp_path) + "-out", **more})
+
+
+@pytest.mark.parametrize("output", ["gs://bucket/records/images", "gs://bucket/records/images/"])
+def test_the_salt_of_records_on_a_bucket_is_kept_beside_them(output, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(epath.Path(output)), "exists", lambda path: path.name == "studies.csv")
+    monkeypatch.chdir(tmp_path)
+    given = JobOptions(source="csv", input="gs://bucket/studies.csv", output=output)
+    assert with_key_salt(given, csv).new_salt_path == "gs://bucket/records/key_salt.txt"
 
 
 def test_local_runner_is_the_one_that_needs_no_download():

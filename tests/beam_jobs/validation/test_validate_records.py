@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -220,6 +221,21 @@ def test_an_edited_schema_is_used_and_not_written_over(table, tmp_path):
         assert path.read_bytes() == edited
     path.unlink()  # and it is inferred again
     assert [name for name, _ in validate_records.run(input=directory).anomalies] == ["unknown_value"]
+
+
+def test_the_schema_of_a_validation_that_was_killed_is_not_the_owners(table, tmp_path, monkeypatch):
+    directory = str(
+        data.write_records(tmp_path / "records", "reports", data.clean_rows("reports", len(table)), table)
+    )
+    output = f"{directory}.validation"
+    for name in ("_find_and_show", "write_whole"):  # before the result, and before the schema
+        with monkeypatch.context() as patched:
+            patched.setattr(validate_records, name, mock.Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                validate_records.run(input=directory)
+        assert validate_records.kept_schema(output) == ""
+    assert validate_records.run(input=directory).anomalies == []
+    assert validate_records.kept_schema(output) == ""
 
 
 @pytest.mark.parametrize("edited", [False, True])
