@@ -3,9 +3,10 @@
     python -m beam_jobs.embed_images --model MODELS_DIR/1 --input PATH --output DIR [Beam options]
 
 PATH is a folder of JPEG, PNG and DICOM files with all below it, a pattern, a CSV file with a column `path`,
-or records of decode_images. DIR receives Parquet shards with a row an image: `path`, or the keys and the
-split of a record, and `embedding`, floats of unit length. `unreadable.jsonl` lists the files that cannot be
-read with their reasons. `manifest.json`, written last, has counts, checksums, the model and the inputs.
+or records of decode_images; on a bucket, a folder or records. DIR receives Parquet shards with a row an image:
+`path`, or the keys and the split of a record, and `embedding`, floats of unit length. `unreadable.jsonl` lists
+the files that cannot be read with their reasons. `manifest.json`, written last, has counts, checksums, the
+model and the inputs.
 
 A shard is a function of the list of images. A killed job leaves its finished shards in `DIR.incomplete-…`;
 the same command makes the others, and ends in the same bytes as an unbroken run.
@@ -46,6 +47,7 @@ from medclip_keras.provenance import code_sha256, sha256_of, versions
 from medclip_keras.records import schema
 from medclip_keras.records.manifest import read_manifest
 from medclip_keras.sources import codestreams, dicom, dicom_jpeg, dicom_picture, rows
+from medclip_keras.sources.files import is_hidden
 
 NAME = "embed_images"
 _CODE = (
@@ -101,7 +103,8 @@ def make_plan(options: EmbedOptions, model: InferenceModel) -> Plan:
         return plan_records(options.input, read_manifest(options.input), stored, options.images_per_shard)
     if "://" in options.input:
         root = options.input.rstrip("/") + "/"
-        names = [name for name, _, _ in inputs.list_folder(root) if name.lower().endswith(SUFFIXES)]
+        listed = (name for name, _, _ in inputs.list_folder(root) if name.lower().endswith(SUFFIXES))
+        names = [name for name in listed if not is_hidden(name)]
         require(bool(names), "--input", "a folder with at least one image", options.input)
         return plan_files({name: root + name for name in names}, options.images_per_shard)
     return plan_files(list_images(options.input, Console(), "--input"), options.images_per_shard)
