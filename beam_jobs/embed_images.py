@@ -3,10 +3,10 @@
     python -m beam_jobs.embed_images --model MODELS_DIR/1 --input PATH --output DIR [Beam options]
 
 PATH is a folder of JPEG, PNG and DICOM files with all below it, a pattern, a CSV file with a column `path`,
-or records of decode_images; on a bucket, a folder or records. DIR receives Parquet shards with a row an image:
-`path`, or the keys and the split of a record, and `embedding`, floats of unit length. `unreadable.jsonl` lists
-the files that cannot be read with their reasons. `manifest.json`, written last, has counts, checksums, the
-model and the inputs.
+or records of decode_images; on a bucket, a folder or records. DIR receives Parquet shards with a row an
+image: `path`, or the keys and the split of a record, and `embedding`, floats of unit length.
+`unreadable.jsonl` lists the files that cannot be read with their reasons. `manifest.json`, written last, has
+counts, checksums, the model and the inputs.
 
 A shard is a function of the list of images. A killed job leaves its finished shards in `DIR.incomplete-…`;
 the same command makes the others, and ends in the same bytes as an unbroken run.
