@@ -88,10 +88,10 @@ def training_batches(
         items = streams.endless(make_pass, seed, steps_per_epoch * num_items, start_step * num_items)
         return items.batch(num_items, drop_remainder=True)  # nothing remains; the shape is static
 
-    drawn = [stream(streams.IMAGES, streams.image_pass(config.data, images, split, keep))]
+    drawn = [stream(streams.IMAGES, streams.image_pass(config, images, split, keep))]
     if config.pairing != "pairs":
         num_sentences = batch_size * (_CANDIDATES if config.pairing == "label_overlap" else 1)
-        sentences = streams.sentence_pass(config.data, texts, split, keep)
+        sentences = streams.sentence_pass(config, texts, split, keep)
         drawn.append(stream(streams.SENTENCES, sentences, num_sentences))
     make_batch = functools.partial(_make_batch, config, tokenizer, table, images[0], features or {})
     return streams.in_parallel(make_batch, start_step, *drawn)

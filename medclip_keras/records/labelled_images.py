@@ -58,7 +58,7 @@ def labelled_images(
     keep = kept(config.data, classes, split)
     features = folders[0].manifest.features
     records = streams.endless(
-        streams.image_pass(config.data, folders, split, keep),
+        streams.image_pass(config, folders, split, keep),
         streams.stream_seed(config.seed, streams.IMAGES),
         steps_per_epoch * batch_size,
         start_step * batch_size,

@@ -51,7 +51,7 @@ def sentence_folders(data: DataConfig, split: str) -> tuple[RecordFolder, ...]:
     """Check and return the folders that a run draws sentences from.
 
     These are the report records, and the image records with sentences of reports that are not among the
-    report records: no sentence counts twice.
+    report records. The images of one study each bring the sentences of its report.
 
     Raises:
         ValueError: no folder has sentences, one is not of reports or misses a shard, they differ in concept

@@ -99,9 +99,9 @@ def _is_under(names: tf.Tensor, share: float) -> tf.Tensor:
     return tf.strings.to_hash_bucket_strong(names, _SHARES, _SHARE_KEY) < round(share * _SHARES)
 
 
-def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
+def image_pass(config: RunConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
     """One pass over the serialized image records, shuffled, with copies of rare ones."""
-    features = folders[0].manifest.features
+    data, features = config.data, folders[0].manifest.features
 
     def with_states(serialized: tf.Tensor) -> Features:
         return {"record": serialized, **parse_batch(features, serialized, ("label_states",))}
@@ -111,7 +111,9 @@ def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, ke
 
     factors = np.zeros(0, np.float32)
     if data.balance or keep is not None:  # a filter may leave no image: refused here
-        factors = _factors(folders, split, ("positives", "num_records"), blocks, keep)
+        states = _sampled_states(folders, split, blocks, keep)
+        _require_items(states, config, folders, split, "an image")
+        factors = _factors(states, folders, split, ("positives", "num_records"), keep)
 
     def make_pass(seed: tf.Tensor) -> tf.data.Dataset:
         records = shuffled_records(folders, split, fold_in(seed, 0), keep)
@@ -123,9 +125,9 @@ def image_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, ke
     return make_pass
 
 
-def sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
+def sentence_pass(config: RunConfig, folders: Sequence[RecordFolder], split: str, keep: Keep | None) -> Pass:
     """One pass over the sentences with their states and study, shuffled, with copies of rare ones."""
-    parse = sentence_parser(data, folders)
+    data, parse = config.data, sentence_parser(config.data, folders)
 
     def sentences_of(serialized: tf.Tensor) -> Features:
         sentences = parse(serialized)
@@ -134,7 +136,9 @@ def sentence_pass(data: DataConfig, folders: Sequence[RecordFolder], split: str,
     def blocks(records: tf.data.Dataset) -> tf.data.Dataset:
         return records.batch(BLOCK).map(sentences_of)
 
-    factors = _factors(folders, split, ("sentence_positives", "num_sentences"), blocks, keep)
+    states = _sampled_states(folders, split, blocks, keep)
+    _require_items(states, config, folders, split, "a sentence")
+    factors = _factors(states, folders, split, ("sentence_positives", "num_sentences"), keep)
 
     def make_pass(seed: tf.Tensor) -> tf.data.Dataset:
         sentences = blocks(shuffled_records(folders, split, fold_in(seed, 0), keep))
@@ -169,42 +173,63 @@ def has_words(texts: tf.Tensor, min_words: int) -> tf.Tensor:
     return tf.strings.split(texts).row_lengths() >= min_words
 
 
+def _sampled_states(
+    folders: Sequence[RecordFolder],
+    split: str,
+    blocks: Callable[[tf.data.Dataset], tf.data.Dataset],
+    keep: Keep | None,
+) -> npt.NDArray[np.int8]:
+    """Label states (N, num_findings) of a sample; `blocks` makes batches with "label_states" of records."""
+    sample = blocks(shuffled_records(folders, split, stream_seed(0, 0), keep).take(_SAMPLE))
+    no_item = np.zeros((0, folders[0].manifest.num_findings), np.int8)
+    return np.concatenate([no_item, *(block["label_states"].numpy() for block in sample)])
+
+
 def _factors(
+    states: npt.NDArray[np.int8],
     folders: Sequence[RecordFolder],
     split: str,
     counts: tuple[str, str],
-    blocks: Callable[[tf.data.Dataset], tf.data.Dataset],
     keep: Keep | None,
 ) -> npt.NDArray[np.float32]:
     """Repeat factors from the manifests' counts; a sample of records gives the share without a finding.
 
-    With a filter the manifests count too many, and the sample gives all counts.
+    With a filter the manifests count too many, and the sample gives all counts. A class that a partial sample
+    misses counts as half an item, for a factor of 0 would exclude its items.
 
     Args:
+        states: of the sample, `_sampled_states`.
         folders, split, keep: of the records.
         counts: names of the manifest's counts of positive and of all items.
-        blocks: records to batches with "label_states".
     """
-    sample = blocks(shuffled_records(folders, split, stream_seed(0, 0), keep).take(_SAMPLE))
-    no_item = np.zeros((0, folders[0].manifest.num_findings), np.int8)
-    states = np.concatenate([no_item, *(block["label_states"].numpy() for block in sample)])
-    _require_items(len(states), folders, keep)
     positive = states == LabelState.POSITIVE  # (N, num_findings)
-    share_without = float(np.mean(~np.any(positive, axis=1)))
-    if keep is not None:
-        return repeat_factors(np.sum(positive, axis=0), share_without * len(states), len(states))
+    fewest = 0.5 if count(folders, split) > _SAMPLE else 0.0
+    num_without = max(np.sum(~np.any(positive, axis=1)), fewest)
     own = [folder.manifest.splits[split][counts[0]] for folder in folders if folder.count(split)]
-    num_items = count(folders, split, counts[1])
-    return repeat_factors(np.sum(own, axis=0), share_without * num_items, num_items)
-
-
-def _require_items(num_items: int, folders: Sequence[RecordFolder], keep: Keep | None) -> None:
-    argument, requirement = "data.min_words", "small enough to leave a sentence"
+    num_positive = np.sum(own, axis=0)  # (num_findings,)
     if keep is not None:
-        argument = "data.pairing, data.paired_share and data.min_words"
-        requirement = "such that images with a report of their own are left"
+        sampled = np.maximum(np.sum(positive, axis=0), np.where(num_positive > 0, fewest, 0))
+        return repeat_factors(sampled, num_without, len(states))
+    num_items = count(folders, split, counts[1])
+    return repeat_factors(num_positive, num_without / len(states) * num_items, num_items)
+
+
+def _require_items(
+    states: npt.NDArray[np.int8], config: RunConfig, folders: Sequence[RecordFolder], split: str, noun: str
+) -> None:
+    """Refuse records of which the run's settings leave nothing, naming those settings."""
+    in_force: dict[str, Any] = {"min_words": config.data.min_words}
+    if config.pairing == "pairs":
+        noun, in_force["pairing"] = "an image with a report of its own", "pairs"
+    for name in ("patient_share", "paired_share") if split == "train" else ():
+        if getattr(config.data, name) < 1:
+            in_force[name] = getattr(config.data, name)
+    num_read = count(folders, split)  # to the end, by a filter that keeps nothing
+    num_read = num_read if len(in_force) > 1 else min(num_read, _SAMPLE)
+    argument = ", ".join(f"data.{name}" for name in in_force)
+    received = f"{', '.join(map(str, in_force.values()))}: none in {num_read} records"
     advice = f"Folders: {', '.join(folder.directory for folder in folders)}."
-    require(num_items > 0, argument, requirement, f"none in {_SAMPLE} records", advice)
+    require(len(states) > 0, argument, f"such that {noun} is left", received, advice)
 
 
 def _draw_copies(

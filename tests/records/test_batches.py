@@ -19,12 +19,14 @@ from medclip_keras.config import (
 )
 from medclip_keras.preprocess.images import MEAN, STANDARD_DEVIATION
 from medclip_keras.preprocess.text import Tokenizer
+from medclip_keras.records import streams
 from medclip_keras.records.batches import (
     _sharing_a_finding,
     evaluation_images,
     evaluation_sentences,
     training_batches,
 )
+from medclip_keras.records.reading import image_folders
 from medclip_keras.records.streams import kept_images
 
 NUM_IMAGES, NUM_SENTENCES, BATCH = 24, 40, 4
@@ -208,6 +210,23 @@ def test_balance_draws_findings_equally_often(config, tokenizer, long_epoch):
     assert 0.1 < np.mean((unbalanced >= 2) & (unbalanced < 8)) < 0.2
 
 
+def test_a_finding_that_the_sample_of_records_misses_is_drawn(config, tokenizer, monkeypatch):
+    monkeypatch.setattr(streams, "_SAMPLE", 1)
+    config = with_data(config, balance=True, patient_share=0.9999)  # a filter: no count of the manifests
+    batches = take(config, tokenizer, 60, steps_per_epoch=60)
+    assert set(numbers(batches)) == set(range(NUM_IMAGES))
+    assert {0, 1, *range(2, 8)} <= set(words(batches))
+
+
+@pytest.mark.parametrize("keep", [None, lambda records, of_images: tf.fill(tf.shape(records), True)])
+def test_a_class_has_no_factor_only_if_all_records_were_read(keep, config, monkeypatch):
+    folders, counts = image_folders(config.data, "train"), ("positives", "num_records")
+    of_opacities = (np.int8([OPACITY]), folders, "train", counts, keep)
+    assert streams._factors(*of_opacities)[-1] == 0
+    monkeypatch.setattr(streams, "_SAMPLE", 1)
+    assert (streams._factors(*of_opacities) > 0).tolist() == [False, True, True, True]
+
+
 def test_own_report_pairs_an_image_with_its_own_sentence(config, tokenizer, directory):
     config = with_data(config, images=(str(directory / "paired"),), pairing="own_report")
     batches = take(config, tokenizer, 40)
@@ -351,8 +370,20 @@ def test_share_of_pairs_refuses_their_reports_in_the_texts(
 
 def test_data_without_pairs_is_refused(config, tokenizer, directory):
     config = dataclasses.replace(config, objective=ObjectiveConfig(name="convirt"))
-    with pytest.raises(ValueError, match=r"such that images with a report of their own are left"):
+    sentence = (
+        r"`data.min_words, data.pairing` must be such that an image with a report of its own is left. "
+        r"Received: '3, pairs: none in 24 records'"
+    )
+    with pytest.raises(ValueError, match=sentence):
         take(config, tokenizer, 1)
+
+
+def test_a_share_without_patients_is_refused_by_its_name(config, tokenizer):
+    sentence = (
+        r"`data.min_words, data.patient_share` must be such that an image is left. Received: '3, 1e-09: "
+    )
+    with pytest.raises(ValueError, match=sentence):
+        take(with_data(config, patient_share=1e-9), tokenizer, 1)
 
 
 def test_study_hashes_match_images_with_their_texts(config, tokenizer, directory):
@@ -376,7 +407,9 @@ def test_closure_and_uncertainty_reach_the_labels(config, tokenizer):
 
 
 def test_data_with_only_short_sentences_is_refused(config, tokenizer):
-    with pytest.raises(ValueError, match=r"`data.min_words` must be small enough to leave a sentence"):
+    with pytest.raises(
+        ValueError, match=r"`data.min_words` must be such that a sentence is left. Received: '4:"
+    ):
         take(with_data(config, min_words=4), tokenizer, 1)
 
 
