@@ -1,10 +1,12 @@
 """Checks before training for errors that would otherwise end it."""
 
+from collections.abc import Iterator
+
 from medclip_keras.config import RunConfig
 from medclip_keras.errors import require
-from medclip_keras.evaluation.embedder import read_index
+from medclip_keras.evaluation.embedder import ImageIndex, read_index
 from medclip_keras.evaluation.prompts import finding_prompts
-from medclip_keras.evaluation.tasks import check_findings, make_task, single_finding_task
+from medclip_keras.evaluation.tasks import FEWEST_PATIENTS, check_findings, make_task, single_finding_task
 from medclip_keras.records.data_sets import data_sets
 from medclip_keras.records.manifest import load_concepts
 from medclip_keras.records.reading import image_folders, read_records
@@ -25,14 +27,7 @@ def require_evaluable(config: RunConfig, split: str = "test") -> None:
     findings = check_findings(settings, names)
     if "zero_shot" in settings.tasks:
         finding_prompts(settings)
-    for data in data_sets(config.data, split).values():
-        folders = image_folders(data, split)
-        features = folders[0].manifest.features
-        batches = (
-            parse_batch(features, serialized, _FIELDS)
-            for serialized in read_records(folders, split).batch(_RECORDS_AT_ONCE)
-        )
-        index = read_index(batches, len(names))
+    for index in _indices(config, split):
         tasks = [make_task(index, settings, names, settings.per_class)]
         if len(findings) > 1 and "retrieval" in settings.tasks:
             tasks.append(single_finding_task(index, findings, names, settings.per_class))
@@ -43,11 +38,24 @@ def require_evaluable(config: RunConfig, split: str = "test") -> None:
     require(False, "data.images", needed, list(config.data.images), advice)
 
 
+def _indices(config: RunConfig, split: str) -> Iterator[ImageIndex]:
+    """Read the index of each data set of a split."""
+    for data in data_sets(config.data, split).values():
+        folders = image_folders(data, split)
+        features = folders[0].manifest.features
+        batches = (
+            parse_batch(features, serialized, _FIELDS)
+            for serialized in read_records(folders, split).batch(_RECORDS_AT_ONCE)
+        )
+        yield read_index(batches, len(load_concepts(data.images[0])))
+
+
 def require_validation_images(config: RunConfig) -> None:
     """Refuse switches of training that need validation images if the records have none.
 
     Raises:
-        ValueError: `train.patience` or `train.evaluate_every` without validation images.
+        ValueError: `train.patience` or `train.evaluate_every` without validation images; `train.best_by`
+            zero_shot without a class that has an AUROC.
     """
     for name in ("patience", "evaluate_every"):
         value = getattr(config.train, name)
@@ -56,3 +64,12 @@ def require_validation_images(config: RunConfig) -> None:
         require(not value or has_images, f"train.{name}", needed, value)
     if config.train.evaluate_every:
         require_evaluable(config, "valid")
+    if config.train.best_by == "zero_shot":
+        names, settings = load_concepts(config.data.images[0]).names, config.evaluation
+        tasks = (make_task(one, settings, names, settings.per_class) for one in _indices(config, "valid"))
+        needed = (
+            f"kl, for no class of the validation images has an AUROC: each has fewer than {FEWEST_PATIENTS} "
+            "patients with it or without it"
+        )
+        received = f"zero_shot, of {', '.join(settings.findings)}"
+        require(any(task.averaged_classes for task in tasks), "train.best_by", needed, received)

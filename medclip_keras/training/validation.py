@@ -126,7 +126,7 @@ class Validation(StepCallback):
             best = ""
             if self._is_by_zero_shot:
                 deciding = [v for name, v in figures.items() if name.split("/")[-1] == DECIDING]
-                best = self._save_if_best(step, -float(np.mean(deciding)))
+                best = self._save_if_best(step, -float(np.nanmean(deciding)))  # NaN: no AUROC in a data set
             self._say(f"zero-shot on validation images: {named}{best}")
 
     @property
