@@ -1,5 +1,6 @@
 """TensorBoard's embedding projector: held-out images and sentences with their findings."""
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,7 @@ from etils import epath
 from tensorboard.plugins import projector
 
 from medclip_keras.config import IMAGE_STATISTICS
+from medclip_keras.training.accumulation import in_chunks
 from medclip_keras.training.model import MedCLIP
 
 PHANTOM = "phantom"  # source of synthetic images, without patients
@@ -39,7 +41,8 @@ def write_projector(
         thumbnails: show the images; only for drawn ones.
     """
     directory = epath.Path(directory)
-    embed = tf.function(lambda batch: model(batch, training=False))
+    encode = functools.partial(model.encode, training=False)
+    embed = tf.function(lambda batch: in_chunks(encode, batch, model.chunk_size))
     embeddings, labels, pictures = [], ["kind\tfinding\tfindings"], []
     for batch in batches:
         embedded = embed(batch)
