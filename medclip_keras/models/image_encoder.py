@@ -123,10 +123,19 @@ def _with_shape(preset: str, shape: tuple[int, int, int]) -> keras.Model:
 
 
 def load_preset(backbone: type[keras_hub.models.Backbone], preset: str, **options: Any) -> keras.Model:
-    """Load a preset of keras-hub; from an architecture file (.json), the backbone with random weights."""
+    """Load a preset of keras-hub; from an architecture file (.json), the backbone with random weights.
+
+    The backbone computes in the global precision, not in that of the run that wrote the file.
+    """
     if preset.endswith(".json"):
-        return keras.saving.deserialize_keras_object(json.loads(epath.Path(preset).read_text()))
+        architecture = json.loads(epath.Path(preset).read_text(), object_hook=_without_policy)
+        return keras.saving.deserialize_keras_object(architecture)
     return backbone.from_preset(preset, **options)
+
+
+def _without_policy(config: dict[str, Any]) -> dict[str, Any]:
+    """Drop the precision of a serialised layer; `dtype` as a plain name is that of an input."""
+    return {k: v for k, v in config.items() if k != "dtype" or isinstance(v, str)}
 
 
 def architecture_of(backbone: keras.Model) -> str:

@@ -27,7 +27,7 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
     Every layer gets the exact gelu of BERT's published weights; keras-hub computes the tanh approximation.
 
     Raises:
-        ValueError: a vocabulary of another size than the preset's.
+        ValueError: a vocabulary of another size than the preset's, or texts longer than its positions.
     """
     if config.preset:
         packaged = config.preset in PACKAGES
@@ -39,6 +39,9 @@ def build_backbone(config: TextEncoderConfig, vocabulary_size: int, max_tokens: 
         size = backbone.vocabulary_size
         needed = f"the {size} word pieces of the weights of {config.preset!r}"
         require(size == vocabulary_size, "model.text.vocabulary", needed, vocabulary_size)
+        positions = backbone.max_sequence_length
+        needed = f"at most the {positions} positions of the weights of {config.preset!r}"
+        require(max_tokens <= positions, "data.max_tokens", needed, max_tokens)
     else:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=vocabulary_size,

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from medclip_keras.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from medclip_keras.models.dual_encoder import DualEncoder
-from medclip_keras.models.image_encoder import PUBLISHED, build_backbone
+from medclip_keras.models.image_encoder import PUBLISHED, architecture_of, build_backbone, load_preset
+from medclip_keras.models.text_encoder import build_backbone as build_text_backbone
 
 TEXT = TextEncoderConfig(num_layers=4, num_heads=2, hidden_dim=16, intermediate_dim=32)
 
@@ -181,7 +182,12 @@ def test_presets_load_from_local_folders_and_their_vocabulary_must_fit(tmp_path)
     import keras_hub
 
     bert = keras_hub.models.BertBackbone(
-        vocabulary_size=40, num_layers=3, num_heads=2, hidden_dim=16, intermediate_dim=32
+        vocabulary_size=40,
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=16,
     )
     bert.save_to_preset(str(tmp_path / "bert"))
     model = make(text={"preset": str(tmp_path / "bert")})
@@ -189,8 +195,33 @@ def test_presets_load_from_local_folders_and_their_vocabulary_must_fit(tmp_path)
         model.text_encoder.backbone.get_layer("token_embedding").embeddings,
         bert.get_layer("token_embedding").embeddings,
     )
+    config = TextEncoderConfig(preset=str(tmp_path / "bert"))
     with pytest.raises(ValueError, match=r"`model.text.vocabulary` must be the 40 word pieces"):
-        DualEncoder(ModelConfig(text=TextEncoderConfig(preset=str(tmp_path / "bert"))), 41, 10)
+        build_text_backbone(config, 41, 10)
+    with pytest.raises(ValueError, match=r"`data.max_tokens` must be at most the 16 positions .* 17"):
+        build_text_backbone(config, 40, 17)
+
+
+def test_a_backbone_of_an_architecture_file_computes_in_the_precision_of_its_run(tmp_path):
+    import keras_hub
+
+    def build():
+        sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
+        return keras_hub.models.BertBackbone(vocabulary_size=40, **sizes)
+
+    inputs = keras.Input((32, 32, 3))
+    functional = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs))
+    for number, backbone in enumerate((build(), functional)):
+        file = tmp_path / f"{number}.json"
+        file.write_text(architecture_of(backbone))
+        try:
+            keras.mixed_precision.set_global_policy("mixed_float16")
+            loaded = load_preset(keras_hub.models.Backbone, str(file))
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        policies = {layer.dtype_policy.name for layer in loaded._flatten_layers() if layer.weights}
+        assert policies == {"mixed_float16"}
+        assert [tensor.dtype for tensor in loaded.inputs] == [tensor.dtype for tensor in backbone.inputs]
 
 
 def test_an_image_preset_loads_from_a_local_folder(tmp_path):
