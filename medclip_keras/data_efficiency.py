@@ -22,7 +22,7 @@ from etils import epath
 from rich.console import Console
 
 from medclip_keras.command import new_parser, run_command
-from medclip_keras.config import RunConfig, override, to_dict
+from medclip_keras.config import RunConfig, TrainConfig, override, to_dict
 from medclip_keras.errors import Interrupted, require
 from medclip_keras.evaluation.figures import bars, canvas
 from medclip_keras.evaluation.report import page_of
@@ -33,7 +33,7 @@ from medclip_keras.files import write_whole
 from medclip_keras.runs import get_run
 from medclip_keras.training.run_json import read_run_json, require_same_run
 
-RESULT_FILE = "data_efficiency.json"
+RESULT_FILE, METRICS = "data_efficiency.json", "evaluation/metrics.json"
 KINDS = {"zero_shot": "zero-shot", "supervised": "supervised, the same start"}
 
 
@@ -62,6 +62,8 @@ def measure_data_efficiency(
 ) -> Json:
     """Run the missing trainings, write the page, and return the content of data_efficiency.json.
 
+    A finished training whose figures were measured by other evaluation settings is only evaluated again.
+
     Raises:
         ValueError: records that do not fit the run, or a workdir with trainings of another run.
         Interrupted: a signal ended a training early.
@@ -74,7 +76,7 @@ def measure_data_efficiency(
         run = dataclasses.replace(config, seed=seed, data=dataclasses.replace(data, patient_share=share))
         if kind == "zero_shot":  # a part of every plan
             _require_same(run, cell)
-        if not (cell / "evaluation" / "metrics.json").exists():
+        if not _is_measured(run, cell):
             said = f"{KINDS[kind]}, {100 * share:g} % of the training patients, seed {seed}"
             console.print(said, highlight=False)
             _train(kind, run, cell, console)
@@ -87,12 +89,22 @@ def measure_data_efficiency(
 
 
 def _require_same(run: RunConfig, cell: epath.Path) -> None:
-    """Refuse a training of another run, or of another number of steps, whose figures would be taken."""
+    """Refuse a training of another run, or of another length, whose figures would be taken."""
     require_same_run(run, cell)
-    if (cell / "evaluation" / "metrics.json").exists():
-        steps, form = read_run_json(cell).train.steps, "empty or hold trainings of this very run"
-        same = steps == run.train.steps
-        require(same, "--workdir", form, f"{cell}, of {steps} steps", "Name another --workdir, or delete it.")
+    if (cell / METRICS).exists():
+        there, here = (_length(one.train) for one in (read_run_json(cell), run))
+        form, advice = "empty or hold trainings of this very run", "Name another --workdir, or delete it."
+        require(there == here, "--workdir", form, f"{cell}, of {there}", advice)
+
+
+def _length(train: TrainConfig) -> str:
+    return f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
+
+
+def _is_measured(run: RunConfig, cell: epath.Path) -> bool:
+    """Whether the figures of a training are there, measured by the run's evaluation settings."""
+    path = cell / METRICS
+    return path.exists() and json.loads(path.read_text()).get("evaluation") == to_dict(run)["evaluation"]
 
 
 def _records(config: RunConfig, workdir: epath.Path, console: Console):
@@ -116,8 +128,7 @@ def _train(kind: str, run: RunConfig, workdir: epath.Path, console: Console) -> 
         labelled = dataclasses.replace(run, data=dataclasses.replace(run.data, patient_share=1.0))
         weights = "preset" if run.model.image.preset else "random"
         start = Start(weights, labels_share=run.data.patient_share)
-        if not fit_supervised(labelled, start, workdir, console):
-            raise Interrupted(0, run.train.steps, 0)
+        fit_supervised(labelled, start, workdir, console)
         return
     outcome = train(run, workdir, console)
     if not outcome.finished:
@@ -127,7 +138,7 @@ def _train(kind: str, run: RunConfig, workdir: epath.Path, console: Console) -> 
 
 def _figures(kind: str, workdir: epath.Path) -> Json:
     """Data set → metric → estimate of the trained model: of the prompts' ensemble, or of the classifier."""
-    metrics = json.loads((workdir / "evaluation" / "metrics.json").read_text())["data"]
+    metrics = json.loads((workdir / METRICS).read_text())["data"]
     found: Json = {}
     for name, tasks in metrics.items():
         if kind in tasks:

@@ -22,9 +22,9 @@ from collections.abc import Callable, Sequence
 from etils import epath
 from rich.console import Console
 
-from medclip_keras.command import INTERRUPTED, new_parser, run_command
+from medclip_keras.command import new_parser, run_command
 from medclip_keras.config import RunConfig, override, to_dict
-from medclip_keras.errors import require
+from medclip_keras.errors import Interrupted, require
 from medclip_keras.evaluation.report import write
 from medclip_keras.evaluation.results import DatasetResult
 from medclip_keras.evaluation.supervised import measure_classifier
@@ -69,6 +69,7 @@ def fit_supervised(
     Raises:
         ValueError: records that do not fit, nothing to learn or to evaluate, a workdir of another run or
             that another process writes.
+        Interrupted: a signal ended the training early.
     """
     with sole_writer(workdir, "--workdir"):
         return _fit_supervised(config, start, epath.Path(workdir), console or Console())
@@ -95,9 +96,7 @@ def _fit_supervised(config: RunConfig, start: Start, workdir: epath.Path, consol
         make_and_note, classes, config, workdir, freeze=start.freeze, console=console
     )
     if not outcome.finished:
-        stopped = f"Stopped after step {outcome.step} of {outcome.total_steps}."
-        console.print(f"{stopped} The same command resumes the run.")
-        return {}
+        raise Interrupted(outcome.step, outcome.total_steps, outcome.step)
     return _evaluate(classifier, start, num_images, workdir / "evaluation", console)
 
 
@@ -140,7 +139,7 @@ def encoder_maker(config: RunConfig, weights: str) -> Callable[[], ImageEncoder]
     needed = f"a workdir whose image tower is the run's ({image})"
     advice = "Leave out --run to take the run of the workdir."
     require(trained.model.image == image, "--start", needed, trained.model.image, advice)
-    return lambda: load_model(weights).model.image_encoder
+    return lambda: load_model(weights, precision=config.train.precision).model.image_encoder
 
 
 def _write_start(start: Start, classes: Classes, workdir: epath.Path) -> None:
@@ -167,6 +166,7 @@ def _evaluate(
         "run": f"{config.name}, supervised",
         "seed": config.seed,
         "split": "test",
+        "evaluation": to_dict(config)["evaluation"],
         **dataclasses.asdict(start),
         "records": {path: read_manifest(path).fingerprint for path in config.data.images},
         "versions": versions(),
@@ -212,9 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--set", action="extend", nargs="+", default=[], metavar="a.b=c", dest="assignments")
     options = parser.parse_args(argv)
 
-    def work() -> int:
+    def work() -> None:
         start = Start(options.start, options.freeze, options.labels_share)
-        return 0 if fit_supervised(_run_of(options), start, options.workdir) else INTERRUPTED
+        fit_supervised(_run_of(options), start, options.workdir)
 
     return run_command("medclip_keras.supervised", work)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from medclip_keras.config import override
-from medclip_keras.data_efficiency import Plan, _train, main
+from medclip_keras.config import RunConfig, override, to_dict
+from medclip_keras.data_efficiency import Plan, _train, main, measure_data_efficiency
 from medclip_keras.records.batches import evaluation_sentences
 from medclip_keras.runs import phantom_tiny
 from medclip_keras.supervised import Start
@@ -60,6 +60,34 @@ def test_the_command_trains_each_share_and_seed_once_and_draws_the_curve(fitted,
     for change, sentence in (("train.batch_size=6", "train.batch_size"), ("train.steps=4", "of 3 steps")):
         assert main([*arguments, "--set", *few, change]) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_finished_trainings_are_taken_evaluated_again_or_refused(monkeypatch, tmp_path):
+    trained = []
+
+    def train(kind, run, cell, console):
+        trained.append(kind)
+        (cell / "evaluation").mkdir(parents=True, exist_ok=True)
+        metrics = {"evaluation": to_dict(run)["evaluation"], "data": {}}
+        (cell / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+        (cell / "run.json").write_text(json.dumps({"config": to_dict(run), "records": {}}))
+
+    monkeypatch.setattr("medclip_keras.data_efficiency._train", train)
+    monkeypatch.setattr("medclip_keras.data_efficiency._records", lambda run, *_: run.data)
+    run, plan = RunConfig("mine"), Plan((1.0,), (0,))
+
+    def trained_by(*changes):
+        trained.clear()
+        measure_data_efficiency(override(run, list(changes)), plan, tmp_path, Console(quiet=True))
+        return trained
+
+    both = ["zero_shot", "supervised"]
+    assert trained_by() == both
+    assert trained_by() == []
+    assert trained_by("evaluation.bootstrap=20") == both
+    with pytest.raises(ValueError, match=r"`--workdir` must be empty or hold .*seed0, of 10 epochs'"):
+        trained_by("evaluation.bootstrap=20", "train.epochs=20")
+    assert trained == []
 
 
 @pytest.mark.parametrize(("preset", "weights"), [("", "random"), ("resnet_18_imagenet", "preset")])

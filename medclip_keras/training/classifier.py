@@ -16,7 +16,7 @@ from medclip_keras.objectives.classification import sigmoid_cross_entropy, softm
 from medclip_keras.objectives.loss import Loss
 from medclip_keras.preprocess.images import for_evaluation
 from medclip_keras.records.labelled_images import Classes, count_labelled, labelled_images
-from medclip_keras.training.batch_normalization import prepare_batch_normalization
+from medclip_keras.training.batch_normalization import prepare_batch_normalization, require_compilable
 from medclip_keras.training.model import GlobalStep
 from medclip_keras.training.replicas import gather, make_strategy
 from medclip_keras.training.train import Outcome, num_images, prepare, steps_per_epoch, validation_batches
@@ -43,6 +43,7 @@ class Classifier(GlobalStep, keras.Model):
         for layer in encoder.layers:
             layer.trainable = layer is encoder.backbone and not self.freeze
         freeze_by_depth(encoder.backbone, encoder.depths, self.run.model.image.frozen_stages)
+        require_compilable(self, self.run.train.jit_compile)
         return self
 
     def call(self, images, training=False):
@@ -51,8 +52,8 @@ class Classifier(GlobalStep, keras.Model):
         return self.head(tower.pooled)
 
     def encode(self, batch: dict, training: bool) -> dict:
-        """Classify a batch of `labelled_images`."""
-        return {"logits": self(batch["images"], training=training)}
+        """Classify a batch of `labelled_images`; in training by XLA with `train.jit_compile`."""
+        return {"logits": self.forward(batch["images"], training)}
 
     def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Cross-entropy of a global batch: softmax for exclusive classes, else sigmoid."""

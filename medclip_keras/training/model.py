@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,6 +39,7 @@ class GlobalStep:
     optimizer: keras.optimizers.Optimizer
     train_function: Callable[..., dict] | None
     trainable_variables: list[keras.Variable]
+    __call__: Callable[..., Any]
     encode: Callable[..., dict[str, Tensor]]
     loss_of: Callable[[dict, dict], Loss]
     logit_scale: Callable[[], Tensor]
@@ -61,6 +63,16 @@ class GlobalStep:
             share, self.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         return outcome, [sum_over_replicas(g) / scale for g in gradients]
+
+    def forward(self, inputs: Any, training: bool) -> Any:
+        """Call the model on its inputs; in training by XLA with `train.jit_compile`."""
+        compiled = training and self.run.train.jit_compile
+        return self._compiled(inputs) if compiled else self(inputs, training=training)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[Any], Any]:
+        """The model in training, compiled without the loss: XLA takes no communication between replicas."""
+        return tf.function(lambda inputs: self(inputs, training=True), jit_compile=True, autograph=False)
 
     @property
     def chunk_size(self) -> int:
@@ -161,15 +173,8 @@ class MedCLIP(GlobalStep, DualEncoder):
 
     def encode(self, batch: dict, training: bool) -> dict[str, Tensor]:
         """Embed a batch, as `DualEncoder.call`; in training by XLA with `train.jit_compile`."""
-        if not (training and self.run.train.jit_compile):
-            return self(batch, training=training)
         names = ("images", "image_features", "token_ids", "padding_mask", "word_ids", "text_features")
-        return self._compiled({name: batch[name] for name in names if name in batch})
-
-    @functools.cached_property
-    def _compiled(self) -> Callable[[dict], dict[str, Tensor]]:
-        """The towers in training, compiled alone: XLA takes no communication between replicas."""
-        return tf.function(lambda batch: self(batch, training=True), jit_compile=True, autograph=False)
+        return self.forward({name: batch[name] for name in names if name in batch}, training)
 
     def loss_of(self, batch: dict, outputs: dict) -> Loss:
         """Compute the objective on the global batch from this replica's share.

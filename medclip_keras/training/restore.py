@@ -26,19 +26,20 @@ class LoadedModel:
     checkpoint: str = "last"  # "best" or "last", whichever the weights are from
 
 
-def load_model(workdir: epath.PathLike, which: str = "best") -> LoadedModel:
+def load_model(workdir: epath.PathLike, which: str = "best", *, precision: str = "") -> LoadedModel:
     """Load the trained model of a workdir.
 
-    `which` is "best", by the validation KL, or "last". A run without validation (no validation split, stopped
-    early, converted weights), or whose best weights are damaged, falls back to "last", with a warning in the
-    log that names the damaged file. With `train.ema` both are the averaged weights.
+    `which` is "last", or "best" by the validation KL (with `train.best_by=zero_shot` by the zero-shot AUROC).
+    A run without validation (no validation split, stopped early, converted weights), or whose best weights
+    are damaged, falls back to "last", with a warning in the log that names the damaged file. With `train.ema`
+    both are the averaged weights. `precision` is the global policy from then on, by default the run's.
 
     Raises:
         ValueError: the folder holds no run or no whole checkpoint.
     """
     workdir = epath.Path(workdir)
     config = read_run_json(workdir)
-    keras.mixed_precision.set_global_policy(config.train.precision)
+    keras.mixed_precision.set_global_policy(precision or config.train.precision)
     tokenizer = load_tokenizer(workdir / "vocabulary")
     model = MedCLIP(with_architectures(config, workdir), len(tokenizer.vocabulary)).build_towers()
     checkpoints = Checkpoints(workdir / "checkpoints", model, resumable=False)

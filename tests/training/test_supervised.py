@@ -6,9 +6,11 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from medclip_keras.config import override
+from medclip_keras.errors import Interrupted
 from medclip_keras.evaluation.fine_tuned import fine_tune_section
 from medclip_keras.fine_tuning import fine_tune
 from medclip_keras.locks import sole_writer
@@ -24,8 +26,8 @@ from medclip_keras.supervised import Start, classes_of, encoder_maker, fit_super
 from medclip_keras.training.checkpoints import Checkpoints
 from medclip_keras.training.classifier import Classifier, train_classifier
 from medclip_keras.training.model import MedCLIP
-from medclip_keras.training.run_json import write_run_json
-from medclip_keras.training.train import PLAIN
+from medclip_keras.training.run_json import read_run_json, write_run_json
+from medclip_keras.training.train import PLAIN, Outcome
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion")
 
@@ -230,6 +232,38 @@ def test_fine_tuning_starts_from_the_image_tower_of_a_workdir(config, pretrained
     np.testing.assert_allclose(classifier(images), expected, atol=1e-6)
     learning = {v.path for v in classifier.trainable_variables}
     assert learning == {v.path for v in (*encoder.backbone.trainable_variables, *classifier.head.weights)}
+
+
+def test_fine_tuning_computes_in_its_own_precision_and_not_in_that_of_the_start(config, pretrained):
+    assert read_run_json(pretrained[0]).train.precision == "float32"
+    mixed = override(config, ["train.precision=mixed_bfloat16"])
+    try:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")  # as `train_classifier`
+        encoder = encoder_maker(mixed, str(pretrained[0]))()
+        assert keras.mixed_precision.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert {layer.compute_dtype for layer in encoder.backbone.layers if layer.weights} == {"bfloat16"}
+    np.testing.assert_array_equal(encoder.weights[0], pretrained[1].image_encoder.weights[0])
+
+
+def test_an_interruption_says_after_which_step(config, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        return None, Outcome(4, 30, interrupted=True)
+
+    monkeypatch.setattr("medclip_keras.supervised.train_classifier", stop)
+    with pytest.raises(Interrupted, match="stopped after step 4 of 30; the checkpoint is saved"):
+        fit_supervised(config, Start(), tmp_path / "run")
+
+
+def test_a_classifier_is_compiled_by_xla_if_asked(config):
+    for compiled in (False, True):
+        run = override(config, [f"train.jit_compile={compiled}".lower()])
+        model = Classifier(encoder_maker(run, "random")(), classes_of(run), run).create_weights()
+        images = tf.zeros((2, 32, 32, 1))
+        encode = tf.function(lambda images, model=model: model.encode({"images": images}, training=True))
+        graph = encode.get_concrete_function(images).graph.as_graph_def()
+        assert ("_XlaMustCompile" in str(graph)) == compiled
 
 
 def test_preset_is_loaded_for_start_preset_only(config, tmp_path):
