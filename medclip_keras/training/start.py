@@ -42,16 +42,26 @@ def load_start(config: RunConfig) -> LoadedModel:
     ]
     needed = f"a workdir of the same towers; it differs in {', '.join(found)}"
     require(not found, field, needed, path, f"Take its configuration: --run {workdir / RUN_FILE}.")
-    loaded = load_model(workdir)
-    keras.mixed_precision.set_global_policy(config.train.precision)
-    return loaded
+    return load_model(workdir, precision=config.train.precision)
 
 
 def copy_weights(source: LoadedModel, model: MedCLIP) -> None:
-    """Copy the weights of both towers, and the learned logit scale, but no seed of a dropout layer."""
+    """Copy the weights of both towers, the learned logit scale and bias, but no seed of a dropout layer.
+
+    The projections of regions and words stay new unless both runs have them.
+    """
+    both_local = source.model.local_features and model.local_features
     for name in ("image_encoder", "text_encoder"):
-        pairs = zip(getattr(source.model, name).weights, getattr(model, name).weights, strict=True)
-        for theirs, ours in pairs:
+        towers = getattr(source.model, name), getattr(model, name)
+        weights = ([w for w in tower.weights if both_local or not _is_local(w)] for tower in towers)
+        for theirs, ours in zip(*weights, strict=True):
             ours.assign(theirs)
     if source.model.log_logit_scale.trainable and model.log_logit_scale.trainable:
         model.log_logit_scale.assign(source.model.log_logit_scale)
+    if source.model.logit_bias is not None and model.logit_bias is not None:
+        model.logit_bias.assign(source.model.logit_bias)
+
+
+def _is_local(weight: keras.Variable) -> bool:
+    """Whether a weight projects regions or words, which only gloria uses."""
+    return weight.path.split("/")[-2] in ("region_projection", "word_projection")
