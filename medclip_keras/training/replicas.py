@@ -84,7 +84,7 @@ def own_workdir(config: TrainConfig, workdir: epath.Path) -> Iterator[epath.Path
     with contextlib.ExitStack() as stack:
         if is_follower(config):
             copy = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name in ("run.json", "vocabulary", "checkpoints"):
+            for name in ("run.json", "vocabulary", "architecture", "checkpoints"):
                 _copy(workdir / name, copy / name)
             workdir = copy
         if config.strategy == "multi_worker":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -9,9 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 from rich.console import Console
 
 from medclip_keras.config import TrainConfig, override, to_dict
+from medclip_keras.training import replicas
 from medclip_keras.training.replicas import make_strategy
 from medclip_keras.training.train import train
 
@@ -102,6 +105,20 @@ def test_two_workers_resume_and_end_a_run_as_one_process_does(tiny_run, tmp_path
     for name in ("valid/kl", "train/loss", "train/gradient_norm"):
         assert together[name] == pytest.approx(alone[name], rel=1e-4), name
     assert (tmp_path / "together" / "evaluation" / "metrics.json").exists()
+
+
+def test_a_follower_copies_all_that_a_resume_reads(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"task": {"type": "worker", "index": 1}}))
+    monkeypatch.setattr(replicas, "_wait_for_workers", lambda: None)
+    names = {"run.json", "vocabulary/wordpieces.txt", "architecture/text.json", "checkpoints/last/step-3/a"}
+    for name in (*names, "tensorboard/events"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    with replicas.own_workdir(TrainConfig(strategy="multi_worker"), epath.Path(tmp_path)) as copy:
+        found = [path for path in pathlib.Path(copy).rglob("*") if path.is_file()]
+        assert (
+            {str(path.relative_to(copy)) for path in found} == {path.read_text() for path in found} == names
+        )
 
 
 def test_workers_without_addresses_are_refused(monkeypatch):
