@@ -18,7 +18,7 @@ RUN_FILE = "run.json"
 # decides, not their paths nor those of what they were made from.
 _FREE_FIELDS = (
     "train.strategy", "train.jit_compile", "objective.tile_size", "train.log_every", "train.checkpoint_every",
-    "train.keep_checkpoints", "train.evaluate_every", "train.patience", "data.allow_anomalies", "data.images",
+    "train.keep_checkpoints", "train.patience", "data.allow_anomalies", "data.images",
     "data.texts", "data.raw", "data.concepts", "train.feature_cache",
 )  # fmt: skip
 _SHOWN = 4  # differences in one message
@@ -104,13 +104,14 @@ def differences(config: RunConfig, workdir: epath.PathLike) -> list[str]:
 
 
 def _changes(config: RunConfig, earlier: RunConfig) -> Changes:
-    """Changed fields that affect the weights."""
+    """Changed fields that affect the weights; zero-shot evaluations only if they choose the best weights."""
+    free = (*_FREE_FIELDS, "train.evaluate_every") if config.train.best_by == "kl" else _FREE_FIELDS
     there, here = field_values(earlier), field_values(config)
     return {
         name: (there.get(name, "nothing"), here.get(name, "nothing"))
         for name in sorted({*there, *here})
         if there.get(name, "nothing") != here.get(name, "nothing")
-        and name not in _FREE_FIELDS
+        and name not in free
         and not name.startswith(("evaluation.", "export."))
     }
 

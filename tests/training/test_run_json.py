@@ -78,7 +78,7 @@ def test_changed_records_are_refused_and_a_moved_folder_is_the_same(run, workdir
     "assignment",
     [
         "train.strategy=mirrored", "train.log_every=3", "train.checkpoint_every=2", "evaluation.bootstrap=9",
-        'evaluation.findings=["Edema"]', "data.allow_anomalies=true",
+        'evaluation.findings=["Edema"]', "data.allow_anomalies=true", "train.evaluate_every=3",
     ],
 )  # fmt: skip
 def test_what_leaves_the_weights_as_they_are_is_no_other_run_and_is_kept(run, workdir, assignment):
@@ -86,6 +86,13 @@ def test_what_leaves_the_weights_as_they_are_is_no_other_run_and_is_kept(run, wo
     assert differences(changed, workdir) == []
     assert write_run_json(changed, workdir, 7) == {}
     assert read_run_json(workdir) == changed
+
+
+def test_zero_shot_evaluations_that_choose_the_best_weights_are_another_run(run, tmp_path):
+    by_zero_shot = ["train.best_by=zero_shot", "train.evaluate_every=2"]
+    write_run_json(override(run, by_zero_shot), tmp_path / "run")
+    changed = override(run, [*by_zero_shot, "train.evaluate_every=3"])
+    assert differences(changed, tmp_path / "run") == ["train.evaluate_every (2 there, 3 here)"]
 
 
 @pytest.mark.parametrize("spelling", ["relative", "slash", "link"])
