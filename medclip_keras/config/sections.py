@@ -183,7 +183,9 @@ class TrainConfig:
     # Images and sentences that a device encodes at a time: the loss stays that of the whole batch, in the
     # memory of a chunk, for one more forward pass. 0: all. See training.accumulation.
     chunk_size: Count = 0
-    epochs: Positive = 10.0  # passes over the images; used if `steps` is 0
+    # Passes over the training images, used if `steps` is 0. Images that pairs or shares leave out count too:
+    # the kept ones are drawn more often.
+    epochs: Positive = 10.0
     # Raised later, training continues after the last checkpoint: the cosine is that of the new total, so its
     # rate rises again, and the result is not that of one run of all steps. The plateau goes on as it was.
     steps: Count = 0
@@ -202,8 +204,8 @@ class TrainConfig:
     # not averaged once more.
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # What the best weights are best by: the lowest KL of the validation batches, at each validation, or the
-    # highest zero-shot AUROC of the validation images (of several data sets the mean), at each zero-shot
-    # evaluation. `patience` and the plateau schedule count the same.
+    # highest zero-shot AUROC of the validation images (of several data sets the mean, over those that have
+    # one), at each zero-shot evaluation. `patience` and the plateau schedule count the same.
     best_by: Literal["kl", "zero_shot"] = "kl"
     patience: Count = 0  # validations without improvement after which training stops; 0: all steps are done
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

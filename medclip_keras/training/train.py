@@ -329,12 +329,15 @@ def _complete_workdir(trainer: Trainer, tokenizer: Tokenizer, table: ConceptTabl
 
 
 def count_steps(config: RunConfig) -> int:
-    """Count the steps of the whole run: `train.steps`, or `train.epochs` passes over the training images."""
+    """Count the steps of the whole run: `train.steps`, or `train.epochs` times `steps_per_epoch`."""
     return config.train.steps or max(1, round(config.train.epochs * steps_per_epoch(config)))
 
 
 def steps_per_epoch(config: RunConfig) -> int:
-    """Count the steps that draw as many images as the training split holds."""
+    """Count the steps that draw as many images as the training split holds.
+
+    Images that pairs or shares leave out count too: the kept ones are drawn more often.
+    """
     return max(1, num_images(config, "train") // config.train.batch_size)
 
 
