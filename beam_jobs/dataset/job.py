@@ -160,7 +160,7 @@ def describe_making(job: Job) -> dict[str, Any]:
         "source": options.source,
         "input_sha256": input_sha256(options.input, row_paths),
         "concepts_sha256": job.table.fingerprint,
-        "labels_sha256": sha256_of(list(map(label_names.fingerprint, sorted(names)))),
+        "labels_sha256": sha256_of(list(map(label_names.meanings, sorted(names)))),
         "reports_sha256": job.reports.fingerprint if job.reports else "",
         "resources_sha256": job.resources_sha256,
         "options": recorded_options(options),

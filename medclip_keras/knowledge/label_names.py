@@ -30,7 +30,6 @@ import functools
 from medclip_keras.errors import near_names, refusal
 from medclip_keras.knowledge import TABLES
 from medclip_keras.knowledge.concepts import load_table
-from medclip_keras.provenance import sha256_of
 
 _TABLE = TABLES / "label_names.csv"
 
@@ -86,15 +85,14 @@ def concepts_above(concept: str) -> frozenset[str]:
     }
 
 
-def fingerprint(dataset: str) -> str:
-    """SHA-256 of a data set's labels with their concepts and those above them; "" for one without labels."""
-    if dataset not in _table():
-        return ""
-    concepts = [
-        (label, concept, sorted(concepts_above(concept)) if concept else [])
-        for label, concept in _table()[dataset].items()
-    ]
-    return sha256_of(concepts)
+def meanings(dataset: str) -> list[tuple[str, str | None, list[str]]]:
+    """A data set's labels, each with its concept and those above it; none of one without label names.
+
+    >>> meanings("kermany")[0]
+    ('NORMAL', 'No Finding', [])
+    """
+    concepts = _table().get(dataset, {})
+    return [(label, of, sorted(concepts_above(of)) if of else []) for label, of in concepts.items()]
 
 
 def datasets() -> tuple[str, ...]:

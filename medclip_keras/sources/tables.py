@@ -31,7 +31,7 @@ STATE_OF_CODE = {
 }
 CODE_OF_STATE = {state: code for code, state in STATE_OF_CODE.items()}
 _QUOTED = re.compile(  # in errors; another cell may be the text of a report
-    r"[-+.,\d]{1,20}|yes|no|true|false|positive|negative|present|absent|uncertain|nan|none|null|n/?a",
+    r"[-+.,\d]{1,20}|yes|no|true|false|positive|negative|present|absent|uncertain|nan|none|null|n/?a|\w",
     re.IGNORECASE,
 )
 _WHOLE_CODE = re.compile(r"^\+?(-?[01])(?:\.0*)?$")

@@ -192,9 +192,19 @@ def test_records_of_a_table_are_of_another_making_after_a_change_of_what_reads_i
     assert {name for name in before if before[name] != after[name]} == {"code_sha256", "fingerprint"}
 
 
-def test_label_names_are_part_of_what_decides_records():
-    assert label_names.fingerprint("rsna") != label_names.fingerprint("kermany")
-    assert label_names.fingerprint("csv") == ""
+@pytest.mark.parametrize(
+    ("dataset", "is_other"), [("chexpert", True), ("nih_chestxray14", True), ("rsna", False)]
+)
+def test_label_names_of_a_source_are_part_of_what_decides_its_records(
+    dataset, is_other, tmp_path, monkeypatch
+):
+    (tmp_path / "t.csv").write_text("path,patient_id\n1.png,p\n")
+    places = {"input": str(tmp_path / "t.csv"), "output": str(tmp_path / "out")}
+    job = make_job(DecodeOptions(source="csv", key_salt="salt", **places))
+    before = describe_making(job)["labels_sha256"]
+    table_of = label_names._table()
+    monkeypatch.setattr(label_names, "_table", lambda: {**table_of, dataset: {"New": "Edema"}})
+    assert (describe_making(job)["labels_sha256"] != before) == is_other
 
 
 def test_versions_name_the_packages():
