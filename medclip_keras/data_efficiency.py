@@ -126,7 +126,7 @@ def _train(kind: str, run: RunConfig, workdir: epath.Path, console: Console) -> 
     if kind == "supervised":
         # A share of the labelled images, as `supervised` draws it; its test images are the same.
         labelled = dataclasses.replace(run, data=dataclasses.replace(run.data, patient_share=1.0))
-        weights = "preset" if run.model.image.preset else "random"
+        weights = run.train.start_from or ("preset" if run.model.image.preset else "random")
         start = Start(weights, labels_share=run.data.patient_share)
         fit_supervised(labelled, start, workdir, console)
         return

@@ -90,13 +90,20 @@ def test_finished_trainings_are_taken_evaluated_again_or_refused(monkeypatch, tm
     assert trained == []
 
 
-@pytest.mark.parametrize(("preset", "weights"), [("", "random"), ("resnet_18_imagenet", "preset")])
-def test_the_supervised_peer_starts_where_the_run_starts(monkeypatch, tmp_path, preset, weights):
+@pytest.mark.parametrize(
+    ("assignment", "weights"),
+    [
+        ("model.image.preset=", "random"),
+        ("model.image.preset=resnet_18_imagenet", "preset"),
+        ("train.start_from=earlier/run", "earlier/run"),
+    ],
+)
+def test_the_supervised_peer_starts_where_the_run_starts(monkeypatch, tmp_path, assignment, weights):
     started = []
     monkeypatch.setattr(
         "medclip_keras.supervised.fit_supervised", lambda _, start, *more: [started.append(start)]
     )
-    run = override(phantom_tiny(), [f"model.image.preset={preset}", "data.patient_share=0.3"])
+    run = override(phantom_tiny(), [assignment, "data.patient_share=0.3"])
     _train("supervised", run, tmp_path, Console())
     assert started == [Start(weights, labels_share=0.3)]
 
