@@ -19,8 +19,10 @@ def input_sha256(input_path: str, row_paths: Iterable[str]) -> str:
     of the tables in a local folder: of these the ones outside of it.
     """
     if epath.Path(input_path).is_dir():
-        root = f"{os.path.normpath(input_path)}/"
-        outside = sorted({path for path in row_paths if not os.path.normpath(path).startswith(root)})
+        root = f"{os.path.abspath(input_path)}/"
+        outside = sorted(
+            {path for path in row_paths if not (is_local(path) and os.path.abspath(path).startswith(root))}
+        )
         return sha256_of_files(itertools.chain(list_folder(input_path), map(describe, outside)))
     paths = [input_path] if not is_local(input_path) else sorted({input_path, *row_paths})
     return sha256_of_files(describe(path) for path in paths)

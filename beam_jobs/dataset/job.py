@@ -152,15 +152,15 @@ def describe_making(job: Job) -> dict[str, Any]:
     row_paths = (row.path for row in itertools.chain((first,), found)) if elsewhere else ()
     of_source = modules_behind(job.source, sources.__name__)
     modules = dict.fromkeys((*of_source, *_MODULES, *job.modules))
-    names = {module.__name__.rpartition(".")[2] for module in of_source} | {
-        "chexpert"
-    }  # which `tables` reads
+    # The sources' own label names, and CheXpert's, which `tables` reads.
+    archives = {"chexpert", *(module.__name__.rpartition(".")[2] for module in of_source)}
+    labels = [label_names.meanings(name) for name in sorted(archives)]
     making = {
         "job": job.name,
         "source": options.source,
         "input_sha256": input_sha256(options.input, row_paths),
         "concepts_sha256": job.table.fingerprint,
-        "labels_sha256": sha256_of(list(map(label_names.meanings, sorted(names)))),
+        "labels_sha256": sha256_of(labels),
         "reports_sha256": job.reports.fingerprint if job.reports else "",
         "resources_sha256": job.resources_sha256,
         "options": recorded_options(options),

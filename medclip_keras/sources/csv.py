@@ -87,9 +87,8 @@ def image_rows(path: epath.PathLike, read: Reader | None = None) -> Iterator[Ima
         labels, view, split = _labels(row), _choose(_VIEWS, row, "view"), splits.add(row)
         name = row.image_name()
         if name:
-            name = name if "://" in name else posixpath.normpath(name)
             image = ImageRow(
-                image_id=name,
+                image_id=name if "://" in name else posixpath.normpath(name),
                 study_id=study,
                 patient_id=row["patient_id"],
                 path=_joined(folder, name),

@@ -76,10 +76,11 @@ def report_rows(path: epath.PathLike) -> Iterator[ReportRow]:
         if kind == "ImagingStudy":
             study_of[name] = _study_uid(resource)
         elif kind == "Patient":
-            known = patient_of.setdefault(name, _hospital_number(resource))
-            advice = "Keep the exports of two servers in two folders."
-            received = "" if known == _hospital_number(resource) else f"line {number} of {file}"
-            require(not received, "input", "resources with one patient for each Patient.id", received, advice)
+            own = _hospital_number(resource)
+            known = patient_of[name] = patient_of.get(name) or own
+            advice, place = "Keep the exports of two servers in two folders.", f"line {number} of {file}"
+            form = "resources with one patient for each Patient.id"
+            require(not own or own == known, "input", form, place, advice)
         elif kind == "DiagnosticReport" and _is_radiology(resource):
             key, version = (
                 _key(resource) or f"{file} {number}",

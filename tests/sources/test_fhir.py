@@ -269,6 +269,10 @@ def test_patients_inside_of_reports_are_known_by_their_numbers(tmp_path):
 
 def test_exports_of_two_servers_in_one_folder_are_refused_without_a_number(tmp_path):
     patients = [{"resourceType": "Patient", "id": "1", "identifier": [{"value": n}]} for n in ("A-7", "B-9")]
+    later = {"resourceType": "Patient", "id": "1"}  # a version without a number
+    by_reference = report(subject={"reference": "Patient/1"})
+    rows = fhir.report_rows(str(write(tmp_path / "r.ndjson", [by_reference, later, patients[0], later])))
+    assert [row.patient_id for row in rows] == ["A-7"]
     write(tmp_path / "r.ndjson", [report(), *patients[:1], *patients])
     with pytest.raises(ValueError, match=r"one patient for each Patient\.id\. Received: 'line 4 of") as error:
         list(fhir.report_rows(str(tmp_path)))

@@ -37,11 +37,13 @@ def test_folder_fingerprint_does_not_depend_on_where_the_folder_is(folder, tmp_p
     assert input_sha256(str(tmp_path / "moved"), ()) == before
 
 
-def test_folder_fingerprint_sees_the_files_outside_of_it_that_its_tables_name(folder, tmp_path):
+def test_folder_fingerprint_sees_the_files_outside_of_it_that_its_tables_name(folder, tmp_path, monkeypatch):
     inside, outside = folder / "two.txt", tmp_path / "image.png"
     outside.write_text("1")
     before = input_sha256(str(folder), [str(inside), str(outside)])
     assert before == input_sha256(f"{folder}/", [str(outside)])
+    monkeypatch.chdir(folder)
+    assert before == input_sha256(".", ["./two.txt", str(inside), str(outside)])
     os.utime(outside, ns=(1, 1))
     assert before != input_sha256(str(folder), [str(inside), str(outside)])
 
